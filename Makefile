@@ -1,0 +1,57 @@
+# make build | demo | test | check | bench | fuzz | crash | fixtures | soak | clean
+SHELL      := /bin/sh
+GO         ?= go
+VERSION    ?= 0.1.0-dev
+COMMIT     ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DIRTY      := $(shell git diff --quiet HEAD 2>/dev/null || echo +dirty)
+LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)$(DIRTY)
+BUILDFLAGS := -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+FUZZTIME   ?= 30s
+export GOTOOLCHAIN := local
+export CGO_ENABLED := 0
+
+.PHONY: build demo test race check bench fuzz crash fixtures soak clean
+
+# One static binary.
+build:
+	$(GO) build $(BUILDFLAGS) -o bin/stella ./cmd/stella
+
+# The whole way on real data, in ./demo: see examples/audit/demo.sh.
+demo: build
+	sh examples/audit/demo.sh bin/stella demo
+
+test:
+	$(GO) vet ./...
+	$(GO) test ./...
+	cd runner/sandbox/initproc && $(GO) vet ./... && $(GO) test ./...
+
+# The race detector alone needs cgo and a C compiler.
+race:
+	CGO_ENABLED=1 $(GO) test -race ./bundle/... ./ledger/... ./store/... ./runner/... ./server/... ./internal/... ./telemetry/... ./export/...
+
+# Everything that must hold before a commit: form, layers, reproducibility.
+check: test
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+	sh scripts/reproducible.sh
+
+bench: build
+	$(GO) run ./bench
+
+fuzz:
+	sh scripts/fuzz.sh $(FUZZTIME)
+
+# A child is killed at every failpoint, and its site is opened and checked.
+crash:
+	$(GO) test -tags failpoint -count=1 ./internal/failpoint/ ./internal/fsx/ ./store/ ./internal/engine/
+
+fixtures:
+	$(GO) run ./testdata/bundles/gen
+
+# What takes too long for every commit.
+soak: crash race
+	$(MAKE) fuzz FUZZTIME=60s
+
+clean:
+	rm -rf bin demo dist

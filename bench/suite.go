@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/server/api"
+)
+
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"verify", "judging a bundle of one small file, its trust loaded", "sigstore-go's own verify of the same signature", 40, benchVerify},
+		{"verify-process", "stella bundle verify, whole process", "a minimal sigstore-go program on the same signature", 20, benchVerifyProcess},
+		{"import", "importing 256 MiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes", 20, benchImport},
+		{"starts", "starting 2,048 runs by 64 callers, each durable", "bbolt's Batch (1 ms) of as many entries by 64 callers", 20, benchStarts},
+		{"run", "stella orch run start of one step, whole process", "fork and exec of the same program", 20, benchRun},
+	}
+}
+
+const blobSize = 256 << 20
+
+func benchImport(e *env) (work, error) {
+	l, err := newLab(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	content := noise(blobSize)
+	path, err := l.data(e.dir, "bench-256", content)
+	if err != nil {
+		return work{}, err
+	}
+	small, err := l.data(e.dir, "bench-64", content[:blobSize/4])
+	if err != nil {
+		return work{}, err
+	}
+	stored := filepath.Join(e.dir, "content.zst")
+	if err := compress(stored, content); err != nil {
+		return work{}, err
+	}
+	for _, x := range []struct{ name, path string }{{"64", small}, {"256", path}} {
+		if err := l.renew(); err != nil {
+			return work{}, err
+		}
+		peak, err := anonPeak(e.stella, "--home", l.home, "bundle", "import", x.path)
+		if err != nil {
+			return work{}, err
+		}
+		e.note("peak anonymous memory while importing %s MiB: %.1f MiB (aim: at most 64, and flat)", x.name, float64(peak)/1024)
+	}
+	return work{
+		before: l.renew,
+		ours: func() error {
+			return l.with(nil, func(x *engine.Engine) error {
+				_, err := siteOf(x).ImportBundle(context.Background(), api.ImportRequest{Path: path}, nil)
+				return err
+			})
+		},
+		theirs: func() error { return bareCopy(stored, filepath.Join(e.dir, "copy")) },
+	}, nil
+}
+
+// data makes a data bundle of one file.
+func (l *lab) data(dir, name string, content []byte) (string, error) {
+	return l.bundle(dir, name, map[string][]byte{
+		"stella.toml": manifest("data", name, "1.0.0", "[data]\nmedia_type = \"application/octet-stream\"\n"),
+		"content":     content,
+	})
+}
+
+func compress(path string, content []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w, err := zstd.NewWriter(f, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(content); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// bareCopy is the least that an import could do: hash what is stored,
+// decompress, hash the content, write and sync it.
+func bareCopy(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(to)
+	defer out.Close()
+	storedSum, sum := sha256.New(), sha256.New()
+	z, err := zstd.NewReader(io.TeeReader(in, storedSum), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	if _, err := io.Copy(io.MultiWriter(out, sum), z); err != nil {
+		return err
+	}
+	return out.Sync()
+}
+
+// anonPeak runs a command and returns the most anonymous memory that it was
+// seen to have, in KiB. It looks every two milliseconds.
+func anonPeak(name string, args ...string) (int, error) {
+	cmd := exec.Command(name, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	peak := 0
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out.Bytes())
+			}
+			return peak, err
+		case <-tick.C:
+			peak = max(peak, rssAnon(cmd.Process.Pid))
+		}
+	}
+}
+
+func rssAnon(pid int) int {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if rest, ok := strings.CutPrefix(s.Text(), "RssAnon:"); ok {
+			n, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
+			return n
+		}
+	}
+	return 0
+}
+
+// null executes nothing.
+type null struct{}
+
+func (null) Tier() string { return "plain" }
+
+func (null) Execute(context.Context, runner.Task) (runner.Report, error) {
+	zero := 0
+	return runner.Report{ExitCode: &zero}, nil
+}
+
+const (
+	starts  = 2048
+	callers = 64
+)
+
+func benchStarts(e *env) (work, error) {
+	l, err := newLab(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	db, err := bolt.Open(filepath.Join(e.dir, "peer.db"), 0o600, nil)
+	if err != nil {
+		return work{}, err
+	}
+	db.MaxBatchDelay = time.Millisecond
+	err = db.Update(func(tx *bolt.Tx) error { _, err := tx.CreateBucketIfNotExists([]byte("b")); return err })
+	if err != nil {
+		return work{}, err
+	}
+	var next uint64
+	var mu sync.Mutex
+	value := bytes.Repeat([]byte("x"), 600) // about an envelope and its data line
+	var took time.Duration
+	return work{
+		before: func() error {
+			if err := l.renew(); err != nil {
+				return err
+			}
+			return l.oneStep(e.dir, []byte("#!/bin/true\n"))
+		},
+		ours: func() error {
+			return l.with(null{}, func(x *engine.Engine) error {
+				begun := time.Now()
+				err := spread(func(int) error {
+					_, err := siteOf(x).StartRun(context.Background(), api.StartRequest{DAGID: "bench"})
+					return err
+				})
+				took = time.Since(begun)
+				e.notes = []string{fmt.Sprintf("%.0f durable starts a second in the last round; each is two entries, a run, a token and two indexes", starts/took.Seconds())}
+				return err
+			})
+		},
+		theirs: func() error {
+			return spread(func(int) error {
+				for range 2 { // entries of a start
+					mu.Lock()
+					next++
+					key := binary.BigEndian.AppendUint64(nil, next)
+					mu.Unlock()
+					if err := db.Batch(func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Put(key, value) }); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}, nil
+}
+
+// spread calls f as often as there are starts, from so many goroutines.
+func spread(f func(i int) error) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, callers)
+	for c := range callers {
+		wg.Go(func() {
+			for i := c; i < starts; i += callers {
+				if err := f(i); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return <-errs
+}
+
+func benchRun(e *env) (work, error) {
+	l, err := newLab(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	program, err := buildTrue(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	raw, err := os.ReadFile(program)
+	if err != nil {
+		return work{}, err
+	}
+	return work{
+		ours: func() error {
+			return quiet(exec.Command(e.stella, "--home", l.home, "orch", "run", "start", "--dag-id", "bench"))
+		},
+		theirs: func() error { return quiet(exec.Command(program)) },
+	}, l.oneStep(e.dir, raw)
+}
+
+// buildTrue builds a static program that does nothing.
+func buildTrue(dir string) (string, error) {
+	src := filepath.Join(dir, "true.go")
+	if err := os.WriteFile(src, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, "true")
+	cmd := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), "build", "-trimpath", "-ldflags=-s -w", "-o", out, src)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	return out, quiet(cmd)
+}
+
+func quiet(cmd *exec.Cmd) error {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return nil
+}

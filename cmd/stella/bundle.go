@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+)
+
+func newBundleCmd(a *app) *cobra.Command {
+	return group("bundle", "Signed containers of plugins, DAGs and data",
+		"Make, sign and look at bundles, which needs no site; import them into a site, and list\n"+
+			"what it has admitted.",
+		newBundleNewCmd(a), newBundlePackCmd(a), newBundleKeygenCmd(a), newBundleSignCmd(a), newBundleInspectCmd(a),
+		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a))
+}
+
+func newBundleVerifyCmd(a *app) *cobra.Command {
+	var asOf string
+	c := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Judge a bundle as an import would, and keep nothing",
+		Long: "Judge a bundle under the site's trust, as an import would, and keep nothing. --as-of asks\n" +
+			"what the judgement would have been, or will be, at another time. A refusal is exit 5.",
+		Example: "  stella bundle verify match-1.2.0.stella\n  stella bundle verify match-1.2.0.stella --as-of 2027-01-01",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return runBundleVerify(c.Context(), a, args[0], asOf) },
+	}
+	c.Flags().StringVar(&asOf, "as-of", "", "time of the judgement (default: now)")
+	return c
+}
+
+func runBundleVerify(ctx context.Context, a *app, file, asOf string) error {
+	req := api.VerifyRequest{}
+	if asOf != "" {
+		t, err := parseTime(asOf)
+		if err != nil {
+			return err
+		}
+		req.AsOf = stamp.Format(t)
+	}
+	var err error
+	if req.Path, err = absolute(file); err != nil {
+		return err
+	}
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		v, err := r.VerifyBundle(ctx, req, a.progressOf("verifying"))
+		if err != nil {
+			return err
+		}
+		return a.emit(v, func(s *screen) {
+			facts := []string{"bundle", v.Publisher + "/" + v.Name + "@" + v.Version, "kind", v.Kind, "decision", v.Decision, "digest", "sha256:" + v.Digest}
+			s.fields(append(facts, signerFacts(v)...)...)
+		})
+	})
+}
+
+// signerFacts are who vouched for a bundle, and under which trust.
+func signerFacts(v ledger.Verdict) []string {
+	var out []string
+	for _, x := range v.Signers {
+		who := "key " + x.ID
+		if x.Flow == "certificate" {
+			who = x.SAN + " by " + x.Issuer
+		}
+		out = append(out, "signed by", who)
+	}
+	for _, id := range v.Ignored {
+		out = append(out, "ignored", "signature of the unknown key "+id)
+	}
+	for _, x := range v.Softened {
+		out = append(out, "softened", x)
+	}
+	return append(out, "judged at", seconds(v.Now), "policy", "serial "+strconv.FormatInt(v.Trust.PolicySerial, 10))
+}
+
+func newBundleImportCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Judge bundles and seal them",
+		Long: "Judge bundles under the site's trust, and seal those that it admits: copied, read-only,\n" +
+			"with the evidence they were judged by. The first refusal ends the command with exit 5; it\n" +
+			"is recorded. Importing again is judging again.",
+		Example: "  stella bundle import /media/stick/*.stella",
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return runBundleImport(c.Context(), a, args) },
+	}
+}
+
+// importList is what an import printed as JSON.
+type importList struct {
+	Imports []api.ImportResult `json:"imports"`
+}
+
+func runBundleImport(ctx context.Context, a *app, files []string) error {
+	done := importList{Imports: []api.ImportResult{}}
+	err := a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		for _, file := range files[len(done.Imports):] { // the rest, after a change of holder
+			path, err := absolute(file)
+			if err != nil {
+				return err
+			}
+			res, err := r.ImportBundle(ctx, api.ImportRequest{Path: path}, a.progressOf("importing"))
+			if err != nil {
+				return err
+			}
+			done.Imports = append(done.Imports, res)
+			if err := a.imported(res); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if a.opt.output == outJSON {
+		if jerr := a.stdout.json(done, true); err == nil {
+			err = jerr
+		}
+	}
+	return err
+}
+
+// imported says what became of one file, as soon as it is known.
+func (a *app) imported(res api.ImportResult) error {
+	switch a.opt.output {
+	case outJSON:
+		return nil
+	case outNDJSON:
+		return a.stdout.json(res, false)
+	}
+	v := res.Verdict
+	again := ""
+	if res.Already {
+		again = " again"
+	}
+	a.stdout.printf("%s%s  %s  %s/%s@%s  sha256:%s\n", v.Decision, again, v.Kind, v.Publisher, v.Name, v.Version, short(v.Digest))
+	return a.stdout.err
+}
+
+func newBundleListCmd(a *app) *cobra.Command {
+	var q api.BundleQuery
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List what is admitted",
+		Long:    "List the bundles that the site has admitted, by name and version.",
+		Example: "  stella bundle list --kind plugin",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runBundleList(c.Context(), a, q) },
+	}
+	f := c.Flags()
+	f.StringVar(&q.Kind, "kind", "", "only this kind")
+	f.StringVar(&q.Publisher, "publisher", "", "only of this publisher")
+	f.StringVar(&q.Name, "name", "", "only with this name")
+	return c
+}
+
+func runBundleList(ctx context.Context, a *app, q api.BundleQuery) error {
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		list, err := r.ListBundles(ctx, q)
+		if err != nil {
+			return err
+		}
+		return emitList(a, bundleList{list}, list, []string{"BUNDLE", "KIND", "SEQUENCE", "DIGEST", "SIZE", "DECISION", "ADMITTED"},
+			func(b api.Bundle) []string {
+				return []string{b.Publisher + "/" + b.Name + "@" + b.Version, b.Kind, strconv.FormatInt(b.Sequence, 10),
+					short(b.Digest), size(b.Bytes), b.Decision, seconds(b.AdmittedUTC)}
+			})
+	})
+}
+
+func newBundleShowCmd(a *app) *cobra.Command {
+	var manifest bool
+	c := &cobra.Command{
+		Use:   "show REF",
+		Short: "Show an admitted bundle",
+		Long: "Show an admitted bundle with its verdict and files. REF is a digest, at least 8 digits of\n" +
+			"one, or publisher/name@version. --manifest prints the sealed stella.toml itself.",
+		Example: "  stella bundle show acme/match@1.2.0",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return runBundleShow(c.Context(), a, args[0], manifest) },
+	}
+	c.Flags().BoolVar(&manifest, "manifest", false, "print the exact stella.toml")
+	return c
+}
+
+func runBundleShow(ctx context.Context, a *app, ref string, manifest bool) error {
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		b, err := r.ShowBundle(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if manifest {
+			a.stdout.exact([]byte(b.Manifest))
+			return a.stdout.err
+		}
+		return a.emit(b, func(s *screen) {
+			facts := []string{"bundle", b.Publisher + "/" + b.Name + "@" + b.Version, "kind", b.Kind, "digest", "sha256:" + b.Digest,
+				"sequence", strconv.FormatInt(b.Sequence, 10), "decision", b.Decision, "admitted", seconds(b.AdmittedUTC),
+				"entry", strconv.FormatInt(b.Seq, 10), "container", size(b.Bytes) + ", sha256:" + b.Admission.FileSHA256}
+			s.fields(append(facts, signerFacts(b.Admission.Verdict)...)...)
+			rows := make([][]string, len(b.Files))
+			for i, f := range b.Files {
+				rows[i] = []string{f.Mode, strconv.FormatInt(f.Size, 10), short(f.SHA256), f.Path}
+			}
+			s.printf("\n")
+			s.table([]string{"MODE", "SIZE", "SHA256", "PATH"}, rows)
+		})
+	})
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/verify"
+)
+
+func newBundleInspectCmd(a *app) *cobra.Command {
+	var manifest bool
+	c := &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "Look at a bundle, signed or not",
+		Long: "Look at a bundle without a site: what it says it is, which files it holds, and who says to\n" +
+			"have signed it, in the terms in which a policy demands them. The container and every file\n" +
+			"are checked against the manifest; signatures are not, since only a site knows whom to\n" +
+			"believe. --manifest writes the exact stella.toml, which is what is signed.",
+		Example: "  stella bundle inspect match-1.2.0.stella\n" +
+			"  stella bundle inspect match-1.2.0.stella --manifest > stella.toml",
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return runBundleInspect(a, args[0], manifest) },
+	}
+	c.Flags().BoolVar(&manifest, "manifest", false, "write the exact stella.toml")
+	return c
+}
+
+// inspected is what inspect prints.
+type inspected struct {
+	Digest       string           `json:"digest"`
+	Kind         string           `json:"kind"`
+	Publisher    string           `json:"publisher"`
+	Name         string           `json:"name"`
+	Version      string           `json:"version"`
+	Sequence     int64            `json:"sequence"`
+	Created      string           `json:"created"`
+	NotBefore    string           `json:"notBefore,omitempty"`
+	Expires      string           `json:"expires,omitempty"`
+	Audience     []string         `json:"audience"`
+	Signatures   []sigFile        `json:"signatures"`
+	Attestations []sigFile        `json:"attestations"`
+	Files        []api.BundleFile `json:"files"`
+	Absent       []string         `json:"absent"` // contents that a delta leaves out
+	SHA256       string           `json:"sha256"` // of the file
+	Bytes        int64            `json:"bytes"`
+}
+
+func runBundleInspect(a *app, file string, manifest bool) error {
+	if manifest {
+		head, err := readHead(file)
+		if err != nil {
+			return err
+		}
+		a.stdout.exact(head.Manifest)
+		return a.stdout.err
+	}
+	in, err := inspect(file)
+	if err != nil {
+		return err
+	}
+	return a.emit(in, func(s *screen) { renderInspected(s, in) })
+}
+
+// inspect reads a bundle from front to back.
+func inspect(file string) (*inspected, error) {
+	f, err := fsx.OpenRegular(file)
+	if err != nil {
+		return nil, fileError(file, err)
+	}
+	defer f.Close()
+	r := bundle.NewReader(f, bundle.Limits{})
+	head, err := r.Head()
+	if err != nil {
+		return nil, containerError(file, err)
+	}
+	m, err := manifests.ParseBundle(bundle.ManifestName, head.Manifest)
+	if err != nil {
+		return nil, faulty(file, err)
+	}
+	in := describe(head, m)
+	if in.Signatures, err = sigFiles(head.Signatures); err != nil {
+		return nil, invalid("%s: %v", file, err)
+	}
+	if err := in.readRest(r, m); err != nil {
+		return nil, containerError(file, err)
+	}
+	return in, nil
+}
+
+func describe(head *bundle.Head, m *manifests.Bundle) *inspected {
+	in := &inspected{
+		Digest: bundle.Digest(head.Manifest), Kind: string(m.Kind), Publisher: m.Publisher, Name: m.Name, Version: m.Version,
+		Sequence: m.Sequence, Created: stamp.Format(m.Created), Audience: m.Audience,
+		Attestations: []sigFile{}, Files: []api.BundleFile{}, Absent: []string{},
+	}
+	if in.Audience == nil {
+		in.Audience = []string{}
+	}
+	if !m.NotBefore.IsZero() {
+		in.NotBefore = stamp.Format(m.NotBefore)
+	}
+	if !m.Expires.IsZero() {
+		in.Expires = stamp.Format(m.Expires)
+	}
+	for _, f := range m.Files {
+		in.Files = append(in.Files, api.BundleFile{Path: f.Path, SHA256: f.SHA256, Size: f.Size, Mode: f.Mode})
+	}
+	return in
+}
+
+// readRest reads attestations and blobs, and checks all of them against the
+// manifest. Contents that are not here may be a delta's.
+func (in *inspected) readRest(r *bundle.Reader, m *manifests.Bundle) error {
+	if err := r.Bind(m, func(string) bool { return true }); err != nil {
+		return err
+	}
+	var atts []bundle.Attached
+	for {
+		at, err := r.NextAttestation()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		atts = append(atts, at)
+	}
+	var err error
+	if in.Attestations, err = sigFiles(atts); err != nil {
+		return err
+	}
+	if err := checkBlobs(r); err != nil {
+		return err
+	}
+	in.Absent = append(in.Absent, r.Absent()...)
+	if err := r.End(); err != nil {
+		return err
+	}
+	in.SHA256, in.Bytes = r.FileSHA256(), r.Offset()
+	return nil
+}
+
+// checkBlobs reads every blob to its end. The stored bytes lie in a file that
+// has no name, until their digest is known.
+func checkBlobs(r *bundle.Reader) error {
+	spool, err := os.CreateTemp("", "stella-inspect-")
+	if err != nil {
+		return err
+	}
+	defer spool.Close()
+	if err := os.Remove(spool.Name()); err != nil {
+		return err
+	}
+	for {
+		b, err := r.NextBlob()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := b.CopyTo(io.Discard, spool); err != nil {
+			return err
+		}
+	}
+}
+
+func sigFiles(list []bundle.Attached) ([]sigFile, error) {
+	out := []sigFile{}
+	for _, at := range list {
+		canonical, err := verify.Canonical(at.Data)
+		if err != nil {
+			return nil, err
+		}
+		f, err := readSigFile(canonical)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func renderInspected(s *screen, in *inspected) {
+	facts := []string{"bundle", in.Publisher + "/" + in.Name + "@" + in.Version, "kind", in.Kind, "digest", "sha256:" + in.Digest,
+		"sequence", strconv.FormatInt(in.Sequence, 10), "created", seconds(in.Created), "not before", seconds(in.NotBefore),
+		"expires", seconds(in.Expires), "size", fmt.Sprintf("%s in %d files", size(in.Bytes), len(in.Files)), "container", "ok"}
+	for _, x := range in.Audience {
+		facts = append(facts, "audience", x)
+	}
+	if len(in.Absent) > 0 {
+		facts = append(facts, "left out", fmt.Sprintf("%d contents: this is a delta", len(in.Absent)))
+	}
+	if len(in.Signatures) == 0 {
+		facts = append(facts, "signed by", "nobody: stella bundle sign")
+	}
+	for _, x := range in.Signatures {
+		facts = append(facts, "signed by", x.demand())
+	}
+	for _, x := range in.Attestations {
+		facts = append(facts, "attested by", x.demand())
+	}
+	s.fields(facts...)
+	if len(in.Signatures) > 0 {
+		s.printf("\nSigners are as the file says; a site verifies them: stella bundle verify\n")
+	}
+	rows := make([][]string, len(in.Files))
+	for i, f := range in.Files {
+		rows[i] = []string{f.Mode, strconv.FormatInt(f.Size, 10), short(f.SHA256), f.Path}
+	}
+	s.printf("\n")
+	s.table([]string{"MODE", "SIZE", "SHA256", "PATH"}, rows)
+}
+
+// demand is a signer in the terms in which a policy demands one.
+func (f sigFile) demand() string {
+	who := "key " + f.ID
+	if f.Flow == "certificate" {
+		who = fmt.Sprintf("san %q issuer %q", f.SAN, f.Issuer)
+	}
+	if f.Log > 0 {
+		who += fmt.Sprintf(", %d log entries", f.Log)
+	}
+	if f.Timestamps > 0 {
+		who += fmt.Sprintf(", %d timestamps", f.Timestamps)
+	}
+	return who
+}

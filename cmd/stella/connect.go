@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/runner/sandbox"
+	"github.com/stellarun/stella/server"
+	"github.com/stellarun/stella/server/api"
+)
+
+// How a command finds its site: it tries the socket; if nobody serves it, it
+// opens the site itself, and serves the socket while it holds it. Who loses
+// the lock tries socket and lock again, for [patience].
+const (
+	patience  = 10 * time.Second
+	firstWait = 5 * time.Millisecond
+	lastWait  = 150 * time.Millisecond
+)
+
+// A reached site is one behind the socket, or one that this process holds.
+type reached struct {
+	api.Site
+	api.Trust
+	held *held // nil behind the socket
+}
+
+// withSite gives f the site, for anything but executing. f may be called again
+// when the process that held the site went away meanwhile.
+func (a *app) withSite(ctx context.Context, f func(context.Context, *reached) error) error {
+	return a.reach(ctx, engine.Options{Mode: engine.ModeCommand}, f)
+}
+
+// withExecutor is withSite for a command that executes runs where nobody else
+// does.
+func (a *app) withExecutor(ctx context.Context, f func(context.Context, *reached) error) error {
+	return a.reach(ctx, engine.Options{Mode: engine.ModeForeground, Executes: true}, f)
+}
+
+func (a *app) reach(ctx context.Context, opt engine.Options, f func(context.Context, *reached) error) error {
+	if err := a.needHome(); err != nil {
+		return err
+	}
+	wait, deadline := firstWait, a.now().Add(patience)
+	for {
+		began := a.now()
+		err := a.once(ctx, opt, f)
+		if ctx.Err() != nil || !comesBack(err, opt.Executes) {
+			return err
+		}
+		now := a.now()
+		if now.Sub(began) > time.Second { // it was reached, and has gone: a new search
+			wait, deadline = firstWait, now.Add(patience)
+		}
+		if now.After(deadline) {
+			return err
+		}
+		pause := time.NewTimer(wait/2 + rand.N(wait))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return context.Cause(ctx)
+		}
+		wait = min(2*wait, lastWait)
+	}
+}
+
+// comesBack says whether the same request may succeed a little later.
+func comesBack(err error, executes bool) bool {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e.Code == api.CodeLocked || e.Code == api.CodeStopping || executes && e.Code == api.CodeNotExecuting
+	}
+	return errors.Is(err, server.ErrUnreachable)
+}
+
+// once tries the socket, then the lock.
+func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Context, *reached) error) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	if c != nil {
+		err := f(ctx, &reached{Site: c, Trust: c})
+		c.Close()
+		if !errors.Is(err, server.ErrUnreachable) || a.opt.apiURL != "" {
+			return err
+		}
+	}
+	h, err := a.hold(ctx, opt, a.log(false))
+	if err != nil {
+		return err
+	}
+	p := api.Principal{Name: server.LocalPrincipal(os.Getuid()), Tenant: a.opt.tenant}
+	return errors.Join(f(ctx, &reached{Site: h.engine.As(p), Trust: h.trust(p), held: h}), h.release())
+}
+
+// client returns a client of the site's socket, or nil where there is no site
+// to have one.
+func (a *app) client() (*server.Client, error) {
+	cookie, err := fsx.ReadFile(filepath.Join(a.opt.home, "keys", "cookie"), 4<<10)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if a.opt.apiURL != "" {
+			return nil, &api.Error{Code: api.CodeNoSite, Message: "there is no site in " + a.opt.home,
+				Hint: "the socket of --api-url asks for the cookie in the home of its site: name that with --home"}
+		}
+		return nil, nil
+	case errors.Is(err, fs.ErrPermission):
+		return nil, notOwner(a.opt.home)
+	case err != nil:
+		return nil, fmt.Errorf("cookie: %w", err)
+	}
+	owner, err := ownerOf(a.opt.home)
+	if err != nil {
+		return nil, err
+	}
+	path, err := a.socketPath()
+	if err != nil {
+		return nil, err
+	}
+	return server.NewClient(server.ClientOptions{
+		Socket: path, Cookie: cookie, Tenant: a.opt.tenant, Traceparent: a.opt.traceparent, Owners: []int{owner, 0},
+	}), nil
+}
+
+// socketPath is where the site is served: one path, by whatever links the home
+// was named.
+func (a *app) socketPath() (string, error) {
+	if url := a.opt.apiURL; url != "" {
+		if strings.Contains(url, "://") && !strings.HasPrefix(url, "unix://") {
+			return "", invalid("--api-url takes the path of a socket; %q is not one", url)
+		}
+		return absolute(strings.TrimPrefix(url, "unix://"))
+	}
+	home, err := filepath.EvalSymlinks(a.opt.home)
+	if err != nil {
+		return "", fmt.Errorf("home: %w", err)
+	}
+	return engine.SocketPath(home), nil
+}
+
+func ownerOf(path string) (int, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return 0, fmt.Errorf("home: %w", err)
+	}
+	return int(fi.Sys().(*syscall.Stat_t).Uid), nil
+}
+
+func notOwner(home string) error {
+	e := &api.Error{Code: api.CodeForbidden, Message: "the site in " + home + " belongs to another user"}
+	if uid, err := ownerOf(home); err == nil {
+		e.Hint = fmt.Sprintf("run the command as its owner, %s", server.LocalPrincipal(uid))
+	}
+	return e
+}
+
+// held is a site that this process holds and serves.
+type held struct {
+	engine *engine.Engine
+	stop   context.CancelFunc
+	served chan error
+}
+
+// hold opens the site and begins to serve its socket.
+func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*held, error) {
+	owner, err := ownerOf(a.opt.home)
+	if err == nil && owner != os.Geteuid() {
+		// What root writes here, the owner could not write again.
+		return nil, notOwner(a.opt.home)
+	}
+	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
+	if opt.Executes {
+		opt.Executor = sandbox.New(sandbox.Options{Now: a.now})
+	}
+	e, err := engine.Open(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	h := &held{engine: e, served: make(chan error, 1)}
+	l, err := a.listen()
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	// Requests under way outlive a signal: what is being executed ends first.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	h.stop = stop
+	go func() {
+		h.served <- server.Serve(serving, l, server.Options{
+			Site: e.As, Trust: h.trust, Cookie: e.Cookie(), Owner: owner, Tenant: e.DefaultTenant(), Log: log,
+		})
+	}()
+	return h, nil
+}
+
+// listen makes the socket, and the folder for it where that is not the home.
+func (a *app) listen() (net.Listener, error) {
+	path, err := a.socketPath()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(path)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	if uid, err := ownerOf(dir); err != nil || uid != os.Geteuid() {
+		return nil, &api.Error{Code: api.CodeForbidden, Message: "the folder of the socket, " + dir + ", belongs to another user",
+			Hint: "set XDG_RUNTIME_DIR, or use a home with a shorter path"}
+	}
+	return server.Listen(path)
+}
+
+// release ends what was begun by hold: the socket first, then the site.
+func (h *held) release() error {
+	h.stop()
+	return errors.Join(<-h.served, h.engine.Close())
+}
+
+// trust is the trust of a held site as a principal sees it.
+func (h *held) trust(p api.Principal) api.Trust { return siteTrust{h.engine, p} }

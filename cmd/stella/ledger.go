@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+)
+
+func newLedgerCmd(a *app) *cobra.Command {
+	return group("ledger", "The append-only record",
+		"Read the ledger, check it, sign its head, and prove what it holds.",
+		newLedgerTailCmd(a), newLedgerShowCmd(a), newLedgerVerifyCmd(a), newLedgerCheckpointCmd(a), newLedgerProveCmd(a))
+}
+
+func entryHeader() []string { return []string{"SEQ", "TIME", "TYPE", "ACTOR", "SUBJECT"} }
+
+// entryRow shows an entry. What its envelope does not say is left empty.
+func entryRow(l api.LedgerLine) []string {
+	var e ledger.Envelope
+	if err := json.Unmarshal(l.Envelope, &e); err != nil {
+		return []string{strconv.FormatInt(l.Seq, 10), "", "cannot be read", "", ""}
+	}
+	subject := e.RunID
+	if e.StepID != "" {
+		subject += " " + e.StepID
+	}
+	if e.Attempt > 0 {
+		subject += fmt.Sprintf("#%d", e.Attempt)
+	}
+	if subject == "" && e.DAGID != "" {
+		subject = e.DAGID + " " + e.DAGVersion
+	}
+	return []string{strconv.FormatInt(l.Seq, 10), seconds(e.Time), string(e.Type), e.Actor, subject}
+}
+
+// tailOptions are the flags of ledger tail.
+type tailOptions struct {
+	q      api.LedgerQuery
+	follow bool
+}
+
+func newLedgerTailCmd(a *app) *cobra.Command {
+	opt := tailOptions{q: api.LedgerQuery{From: -1}}
+	c := &cobra.Command{
+		Use:   "tail",
+		Short: "Show the newest entries",
+		Long: "Show the newest entries, or those from --from on. With --follow it goes on until it is\n" +
+			"interrupted. NDJSON has the two exact lines of each entry.",
+		Example: "  stella ledger tail -f\n  stella ledger tail --from 0 --limit 1000 --output ndjson",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runLedgerTail(c.Context(), a, opt) },
+	}
+	f := c.Flags()
+	f.BoolVarP(&opt.follow, "follow", "f", false, "go on with what is added")
+	f.Int64Var(&opt.q.From, "from", -1, "first entry to show (default: the newest ones)")
+	f.IntVar(&opt.q.Limit, "limit", 0, "entries to show, at most 1000 (default 20)")
+	f.StringVar(&opt.q.Type, "type", "", "only entries of this type")
+	f.StringVar(&opt.q.RunID, "run", "", "only entries of this run")
+	return c
+}
+
+// followPause is between two looks at the ledger. Between them the site is not
+// held, so that others may have it.
+const followPause = 500 * time.Millisecond
+
+func runLedgerTail(ctx context.Context, a *app, opt tailOptions) error {
+	if opt.follow && a.opt.output == outJSON {
+		return invalid("--follow has no end, so it cannot be one JSON value: use --output ndjson")
+	}
+	q := opt.q
+	if q.Last = q.From < 0; q.Last {
+		q.From = 0
+	}
+	for first := true; ; first = false {
+		var lines []api.LedgerLine
+		err := a.withSite(ctx, func(ctx context.Context, r *reached) (err error) {
+			lines, err = r.TailLedger(ctx, q)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := renderEntries(a, lines, first); err != nil || !opt.follow {
+			return err
+		}
+		q.Last, q.Limit = false, 1000
+		if n := len(lines); n > 0 {
+			q.From = lines[n-1].Seq + 1
+		}
+		select {
+		case <-time.After(followPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func renderEntries(a *app, lines []api.LedgerLine, first bool) error {
+	if a.opt.output != outTable || first {
+		return emitList(a, entryList{lines}, lines, entryHeader(), entryRow)
+	}
+	for _, l := range lines {
+		c := entryRow(l)
+		a.stdout.printf("%s  %s  %s  %s  %s\n", c[0], c[1], c[2], c[3], c[4])
+	}
+	return a.stdout.err
+}
+
+func newLedgerShowCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show SEQ",
+		Short:   "Show one entry",
+		Long:    "Show both lines of an entry: the envelope, which the tree holds, and its data.",
+		Example: "  stella ledger show 0",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return runLedgerShow(c.Context(), a, args[0]) },
+	}
+}
+
+func parseSeq(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0, invalid("%q is not the number of an entry", s)
+	}
+	return n, nil
+}
+
+func runLedgerShow(ctx context.Context, a *app, arg string) error {
+	seq, err := parseSeq(arg)
+	if err != nil {
+		return err
+	}
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		l, err := r.ShowLedger(ctx, seq)
+		if err != nil {
+			return err
+		}
+		return a.emit(l, func(s *screen) {
+			s.printf("envelope  %s\n", string(l.Envelope))
+			if len(l.Data) == 0 {
+				s.printf("data      erased\n")
+				return
+			}
+			s.printf("data      %s\n", string(l.Data))
+		})
+	})
+}
+
+func newLedgerVerifyCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Check the whole ledger",
+		Long: "Check every entry, every checkpoint, every sealed blob, and that the records of runs are\n" +
+			"what their entries say. It changes nothing. Damage is exit 7.",
+		Example: "  stella ledger verify",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runLedgerVerify(c.Context(), a) },
+	}
+}
+
+func runLedgerVerify(ctx context.Context, a *app) error {
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		rep, err := r.VerifyLedger(ctx, a.progressOf("checking"))
+		if err != nil {
+			return err
+		}
+		return a.emit(rep, func(s *screen) {
+			s.fields("ledger", "ok", "origin", rep.Origin, "entries", strconv.FormatInt(rep.Size, 10), "root", rep.Root,
+				"checkpoints", strconv.Itoa(rep.Checkpoints), "runs", strconv.Itoa(rep.Runs), "blobs", strconv.Itoa(rep.Blobs),
+				"took", (time.Duration(rep.Millis) * time.Millisecond).String())
+		})
+	})
+}
+
+func newLedgerCheckpointCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "checkpoint",
+		Short: "Sign the head of the tree",
+		Long: "Sign the head of the tree, if it has grown since the last time, and print the newest\n" +
+			"signed note. A copy of it elsewhere proves later that nothing was taken away.",
+		Example: "  stella ledger checkpoint > /media/stick/site-a.note",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runLedgerCheckpoint(c.Context(), a) },
+	}
+}
+
+func runLedgerCheckpoint(ctx context.Context, a *app) error {
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		note, err := r.Checkpoint(ctx)
+		if err != nil {
+			return err
+		}
+		return a.emit(note, func(s *screen) { s.exact([]byte(note.Note)) })
+	})
+}
+
+// proveOptions are the flags of ledger prove.
+type proveOptions struct {
+	consistency int64
+	out         string
+}
+
+func newLedgerProveCmd(a *app) *cobra.Command {
+	opt := proveOptions{consistency: -1}
+	c := &cobra.Command{
+		Use:   "prove SEQ | --consistency SIZE",
+		Short: "Prove that an entry is in the ledger, or that nothing was taken away",
+		Long: "Write a proof that the ledger under the newest checkpoint holds an entry, as a C2SP\n" +
+			"tlog-proof file; or, with --consistency, that it extends the tree of the first SIZE\n" +
+			"entries, as JSON.",
+		Example: "  stella ledger prove 42 --out 42.tlog-proof\n  stella ledger prove --consistency 40",
+		Args:    cobra.MaximumNArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return runLedgerProve(c.Context(), a, args, opt) },
+	}
+	c.Flags().Int64Var(&opt.consistency, "consistency", -1, "size of the smaller tree")
+	c.Flags().StringVarP(&opt.out, "out", "o", "", "file to write (default stdout)")
+	return c
+}
+
+func runLedgerProve(ctx context.Context, a *app, args []string, opt proveOptions) error {
+	if (len(args) == 1) == (opt.consistency >= 0) {
+		return invalid("name an entry or --consistency, one of the two")
+	}
+	var seq int64
+	if len(args) == 1 {
+		var err error
+		if seq, err = parseSeq(args[0]); err != nil {
+			return err
+		}
+	}
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		if opt.consistency >= 0 {
+			p, err := r.ProveConsistency(ctx, opt.consistency)
+			if err != nil {
+				return err
+			}
+			raw, err := json.MarshalIndent(p, "", "  ")
+			if err != nil {
+				return fmt.Errorf("encode: %w", err)
+			}
+			return a.deliver(opt.out, append(raw, '\n'))
+		}
+		proof, err := r.ProveEntry(ctx, seq)
+		if err != nil {
+			return err
+		}
+		return a.deliver(opt.out, proof)
+	})
+}
+
+// deliver writes exact bytes to a file, or to stdout where none is named. It
+// never replaces a file.
+func (a *app) deliver(path string, b []byte) error {
+	if path == "" || path == "-" {
+		a.stdout.exact(b)
+		return a.stdout.err
+	}
+	if err := absent(path); err != nil {
+		return err
+	}
+	if err := fsx.WriteFile(path, b, 0o644); err != nil {
+		return fileError(path, err)
+	}
+	return nil
+}
+
+// absent refuses a path where something is.
+func absent(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return &api.Error{Code: api.CodeConflict, Message: path + " exists", Hint: "choose another name, or remove it"}
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+)
+
+// watchPause is between two looks at the entries of a run.
+const watchPause = 100 * time.Millisecond
+
+// A watcher stays with runs until they have ended, and says on stderr what
+// their entries say. Begun again, it does not repeat itself.
+type watcher struct {
+	next map[string]int64 // first entry of a run that was not shown
+}
+
+// until returns when all runs have ended.
+func (w *watcher) until(ctx context.Context, a *app, r *reached, runs []state.Run) error {
+	for _, run := range runs {
+		if err := w.one(ctx, a, r, run, len(runs) > 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watcher) one(ctx context.Context, a *app, r *reached, run state.Run, many bool) error {
+	if a.stderr.quiet || a.opt.output != outTable {
+		_, err := r.WaitRun(ctx, run.RunID)
+		return err
+	}
+	if w.next == nil {
+		w.next = map[string]int64{}
+	}
+	if _, ok := w.next[run.RunID]; !ok {
+		w.next[run.RunID] = run.FirstSeq
+		if !run.Status.Ended() {
+			a.stderr.note("run %s of %s %s", run.RunID, run.DAGID, run.DAGVersion)
+		}
+	}
+	if !run.Status.Ended() {
+		if err := w.wait(ctx, a, r, run.RunID, many); err != nil {
+			return err
+		}
+	}
+	return w.show(ctx, a, r, run.RunID, many)
+}
+
+// wait returns when the run has ended; until then it shows what is new.
+func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.WaitRun(ctx, id)
+		ended <- err
+	}()
+	look := time.NewTicker(watchPause)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			cancel()
+			return err
+		case <-look.C:
+			if err := w.show(ctx, a, r, id, many); err != nil {
+				cancel()
+				<-ended
+				return err
+			}
+		}
+	}
+}
+
+// rest shows what is left to show of runs that nobody executes any more.
+func (w *watcher) rest(ctx context.Context, a *app, r *reached, runs []state.Run) error {
+	for _, run := range runs {
+		if _, ok := w.next[run.RunID]; !ok {
+			continue
+		}
+		if err := w.show(ctx, a, r, run.RunID, len(runs) > 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// show writes the entries of a run that were not shown yet.
+func (w *watcher) show(ctx context.Context, a *app, r *reached, id string, many bool) error {
+	for {
+		lines, err := r.TailLedger(ctx, api.LedgerQuery{From: w.next[id], RunID: id, Limit: 500})
+		if err != nil {
+			return err
+		}
+		for _, l := range lines {
+			w.next[id] = l.Seq + 1
+			if text := happening(l); text != "" {
+				if many {
+					text = short(id) + "  " + text
+				}
+				a.stderr.note("%s", text)
+			}
+		}
+		if len(lines) < 500 {
+			return nil
+		}
+	}
+}
+
+// happening says in a line what an entry of a run means to somebody who
+// watches; "" where nothing is worth a line.
+func happening(l api.LedgerLine) string {
+	var e ledger.Envelope
+	var d struct {
+		Data struct {
+			Outcome   string `json:"outcome"`
+			ErrorCode string `json:"errorCode"`
+			Message   string `json:"message"`
+			Reason    string `json:"reason"`
+			Due       string `json:"due"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(l.Envelope, &e) != nil || len(l.Data) > 0 && json.Unmarshal(l.Data, &d) != nil {
+		return ""
+	}
+	at := ""
+	if t, err := stamp.Parse(e.Time); err == nil {
+		at = t.Format("15:04:05.000")
+	}
+	why := d.Data.ErrorCode
+	if d.Data.Message != "" {
+		why += ": " + d.Data.Message
+	}
+	switch e.Type {
+	case ledger.AttemptStarted:
+		return fmt.Sprintf("%s  %s  attempt %d started", at, e.StepID, e.Attempt)
+	case ledger.AttemptEnded:
+		if d.Data.Outcome == string(state.Succeeded) {
+			return ""
+		}
+		return fmt.Sprintf("%s  %s  attempt %d %s  %s", at, e.StepID, e.Attempt, d.Data.Outcome, why)
+	case ledger.StepQueued:
+		if d.Data.Due == "" {
+			return ""
+		}
+		return fmt.Sprintf("%s  %s  again at %s (%s)", at, e.StepID, seconds(d.Data.Due), d.Data.Reason)
+	case ledger.StepCompleted:
+		return fmt.Sprintf("%s  %s  completed", at, e.StepID)
+	case ledger.StepFailed, ledger.StepSkipped, ledger.StepCancelled:
+		if why == "" {
+			why = d.Data.Reason
+		}
+		return fmt.Sprintf("%s  %s  %s  %s", at, e.StepID, e.Type[len("step."):], why)
+	case ledger.RunCancelRequested:
+		return fmt.Sprintf("%s  cancel requested by %s  %s", at, e.Actor, d.Data.Reason)
+	}
+	return ""
+}

@@ -1,0 +1,307 @@
+package export_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/telemetry"
+)
+
+const (
+	envelopes = "ledger/envelopes.ndjson.zst"
+	data      = "ledger/data.ndjson.zst"
+	runs      = "ledger/runs.ndjson.zst"
+	note      = "ledger/checkpoint.note"
+	proofFile = "ledger/window.json"
+	logs      = "telemetry/logs.jsonl.zst"
+	metrics   = "telemetry/metrics.jsonl.zst"
+	traces    = "telemetry/traces.jsonl.zst"
+)
+
+// The kit must be able to make what Create makes, or its forgeries would be
+// found by their tools.
+func TestAnArchiveCanBePutTogetherByOtherMeans(t *testing.T) {
+	s := busySite(t)
+	tar := s.archive(window(4, 20))
+	k := takeApart(t, s, tar)
+	if got := k.pack(k.assemble()); !bytes.Equal(got, tar) {
+		t.Errorf("the standard library's tar writer and this test make another archive (%d and %d bytes)", len(got), len(tar))
+	}
+}
+
+type windowJSON struct {
+	After    string   `json:"after"`
+	Before   *string  `json:"before,omitempty"`
+	Count    int64    `json:"count"`
+	First    int64    `json:"first"`
+	Left     []string `json:"left"`
+	Right    []string `json:"right"`
+	TreeSize int64    `json:"treeSize"`
+}
+
+// editWindow changes window.json.
+func (k *kit) editWindow(f func(*windowJSON)) {
+	k.t.Helper()
+	var w windowJSON
+	if err := json.Unmarshal(k.files[proofFile], &w); err != nil {
+		k.t.Fatal(err)
+	}
+	f(&w)
+	k.set(proofFile, w)
+}
+
+// drop leaves out the line n of files.
+func (k *kit) drop(n int, paths ...string) {
+	for _, p := range paths {
+		lines := k.lines(p)
+		k.setLines(p, slices.Delete(lines, n, n+1))
+	}
+}
+
+// A dishonest operator has every key of the site and makes an archive that is
+// signed and consistent in itself. Each forgery is found, by the check that is
+// meant to find it.
+func TestForgeriesWithAllKeysAreFound(t *testing.T) {
+	s := busySite(t)
+	original := s.archive(window(4, 20))
+	other := takeApart(t, s, s.archive(window(4, 17)))
+	for name, tc := range map[string]struct {
+		forge func(k *kit)
+		want  string // the first check that fails
+	}{
+		"nothing": {func(*kit) {}, ""},
+		"an entry is left out": {func(k *kit) {
+			k.drop(3, envelopes, data)
+			k.manifest.Ledger.Count--
+			k.editWindow(func(w *windowJSON) { w.Count-- })
+		}, "envelopes"},
+		"the last entry is left out": {func(k *kit) {
+			k.drop(15, envelopes, data)
+			k.manifest.Ledger.Count--
+			k.editWindow(func(w *windowJSON) { w.Count-- })
+		}, "root"},
+		"an entry is there twice": {func(k *kit) {
+			lines := k.lines(envelopes)
+			k.setLines(envelopes, slices.Insert(lines, 3, lines[3]))
+		}, "envelopes"},
+		"two entries are exchanged": {func(k *kit) {
+			lines := k.lines(envelopes)
+			lines[3], lines[4] = lines[4], lines[3]
+			k.setLines(envelopes, lines)
+		}, "envelopes"},
+		"an actor is another":          {func(k *kit) { k.replace(envelopes, "ada", "bob") }, "root"},
+		"an envelope is not canonical": {func(k *kit) { k.replace(envelopes, `{"actor"`, `{ "actor"`) }, "envelopes"},
+		"data is another":              {func(k *kit) { k.replace(data, "STEP_FAILED", "STEP_FAILEX") }, "data"},
+		"data lines are exchanged": {func(k *kit) {
+			lines := k.lines(data)
+			lines[3], lines[4] = lines[4], lines[3]
+			k.setLines(data, lines)
+		}, "data"},
+		"a data line too many": {func(k *kit) { k.setLines(data, append(k.lines(data), `{"seq":20,"withheld":"x"}`)) }, "data"},
+		"a data line too few":  {func(k *kit) { k.drop(15, data) }, "data"},
+		"data withheld in silence": {func(k *kit) {
+			lines := k.lines(data)
+			lines[2] = `{"seq":6,"withheld":"erased"}`
+			k.setLines(data, lines)
+		}, "data"},
+		"data declared as withheld and given": {func(k *kit) {
+			k.manifest.Withheld = []export.Withheld{{What: "data", Seq: 6, Reason: "erased"}}
+		}, "data"},
+		"data outside the window declared as withheld": {func(k *kit) {
+			k.manifest.Withheld = []export.Withheld{{What: "data", Seq: 2, Reason: "erased"}}
+		}, "runs"},
+		"the window's end is moved":   {func(k *kit) { k.manifest.Window.To = second(21) }, "edges"},
+		"the window's start is moved": {func(k *kit) { k.manifest.Window.From = second(3) }, "edges"},
+		"the window is cut":           {func(k *kit) { k.manifest.Window.To = second(18) }, "envelopes"},
+		"the edge is trimmed": {func(k *kit) {
+			before := string(takeApart(t, s, s.archive(window(3, 20))).files[proofFile])
+			var w windowJSON
+			if err := json.Unmarshal([]byte(before), &w); err != nil {
+				t.Fatal(err)
+			}
+			k.editWindow(func(x *windowJSON) { x.Before, x.Left = w.Before, w.Left })
+		}, "root"},
+		"a hash of the proof is another": {func(k *kit) {
+			k.editWindow(func(w *windowJSON) { w.Left[0] = strings.Repeat("0", 64) })
+		}, "root"},
+		"a hash of the proof is missing":       {func(k *kit) { k.editWindow(func(w *windowJSON) { w.Left = w.Left[1:] }) }, "root"},
+		"no entry before":                      {func(k *kit) { k.editWindow(func(w *windowJSON) { w.Before = nil }) }, "window"},
+		"the checkpoint is of another tree":    {func(k *kit) { k.files[note] = s.notes[2] }, "checkpoint"},
+		"the checkpoint is of another archive": {func(k *kit) { k.files[note] = other.files[note] }, ""}, // both windows have one
+		"the checkpoint has another root": {func(k *kit) {
+			var root ledger.Hash
+			root[0] = 1
+			forged, err := ledger.SignCheckpoint(ledger.Checkpoint{Origin: s.origin, Size: 21, Root: root}, s.logKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.files[note], k.manifest.Ledger.Root = forged, ledger.HexHash(root)
+		}, "root"},
+		"the checkpoint is signed by another key": {func(k *kit) {
+			c, err := ledger.ParseCheckpoint(k.files[note])
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.files[note], err = ledger.SignCheckpoint(c, ed25519.NewKeyFromSeed(make([]byte, 32)))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, "checkpoint"},
+		"the checkpoint is cosigned": {func(k *kit) {
+			k.files[note] = append(k.files[note], "— witness AAAAAAAA\n"...)
+		}, "checkpoint"},
+		"a run is left out":            {func(k *kit) { k.drop(1, runs) }, "runs"},
+		"a run is there twice":         {func(k *kit) { l := k.lines(runs); k.setLines(runs, append(l, l[len(l)-1])) }, "runs"},
+		"runs are exchanged":           {func(k *kit) { l := k.lines(runs); l[0], l[1] = l[1], l[0]; k.setLines(runs, l) }, "runs"},
+		"a run has another status":     {func(k *kit) { k.replace(runs, `"status":"completed"`, `"status":"cancelled"`) }, "runs"},
+		"a run is of another window":   {func(k *kit) { k.files[runs] = other.files[runs] }, "runs"},
+		"an event of a run is another": {func(k *kit) { k.replace(runs, `"actor":"uid:1000(ada)"`, `"actor":"uid:1000(bob)"`) }, "runs"},
+		"evidence is missing":          {func(k *kit) { delete(k.files, "evidence/sha256/"+s.blob("plan")) }, "evidence"},
+		"evidence too many":            {func(k *kit) { k.files["evidence/sha256/"+digest([]byte("x"))] = []byte("x") }, "evidence"},
+		"evidence missing and declared for the wrong entry": {func(k *kit) {
+			delete(k.files, "evidence/sha256/"+s.blob("plan"))
+			k.manifest.Withheld = []export.Withheld{{What: "evidence", Seq: 5, SHA256: s.blob("plan"), Reason: "x"}}
+		}, "evidence"},
+		"evidence given and declared": {func(k *kit) {
+			k.manifest.Withheld = []export.Withheld{{What: "evidence", Seq: 4, SHA256: s.blob("plan"), Reason: "x"}}
+		}, "evidence"},
+		"a log line is another":            {func(k *kit) { k.replace(logs, "oh no", "oh yes") }, "logs"},
+		"a log line is missing":            {func(k *kit) { k.drop(0, logs) }, "logs"},
+		"a log line too many":              {func(k *kit) { l := k.lines(logs); k.setLines(logs, append(l, l[0])) }, "logs"},
+		"log lines are exchanged":          {func(k *kit) { l := k.lines(logs); l[0], l[1] = l[1], l[0]; k.setLines(logs, l) }, "logs"},
+		"a log line is of another attempt": {func(k *kit) { k.replace(logs, `{"intValue":"1"}`, `{"intValue":"9"}`) }, "logs"},
+		"a log line has a field too many":  {func(k *kit) { k.replace(logs, `{"resourceLogs"`, `{"x":1,"resourceLogs"`) }, "logs"},
+		"a log line is cut in two":         {func(k *kit) { splitLogs(k) }, "logs"},
+		"cut output is hidden":             {func(k *kit) { k.manifest.Dropped["logs"] = 0 }, "logs"},
+		"logs withheld in silence":         {func(k *kit) { k.files[logs] = nil }, "logs"},
+		"logs withheld that no entry names": {func(k *kit) {
+			k.manifest.Withheld = []export.Withheld{{What: "log", Seq: 7, SHA256: s.blob("x"), Reason: "x"}}
+		}, "logs"},
+		"a metric is another": {func(k *kit) { k.replace(metrics, `"asInt":"1"`, `"asInt":"2"`) }, "metrics"},
+		"a metric is missing": {func(k *kit) { k.drop(0, metrics) }, "metrics"},
+		"a span is missing":   {func(k *kit) { k.drop(0, traces) }, "traces"},
+		"a span is another":   {func(k *kit) { k.replace(traces, `"attempt"`, `"attempX"`) }, "traces"},
+		"a span too many":     {func(k *kit) { l := k.lines(traces); k.setLines(traces, append(l, l[0])) }, "traces"},
+		"a key inside is another": {func(k *kit) {
+			k.files["keys/log.pub"] = publicPEM(t, ed25519.NewKeyFromSeed(make([]byte, 32)).Public())
+		}, "keys"},
+		"a key inside has a comment":     {func(k *kit) { k.files["keys/log.pub"] = append(k.files["keys/log.pub"], '\n') }, "keys"},
+		"the origin is of another epoch": {func(k *kit) { k.manifest.Origin = ledger.Origin(siteID, 2) }, "checkpoint"},
+		"the site is another":            {func(k *kit) { k.manifest.Origin = ledger.Origin(strings.Repeat("0", 32), 1) }, "manifest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := takeApart(t, s, original)
+			tc.forge(k)
+			r := check(t, k.pack(k.assemble()), s.auditor())
+			if tc.want == "" {
+				if r.Verdict == export.Failed {
+					t.Fatal(explain(r))
+				}
+				return
+			}
+			got := failed(r)
+			if r.Verdict != export.Failed || len(got) == 0 || got[0] != tc.want {
+				t.Errorf("failed %v, want %s first\n%s", got, tc.want, explain(r))
+			}
+		})
+	}
+}
+
+// splitLogs cuts the first log line with two records in two lines that a
+// collector would take just as well.
+func splitLogs(k *kit) {
+	k.t.Helper()
+	lines := k.lines(logs)
+	const sep = `},{"timeUnixNano"`
+	head, tail, ok := strings.Cut(lines[0], sep)
+	if !ok {
+		k.t.Fatal("the first log line has one record")
+	}
+	open, _, _ := strings.Cut(lines[0], `{"timeUnixNano"`)
+	_, end, _ := strings.Cut(tail, `}]}]}]}`)
+	k.setLines(logs, append([]string{head + `}]}]}]}`, open + `{"timeUnixNano"` + tail + end}, lines[1:]...))
+	for _, l := range k.lines(logs)[:2] {
+		if recs, err := telemetry.DecodeLogs([]byte(l)); err != nil || len(recs) != 1 {
+			k.t.Fatalf("the split line does not decode to one record: %v, %v", recs, err)
+		}
+	}
+}
+
+// What a forger writes into the manifest is compared with what it describes.
+func TestManifestsThatLieAreFound(t *testing.T) {
+	s := busySite(t)
+	original := s.archive(window(4, 20))
+	for name, edit := range map[string]func(m *export.Manifest){
+		"another schema":           func(m *export.Manifest) { m.Schema = "stella.archive/2" },
+		"no origin":                func(m *export.Manifest) { m.Origin = "" },
+		"a window backwards":       func(m *export.Manifest) { m.Window = window(20, 4) },
+		"no time":                  func(m *export.Manifest) { m.Window.From = "yesterday" },
+		"a negative count":         func(m *export.Manifest) { m.Ledger.Count = -1 },
+		"a huge count":             func(m *export.Manifest) { m.Ledger.Count = 1 << 40 },
+		"a window beyond the tree": func(m *export.Manifest) { m.Ledger.FirstSeq = 1 << 52 },
+		"no root":                  func(m *export.Manifest) { m.Ledger.Root = "" },
+		"a file too few":           func(m *export.Manifest) { m.Files = m.Files[1:] },
+		"a file twice":             func(m *export.Manifest) { m.Files = append(m.Files, m.Files[len(m.Files)-1]) },
+		"another size":             func(m *export.Manifest) { m.Files[0].Bytes++ },
+		"another digest":           func(m *export.Manifest) { m.Files[len(m.Files)-1].SHA256 = strings.Repeat("0", 64) },
+		"another media type":       func(m *export.Manifest) { m.Files[0].MediaType = "text/html" },
+		"a path outside":           func(m *export.Manifest) { m.Files[0].Path = "../x" },
+		"no list of the withheld":  func(m *export.Manifest) { m.Withheld = nil },
+		"withheld without reason":  func(m *export.Manifest) { m.Withheld = []export.Withheld{{What: "data", Seq: 5}} },
+		"withheld of a new kind":   func(m *export.Manifest) { m.Withheld = []export.Withheld{{What: "x", Seq: 5, Reason: "x"}} },
+		"withheld twice": func(m *export.Manifest) {
+			m.Withheld = []export.Withheld{{What: "data", Seq: 5, Reason: "x"}, {What: "data", Seq: 5, Reason: "x"}}
+		},
+		"dropped is not said": func(m *export.Manifest) { m.Dropped = nil },
+		"a bad policy digest": func(m *export.Manifest) { m.RedactionPolicySHA256 = "x" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := takeApart(t, s, original)
+			k.describe()
+			edit(&k.manifest)
+			k.set("manifest.json", k.manifest)
+			to := k.manifest.Window.To
+			k.manifest.Window.To = second(20) // of the tar's times
+			r := check(t, k.pack(k.sign()), s.auditor())
+			k.manifest.Window.To = to
+			if diff := cmp.Diff([]string{"manifest"}, failed(r)); diff != "" {
+				t.Errorf("failed checks (-want +got):\n%s%s", diff, explain(r))
+			}
+		})
+	}
+}
+
+// Sizes and counts of compressed files are the manifest's, not the decoder's.
+func TestContentIsComparedWithTheManifest(t *testing.T) {
+	s := busySite(t)
+	original := s.archive(window(4, 20))
+	at := func(m *export.Manifest, path string) *export.File {
+		i := slices.IndexFunc(m.Files, func(f export.File) bool { return f.Path == path })
+		return &m.Files[i]
+	}
+	for name, edit := range map[string]func(m *export.Manifest){
+		"a record fewer": func(m *export.Manifest) { *at(m, envelopes).Records-- },
+		"a byte fewer":   func(m *export.Manifest) { *at(m, envelopes).UncompressedBytes-- },
+		"a byte more":    func(m *export.Manifest) { *at(m, envelopes).UncompressedBytes++ },
+		"another digest": func(m *export.Manifest) { at(m, envelopes).UncompressedSHA256 = strings.Repeat("0", 64) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := takeApart(t, s, original)
+			k.describe()
+			edit(&k.manifest)
+			k.set("manifest.json", k.manifest)
+			r := check(t, k.pack(k.sign()), s.auditor())
+			if diff := cmp.Diff([]string{"content"}, failed(r)); diff != "" {
+				t.Errorf("failed checks (-want +got):\n%s%s", diff, explain(r))
+			}
+		})
+	}
+}

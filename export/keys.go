@@ -1,0 +1,122 @@
+package export
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/stellarun/stella/internal/jcs"
+)
+
+// ErrKey is the error of a public key that cannot be used: not one PEM block
+// with an SPKI, or not Ed25519 for the log and ECDSA P-256 for the site.
+var ErrKey = errors.New("export: not a usable public key")
+
+// publicKey is a key of a site in the forms that are compared.
+type publicKey struct {
+	pem []byte // the one form of its file
+	der []byte // SPKI
+	log ed25519.PublicKey
+	sig *ecdsa.PublicKey
+}
+
+func parseLogKey(file []byte) (publicKey, error) {
+	k, err := parseSPKI(file)
+	if err == nil && k.log == nil {
+		err = fmt.Errorf("%w: the log's key is not Ed25519", ErrKey)
+	}
+	return k, err
+}
+
+func parseSiteKey(file []byte) (publicKey, error) {
+	k, err := parseSPKI(file)
+	if err == nil && k.sig == nil {
+		err = fmt.Errorf("%w: the site's key is not ECDSA P-256", ErrKey)
+	}
+	return k, err
+}
+
+func parseSPKI(file []byte) (k publicKey, err error) {
+	block, rest := pem.Decode(file)
+	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		return k, fmt.Errorf("%w: not one PUBLIC KEY block", ErrKey)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return k, fmt.Errorf("%w: %v", ErrKey, err)
+	}
+	switch pub := parsed.(type) {
+	case ed25519.PublicKey:
+		k.log = pub
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P256() {
+			k.sig = pub
+		}
+	}
+	if k.der, err = x509.MarshalPKIXPublicKey(parsed); err != nil {
+		return k, fmt.Errorf("%w: %v", ErrKey, err)
+	}
+	k.pem = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der})
+	return k, nil
+}
+
+// sigstoreFile is the one form of SHA256SUMS.sigstore.json: a Sigstore bundle
+// that holds a message signature by a key, and nothing else.
+type sigstoreFile struct {
+	MediaType string       `json:"mediaType"`
+	Message   sigstoreSig  `json:"messageSignature"`
+	Material  sigstoreHint `json:"verificationMaterial"`
+}
+
+type sigstoreSig struct {
+	Digest struct {
+		Algorithm string `json:"algorithm"`
+		Digest    []byte `json:"digest"`
+	} `json:"messageDigest"`
+	Signature []byte `json:"signature"`
+}
+
+type sigstoreHint struct {
+	Key struct {
+		Hint string `json:"hint"`
+	} `json:"publicKey"`
+}
+
+// checkSignature returns nil if file is the signature of sums by the key. Only
+// the signature is taken from the file: all the rest of it follows from sums
+// and key, and is compared.
+func checkSignature(sums, file []byte, key publicKey) error {
+	var in sigstoreFile
+	if err := json.Unmarshal(file, &in); err != nil {
+		return errors.New("it is not a Sigstore bundle of the accepted form")
+	}
+	digest, id := sha256.Sum256(sums), sha256.Sum256(key.der)
+	var want sigstoreFile
+	want.MediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	want.Message.Digest.Algorithm = "SHA2_256"
+	want.Message.Digest.Digest = digest[:]
+	want.Message.Signature = in.Message.Signature
+	want.Material.Key.Hint = base64.StdEncoding.EncodeToString(id[:])
+	again, err := jcs.Marshal(want)
+	switch {
+	case err != nil:
+		return err
+	case in.Material.Key.Hint != want.Material.Key.Hint:
+		return errors.New("it was made by another key than the one given")
+	case !bytes.Equal(in.Message.Digest.Digest, digest[:]):
+		return errors.New("it is over another SHA256SUMS")
+	case !bytes.Equal(again, file):
+		return errors.New("it is not a Sigstore bundle of the accepted form")
+	case !ecdsa.VerifyASN1(key.sig, digest[:], in.Message.Signature):
+		return errors.New("the signature does not verify")
+	}
+	return nil
+}

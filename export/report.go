@@ -1,0 +1,144 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Verdict is the judgement of an archive. The strings reach JSON and scripts.
+type Verdict string
+
+// Verdicts, from the best to the worst. The command line's exit codes are 0, 8,
+// 5 and 7.
+const (
+	Verified        Verdict = "VERIFIED"        // everything was checked against keys from outside, and holds
+	Incomplete      Verdict = "INCOMPLETE"      // what is there holds; something was withheld, or cannot be judged with what was given
+	Unauthenticated Verdict = "UNAUTHENTICATED" // consistent in itself; who made it is not known
+	Failed          Verdict = "FAILED"          // something does not hold
+)
+
+// Status is the outcome of one check.
+type Status string
+
+// Outcomes of checks.
+const (
+	OK      Status = "ok"
+	Bad     Status = "failed"
+	Skipped Status = "skipped"
+)
+
+// Check is one check of an archive.
+type Check struct {
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	Proves string `json:"proves"`           // what it proves when it is ok
+	Detail string `json:"detail,omitempty"` // why it failed or was skipped; what it counted
+	File   string `json:"file,omitempty"`   // where it failed
+	Line   int64  `json:"line,omitempty"`   // of that file's content, from 1: the first bad one
+}
+
+// Report is what [Verify] found: every check, in the order in which they were
+// made.
+type Report struct {
+	Verdict Verdict  `json:"verdict"`
+	Checks  []Check  `json:"checks"`
+	Summary *Summary `json:"summary,omitempty"` // nil if the manifest could not be read
+}
+
+// Summary is what an archive says of itself.
+type Summary struct {
+	Schema   string           `json:"schema"`
+	Origin   string           `json:"origin"`
+	Window   Window           `json:"window"`
+	Ledger   Range            `json:"ledger"`
+	Stella   string           `json:"stella"`
+	Bytes    int64            `json:"bytes"` // of all files, or of the tar
+	Files    int              `json:"files"`
+	Evidence int              `json:"evidence"` // sealed files among them
+	Records  map[string]int64 `json:"records"`  // path → lines
+	Withheld []Withheld       `json:"withheld"`
+	Dropped  map[string]int64 `json:"dropped"`
+}
+
+func summarise(m *Manifest, c *container) *Summary {
+	s := &Summary{
+		Schema: m.Schema, Origin: m.Origin, Window: m.Window, Ledger: m.Ledger, Stella: m.Stella,
+		Bytes: c.bytes, Files: len(c.members), Records: map[string]int64{}, Withheld: m.Withheld, Dropped: m.Dropped,
+	}
+	for _, f := range m.Files {
+		if f.Records != nil {
+			s.Records[f.Path] = *f.Records
+		}
+		if _, ok := evidenceSum(f.Path); ok {
+			s.Evidence++
+		}
+	}
+	return s
+}
+
+// Show returns what the archive at path, a tar or a folder, says of itself. It
+// checks the form of container and manifest and nothing else: all of it may be
+// lies.
+func Show(path string) (*Summary, error) {
+	c, err := openContainer(path)
+	if err != nil {
+		var form *formError
+		if errors.As(err, &form) {
+			return nil, fmt.Errorf("export: %s is not an archive: %w", path, err)
+		}
+		return nil, err
+	}
+	defer c.close()
+	raw, err := c.small(manifestPath, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	m, err := parseManifest(raw)
+	if err != nil {
+		return nil, fmt.Errorf("export: %s: %w", manifestPath, err)
+	}
+	return summarise(m, c), nil
+}
+
+// badLine is a failed check that knows where it failed.
+type badLine struct {
+	file string
+	line int64 // 0: the file as a whole
+	err  error
+}
+
+func (e *badLine) Error() string { return e.err.Error() }
+
+func (e *badLine) Unwrap() error { return e.err }
+
+func badFile(path string, err error) error { return &badLine{file: path, err: err} }
+
+// skip is the error of a check that was not made. If it hides something, the
+// archive is not verified without it.
+type skip struct {
+	why   string
+	hides Verdict // the best verdict that is possible without the check
+}
+
+func (e *skip) Error() string { return e.why }
+
+// judge is the verdict of a report's checks, given the best that the skipped
+// ones allow.
+func judge(checks []Check, best Verdict) Verdict {
+	for _, c := range checks {
+		if c.Status == Bad {
+			return Failed
+		}
+	}
+	return best
+}
+
+// worse returns the worse of two verdicts.
+func worse(a, b Verdict) Verdict {
+	for _, v := range []Verdict{Failed, Unauthenticated, Incomplete} {
+		if a == v || b == v {
+			return v
+		}
+	}
+	return Verified
+}

@@ -1,0 +1,366 @@
+package export
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// withheldIndex is the manifest's list of what is withheld.
+type withheldIndex struct {
+	data     map[int64]string   // seq → reason
+	logs     map[int64]Withheld // by seq
+	evidence map[string]Withheld
+	seen     map[int64]bool // data of entries before the window that a run's line withholds
+}
+
+func indexWithheld(list []Withheld) withheldIndex {
+	x := withheldIndex{data: map[int64]string{}, logs: map[int64]Withheld{}, evidence: map[string]Withheld{}, seen: map[int64]bool{}}
+	for _, w := range list {
+		switch w.What {
+		case withheldData:
+			x.data[w.Seq] = w.Reason
+		case withheldLog:
+			x.logs[w.Seq] = w
+		case withheldEvidence:
+			x.evidence[w.SHA256] = w
+		}
+	}
+	return x
+}
+
+// check compares an entry with what the manifest says of its data.
+func (x *withheldIndex) check(e entry) error {
+	if reason := x.data[e.Envelope.Seq]; reason != e.withheld {
+		return fmt.Errorf("entry %d: its data is withheld for %q, and %q in the manifest", e.Envelope.Seq, e.withheld, reason)
+	}
+	return nil
+}
+
+// newerStella says why a check that looks into all data was not made.
+func (v *verifier) newerStella() error {
+	if v.unknown == 0 {
+		return nil
+	}
+	return &skip{fmt.Sprintf("%d entries are of types that only a newer stella knows", v.unknown), Incomplete}
+}
+
+// data reads envelopes and data lines side by side. What derives from single
+// entries is compared on the way, and reported by later checks.
+func (v *verifier) data() (string, error) {
+	envelopes, done, err := v.lines(envelopesPath)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	data, done2, err := v.lines(dataPath)
+	if err != nil {
+		return "", err
+	}
+	defer done2()
+	if err := v.openDerived(); err != nil {
+		return "", err
+	}
+	withheld := 0
+	for {
+		envelope, err := envelopes.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", &badLine{envelopesPath, envelopes.n, err}
+		}
+		line, err := data.next()
+		if errors.Is(err, io.EOF) {
+			return "", badFile(dataPath, fmt.Errorf("it has %d lines for %d entries", data.n, v.proof.Count))
+		}
+		var e entry
+		if err == nil {
+			e, err = parseEntry(envelope, line)
+		}
+		if err == nil {
+			err = v.withheld.check(e)
+		}
+		if err != nil {
+			return "", &badLine{dataPath, data.n, err}
+		}
+		if e.withheld != "" {
+			withheld++
+		}
+		v.entry(e)
+	}
+	if _, err := data.next(); !errors.Is(err, io.EOF) {
+		return "", &badLine{dataPath, data.n, fmt.Errorf("it has more lines than there are entries")}
+	}
+	for seq := range v.withheld.data {
+		if seq >= v.proof.First+v.proof.Count {
+			return "", badFile(manifestPath, fmt.Errorf("it withholds data of entry %d, beyond the window", seq))
+		}
+		if seq >= v.proof.First {
+			withheld--
+		}
+	}
+	if withheld != 0 {
+		return "", badFile(manifestPath, errors.New("it withholds other data than the archive"))
+	}
+	return fmt.Sprintf("%d lines", data.n), nil
+}
+
+// entry takes one good entry of the window.
+func (v *verifier) entry(e entry) {
+	if e.unknown {
+		v.unknown++
+	}
+	if e.Envelope.Seq == 0 {
+		v.genesis = &e
+	}
+	// A limit of package telemetry is kept and reported as a fault of metrics
+	// and traces; the other derivations go on.
+	v.derive.fault = errors.Join(v.derive.fault, v.derive.entry(e))
+	if end, ok := e.Data.(*ledger.AttemptEnd); ok && end.Logs != nil {
+		v.dropped += end.Logs.Dropped
+		if v.logs != nil {
+			v.logs.attempt(e.Envelope, end, v.withheld.logs)
+		}
+	}
+}
+
+// openDerived opens the telemetry that is compared while the ledger is read. A
+// file that is not fit to be read is left out here and skipped by its check.
+func (v *verifier) openDerived() error {
+	v.traces, v.logs = nil, nil
+	if v.fit(tracesPath) == nil {
+		lines, done, err := v.lines(tracesPath)
+		if err != nil {
+			return err
+		}
+		v.traces = &lineMatcher{path: tracesPath, lines: lines, done: done}
+	}
+	if v.fit(logsPath) == nil {
+		lines, done, err := v.lines(logsPath)
+		if err != nil {
+			return err
+		}
+		v.logs = newLogMatcher(v.siteID, lines, done)
+	}
+	v.derive = newDeriver(v.siteID, v.m.Window, v.proof.First, func(line []byte) error {
+		if v.traces != nil {
+			v.traces.match(line)
+		}
+		return nil
+	})
+	return nil
+}
+
+// close lets go of what openDerived opened.
+func (v *verifier) close() {
+	if v.traces != nil {
+		v.traces.done()
+	}
+	if v.logs != nil {
+		v.logs.done()
+	}
+}
+
+func (v *verifier) firstEntry() (string, error) {
+	if v.genesis == nil {
+		return "", &skip{"entry 0 lies before the window", Verified}
+	}
+	if v.genesis.withheld != "" {
+		return "", &skip{"the data of entry 0 is withheld", Incomplete}
+	}
+	init, ok := v.genesis.Data.(*ledger.SiteInit)
+	if !ok {
+		return "", &badLine{envelopesPath, 1, fmt.Errorf("entry 0 is %s, not %s", v.genesis.Envelope.Type, ledger.SiteInitialized)}
+	}
+	if init.SiteID != v.siteID {
+		return "", &badLine{dataPath, 1, fmt.Errorf("entry 0 is of site %s", init.SiteID)}
+	}
+	for purpose, key := range map[string]publicKey{"log": v.logKey, "site": v.siteKey} {
+		if key.der != nil && init.Keys[purpose] != base64.StdEncoding.EncodeToString(key.der) {
+			return "", &badLine{dataPath, 1, fmt.Errorf("entry 0 binds another key for %s than the one given", purpose)}
+		}
+	}
+	return "", nil
+}
+
+// runs reads runs.ndjson and makes each line anew from its events.
+func (v *verifier) runs() (string, error) {
+	if err := v.newerStella(); err != nil {
+		return "", err
+	}
+	lines, done, err := v.lines(runsPath)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	var last runKey
+	for {
+		line, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			last, err = v.oneRun(line, last, lines.n == 1)
+		}
+		if err != nil {
+			return "", &badLine{runsPath, lines.n, err}
+		}
+	}
+	if i := slices.Index(v.ofRun, true); i >= 0 {
+		return "", badFile(runsPath, fmt.Errorf("entry %d belongs to a run, and no run has it", v.proof.First+int64(i)))
+	}
+	for seq := range v.withheld.data {
+		if seq < v.proof.First && !v.withheld.seen[seq] {
+			return "", badFile(manifestPath, fmt.Errorf("it withholds data of entry %d, which no run here has", seq))
+		}
+	}
+	if v.carried > 0 {
+		return fmt.Sprintf("%d runs; %d of their entries are from before the window: their digests hold, that the ledger has them is for the archives of their time to prove", lines.n, v.carried), nil
+	}
+	return fmt.Sprintf("%d runs", lines.n), nil
+}
+
+func (v *verifier) oneRun(line []byte, last runKey, first bool) (runKey, error) {
+	var in struct {
+		Events []runEvent `json:"events"`
+		RunID  string     `json:"runId"`
+	}
+	if err := json.Unmarshal(line, &in); err != nil {
+		return runKey{}, errors.New("it is not a run")
+	}
+	s := &story{runID: in.RunID}
+	inside := false
+	for _, ev := range in.Events {
+		e, err := parseEntry(ev.Envelope, ev.Data)
+		if err == nil {
+			err = s.add(e)
+		}
+		if err == nil {
+			err = v.event(e, &inside)
+		}
+		if err != nil {
+			return runKey{}, err
+		}
+	}
+	if in.RunID == "" || !inside {
+		return runKey{}, errors.New("the run has no entry in the window")
+	}
+	key := s.key()
+	if !first && compareRuns(last, key) >= 0 {
+		return runKey{}, fmt.Errorf("run %s is out of order, or there twice", s.runID)
+	}
+	again, err := s.line()
+	if errors.Is(err, errUnknown) {
+		return runKey{}, &skip{err.Error(), Incomplete}
+	}
+	if err != nil {
+		return runKey{}, err
+	}
+	if string(again) != string(line) {
+		return runKey{}, fmt.Errorf("run %s: its entries fold to something else", s.runID)
+	}
+	v.derive.fault = errors.Join(v.derive.fault, v.derive.run(s))
+	return key, nil
+}
+
+// event checks one entry of a run against the window's lines.
+func (v *verifier) event(e entry, inside *bool) error {
+	seq := e.Envelope.Seq
+	if err := v.withheld.check(e); err != nil {
+		return err
+	}
+	switch at := seq - v.proof.First; {
+	case at >= v.proof.Count:
+		return fmt.Errorf("entry %d lies behind the window", seq)
+	case at >= 0:
+		if v.leaves[at] != ledger.LeafHash(e.envelope) {
+			return fmt.Errorf("entry %d is another than the ledger's", seq)
+		}
+		v.ofRun[at], *inside = false, true
+	case at == -1 && string(e.envelope) != *v.proof.Before:
+		return fmt.Errorf("entry %d is another than the ledger's", seq)
+	default:
+		v.carried++
+		if e.withheld != "" {
+			v.withheld.seen[seq] = true
+		}
+	}
+	return nil
+}
+
+func (v *verifier) evidence() (string, error) {
+	if err := v.newerStella(); err != nil {
+		return "", err
+	}
+	need := maps.Clone(v.derive.evidence)
+	for digest, w := range v.withheld.evidence {
+		if seq, ok := need[digest]; !ok || seq != w.Seq {
+			return "", badFile(manifestPath, fmt.Errorf("it withholds %s of entry %d, which no entry names first there", digest, w.Seq))
+		}
+		delete(need, digest)
+	}
+	for _, f := range v.m.Files {
+		digest, ok := evidenceSum(f.Path)
+		if !ok {
+			continue
+		}
+		if _, ok := need[digest]; !ok {
+			return "", badFile(f.Path, errors.New("no entry of the window names it, or it is withheld"))
+		}
+		delete(need, digest)
+	}
+	if len(need) > 0 {
+		digest := slices.Min(slices.Collect(maps.Keys(need)))
+		return "", fmt.Errorf("entry %d names %s, which is not there", need[digest], digest)
+	}
+	return fmt.Sprintf("%d sealed files", len(v.derive.evidence)-len(v.withheld.evidence)), nil
+}
+
+func (v *verifier) logLines() (string, error) {
+	if v.logs == nil {
+		return "", v.fit(logsPath)
+	}
+	if err := v.logs.finish(); err != nil {
+		return "", err
+	}
+	if v.logs.hidden != len(v.withheld.logs) {
+		return "", badFile(manifestPath, errors.New("it withholds log segments that no entry names"))
+	}
+	if v.dropped != v.m.Dropped["logs"] {
+		return "", badFile(manifestPath, fmt.Errorf("it says that %d bytes of output were cut; the entries say %d", v.m.Dropped["logs"], v.dropped))
+	}
+	return fmt.Sprintf("%d segments", v.logs.found), v.newerStella()
+}
+
+func (v *verifier) metricLines() (string, error) {
+	if v.derive.fault != nil {
+		return "", badFile(metricsPath, v.derive.fault)
+	}
+	lines, done, err := v.lines(metricsPath)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	m := &lineMatcher{path: metricsPath, lines: lines}
+	if err := v.derive.metrics.Lines(func(line []byte) error { m.match(line); return nil }); err != nil {
+		return "", badFile(metricsPath, err)
+	}
+	return fmt.Sprintf("%d lines", lines.n), m.finish()
+}
+
+func (v *verifier) traceLines() (string, error) {
+	switch {
+	case v.traces == nil:
+		return "", v.fit(tracesPath)
+	case v.derive.fault != nil:
+		return "", badFile(tracesPath, v.derive.fault)
+	}
+	return fmt.Sprintf("%d spans", v.traces.lines.n), v.traces.finish()
+}

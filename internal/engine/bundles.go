@@ -1,0 +1,279 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"syscall"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// ImportBundle judges a bundle and seals what it admits. The medium is read
+// once; until the last byte is judged everything lies in a quarantine.
+func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Progress) (api.ImportResult, error) {
+	e := s.e
+	e.importing.Lock()
+	defer e.importing.Unlock()
+	if err := e.room(req.Path); err != nil {
+		return api.ImportResult{}, err
+	}
+	q, err := e.db.Blobs().Quarantine()
+	if err != nil {
+		return api.ImportResult{}, internal(err)
+	}
+	defer q.Discard()
+	res, err := e.check(ctx, req.Path, e.opt.Now(), q.Dir(), quarantined{q}, p)
+	var refusal *verify.RejectError
+	switch {
+	case errors.As(err, &refusal):
+		seq, aerr := e.db.Append(ledger.BundleRejected, s.actor, res.Rejection(err))
+		if aerr != nil {
+			return api.ImportResult{}, dbError(aerr)
+		}
+		return api.ImportResult{}, rejected(req.Path, res, refusal, seq)
+	case err != nil:
+		return api.ImportResult{}, readError(req.Path, err)
+	}
+	return s.admit(q, res)
+}
+
+// admit seals the evidence with the contents, and writes the admission.
+func (s *site) admit(q *store.Quarantine, res *verify.Result) (api.ImportResult, error) {
+	e := s.e
+	out := api.ImportResult{Verdict: *res.Verdict, Bytes: res.FileBytes}
+	if _, err := e.db.Bundle(res.Digest); err == nil {
+		out.Already = true
+	} else if !store.IsNotFound(err) {
+		return out, dbError(err)
+	}
+	raws := [][]byte{res.Raw}
+	for _, a := range slices.Concat(res.Signatures, res.Attestations) {
+		raws = append(raws, a.Data)
+	}
+	for _, raw := range raws {
+		if err := q.AddBytes(raw); err != nil {
+			return out, internal(err)
+		}
+	}
+	floor, err := e.db.Floor(res.Verdict.Kind, res.Verdict.Publisher, res.Verdict.Name)
+	if err != nil {
+		return out, dbError(err)
+	}
+	if err := q.Seal(); err != nil {
+		return out, spaceError(err)
+	}
+	if out.Seq, err = e.db.Admit(s.actor, res.Admission(), floor); err != nil {
+		return out, dbError(err)
+	}
+	return out, nil
+}
+
+// VerifyBundle judges a bundle as an import would, and keeps nothing.
+func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Progress) (ledger.Verdict, error) {
+	now := s.e.opt.Now()
+	if req.AsOf != "" {
+		var err error
+		if now, err = stamp.Parse(req.AsOf); err != nil {
+			return ledger.Verdict{}, invalid("%v", err)
+		}
+	}
+	dir, err := os.MkdirTemp(filepath.Join(s.e.opt.Home, "quarantine"), "verify-")
+	if err != nil {
+		return ledger.Verdict{}, internal(err)
+	}
+	defer os.RemoveAll(dir)
+	res, err := s.e.check(ctx, req.Path, now, dir, nil, p)
+	var refusal *verify.RejectError
+	switch {
+	case errors.As(err, &refusal):
+		return ledger.Verdict{}, rejected(req.Path, res, refusal, 0)
+	case err != nil:
+		return ledger.Verdict{}, readError(req.Path, err)
+	}
+	return *res.Verdict, nil
+}
+
+// check opens a bundle on a medium and judges it.
+func (e *Engine) check(ctx context.Context, path string, now time.Time, spoolDir string, sink verify.Sink, p api.Progress) (*verify.Result, error) {
+	f, err := fsx.OpenRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	spool, err := os.OpenFile(filepath.Join(spoolDir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer spool.Close()
+	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
+	return verify.Check(r, e.currentTrust(), verify.Options{
+		Now: now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
+		Spool: spool, Floors: e.floors,
+	}, sink)
+}
+
+func (e *Engine) floors(m *manifests.Bundle, digest string) (verify.Floors, error) {
+	var f verify.Floors
+	_, err := e.db.Bundle(digest)
+	if f.Admitted = err == nil; err != nil && !store.IsNotFound(err) {
+		return f, err
+	}
+	if f.Version, err = e.db.DigestOf(m.Ref()); err != nil {
+		return f, err
+	}
+	floor, err := e.db.Floor(string(m.Kind), m.Publisher, m.Name)
+	f.Sequence, f.Digest = floor.Sequence, floor.Digest
+	return f, err
+}
+
+// quarantined is the sink of an import.
+type quarantined struct{ q *store.Quarantine }
+
+func (s quarantined) Blob(b *bundle.Blob) (verify.BlobWriter, error) {
+	w, err := s.q.Begin(b.SHA256)
+	if w == nil || err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// watched is a reader that can be interrupted and says how far it is.
+type watched struct {
+	ctx         context.Context
+	r           io.Reader
+	done, total int64
+	progress    api.Progress
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := w.r.Read(p)
+	w.done += int64(n)
+	if w.progress != nil {
+		w.progress(w.done, w.total)
+	}
+	return n, err
+}
+
+// room refuses an import that would eat into the space that is kept for the
+// ledger.
+func (e *Engine) room(path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return readError(path, err)
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(e.opt.Home, &fs); err != nil {
+		return internal(err)
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	if free-fi.Size() < e.site.FreeSpaceReserve {
+		return &api.Error{Code: api.CodeNoSpace,
+			Message: fmt.Sprintf("%s has %d bytes, %d are free and %d are kept for the ledger", path, fi.Size(), free, e.site.FreeSpaceReserve),
+			Hint:    "free space, or lower free_space_reserve in site.toml"}
+	}
+	return nil
+}
+
+func spaceError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &api.Error{Code: api.CodeNoSpace, Message: err.Error(), Hint: "free space and try again; nothing was kept"}
+	}
+	return internal(err)
+}
+
+func readError(path string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return notFound("%s: no such file", path)
+	case errors.Is(err, fsx.ErrNotRegular):
+		return invalid("%s is not a regular file", path)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return spaceError(err)
+	}
+	return internal(fmt.Errorf("%s: %w", path, err))
+}
+
+// rejected says what a refusal was, and what to do about it.
+func rejected(path string, res *verify.Result, r *verify.RejectError, seq int64) error {
+	return &api.Error{
+		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint,
+		Refusal: &api.Refusal{
+			Reason: string(r.Reason), Subject: r.Subject, Offset: res.FileBytes, SHA256: res.FileSHA256,
+			Digest: res.Digest, Seq: seq,
+		},
+	}
+}
+
+// ListBundles lists what is admitted, by reference.
+func (s *site) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, error) {
+	recs, err := s.e.db.Bundles()
+	if err != nil {
+		return nil, dbError(err)
+	}
+	out := []api.Bundle{}
+	for _, r := range recs {
+		v := r.Admission.Verdict
+		if q.Kind != "" && q.Kind != v.Kind || q.Publisher != "" && q.Publisher != v.Publisher || q.Name != "" && q.Name != v.Name {
+			continue
+		}
+		out = append(out, showBundle(r))
+	}
+	slices.SortFunc(out, func(a, b api.Bundle) int {
+		if c := strings.Compare(a.Publisher+"/"+a.Name, b.Publisher+"/"+b.Name); c != 0 {
+			return c
+		}
+		return manifests.CompareVersions(a.Version, b.Version)
+	})
+	return out, nil
+}
+
+func showBundle(r store.BundleRecord) api.Bundle {
+	v := r.Admission.Verdict
+	return api.Bundle{
+		Digest: r.Digest, Kind: v.Kind, Publisher: v.Publisher, Name: v.Name, Version: v.Version, Sequence: v.Sequence,
+		Decision: v.Decision, AdmittedUTC: r.Time, Seq: r.Seq, Bytes: r.Admission.FileBytes,
+	}
+}
+
+// ShowBundle shows one admitted bundle with its evidence.
+func (s *site) ShowBundle(_ context.Context, ref string) (api.BundleDetail, error) {
+	rec, err := s.e.db.Bundle(ref)
+	if err != nil {
+		return api.BundleDetail{}, dbError(err)
+	}
+	raw, err := s.e.db.Blobs().Read(rec.Digest, bundle.MaxManifest)
+	if err != nil {
+		return api.BundleDetail{}, dbError(err)
+	}
+	m, err := manifests.ParseBundle(bundle.ManifestName, raw)
+	if err != nil {
+		return api.BundleDetail{}, damaged("%v", err)
+	}
+	out := api.BundleDetail{Bundle: showBundle(rec), Admission: rec.Admission, Manifest: string(raw), Files: []api.BundleFile{}}
+	for _, f := range m.Files {
+		out.Files = append(out.Files, api.BundleFile{Path: f.Path, SHA256: f.SHA256, Size: f.Size, Mode: f.Mode})
+	}
+	return out, nil
+}

@@ -1,0 +1,183 @@
+//go:build failpoint
+
+package engine_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/runner/sandbox"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+)
+
+// TestCrashChild is the process that is killed: it imports, publishes, runs and
+// exports, and says on standard output what it was told is done.
+func TestCrashChild(t *testing.T) {
+	home, media := os.Getenv("STELLA_CRASH_HOME"), os.Getenv("STELLA_CRASH_MEDIA")
+	if home == "" {
+		t.Skip("it is started by TestCrashAtEveryFailpoint")
+	}
+	if err := crashJob(home, media); err != nil {
+		fmt.Println("failed:", err)
+		os.Exit(3)
+	}
+	os.Exit(0)
+}
+
+func crashJob(home, media string) error {
+	ctx := context.Background()
+	e, err := engine.Open(ctx, engine.Options{
+		Home: home, Mode: engine.ModeForeground, Executes: true, Version: "0.1.0", Executor: sandbox.New(sandbox.Options{}),
+	})
+	if err != nil {
+		return err
+	}
+	site := e.As(api.Principal{Name: who})
+	for _, name := range []string{"audit-hello-1.0.0.stella", "audit-1.0.0.stella"} {
+		res, err := site.ImportBundle(ctx, api.ImportRequest{Path: filepath.Join(media, name)}, nil)
+		if err != nil {
+			return err
+		}
+		fmt.Println("bundle", res.Verdict.Digest)
+	}
+	if _, err := site.PublishDAG(ctx, "acme/audit@1.0.0"); err != nil {
+		return err
+	}
+	fmt.Println("dag audit")
+	if _, err := site.StartRun(ctx, api.StartRequest{DAGID: "audit", RunToken: "crash"}); err != nil {
+		return err
+	}
+	fmt.Println("run crash")
+	if err := e.Execute(ctx, engine.Idle); err != nil {
+		return err
+	}
+	fmt.Println("ended crash")
+	if _, err := site.CreateExport(ctx, api.ExportRequest{Path: filepath.Join(home, "archives", "a.tar")}, nil); err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// A process is killed at each durable step in turn. Whatever it was told is
+// done is still there, the site opens, checks clean, and the run completes.
+func TestCrashAtEveryFailpoint(t *testing.T) {
+	l := newLab(t)
+	media := t.TempDir()
+	for name, path := range map[string]string{
+		"audit-hello-1.0.0.stella": l.scriptFile("audit-hello", helloScript, true),
+		"audit-1.0.0.stella":       l.dagFile("1.0.0", hello),
+	} {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(media, name), raw, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	killed := 0
+	for _, name := range failpoint.Names() {
+		for _, hit := range []int{1, 2, 5, 9} {
+			home := filepath.Join(t.TempDir(), "site")
+			copyTree(t, l.home, home)
+			if crashOnce(t, home, media, fmt.Sprintf("%s=%d:kill", name, hit)) {
+				killed++
+			}
+		}
+	}
+	if killed < len(failpoint.Names()) {
+		t.Errorf("only %d of the children were killed: the failpoints are not on the way", killed)
+	}
+}
+
+func crashOnce(t *testing.T, home, media, fail string) (killed bool) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
+	cmd.Env = append(os.Environ(), "STELLA_CRASH_HOME="+home, "STELLA_CRASH_MEDIA="+media, failpoint.Env+"="+fail)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == -1 {
+		killed = true
+	} else if err != nil {
+		t.Errorf("%s: the child ended with %v:\n%s", fail, err, out)
+		return false
+	}
+	e, err := engine.Open(context.Background(), engine.Options{
+		Home: home, Mode: engine.ModeForeground, Executes: true, Version: "0.1.0", Executor: sandbox.New(sandbox.Options{}),
+	})
+	if err != nil {
+		t.Errorf("%s: the site does not open: %v", fail, err)
+		return killed
+	}
+	defer e.Close()
+	if err := afterCrash(e, out); err != nil {
+		t.Errorf("%s: %v; the child said:\n%s", fail, err, out)
+	}
+	return killed
+}
+
+// afterCrash holds what the child was told against what is there.
+func afterCrash(e *engine.Engine, told []byte) error {
+	ctx := context.Background()
+	site := e.As(api.Principal{Name: who})
+	if _, err := site.VerifyLedger(ctx, nil); err != nil {
+		return fmt.Errorf("the ledger does not verify: %w", err)
+	}
+	if _, err := site.ResumeRun(ctx, ""); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err := e.Execute(ctx, engine.Idle); err != nil {
+		return fmt.Errorf("execute: %w", err)
+	}
+	runs, err := site.ListRuns(ctx, api.RunQuery{})
+	if err != nil {
+		return err
+	}
+	for s := bufio.NewScanner(bytes.NewReader(told)); s.Scan(); {
+		what, name, _ := strings.Cut(s.Text(), " ")
+		switch what {
+		case "bundle":
+			_, err = site.ShowBundle(ctx, name)
+		case "dag":
+			_, err = site.ShowDAG(ctx, name, "")
+		case "run", "ended":
+			if len(runs.Runs) != 1 || runs.Runs[0].RunToken != name || runs.Runs[0].Status != state.Completed {
+				err = fmt.Errorf("the runs are %+v", runs.Runs)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s was acknowledged: %w", s.Text(), err)
+		}
+	}
+	_, err = site.VerifyLedger(ctx, nil)
+	return err
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	t.Cleanup(func() {
+		filepath.WalkDir(to, func(p string, d os.DirEntry, _ error) error {
+			if d != nil && d.IsDir() {
+				os.Chmod(p, 0o755)
+			}
+			return nil
+		})
+	})
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
+	}
+}

@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// PublishDAG makes the DAG of an admitted bundle startable.
+func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
+	e := s.e
+	rec, err := e.db.Bundle(ref)
+	if err != nil {
+		return api.DAG{}, dbError(err)
+	}
+	d, text, err := e.dagSpec(rec.Digest)
+	if err != nil {
+		return api.DAG{}, faults(api.CodeDAGInvalid, ref+": the spec is not valid", err)
+	}
+	if _, err := e.sealed.Judge(rec.Digest); err != nil {
+		return api.DAG{}, judged(ref, err)
+	}
+	v := rec.Admission.Verdict
+	if d.ID != v.Name || d.Version != v.Version {
+		return api.DAG{}, &api.Error{Code: api.CodeDAGInvalid, Message: fmt.Sprintf(
+			"%s holds dag_id %q version %q; they must be the name and version of the bundle", rec.Ref(), d.ID, d.Version)}
+	}
+	if err := e.plannable(d, rec.Digest); err != nil {
+		return api.DAG{}, err
+	}
+	out, err := e.db.PublishDAG(s.actor, &ledger.DAGPublication{
+		DAGID: d.ID, Version: d.Version, Digest: rec.Digest, Spec: runner.Hash(text), Publisher: v.Publisher,
+	})
+	if errors.Is(err, store.ErrDAGTaken) {
+		return api.DAG{}, &api.Error{Code: api.CodeDAGIDTaken, Message: err.Error(), Hint: "a fix is a new version of the publisher's own DAG"}
+	}
+	if err != nil {
+		return api.DAG{}, dbError(err)
+	}
+	return showDAG(out, d.Description), nil
+}
+
+// plannable reports every fault that would keep a DAG from being started.
+func (e *Engine) plannable(d *manifests.DAG, digest string) error {
+	all := runner.Validate(d)
+	var plan *runner.PlanError
+	if _, err := runner.NewPlan(d, digest, e.sealed); errors.As(err, &plan) {
+		all = append(all, plan.Faults...)
+	} else if err != nil {
+		return dbError(err)
+	}
+	if len(all) > 0 {
+		return faults(api.CodeDAGInvalid, "the DAG cannot be started", all)
+	}
+	return nil
+}
+
+func showDAG(r store.DAGRecord, description string) api.DAG {
+	return api.DAG{
+		DAGID: r.DAGID, Version: r.Version, Digest: r.Digest, Publisher: r.Publisher, Description: description,
+		Enabled: r.Enabled, PublishedUTC: r.Time, Seq: r.Seq,
+	}
+}
+
+// ListDAGs lists the published versions, by id and then newest version first.
+func (s *site) ListDAGs(context.Context) ([]api.DAG, error) {
+	recs, err := s.e.db.DAGs("")
+	if err != nil {
+		return nil, dbError(err)
+	}
+	slices.SortFunc(recs, byIDThenNewest)
+	out := []api.DAG{}
+	for _, r := range recs {
+		d, _, err := s.e.dagSpec(r.Digest)
+		if err != nil {
+			return nil, dbError(err)
+		}
+		out = append(out, showDAG(r, d.Description))
+	}
+	return out, nil
+}
+
+func byIDThenNewest(a, b store.DAGRecord) int {
+	if c := strings.Compare(a.DAGID, b.DAGID); c != 0 {
+		return c
+	}
+	return manifests.CompareVersions(b.Version, a.Version)
+}
+
+// ShowDAG shows one version, or the highest enabled one.
+func (s *site) ShowDAG(_ context.Context, id, version string) (api.DAGDetail, error) {
+	rec, err := s.e.findDAG(id, version)
+	if err != nil {
+		return api.DAGDetail{}, err
+	}
+	d, text, err := s.e.dagSpec(rec.Digest)
+	if err != nil {
+		return api.DAGDetail{}, dbError(err)
+	}
+	return api.DAGDetail{DAG: showDAG(rec, d.Description), Spec: string(text)}, nil
+}
+
+// findDAG finds a version, or with "" the highest enabled one.
+func (e *Engine) findDAG(id, version string) (store.DAGRecord, error) {
+	if version != "" {
+		rec, err := e.db.DAG(id, version)
+		if err != nil {
+			return rec, dbError(err)
+		}
+		if !rec.Enabled {
+			return rec, &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%s %s is disabled", id, version)}
+		}
+		return rec, nil
+	}
+	recs, err := e.db.DAGs(id)
+	if err != nil {
+		return store.DAGRecord{}, dbError(err)
+	}
+	recs = slices.DeleteFunc(recs, func(r store.DAGRecord) bool { return !r.Enabled })
+	if len(recs) == 0 {
+		return store.DAGRecord{}, notFound("there is no enabled version of the DAG %q; see: stella orch dag list", id)
+	}
+	return slices.MinFunc(recs, byIDThenNewest), nil
+}

@@ -1,0 +1,403 @@
+// Package engine joins the parts into a site: it opens a home folder, takes its
+// lock, loads its keys and its trust, and answers everything that package api
+// says can be asked. Importing is open, judge and seal; starting is plan and
+// hand over to the runner; opening after a crash ends the attempts that the
+// crash interrupted. It holds no policy of its own.
+//
+// An engine that executes runs its attempts in goroutines of [Engine.Execute],
+// which ends when they have; [Engine.Open] starts one that issues checkpoints,
+// which [Engine.Close] waits for.
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// Modes of an open site.
+const (
+	ModeDaemon     = "daemon"
+	ModeForeground = "foreground" // run start and run resume without a daemon
+	ModeCommand    = "command"    // any other command
+)
+
+// Options of an open site. Home is required.
+type Options struct {
+	Home     string
+	Mode     string // default ModeCommand
+	Executes bool   // Executor is required
+	Version  string
+	Commit   string
+	Log      *slog.Logger     // default: discard
+	Now      func() time.Time // default time.Now
+	Executor runner.Executor
+}
+
+// Until says when [Engine.Execute] returns by itself.
+type Until int
+
+// When Execute returns.
+const (
+	Forever Until = iota
+	Idle          // no run is left to take care of
+)
+
+// Engine is an open site. Its methods may be called from any goroutine.
+type Engine struct {
+	opt     Options
+	site    manifests.Site
+	db      *store.DB
+	keys    *keys
+	sealed  *sealed
+	runner  *runner.Runner
+	started time.Time
+
+	mu    sync.RWMutex // guards trust
+	trust *verify.Trust
+
+	importing sync.Mutex // one import at a time moves floors
+
+	stop     chan struct{} // closed when somebody asked for the end
+	stopOnce sync.Once
+	force    bool // written before stop is closed
+	closing  chan struct{}
+	tickers  sync.WaitGroup
+	once     sync.Once
+}
+
+// Open opens a site and takes its lock, or fails at once. Errors are
+// *[api.Error]: NO_SITE, SITE_LOCKED, DAMAGED, TRUST_CHANGED and others.
+func Open(ctx context.Context, opt Options) (*Engine, error) {
+	if opt.Mode == "" {
+		opt.Mode = ModeCommand
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	db, err := store.Open(opt.Home, store.Options{Now: opt.Now})
+	if err != nil {
+		return nil, openError(opt.Home, err)
+	}
+	e := &Engine{
+		opt: opt, db: db, started: opt.Now(),
+		stop: make(chan struct{}), closing: make(chan struct{}),
+	}
+	if err := e.load(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Engine) load(ctx context.Context) error {
+	home := e.opt.Home
+	raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10)
+	if err != nil {
+		return &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()}
+	}
+	site, err := manifests.ParseSite("site.toml", raw)
+	if err != nil {
+		return faults(api.CodeInvalid, "site.toml is not valid", err)
+	}
+	e.site = *site
+	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
+		return damaged("keys: %v", err)
+	}
+	if err := e.checkHead(); err != nil {
+		return err
+	}
+	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); err != nil {
+		return &api.Error{Code: api.CodeTrustChanged, Message: "trust: " + err.Error(),
+			Hint: "restore " + filepath.Join(home, "trust") + " from a copy; nothing runs until it is what the ledger names"}
+	}
+	if err := e.db.Blobs().SweepQuarantine(); err != nil {
+		return internal(err)
+	}
+	e.sealed = newSealed(e)
+	if e.opt.Executes {
+		if err := e.recordStart(raw); err != nil {
+			return dbError(err)
+		}
+	}
+	e.runner = runner.New(e.runnerOptions())
+	if err := e.recoverRuns(ctx); err != nil {
+		return dbError(err)
+	}
+	if e.opt.Executes {
+		e.tickers.Go(e.checkpoints)
+	}
+	return nil
+}
+
+func (e *Engine) runnerOptions() runner.Options {
+	o := runner.Options{
+		Store: e.db, Sealed: e.sealed, Now: e.opt.Now, Log: e.opt.Log,
+		Workers: e.site.Workers, Parallel: e.site.MaxParallelSteps, Grace: e.site.Grace, Limits: e.site.Limits,
+		RunsDir: filepath.Join(e.opt.Home, "runs"), LogsDir: filepath.Join(e.opt.Home, "logs"),
+		HMACKey: e.keys.hmac, Owner: bootID() + "/" + strconv.Itoa(os.Getpid()),
+	}
+	if e.opt.Executes {
+		o.Executor = e.opt.Executor
+	}
+	return o
+}
+
+// checkHead refuses a ledger that does not extend its last checkpoint, and one
+// whose checkpoint.note is gone (THREATS 27).
+func (e *Engine) checkHead() error {
+	paths := append([]string{filepath.Join(e.opt.Home, "checkpoint.note")}, e.site.CheckpointCopies...)
+	for _, path := range paths {
+		note, err := fsx.ReadFile(path, 64<<10)
+		if err != nil {
+			return damaged("checkpoint: %v", err)
+		}
+		c, err := ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
+		if err != nil {
+			return damaged("%s: %v", path, err)
+		}
+		if err := e.db.CheckHead(c); err != nil {
+			return damaged("%s: %v", path, err)
+		}
+	}
+	return nil
+}
+
+// recordStart writes who is about to execute steps here.
+func (e *Engine) recordStart(config []byte) error {
+	sum, err := hashFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(config)
+	_, err = e.db.Append(ledger.SiteStarted, "system:engine", &ledger.SiteStart{
+		Stella: e.opt.Version, BinarySHA256: sum, ConfigSHA256: hex.EncodeToString(digest[:]),
+		BootID: bootID(), PID: os.Getpid(), Mode: e.opt.Mode,
+	})
+	return err
+}
+
+// recoverRuns ends what a crash interrupted: we hold the lock, so no attempt
+// that is open in the records can be under way.
+func (e *Engine) recoverRuns(ctx context.Context) error {
+	runs, err := e.db.ActiveRuns()
+	if err != nil {
+		return err
+	}
+	for _, run := range runs {
+		if run.Status == state.Planning {
+			continue // nothing of it was ever started
+		}
+		steps, err := e.db.Steps(run.RunID)
+		if err != nil {
+			return err
+		}
+		open := false
+		for _, s := range steps {
+			open = open || s.Open
+		}
+		if !open {
+			continue
+		}
+		o, err := e.opened(run)
+		if err != nil {
+			return fmt.Errorf("run %s: %w", run.RunID, err)
+		}
+		n, err := e.runner.Recover(ctx, o)
+		if err != nil {
+			return fmt.Errorf("run %s: %w", run.RunID, err)
+		}
+		if n > 0 {
+			e.opt.Log.Warn("attempts were interrupted", "runId", run.RunID, "attempts", n)
+		}
+	}
+	return nil
+}
+
+// checkpoints issues a signed tree head at least as often as site.toml says.
+func (e *Engine) checkpoints() {
+	t := time.NewTicker(e.site.CheckpointEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if _, err := e.issueCheckpoint(); err != nil {
+				e.opt.Log.Error("checkpoint", "error", err)
+			}
+		case <-e.closing:
+			return
+		}
+	}
+}
+
+// Execute hands out the steps of the runs that this process takes care of, and
+// returns when ctx is done and their attempts have ended, when nothing is left
+// to take care of (with Idle), or when Stop was asked for and everything under
+// way has ended.
+func (e *Engine) Execute(ctx context.Context, until Until) error {
+	if until == Forever {
+		if err := e.resumeAll(ctx, "system:daemon"); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-e.stop:
+			if !e.force {
+				e.runner.Drain(ctx)
+			}
+			cancel()
+		case <-done:
+		}
+	}()
+	if err := e.runner.Run(ctx, until == Idle); err != nil {
+		return dbError(err)
+	}
+	return nil
+}
+
+// StopRequested is closed when somebody asked for the end through [api.Host].
+func (e *Engine) StopRequested() <-chan struct{} { return e.stop }
+
+// Cookie is what a client of the socket must show.
+func (e *Engine) Cookie() []byte { return e.keys.cookie }
+
+// DefaultTenant is the tenant of requests that name none.
+func (e *Engine) DefaultTenant() string { return e.site.DefaultTenant }
+
+// Close issues a last checkpoint and releases the site. Execute must have
+// returned.
+func (e *Engine) Close() error {
+	var err error
+	e.once.Do(func() {
+		close(e.closing)
+		e.tickers.Wait()
+		if e.opt.Executes {
+			_, err = e.db.Append(ledger.SiteStopped, "system:engine", &ledger.SiteStop{Reason: "orderly"})
+			if err == nil {
+				_, err = e.issueCheckpoint()
+			}
+		}
+		err = errors.Join(err, e.db.Close())
+	})
+	return err
+}
+
+func (e *Engine) issueCheckpoint() (api.CheckpointNote, error) {
+	note, size, fresh, err := e.db.IssueCheckpoint(func(c ledger.Checkpoint) ([]byte, error) {
+		return ledger.SignCheckpoint(c, e.keys.log)
+	})
+	if err != nil {
+		return api.CheckpointNote{}, dbError(err)
+	}
+	for _, path := range e.site.CheckpointCopies {
+		if err := fsx.WriteFile(path, note, 0o644); err != nil {
+			return api.CheckpointNote{}, internal(fmt.Errorf("checkpoint copy: %w", err))
+		}
+	}
+	c, err := ledger.ParseCheckpoint(note)
+	if err != nil {
+		return api.CheckpointNote{}, internal(err)
+	}
+	return api.CheckpointNote{Size: size, Root: ledger.HexHash(c.Root), Note: string(note), New: fresh}, nil
+}
+
+// currentTrust is the trust in force.
+func (e *Engine) currentTrust() *verify.Trust {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.trust
+}
+
+// opened gathers what the runner needs of a run that exists.
+func (e *Engine) opened(run state.Run) (runner.Opened, error) {
+	o := runner.Opened{Run: run}
+	rec, err := e.db.Bundle(run.DAGDigest)
+	if err != nil {
+		return o, err
+	}
+	if o.DAG, _, err = e.dagSpec(rec.Digest); err != nil {
+		return o, err
+	}
+	if o.Plan, err = e.plan(run.PlanHash); err != nil {
+		return o, err
+	}
+	o.Inputs, err = e.db.Blobs().Read(run.InputsHash, runner.MaxInputsBytes)
+	return o, err
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// bootID names this boot of the machine, "" where the kernel does not say.
+func bootID() string {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
+}
+
+// Actor names the user of this process as the ledger does: uid:N(name).
+func Actor() string { return ActorOf(os.Getuid()) }
+
+// ActorOf names a user by number: uid:N(name).
+func ActorOf(uid int) string {
+	name := ""
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		name = "(" + u.Username + ")"
+	}
+	return "uid:" + strconv.Itoa(uid) + name
+}
+
+// SocketPath is where the holder of a site serves: in its home, or in the
+// runtime directory where that path is too long for a socket.
+func SocketPath(home string) string {
+	path := filepath.Join(home, "stella.sock")
+	if len(path) <= 107 {
+		return path
+	}
+	sum := sha256.Sum256([]byte(home))
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "stella-"+strconv.Itoa(os.Getuid()))
+	}
+	return filepath.Join(dir, "stella-"+hex.EncodeToString(sum[:8])+".sock")
+}

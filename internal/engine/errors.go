@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+func internal(err error) *api.Error { return &api.Error{Code: api.CodeInternal, Message: err.Error()} }
+
+func damaged(format string, a ...any) *api.Error {
+	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf(format, a...),
+		Hint: "keep the home folder as it is and make a copy of it before anything else"}
+}
+
+func invalid(format string, a ...any) *api.Error {
+	return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf(format, a...)}
+}
+
+func notFound(format string, a ...any) *api.Error {
+	return &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf(format, a...)}
+}
+
+// faults makes an error of everything that is wrong with a file.
+func faults(code api.Code, message string, err error) *api.Error {
+	e := &api.Error{Code: code, Message: message}
+	var f manifests.Faults
+	if errors.As(err, &f) {
+		for _, x := range f {
+			e.Faults = append(e.Faults, x.String())
+		}
+		return e
+	}
+	e.Message += ": " + err.Error()
+	return e
+}
+
+func openError(home string, err error) error {
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home,
+			Hint: "it answers on its socket; see: stella daemon status"}
+	case errors.Is(err, store.ErrNoSite):
+		return &api.Error{Code: api.CodeNoSite, Message: "there is no site in " + home,
+			Hint: "make one with: stella init --home " + home}
+	case errors.Is(err, store.ErrNewerSchema):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "use the stella that wrote it, or a newer one"}
+	}
+	return damaged("%v", err)
+}
+
+// dbError turns what the store or the runner says into what the API says.
+func dbError(err error) error {
+	var known *api.Error
+	var illegal *state.TransitionError
+	var plan *runner.PlanError
+	var inputs *runner.InputsError
+	var damage *store.Damage
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, store.ErrNotFound):
+		return notFound("%s", strings.TrimSuffix(err.Error(), ": "+store.ErrNotFound.Error())+" is not here")
+	case errors.Is(err, store.ErrClockBehind):
+		return &api.Error{Code: api.CodeClockBehind, Message: err.Error(), Hint: "set the clock; nothing is written until it is right"}
+	case errors.Is(err, runner.ErrStopping), errors.Is(err, store.ErrClosed):
+		return &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "try again"}
+	case errors.Is(err, runner.ErrNotExecuting):
+		return &api.Error{Code: api.CodeNotExecuting, Message: "the process that holds the site executes no steps", Hint: "try again"}
+	case errors.Is(err, runner.ErrEnded):
+		return &api.Error{Code: api.CodeRunEnded, Message: "the run has ended"}
+	case errors.As(err, &plan):
+		return faults(api.CodeDAGInvalid, "the DAG cannot be planned", plan.Faults)
+	case errors.As(err, &inputs):
+		return &api.Error{Code: api.CodeInputsInvalid, Message: "the inputs are not what the DAG asks for", Faults: inputs.Faults}
+	case errors.As(err, &illegal):
+		return &api.Error{Code: api.CodeConflict, Message: illegal.Error()}
+	case errors.As(err, &damage), errors.Is(err, store.ErrDigest):
+		return damaged("%v", err)
+	}
+	return internal(err)
+}

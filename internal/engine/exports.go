@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// source is the site as package export reads it.
+type source struct{ e *Engine }
+
+func (s source) ReadHashes(indexes []int64) ([]ledger.Hash, error) { return s.e.db.ReadHashes(indexes) }
+
+func (s source) Size() int64 { return s.e.db.Size() }
+
+func (s source) Entries(from, to int64) iter.Seq2[export.Entry, error] {
+	return entries(s.e.db.Entries(from, to))
+}
+
+func (s source) RunEntries(runID string) iter.Seq2[export.Entry, error] {
+	return entries(s.e.db.RunEntries(runID))
+}
+
+func entries(lines iter.Seq2[store.Lines, error]) iter.Seq2[export.Entry, error] {
+	return func(yield func(export.Entry, error) bool) {
+		for l, err := range lines {
+			if !yield(export.Entry{Seq: l.Seq, Envelope: l.Envelope, Data: l.Data}, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s source) FirstAtOrAfter(at string) (int64, error) { return s.e.db.FirstAtOrAfter(at) }
+
+func (s source) CheckpointCovering(seq int64) ([]byte, error) {
+	note, _, err := s.e.db.CheckpointCovering(seq)
+	if store.IsNotFound(err) {
+		return nil, nil
+	}
+	return note, err
+}
+
+func (s source) Blob(digest string) (io.ReadCloser, error) { return s.e.db.Blobs().Open(digest) }
+
+func (s source) LogSegment(digest string) (io.ReadCloser, error) {
+	return fsx.OpenRegular(runner.LogPath(filepath.Join(s.e.opt.Home, "logs"), digest))
+}
+
+// CreateExport writes the archive of a window and records it.
+func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Progress) (api.ExportResult, error) {
+	e := s.e
+	win, err := e.window(req)
+	if err != nil {
+		return api.ExportResult{}, err
+	}
+	if !filepath.IsAbs(req.Path) {
+		return api.ExportResult{}, invalid("the path of an export must be absolute: %s", req.Path)
+	}
+	if _, err := os.Lstat(req.Path); err == nil && !req.Force {
+		return api.ExportResult{}, &api.Error{Code: api.CodeConflict, Message: req.Path + " exists", Hint: "choose another name, or --force"}
+	}
+	res, err := e.export(ctx, win, req.Path, p)
+	if errors.Is(err, export.ErrNoCheckpoint) {
+		if _, err := e.issueCheckpoint(); err != nil {
+			return api.ExportResult{}, err
+		}
+		res, err = e.export(ctx, win, req.Path, p)
+	}
+	if err != nil {
+		return api.ExportResult{}, exportError(err)
+	}
+	if _, err := e.db.Append(ledger.ExportCreated, s.actor, &res.ExportCreation); err != nil {
+		return api.ExportResult{}, dbError(err)
+	}
+	out := showExport(res.ExportCreation)
+	out.Path, out.Bytes = req.Path, res.Bytes
+	return out, nil
+}
+
+// window fills in the ends that a request leaves open: the first entry, and
+// the newest instant that is closed.
+func (e *Engine) window(req api.ExportRequest) (export.Window, error) {
+	w := export.Window{From: req.From, To: req.To}
+	if w.From == "" {
+		first, err := e.db.Entry(0)
+		if err != nil {
+			return w, dbError(err)
+		}
+		env, err := ledger.ParseEnvelope(first.Envelope)
+		if err != nil {
+			return w, damaged("%v", err)
+		}
+		w.From = env.Time
+	}
+	if w.To == "" {
+		w.To = stamp.Format(e.db.LastTime())
+	}
+	for _, t := range []string{w.From, w.To} {
+		if _, err := stamp.Parse(t); err != nil {
+			return w, invalid("%v", err)
+		}
+	}
+	if w.From > w.To {
+		return w, invalid("the window ends (%s) before it begins (%s)", w.To, w.From)
+	}
+	return w, nil
+}
+
+func (e *Engine) export(ctx context.Context, win export.Window, path string, p api.Progress) (*export.Result, error) {
+	logPub, err := publicPEM(e.keys.logPublic())
+	if err != nil {
+		return nil, err
+	}
+	sitePub, err := publicPEM(&e.keys.site.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	f, err := fsx.Create(path, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	res, err := export.Create(ctx, source{e}, f, export.CreateOptions{
+		Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
+		TempDir: filepath.Join(e.opt.Home, "cache"),
+		Sign: func(sums []byte) ([]byte, error) {
+			a, err := verify.SignManifest(sums, e.keys.site)
+			return a.Data, err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return res, f.Commit()
+}
+
+// publicPEM is a public key as outsiders hold it.
+func publicPEM(key any) ([]byte, error) {
+	if k, ok := key.(ed25519.PublicKey); ok && len(k) != ed25519.PublicKeySize {
+		return nil, errors.New("engine: the log key is not an Ed25519 key")
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+func exportError(err error) error {
+	var d *export.DamagedError
+	switch {
+	case errors.Is(err, export.ErrWindowOpen):
+		return &api.Error{Code: api.CodeWindowOpen, Message: err.Error(), Hint: "choose an earlier --to, or leave it out"}
+	case errors.As(err, &d):
+		return damaged("%v", err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return spaceError(err)
+	}
+	return dbError(err)
+}
+
+// ListExports lists the exports on record, oldest first.
+func (s *site) ListExports(context.Context) ([]api.ExportResult, error) {
+	recs, err := s.e.db.Exports()
+	if err != nil {
+		return nil, dbError(err)
+	}
+	out := []api.ExportResult{}
+	for _, r := range recs {
+		out = append(out, showExport(r))
+	}
+	return out, nil
+}
+
+func showExport(c ledger.ExportCreation) api.ExportResult {
+	return api.ExportResult{
+		From: c.From, To: c.To, FirstSeq: c.FirstSeq, Count: c.Count, TreeSize: c.TreeSize, Root: c.Root,
+		SHA256: c.SHA256, Withheld: c.Withheld,
+	}
+}

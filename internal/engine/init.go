@@ -1,0 +1,239 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// How long the trust files that a site makes for itself are valid.
+const (
+	rootYears   = 10
+	policyYears = 1
+)
+
+// InitOptions of a new site.
+type InitOptions struct {
+	RootFile   string // a fleet's root.toml, with its signatures and policy beside it; "" makes a root
+	ExpectRoot string // SHA-256 of its bytes; required with RootFile
+	AllowPlain bool   // site.toml allows attempts without fences
+	Version    string
+	Now        func() time.Time
+}
+
+// InitResult is what a new site is known by.
+type InitResult struct {
+	Home    string            `json:"home"`
+	SiteID  string            `json:"siteId"`
+	FleetID string            `json:"fleetId"`
+	Root    string            `json:"root"` // SHA-256 of root.toml
+	Policy  string            `json:"policy"`
+	Keys    map[string]string `json:"keys"`              // purpose → base64 SPKI
+	RootKey string            `json:"rootKey,omitempty"` // where the root's private key lies
+}
+
+// Init makes a site in an empty folder: keys, trust, genesis entry and first
+// checkpoint. A home that holds anything is refused. It builds the site beside
+// home and renames it, so that a home is either whole or not there.
+func Init(home string, opt InitOptions) (InitResult, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return InitResult{}, internal(err)
+	}
+	if err := emptyHome(home); err != nil {
+		return InitResult{}, err
+	}
+	if err := os.MkdirAll(filepath.Dir(home), 0o755); err != nil {
+		return InitResult{}, internal(err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(home), ".stella-init-")
+	if err != nil {
+		return InitResult{}, internal(err)
+	}
+	defer os.RemoveAll(tmp)
+	res, err := build(tmp, opt)
+	if err != nil {
+		return InitResult{}, err
+	}
+	if err := os.Remove(home); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return InitResult{}, internal(err)
+	}
+	if err := fsx.Rename(tmp, home); err != nil {
+		return InitResult{}, internal(err)
+	}
+	res.Home = home
+	if res.RootKey != "" {
+		res.RootKey = filepath.Join(home, "keys", rootKey)
+	}
+	return res, nil
+}
+
+func emptyHome(home string) error {
+	entries, err := os.ReadDir(home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return internal(err)
+	}
+	if len(entries) > 0 {
+		return &api.Error{Code: api.CodeSiteExists, Message: home + " is not empty",
+			Hint: "choose another --home; a site is never made over something else"}
+	}
+	return nil
+}
+
+// build makes a site in the empty folder dir.
+func build(dir string, opt InitOptions) (InitResult, error) {
+	for _, d := range []struct {
+		name string
+		perm os.FileMode
+	}{
+		{"keys", 0o700}, {"trust", 0o755}, {"sealed", 0o755}, {"sealed/sha256", 0o755}, {"logs", 0o700}, {"runs", 0o700},
+		{"quarantine", 0o700}, {"trash", 0o700}, {"cache", 0o700}, {"snapshots", 0o700}, {"archives", 0o755},
+	} {
+		if err := fsx.Mkdir(filepath.Join(dir, d.name), d.perm); err != nil {
+			return InitResult{}, internal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return InitResult{}, internal(err)
+	}
+	config := manifests.EncodeSite(&manifests.Site{AllowPlain: opt.AllowPlain})
+	if err := fsx.WriteFile(filepath.Join(dir, "site.toml"), config, 0o644); err != nil {
+		return InitResult{}, internal(err)
+	}
+	pub, err := newKeys(filepath.Join(dir, "keys"), opt.RootFile == "")
+	if err != nil {
+		return InitResult{}, internal(err)
+	}
+	files, err := initialTrust(dir, opt)
+	if err != nil {
+		return InitResult{}, err
+	}
+	t, err := verify.Load(files)
+	if err != nil {
+		return InitResult{}, invalid("%v", err)
+	}
+	if err := writeTrust(filepath.Join(dir, "trust"), files); err != nil {
+		return InitResult{}, internal(err)
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	res := InitResult{SiteID: hex.EncodeToString(id[:]), FleetID: t.Root().FleetID, Root: bundle.Digest(files.Roots[0].Raw), Policy: t.Ref().Policy, Keys: pub}
+	if opt.RootFile == "" {
+		res.RootKey = rootKey
+	}
+	return res, genesis(dir, res, t, files, opt)
+}
+
+// genesis writes the first entries and the first checkpoint.
+func genesis(dir string, res InitResult, t *verify.Trust, files verify.Files, opt InitOptions) error {
+	change := t.Change("init")
+	db, err := store.Create(dir, ledger.SiteInit{
+		SiteID: res.SiteID, Keys: res.Keys, Root: res.Root, Policy: res.Policy,
+	}, change, Actor(), store.Options{Now: opt.Now})
+	if err != nil {
+		return internal(err)
+	}
+	defer db.Close()
+	if err := sealTrust(db.Blobs(), files); err != nil {
+		return internal(err)
+	}
+	k, err := readKeys(filepath.Join(dir, "keys"))
+	if err != nil {
+		return internal(err)
+	}
+	_, _, _, err = db.IssueCheckpoint(func(c ledger.Checkpoint) ([]byte, error) { return ledger.SignCheckpoint(c, k.log) })
+	if err != nil {
+		return internal(err)
+	}
+	return nil
+}
+
+// initialTrust takes a fleet's trust files, or makes those of a site that is
+// its own root.
+func initialTrust(dir string, opt InitOptions) (verify.Files, error) {
+	if opt.RootFile == "" {
+		return ownTrust(filepath.Join(dir, "keys", rootKey), opt.Now())
+	}
+	raw, err := fsx.ReadFile(opt.RootFile, maxTrustFile)
+	if err != nil {
+		return verify.Files{}, readError(opt.RootFile, err)
+	}
+	want := strings.TrimPrefix(opt.ExpectRoot, "sha256:")
+	if got := bundle.Digest(raw); got != want {
+		return verify.Files{}, &api.Error{Code: api.CodeTrustChanged,
+			Message: fmt.Sprintf("%s has the SHA-256 %s, --expect-root says %s", opt.RootFile, got, want),
+			Hint:    "get the digest of the fleet's root by another way than the file"}
+	}
+	root, err := readRoleFile(opt.RootFile)
+	if err != nil {
+		return verify.Files{}, readError(opt.RootFile, err)
+	}
+	policy, err := readRoleFile(filepath.Join(filepath.Dir(opt.RootFile), "policy.toml"))
+	if err != nil {
+		return verify.Files{}, readError("policy.toml", err)
+	}
+	f := verify.Files{Roots: []verify.RoleFile{root}, Policy: policy}
+	f.TrustedRoot, err = fsx.ReadFile(filepath.Join(filepath.Dir(opt.RootFile), "trusted_root.json"), maxTrustFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return verify.Files{}, readError("trusted_root.json", err)
+	}
+	return f, nil
+}
+
+// ownTrust makes a root whose one key holds all roles, and a policy that
+// believes nobody yet.
+func ownTrust(keyFile string, now time.Time) (verify.Files, error) {
+	key, err := readPrivateKey(keyFile)
+	if err != nil {
+		return verify.Files{}, internal(err)
+	}
+	pub, err := verify.MarshalPublicKey(&key.PublicKey)
+	if err != nil {
+		return verify.Files{}, internal(err)
+	}
+	var fleet [16]byte
+	rand.Read(fleet[:])
+	role := manifests.Role{Threshold: 1, Keys: []string{string(pub)}}
+	rootRaw := manifests.EncodeRoot(&manifests.Root{
+		Version: 1, FleetID: hex.EncodeToString(fleet[:]), Issued: now, Expires: now.AddDate(rootYears, 0, 0),
+		Roles: map[string]manifests.Role{verify.RoleRoot: role, verify.RolePolicy: role, verify.RoleRevocation: role},
+	})
+	policyRaw := manifests.EncodePolicy(&manifests.Policy{
+		Serial: 1, RootVersion: 1, Issued: now, NextUpdate: now.AddDate(policyYears, 0, 0),
+	})
+	var f verify.Files
+	for _, x := range []struct {
+		raw []byte
+		put func(verify.RoleFile)
+	}{
+		{rootRaw, func(r verify.RoleFile) { f.Roots = []verify.RoleFile{r} }},
+		{policyRaw, func(r verify.RoleFile) { f.Policy = r }},
+	} {
+		sig, err := verify.SignManifest(x.raw, key)
+		if err != nil {
+			return f, internal(err)
+		}
+		x.put(verify.RoleFile{Raw: x.raw, Signatures: []bundle.Attached{sig}})
+	}
+	return f, nil
+}

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// Limits of one answer.
+const (
+	defaultTail = 20
+	maxTail     = 1000
+	maxScanned  = 200_000 // entries that one filtered answer looks at
+)
+
+// TailLedger reads entries.
+func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerLine, error) {
+	limit := q.Limit
+	switch {
+	case limit == 0:
+		limit = defaultTail
+	case limit < 0 || limit > maxTail:
+		return nil, invalid("limit is 1 to %d", maxTail)
+	}
+	if q.RunID != "" {
+		if _, err := s.run(q.RunID); err != nil {
+			return nil, err
+		}
+	}
+	if q.Last {
+		return s.tailBack(ctx, q, limit)
+	}
+	out := []api.LedgerLine{}
+	size := s.e.db.Size()
+	for l, err := range s.e.db.Entries(max(0, q.From), min(size, max(0, q.From)+maxScanned)) {
+		if err != nil {
+			return nil, dbError(err)
+		}
+		if ok, err := matches(q, l); err != nil {
+			return nil, err
+		} else if ok {
+			out = append(out, line(l))
+		}
+		if len(out) == limit || ctx.Err() != nil {
+			break
+		}
+	}
+	return out, ctx.Err()
+}
+
+// tailBack reads the newest entries that match, page by page backwards.
+func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int) ([]api.LedgerLine, error) {
+	const page = 256
+	out := []api.LedgerLine{}
+	size := s.e.db.Size()
+	for to := size; to > 0 && len(out) < limit && size-to < maxScanned; to -= page {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var lines []api.LedgerLine
+		for l, err := range s.e.db.Entries(max(0, to-page), to) {
+			if err != nil {
+				return nil, dbError(err)
+			}
+			ok, err := matches(q, l)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				lines = append(lines, line(l))
+			}
+		}
+		out = append(lines, out...)
+	}
+	if len(out) > limit {
+		out = out[len(out)-limit:]
+	}
+	return out, nil
+}
+
+func matches(q api.LedgerQuery, l store.Lines) (bool, error) {
+	if q.Type == "" && q.RunID == "" {
+		return true, nil
+	}
+	env, err := ledger.ParseEnvelope(l.Envelope)
+	if err != nil {
+		return false, damaged("entry %d: %v", l.Seq, err)
+	}
+	return (q.Type == "" || string(env.Type) == q.Type) && (q.RunID == "" || env.RunID == q.RunID), nil
+}
+
+func line(l store.Lines) api.LedgerLine {
+	return api.LedgerLine{Seq: l.Seq, Envelope: l.Envelope, Data: l.Data}
+}
+
+// ShowLedger reads one entry.
+func (s *site) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) {
+	l, err := s.e.db.Entry(seq)
+	if err != nil {
+		return api.LedgerLine{}, dbError(err)
+	}
+	return line(l), nil
+}
+
+// VerifyLedger re-hashes everything, the sealed evidence included.
+func (s *site) VerifyLedger(ctx context.Context, p api.Progress) (api.LedgerReport, error) {
+	e := s.e
+	begun := time.Now()
+	rep, err := e.db.Check(ctx, store.CheckOptions{
+		Blobs: true, Progress: p,
+		OpenNote: func(note []byte) (ledger.Checkpoint, error) {
+			return ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
+		},
+	})
+	if err != nil {
+		return api.LedgerReport{}, dbError(err)
+	}
+	if err := e.checkHead(); err != nil {
+		return api.LedgerReport{}, err
+	}
+	return api.LedgerReport{
+		Origin: e.db.Origin(), Size: rep.Size, Root: ledger.HexHash(rep.Root), Checkpoints: rep.Checkpoints,
+		Runs: rep.Runs, Blobs: rep.Blobs, Millis: time.Since(begun).Milliseconds(),
+	}, nil
+}
+
+// Checkpoint issues a signed tree head if the tree has grown.
+func (s *site) Checkpoint(context.Context) (api.CheckpointNote, error) { return s.e.issueCheckpoint() }
+
+// ProveEntry makes a proof that an entry is in the tree of the newest
+// checkpoint, issuing one if none covers it.
+func (s *site) ProveEntry(_ context.Context, seq int64) ([]byte, error) {
+	db := s.e.db
+	if _, err := db.Entry(seq); err != nil {
+		return nil, dbError(err)
+	}
+	note, size, err := db.CheckpointCovering(seq)
+	if store.IsNotFound(err) {
+		if _, err = s.e.issueCheckpoint(); err == nil {
+			note, size, err = db.CheckpointCovering(seq)
+		}
+	}
+	if err != nil {
+		return nil, dbError(err)
+	}
+	proof, err := ledger.ProveInclusion(size, seq, db)
+	if err != nil {
+		return nil, dbError(err)
+	}
+	return ledger.FormatProof(seq, proof, note, nil), nil
+}
+
+// ProveConsistency proves that the newest checkpoint extends an earlier size.
+func (s *site) ProveConsistency(_ context.Context, old int64) (api.ConsistencyProof, error) {
+	c, err := s.e.issueCheckpoint()
+	if err != nil {
+		return api.ConsistencyProof{}, err
+	}
+	if old < 1 || old > c.Size {
+		return api.ConsistencyProof{}, invalid("the ledger has %d entries; %d is not the size of an earlier tree", c.Size, old)
+	}
+	proof, err := ledger.ProveConsistency(c.Size, old, s.e.db)
+	if err != nil {
+		return api.ConsistencyProof{}, dbError(err)
+	}
+	root, err := ledger.TreeHash(old, s.e.db)
+	if err != nil {
+		return api.ConsistencyProof{}, dbError(err)
+	}
+	out := api.ConsistencyProof{OldSize: old, OldRoot: ledger.HexHash(root), Size: c.Size, Root: c.Root, Note: c.Note, Proof: []string{}}
+	for _, h := range proof {
+		out.Proof = append(out.Proof, ledger.HexHash(h))
+	}
+	return out, nil
+}

@@ -1,0 +1,365 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// StartRun starts a run, or finds the one that the same start has made before.
+// The token is looked up before anything else is looked at.
+func (s *site) StartRun(ctx context.Context, req api.StartRequest) (api.StartResult, error) {
+	e := s.e
+	canonical, hash, err := runner.CanonicalInputs(req.Inputs)
+	if err != nil {
+		return api.StartResult{}, &api.Error{Code: api.CodeInputsInvalid, Message: err.Error()}
+	}
+	if err := checkStart(&req); err != nil {
+		return api.StartResult{}, err
+	}
+	run, err := e.db.RunByToken(s.tenant, req.RunToken)
+	switch {
+	case err == nil:
+		return s.replay(ctx, run, req, hash)
+	case !store.IsNotFound(err):
+		return api.StartResult{}, dbError(err)
+	}
+	start, err := s.plan(req)
+	if err != nil {
+		return api.StartResult{}, err
+	}
+	start.Inputs = canonical
+	run, err = e.runner.StartRun(ctx, start)
+	if errors.Is(err, store.ErrTokenTaken) { // somebody was faster
+		return s.replay(ctx, run, req, hash)
+	}
+	if err != nil {
+		return api.StartResult{}, dbError(err)
+	}
+	return api.StartResult{Run: run}, nil
+}
+
+// checkStart checks the fields of a start and fills in what the caller left
+// out.
+func checkStart(req *api.StartRequest) error {
+	switch {
+	case req.DAGID == "":
+		return invalid("a start needs a DAG id")
+	case req.RunToken == "":
+		req.RunToken = runner.NewToken()
+	case strings.HasPrefix(req.RunToken, "stella:"):
+		return invalid("run tokens that begin with stella: are reserved")
+	case !manifests.ValidRunToken(req.RunToken):
+		return invalid("a run token has 1 to 128 printable ASCII characters without spaces")
+	}
+	if req.TraceID == "" {
+		req.TraceID = runner.NewToken()
+	}
+	if !isHex(req.TraceID, 32) {
+		return invalid("a trace id has 32 hex digits")
+	}
+	n := 0
+	for k, v := range req.Metadata {
+		n += len(k) + len(v)
+	}
+	if len(req.Metadata) > 64 || n > 16<<10 {
+		return invalid("metadata has at most 64 keys and 16 KiB")
+	}
+	return nil
+}
+
+func isHex(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// plan finds the DAG version and freezes what it runs.
+func (s *site) plan(req api.StartRequest) (runner.Start, error) {
+	e := s.e
+	start := runner.Start{
+		Tenant: s.tenant, Actor: s.actor, RunToken: req.RunToken, TraceID: req.TraceID, Pinned: req.Version,
+		Metadata: req.Metadata, Trust: e.currentTrust().Ref(),
+	}
+	if e.opt.Executor == nil || !e.opt.Executes {
+		return start, dbError(runner.ErrNotExecuting)
+	}
+	if e.opt.Executor.Tier() == "plain" && !e.site.AllowPlain {
+		return start, &api.Error{Code: api.CodePlainForbidden,
+			Message: "attempts would run without fences on this machine, and site.toml does not allow that",
+			Hint:    "set allow_plain = true in site.toml if you accept it; it is recorded with each attempt"}
+	}
+	rec, err := e.findDAG(req.DAGID, req.Version)
+	if err != nil {
+		return start, err
+	}
+	if _, err := e.sealed.Judge(rec.Digest); err != nil {
+		return start, judged(rec.DAGID+" "+rec.Version, err)
+	}
+	if start.DAG, _, err = e.dagSpec(rec.Digest); err != nil {
+		return start, dbError(err)
+	}
+	start.Plan, err = runner.NewPlan(start.DAG, rec.Digest, e.sealed)
+	return start, dbError(err)
+}
+
+// judged turns a refusal of sealed evidence into what the API says.
+func judged(what string, err error) error {
+	var r *refused
+	if !errors.As(err, &r) {
+		return dbError(err)
+	}
+	return &api.Error{
+		Code: api.Code(r.Reason()), Message: what + " may not be used now: " + r.Error(), Hint: r.err.Hint,
+		Refusal: &api.Refusal{Reason: r.Reason(), Subject: r.err.Subject},
+	}
+}
+
+// replay answers a start whose token is taken: with its run if the start is
+// the same, else with a conflict that names the difference.
+func (s *site) replay(ctx context.Context, run state.Run, req api.StartRequest, inputsHash string) (api.StartResult, error) {
+	var differs []string
+	if req.DAGID != run.DAGID {
+		differs = append(differs, fmt.Sprintf("dagId is %q, it was %q", req.DAGID, run.DAGID))
+	}
+	if req.Version != "" && req.Version != run.DAGVersion {
+		differs = append(differs, fmt.Sprintf("version is %q, it was %q", req.Version, run.DAGVersion))
+	}
+	if inputsHash != run.InputsHash {
+		differs = append(differs, fmt.Sprintf("inputsHash is %s, it was %s", inputsHash, run.InputsHash))
+	}
+	if len(differs) > 0 {
+		return api.StartResult{}, &api.Error{
+			Code: api.CodeRunTokenConflict, Message: "the token belongs to run " + run.RunID + ": " + strings.Join(differs, "; "),
+			Faults: differs, Hint: "use another token for other work; nothing was started",
+		}
+	}
+	if s.e.opt.Mode == ModeForeground && !run.Status.Ended() {
+		// The caller waits for the run; if a crash has left it, it goes on here.
+		o, err := s.e.opened(run)
+		if err == nil && !s.e.runner.Executes(run.RunID) {
+			err = s.e.runner.Resume(ctx, s.actor, o)
+		}
+		if err != nil && !errors.Is(err, runner.ErrEnded) {
+			return api.StartResult{}, dbError(err)
+		}
+		if run, err = s.e.db.Run(run.RunID); err != nil {
+			return api.StartResult{}, dbError(err)
+		}
+	}
+	return api.StartResult{Run: run, Replayed: true}, nil
+}
+
+// ListRuns pages through the runs of the tenant, newest first.
+func (s *site) ListRuns(_ context.Context, q api.RunQuery) (api.RunPage, error) {
+	size := q.PageSize
+	switch {
+	case size == 0:
+		size = 50
+	case size < 0 || size > 500:
+		return api.RunPage{}, invalid("page_size is 1 to 500")
+	}
+	if q.PageToken != "" && len(q.PageToken) != 36 {
+		return api.RunPage{}, invalid("the page token is not one of ours")
+	}
+	runs, next, err := s.e.db.RunPage(s.tenant, q.PageToken, size, func(r *state.Run) bool {
+		return (!q.Active || !r.Status.Ended()) && (q.DAGID == "" || r.DAGID == q.DAGID) &&
+			(q.Status == "" || string(r.Status) == q.Status)
+	})
+	if err != nil {
+		return api.RunPage{}, dbError(err)
+	}
+	if runs == nil {
+		runs = []state.Run{}
+	}
+	return api.RunPage{Runs: runs, NextPageToken: next}, nil
+}
+
+// GetRun reads a run with all steps of its plan.
+func (s *site) GetRun(_ context.Context, id string) (api.RunDetail, error) {
+	run, err := s.run(id)
+	if err != nil {
+		return api.RunDetail{}, err
+	}
+	o, err := s.e.opened(run)
+	if err != nil {
+		return api.RunDetail{}, dbError(err)
+	}
+	steps, err := s.steps(o)
+	return api.RunDetail{Run: run, StepList: steps}, err
+}
+
+// steps joins the records of a run's steps with its plan and its spec.
+func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
+	records, err := s.e.db.Steps(o.Run.RunID)
+	if err != nil {
+		return nil, dbError(err)
+	}
+	out := []api.StepInfo{}
+	for _, st := range runner.Order(o.DAG) {
+		rec, ok := records[st.ID]
+		if !ok {
+			rec = state.Step{StepID: st.ID, Status: state.Pending}
+		}
+		info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
+		if p := o.Plan.Step(st.ID); p != nil && p.Plugin != nil {
+			info.Plugin = &state.Plugin{Publisher: p.Plugin.Publisher, Name: p.Plugin.Name, Version: p.Plugin.Version, Digest: p.Plugin.Digest}
+		}
+		info.Waiting = s.waiting(o.Run, st, rec, records)
+		out = append(out, info)
+	}
+	return out, nil
+}
+
+// waiting says in words what a step waits for.
+func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, records map[string]state.Step) string {
+	if run.Status.Ended() {
+		return ""
+	}
+	switch rec.Status {
+	case state.Pending:
+		var open []string
+		for _, n := range st.Needs {
+			if !records[n].Status.Ended() {
+				open = append(open, n)
+			}
+		}
+		slices.Sort(open)
+		if len(open) > 0 {
+			return "needs " + strings.Join(open, ", ")
+		}
+	case state.Queued:
+		switch {
+		case rec.Due != "" && rec.DueTime().After(s.e.opt.Now()):
+			return "due at " + rec.Due
+		case !s.e.runner.Executes(run.RunID):
+			return "nobody executes the run; see: stella orch run resume " + run.RunID
+		}
+		return "a free worker"
+	}
+	return ""
+}
+
+// InspectRun tells the whole story of a run.
+func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, error) {
+	run, err := s.run(id)
+	if err != nil {
+		return api.RunInspection{}, err
+	}
+	o, err := s.e.opened(run)
+	if err != nil {
+		return api.RunInspection{}, dbError(err)
+	}
+	out := api.RunInspection{Run: run, Inputs: o.Inputs, Executed: s.e.runner.Executes(id), Entries: []api.LedgerLine{}}
+	if out.Plan, err = o.Plan.Encode(); err != nil {
+		return out, internal(err)
+	}
+	if run.OutputsHash != "" {
+		if out.Outputs, err = s.e.db.Blobs().Read(run.OutputsHash, 16<<20); err != nil {
+			return out, dbError(err)
+		}
+	}
+	if out.Steps, err = s.steps(o); err != nil {
+		return out, err
+	}
+	if out.Attempts, err = s.e.db.Attempts(id, ""); err != nil {
+		return out, dbError(err)
+	}
+	for l, err := range s.e.db.RunEntries(id) {
+		if err != nil {
+			return out, dbError(err)
+		}
+		out.Entries = append(out.Entries, line(l))
+	}
+	return out, nil
+}
+
+// CancelRun asks for the end of a run.
+func (s *site) CancelRun(ctx context.Context, id, reason string) (state.Run, error) {
+	run, err := s.run(id)
+	if err != nil {
+		return state.Run{}, err
+	}
+	o, err := s.e.opened(run)
+	if err != nil {
+		return state.Run{}, dbError(err)
+	}
+	out, err := s.e.runner.Cancel(ctx, s.actor, reason, o)
+	if errors.Is(err, runner.ErrEnded) {
+		return out, &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s is %s already", id, out.Status)}
+	}
+	return out, dbError(err)
+}
+
+// ResumeRun lets an open run, or all of them, go on here.
+func (s *site) ResumeRun(ctx context.Context, id string) ([]state.Run, error) {
+	if id == "" {
+		runs, err := s.e.db.ActiveRuns()
+		if err != nil {
+			return nil, dbError(err)
+		}
+		runs = slices.DeleteFunc(runs, func(r state.Run) bool { return r.Tenant != s.tenant })
+		return s.e.resume(ctx, s.actor, runs)
+	}
+	run, err := s.run(id)
+	if err != nil {
+		return nil, err
+	}
+	if run.Status.Ended() {
+		return nil, &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s is %s already", id, run.Status)}
+	}
+	return s.e.resume(ctx, s.actor, []state.Run{run})
+}
+
+func (e *Engine) resumeAll(ctx context.Context, actor string) error {
+	runs, err := e.db.ActiveRuns()
+	if err != nil {
+		return dbError(err)
+	}
+	_, err = e.resume(ctx, actor, runs)
+	return err
+}
+
+func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]state.Run, error) {
+	out := []state.Run{}
+	for _, run := range runs {
+		o, err := e.opened(run)
+		if err != nil {
+			return out, dbError(err)
+		}
+		if err := e.runner.Resume(ctx, actor, o); errors.Is(err, runner.ErrEnded) {
+			continue
+		} else if err != nil {
+			return out, dbError(err)
+		}
+		if run, err = e.db.Run(run.RunID); err != nil {
+			return out, dbError(err)
+		}
+		out = append(out, run)
+	}
+	return out, nil
+}
+
+// WaitRun waits for the end of a run.
+func (s *site) WaitRun(ctx context.Context, id string) (state.Run, error) {
+	for {
+		changed, _ := s.e.db.Changed()
+		run, err := s.run(id)
+		if err != nil || run.Status.Ended() {
+			return run, err
+		}
+		select {
+		case <-changed:
+		case <-s.e.closing:
+			return run, &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "the run goes on with: stella orch run resume " + id}
+		case <-ctx.Done():
+			return run, ctx.Err()
+		}
+	}
+}

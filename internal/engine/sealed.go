@@ -1,0 +1,284 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// maxSpec bounds the text of a DAG spec.
+const maxSpec = 1 << 20
+
+// sealed is the sealed content of a site as the runner sees it.
+type sealed struct {
+	e *Engine
+
+	// What follows is derived from bytes that their digest names, so that it
+	// never goes stale; mu guards it.
+	mu        sync.Mutex
+	manifests map[string]*manifests.Bundle
+	signed    map[string]*verified // by digest
+	dags      map[string]*spec     // by digest of the bundle
+	programs  map[fileID]string    // SHA-256 of programs of the host
+}
+
+// verified is what the signatures of a bundle are worth under one trust. Only
+// dates are judged again each time.
+type verified struct {
+	trust        *verify.Trust
+	signed       *verify.Signed
+	attestations []bundle.Attached
+}
+
+// spec is a DAG spec with its exact text.
+type spec struct {
+	dag  *manifests.DAG
+	text []byte
+}
+
+// fileID changes whenever a file of the host does.
+type fileID struct {
+	path         string
+	dev, ino     uint64
+	size         int64
+	mtime, ctime int64
+}
+
+func newSealed(e *Engine) *sealed {
+	return &sealed{
+		e: e, manifests: map[string]*manifests.Bundle{}, signed: map[string]*verified{}, dags: map[string]*spec{},
+		programs: map[fileID]string{},
+	}
+}
+
+// Put seals raw.
+func (s *sealed) Put(raw []byte) (string, error) { return s.e.db.Blobs().Put(raw) }
+
+// PutFrom seals what r gives, at most limit bytes.
+func (s *sealed) PutFrom(r io.Reader, limit int64) (string, int64, error) {
+	return s.e.db.Blobs().PutFrom(r, limit)
+}
+
+// Read reads a sealed blob and checks it.
+func (s *sealed) Read(digest string, limit int64) ([]byte, error) {
+	return s.e.db.Blobs().Read(digest, limit)
+}
+
+// Open opens a sealed blob.
+func (s *sealed) Open(digest string) (io.ReadCloser, error) { return s.e.db.Blobs().Open(digest) }
+
+// Manifest parses the manifest of an admitted bundle once.
+func (s *sealed) Manifest(digest string) (*manifests.Bundle, error) {
+	s.mu.Lock()
+	m := s.manifests[digest]
+	s.mu.Unlock()
+	if m != nil {
+		return m, nil
+	}
+	raw, err := s.Read(digest, bundle.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	if m, err = manifests.ParseBundle(bundle.ManifestName, raw); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.manifests[digest] = m
+	s.mu.Unlock()
+	return m, nil
+}
+
+// Judge judges the sealed evidence of a bundle under the trust in force, now.
+func (s *sealed) Judge(digest string) (ledger.TrustRef, error) {
+	t := s.e.currentTrust()
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return ledger.TrustRef{}, err
+	}
+	v, err := s.verified(t, digest)
+	if err == nil {
+		_, err = t.Judge(verify.Input{
+			Manifest: m, Signed: v.signed, Attestations: v.attestations,
+			SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: s.e.opt.Now(),
+		})
+	}
+	var r *verify.RejectError
+	if errors.As(err, &r) {
+		return t.Ref(), &refused{r}
+	}
+	return t.Ref(), err
+}
+
+// verified verifies the signatures of an admitted bundle, once for each trust.
+func (s *sealed) verified(t *verify.Trust, digest string) (*verified, error) {
+	s.mu.Lock()
+	v := s.signed[digest]
+	s.mu.Unlock()
+	if v != nil && v.trust == t {
+		return v, nil
+	}
+	rec, err := s.e.db.Bundle(digest)
+	if err != nil {
+		return nil, err
+	}
+	ev, err := s.evidence(rec)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := t.Signatures(ev.Manifest, ev.Signatures, s.e.opt.Now())
+	if err != nil {
+		return nil, err
+	}
+	v = &verified{t, signed, ev.Attestations}
+	s.mu.Lock()
+	s.signed[digest] = v
+	s.mu.Unlock()
+	return v, nil
+}
+
+// refused is a refusal in the form that the runner asks for.
+type refused struct{ err *verify.RejectError }
+
+func (r *refused) Error() string  { return r.err.Error() }
+func (r *refused) Unwrap() error  { return r.err }
+func (r *refused) Reason() string { return string(r.err.Reason) }
+
+// evidence reads what the admission of a bundle sealed.
+func (s *sealed) evidence(rec store.BundleRecord) (verify.Evidence, error) {
+	var ev verify.Evidence
+	var err error
+	if ev.Manifest, err = s.Read(rec.Digest, bundle.MaxManifest); err != nil {
+		return ev, err
+	}
+	signer := map[string]string{} // file → id
+	for _, x := range rec.Admission.Verdict.Signers {
+		signer[x.File] = x.ID
+	}
+	for _, d := range rec.Admission.Signatures {
+		id, ok := signer[d]
+		if !ok {
+			continue // nobody that trust names made it
+		}
+		raw, err := s.Read(d, bundle.MaxSignature)
+		if err != nil {
+			return ev, err
+		}
+		ev.Signatures = append(ev.Signatures, bundle.Attached{ID: id, Data: raw})
+	}
+	for _, d := range rec.Admission.Verdict.Attestations {
+		raw, err := s.Read(d, bundle.MaxAttestation)
+		if err != nil {
+			return ev, err
+		}
+		ev.Attestations = append(ev.Attestations, bundle.Attached{ID: d, Data: raw})
+	}
+	return ev, nil
+}
+
+// Resolve finds what a reference of a DAG means, if it may be used now.
+func (s *sealed) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manifests.Bundle, error) {
+	digest, err := s.e.db.DigestOf(ref.String())
+	if err != nil {
+		return "", nil, err
+	}
+	if digest == "" {
+		return "", nil, fmt.Errorf("%s has not been imported", ref)
+	}
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return "", nil, err
+	}
+	if m.Kind != kind {
+		return "", nil, fmt.Errorf("%s is a %s bundle, a %s is wanted", ref, m.Kind, kind)
+	}
+	if _, err := s.Judge(digest); err != nil {
+		return "", nil, fmt.Errorf("%s may not be used now: %w", ref, err)
+	}
+	return digest, m, nil
+}
+
+// HashHostFile hashes a program of the host, again whenever it has changed.
+func (s *sealed) HashHostFile(path string) (string, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !fi.Mode().IsRegular() {
+		return "", errors.New("it is not a regular file")
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	id := fileID{path, st.Dev, st.Ino, fi.Size(), st.Mtim.Nano(), st.Ctim.Nano()}
+	s.mu.Lock()
+	sum, ok := s.programs[id]
+	s.mu.Unlock()
+	if ok {
+		return sum, nil
+	}
+	if sum, err = hashFile(path); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.programs[id] = sum
+	s.mu.Unlock()
+	return sum, nil
+}
+
+// dagSpec reads the spec of an admitted DAG bundle; text is its exact bytes.
+func (e *Engine) dagSpec(digest string) (d *manifests.DAG, text []byte, err error) {
+	s := e.sealed
+	s.mu.Lock()
+	known := s.dags[digest]
+	s.mu.Unlock()
+	if known != nil {
+		return known.dag, known.text, nil
+	}
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := specFile(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	if text, err = s.Read(f.SHA256, maxSpec); err != nil {
+		return nil, nil, err
+	}
+	if d, err = manifests.ParseDAG(f.Path, text); err != nil {
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	s.dags[digest] = &spec{d, text}
+	s.mu.Unlock()
+	return d, text, nil
+}
+
+func specFile(m *manifests.Bundle) (manifests.File, error) {
+	if m.DAG == nil {
+		return manifests.File{}, fmt.Errorf("%s is a %s bundle, not a DAG", m.Ref(), m.Kind)
+	}
+	for _, f := range m.Files {
+		if f.Path == m.DAG.Spec {
+			return f, nil
+		}
+	}
+	return manifests.File{}, fmt.Errorf("%s: its spec %s is not among its files", m.Ref(), m.DAG.Spec)
+}
+
+// plan reads the sealed plan of a run.
+func (e *Engine) plan(hash string) (*runner.Plan, error) {
+	raw, err := e.db.Blobs().Read(hash, 16<<20)
+	if err != nil {
+		return nil, err
+	}
+	return runner.DecodePlan(raw)
+}

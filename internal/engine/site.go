@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"context"
+	"os"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// site is an engine as one principal in one tenant sees it.
+type site struct {
+	e             *Engine
+	actor, tenant string
+}
+
+var _ api.Site = (*site)(nil)
+
+// As is the site as a principal sees it; an empty tenant means the default one.
+func (e *Engine) As(p api.Principal) api.Site {
+	if p.Tenant == "" {
+		p.Tenant = e.site.DefaultTenant
+	}
+	return &site{e, p.Name, p.Tenant}
+}
+
+// run reads a run of this tenant; those of others are not there.
+func (s *site) run(id string) (state.Run, error) {
+	run, err := s.e.db.Run(id)
+	if store.IsNotFound(err) || err == nil && run.Tenant != s.tenant {
+		return state.Run{}, notFound("there is no run %q", id)
+	}
+	if err != nil {
+		return state.Run{}, dbError(err)
+	}
+	return run, nil
+}
+
+// Status says what the site is doing.
+func (s *site) Status(context.Context) (api.SiteStatus, error) {
+	e := s.e
+	executing, queued, _ := e.runner.Load()
+	active, err := e.db.ActiveRuns()
+	if err != nil {
+		return api.SiteStatus{}, dbError(err)
+	}
+	bundles, err := e.db.Bundles()
+	if err != nil {
+		return api.SiteStatus{}, dbError(err)
+	}
+	dags, err := e.db.DAGs("")
+	if err != nil {
+		return api.SiteStatus{}, dbError(err)
+	}
+	_, checkpoint, err := e.db.Checkpoint()
+	if err != nil && !store.IsNotFound(err) {
+		return api.SiteStatus{}, dbError(err)
+	}
+	t := e.currentTrust()
+	out := api.SiteStatus{
+		SiteID: e.db.SiteID(), FleetID: t.Root().FleetID, Epoch: e.db.Epoch(), Home: e.opt.Home, Version: e.opt.Version,
+		Mode: e.opt.Mode, PID: os.Getpid(), StartedUTC: stamp.Format(e.started), AllowPlain: e.site.AllowPlain,
+		Workers: e.site.Workers, ActiveRuns: len(active), Queued: queued, Executing: executing, Entries: e.db.Size(),
+		Checkpoint: checkpoint, Bundles: len(bundles), DAGs: len(dags), StoreBytes: e.db.Bytes(), Trust: t.Ref(),
+	}
+	if e.opt.Executor != nil {
+		out.Tier = e.opt.Executor.Tier()
+	}
+	return out, nil
+}
+
+// Stop asks for the end of the process that holds the site.
+func (s *site) Stop(_ context.Context, force bool) error {
+	s.e.stopOnce.Do(func() {
+		s.e.force = force
+		close(s.e.stop)
+	})
+	return nil
+}

@@ -1,0 +1,286 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// Limits of what is read below trust/.
+const (
+	maxTrustFile  = 4 << 20
+	maxSignatures = 16
+	maxRootChain  = 1024
+)
+
+const signaturesSuffix = ".signatures"
+
+// readTrust reads the files below trust/.
+func readTrust(dir string) (verify.Files, error) {
+	var f verify.Files
+	for n := 1; n <= maxRootChain; n++ {
+		r, err := readRoleFile(filepath.Join(dir, "root", fmt.Sprintf("%d.toml", n)))
+		if errors.Is(err, fs.ErrNotExist) && n > 1 {
+			break
+		}
+		if err != nil {
+			return f, err
+		}
+		f.Roots = append(f.Roots, r)
+	}
+	var err error
+	if f.Policy, err = readRoleFile(filepath.Join(dir, "policy.toml")); err != nil {
+		return f, err
+	}
+	f.Revocations, err = readRoleFile(filepath.Join(dir, "revocations.toml"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	f.TrustedRoot, err = fsx.ReadFile(filepath.Join(dir, "trusted_root.json"), maxTrustFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	return f, nil
+}
+
+func readRoleFile(path string) (verify.RoleFile, error) {
+	raw, err := fsx.ReadFile(path, maxTrustFile)
+	if err != nil {
+		return verify.RoleFile{}, err
+	}
+	r := verify.RoleFile{Raw: raw}
+	entries, err := os.ReadDir(path + signaturesSuffix)
+	if err != nil {
+		return r, err
+	}
+	if len(entries) > maxSignatures {
+		return r, fmt.Errorf("%s: more than %d signatures", path, maxSignatures)
+	}
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".sigstore.json")
+		if !ok {
+			return r, fmt.Errorf("%s%s/%s: not a signature file", path, signaturesSuffix, e.Name())
+		}
+		sig, err := fsx.ReadFile(filepath.Join(path+signaturesSuffix, e.Name()), bundle.MaxSignature)
+		if err != nil {
+			return r, err
+		}
+		r.Signatures = append(r.Signatures, bundle.Attached{ID: id, Data: sig})
+	}
+	return r, nil
+}
+
+// writeTrust makes the files below trust/ say what f says. A crash in between
+// is mended at the next open, from the sealed blobs.
+func writeTrust(dir string, f verify.Files) error {
+	if err := os.MkdirAll(filepath.Join(dir, "root"), 0o755); err != nil {
+		return err
+	}
+	for i, r := range f.Roots {
+		if err := writeRoleFile(filepath.Join(dir, "root", fmt.Sprintf("%d.toml", i+1)), r); err != nil {
+			return err
+		}
+	}
+	if err := writeRoleFile(filepath.Join(dir, "policy.toml"), f.Policy); err != nil {
+		return err
+	}
+	if f.Revocations.Raw != nil {
+		if err := writeRoleFile(filepath.Join(dir, "revocations.toml"), f.Revocations); err != nil {
+			return err
+		}
+	}
+	if f.TrustedRoot != nil {
+		return fsx.WriteFile(filepath.Join(dir, "trusted_root.json"), f.TrustedRoot, 0o644)
+	}
+	return nil
+}
+
+func writeRoleFile(path string, r verify.RoleFile) error {
+	if err := fsx.WriteFile(path, r.Raw, 0o644); err != nil {
+		return err
+	}
+	dir := path + signaturesSuffix
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, s := range r.Signatures {
+		name := s.ID + ".sigstore.json"
+		keep[name] = true
+		if err := fsx.WriteFile(filepath.Join(dir, name), s.Data, 0o644); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !keep[e.Name()] {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return fsx.SyncDir(dir)
+}
+
+// sealTrust seals every trust file and signature.
+func sealTrust(b *store.Blobs, f verify.Files) error {
+	put := func(raws ...[]byte) error {
+		for _, raw := range raws {
+			if raw == nil {
+				continue
+			}
+			if _, err := b.Put(raw); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	files := append(slices.Clone(f.Roots), f.Policy, f.Revocations)
+	for _, r := range files {
+		if err := put(r.Raw); err != nil {
+			return err
+		}
+		for _, s := range r.Signatures {
+			if err := put(s.Data); err != nil {
+				return err
+			}
+		}
+	}
+	return put(f.TrustedRoot)
+}
+
+// loadTrust loads the trust that the ledger says is in force. The folder
+// trust/ must hold the same; it is refreshed when it holds the state before,
+// which is what a power cut in the middle of a change leaves.
+func loadTrust(db *store.DB, dir string) (*verify.Trust, error) {
+	now, before, err := db.Trust()
+	if err != nil {
+		return nil, err
+	}
+	files, err := readTrust(dir)
+	if err == nil {
+		var t *verify.Trust
+		if t, err = verify.Load(files); err == nil {
+			switch {
+			case sameTrust(t.Change(""), now):
+				return t, nil
+			case before == nil || !sameTrust(t.Change(""), *before):
+				err = errors.New("the files below trust/ are not those that the ledger names")
+			default:
+				return refreshTrust(db, dir, files, now)
+			}
+		}
+	}
+	return nil, &trustChangedError{err}
+}
+
+// trustChangedError says that trust/ differs from the ledger.
+type trustChangedError struct{ err error }
+
+func (e *trustChangedError) Error() string { return e.err.Error() }
+func (e *trustChangedError) Unwrap() error { return e.err }
+
+func sameTrust(a, b ledger.TrustChange) bool {
+	a.Reason, b.Reason = "", ""
+	return a.Root == b.Root && a.RootVersion == b.RootVersion && a.Policy == b.Policy && a.PolicySerial == b.PolicySerial &&
+		a.Revocations == b.Revocations && a.RevocationSerial == b.RevocationSerial && a.TrustedRoot == b.TrustedRoot &&
+		slices.Equal(a.Signatures, b.Signatures)
+}
+
+// refreshTrust rebuilds trust/ from the sealed blobs that the ledger names;
+// roots before the newest come from the folder, which holds them already.
+func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustChange) (*verify.Trust, error) {
+	b := db.Blobs()
+	read := func(digest string) ([]byte, error) {
+		if digest == "" {
+			return nil, nil
+		}
+		return b.Read(digest, maxTrustFile)
+	}
+	next := verify.Files{Roots: old.Roots}
+	newest, err := read(now.Root)
+	if err != nil {
+		return nil, err
+	}
+	if int(now.RootVersion) == len(old.Roots)+1 {
+		next.Roots = append(slices.Clone(old.Roots), verify.RoleFile{Raw: newest})
+	}
+	if next.Policy.Raw, err = read(now.Policy); err != nil {
+		return nil, err
+	}
+	if next.Revocations.Raw, err = read(now.Revocations); err != nil {
+		return nil, err
+	}
+	if next.TrustedRoot, err = read(now.TrustedRoot); err != nil {
+		return nil, err
+	}
+	for _, digest := range now.Signatures {
+		sig, err := read(digest)
+		if err != nil {
+			return nil, err
+		}
+		if err := attachRole(&next, sig); err != nil {
+			return nil, err
+		}
+	}
+	t, err := verify.Load(next)
+	if err != nil {
+		return nil, err
+	}
+	if !sameTrust(t.Change(""), now) {
+		return nil, &trustChangedError{errors.New("the sealed trust files do not give what the ledger names")}
+	}
+	return t, writeTrust(dir, next)
+}
+
+// attachRole puts a signature with the file whose digest it signs.
+func attachRole(f *verify.Files, sig []byte) error {
+	var s struct {
+		VerificationMaterial struct {
+			PublicKey struct{ Hint string }
+		}
+		MessageSignature struct {
+			MessageDigest struct{ Digest string }
+		}
+	}
+	if err := json.Unmarshal(sig, &s); err != nil {
+		return err
+	}
+	hint, err := base64.StdEncoding.DecodeString(s.VerificationMaterial.PublicKey.Hint)
+	if err != nil {
+		return err
+	}
+	id := hex.EncodeToString(hint)
+	targets := []*verify.RoleFile{&f.Policy, &f.Revocations}
+	for i := range f.Roots {
+		targets = append(targets, &f.Roots[i])
+	}
+	for _, r := range targets {
+		sum := sha256.Sum256(r.Raw)
+		if r.Raw == nil || base64.StdEncoding.EncodeToString(sum[:]) != s.MessageSignature.MessageDigest.Digest {
+			continue
+		}
+		if !slices.ContainsFunc(r.Signatures, func(a bundle.Attached) bool { return a.ID == id }) {
+			r.Signatures = append(r.Signatures, bundle.Attached{ID: id, Data: sig})
+		}
+		return nil
+	}
+	return errors.New("a sealed role signature signs none of the trust files")
+}

@@ -1,0 +1,80 @@
+// Package jcs is the one encoder of JSON that is hashed or signed: the JSON
+// Canonicalization Scheme of RFC 8785. One value has one encoding.
+//
+// It is stricter than the RFC where two readers could see two values: it
+// refuses duplicate keys, unpaired surrogates, invalid UTF-8, anything beside
+// the one value, nesting deeper than [MaxDepth], and every number of 2^53 or
+// more, whichever way it is written. It bounds no sizes: callers cap their
+// input, and the output is at most four times as long. It does no I/O and
+// starts no goroutine; its functions may be called from any.
+package jcs
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// MaxDepth is how many objects and arrays may lie inside each other.
+const MaxDepth = 64
+
+// An Error says why bytes are not the one JSON value that was expected.
+type Error struct {
+	Offset  int    // in bytes from the start of the input; for [Marshal], of encoding/json's output
+	Problem string // never quotes the input
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("jcs: %s at byte %d", e.Problem, e.Offset)
+}
+
+// Marshal returns the canonical encoding of v, which encoding/json encodes
+// first: its struct tags and Marshaler apply. A string that is not valid UTF-8
+// is an *[Error], where encoding/json alone would replace it.
+func Marshal(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("jcs: %w", err)
+	}
+	// encoding/json writes U+FFFD itself for that character, and this escape
+	// for each invalid byte. A Marshaler may have written the escape too, so
+	// its presence is only a reason to look.
+	if at := bytes.Index(raw, []byte(`\ufffd`)); at >= 0 && hasInvalidUTF8(v) {
+		return nil, &Error{Offset: at, Problem: "invalid UTF-8 in a string"}
+	}
+	return Canonicalize(raw)
+}
+
+// Canonicalize returns the canonical encoding of the one JSON value that raw
+// holds; white space around it is dropped. Anything else is an *[Error]. The
+// result shares no memory with raw.
+func Canonicalize(raw []byte) ([]byte, error) {
+	p := parser{in: raw, out: make([]byte, 0, len(raw))}
+	p.members = p.few[:0]
+	p.space()
+	if err := p.value(0); err != nil {
+		return nil, err
+	}
+	p.space()
+	if p.pos < len(p.in) {
+		return nil, p.fail(p.pos, "bytes after the value")
+	}
+	return p.out, nil
+}
+
+// Check returns nil if raw is exactly the canonical encoding of a JSON value,
+// and otherwise an *[Error].
+func Check(raw []byte) error {
+	out, err := Canonicalize(raw)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(raw, out) {
+		return nil
+	}
+	at := 0
+	for at < len(raw) && at < len(out) && raw[at] == out[at] {
+		at++
+	}
+	return &Error{Offset: at, Problem: "not in canonical form"}
+}

@@ -1,0 +1,44 @@
+package ledger
+
+// Evidence lists the digests of the sealed blobs that an entry's data relies
+// on: manifests, signatures, attestations, trust files, plans, inputs and
+// outputs. Artifacts and logs are not among them; their digests are in the
+// entries themselves. data is a pointer to the struct of the entry's type.
+func Evidence(data any) []string {
+	var out []string
+	add := func(digests ...string) {
+		for _, d := range digests {
+			if d != "" {
+				out = append(out, d)
+			}
+		}
+	}
+	trust := func(t TrustRef) { add(t.Root, t.Policy, t.Revocations, t.TrustedRoot) }
+	switch d := data.(type) {
+	case *SiteInit:
+		add(d.Root, d.Policy)
+	case *TrustChange:
+		add(d.Root, d.Policy, d.Revocations, d.TrustedRoot)
+		add(d.Signatures...)
+	case *BundleAdmission:
+		add(d.Verdict.Digest)
+		add(d.Signatures...)
+		add(d.Verdict.Attestations...)
+		trust(d.Verdict.Trust)
+	case *DAGPublication:
+		add(d.Digest, d.Spec)
+	case *RunStart:
+		add(d.PlanHash, d.InputsHash, d.DAGDigest)
+		trust(d.Trust)
+	case *AttemptStart:
+		add(d.Plugin, d.PlanHash, d.InputsHash)
+		trust(d.Trust)
+	case *AttemptEnd:
+		add(d.OutputsHash)
+	case *StepEnd:
+		add(d.OutputsHash)
+	case *RunEnd:
+		add(d.OutputsHash)
+	}
+	return out
+}

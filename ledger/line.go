@@ -1,0 +1,202 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/internal/stamp"
+)
+
+// Limits of the two lines of an entry, in bytes without the line feed.
+const (
+	MaxEnvelope = 8 << 10
+	MaxData     = 64 << 10
+)
+
+// An Entry is the two lines of an entry, without line feeds.
+type Entry struct {
+	Envelope []byte
+	Data     []byte
+}
+
+// A DataLine is the content of a data line.
+type DataLine struct {
+	Data json.RawMessage `json:"data"` // canonical; an object
+	Salt string          `json:"salt"` // 64 hex digits
+	Seq  int64           `json:"seq"`  // of the envelope that it belongs to
+}
+
+// Seal encodes an entry. data is the struct of e.Type or a pointer to it; nil
+// stands for {} where the type allows that. Salt must be fresh and random: it
+// keeps withheld data from being guessed. DataHash is set here, and V where it
+// is 0. A line beyond its limit is [ErrTooLarge].
+func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
+	info, ok := lookup(e.Type)
+	if !ok {
+		return Entry{}, fmt.Errorf("ledger: %q: %w", string(e.Type), ErrUnknownType)
+	}
+	if e.V == 0 {
+		e.V = info.Version
+	}
+	if e.V != info.Version {
+		return Entry{}, fmt.Errorf("ledger: %s version %d: %w", e.Type, e.V, ErrUnknownType)
+	}
+	raw, err := encodeData(info, data)
+	if err != nil {
+		return Entry{}, err
+	}
+	line := dataLine(raw, hex.EncodeToString(salt[:]), e.Seq)
+	if len(line) > MaxData {
+		return Entry{}, fmt.Errorf("ledger: data of %s has %d bytes: %w", e.Type, len(line), ErrTooLarge)
+	}
+	e.DataHash = hashHex(line)
+	if err := e.check(); err != nil {
+		return Entry{}, err
+	}
+	envelope, err := jcs.Marshal(e)
+	if err != nil {
+		return Entry{}, &FormError{What: "envelope", Err: err}
+	}
+	if len(envelope) > MaxEnvelope {
+		return Entry{}, fmt.Errorf("ledger: envelope of %s has %d bytes: %w", e.Type, len(envelope), ErrTooLarge)
+	}
+	return Entry{Envelope: envelope, Data: line}, nil
+}
+
+// dataLine puts canonical parts together to a canonical line.
+func dataLine(raw []byte, salt string, seq int64) []byte {
+	line := make([]byte, 0, len(raw)+len(salt)+len(`{"data":,"salt":"","seq":9007199254740991}`))
+	line = append(line, `{"data":`...)
+	line = append(line, raw...)
+	line = append(line, `,"salt":"`...)
+	line = append(line, salt...)
+	line = append(line, `","seq":`...)
+	line = strconv.AppendInt(line, seq, 10)
+	return append(line, '}')
+}
+
+// check holds what every envelope must fulfil beyond its encoding.
+func (e *Envelope) check() error {
+	switch {
+	case e.Seq < 0 || e.Seq >= MaxSize:
+		return malformed("envelope", "seq %d", e.Seq)
+	case e.V < 1:
+		return malformed("envelope", "version %d", e.V)
+	case e.Attempt < 0:
+		return malformed("envelope", "attempt %d", e.Attempt)
+	case e.Type == "":
+		return malformed("envelope", "no type")
+	case e.Actor == "":
+		return malformed("envelope", "no actor")
+	case !isHash(e.DataHash):
+		return malformed("envelope", "dataHash is not 64 hex digits")
+	}
+	if _, err := stamp.Parse(e.Time); err != nil {
+		return &FormError{What: "envelope", Err: err}
+	}
+	return nil
+}
+
+// ParseEnvelope reads an envelope line, without its line feed. Everything but
+// the one encoding of an envelope is a *[FormError]; whether the type is
+// [Known] and its version is one that this stella reads are questions of their
+// own.
+func ParseEnvelope(line []byte) (Envelope, error) {
+	if len(line) > MaxEnvelope {
+		return Envelope{}, &FormError{What: "envelope", Err: ErrTooLarge}
+	}
+	var e Envelope
+	if err := decode("envelope", line, &e); err != nil {
+		return Envelope{}, err
+	}
+	if err := e.check(); err != nil {
+		return Envelope{}, err
+	}
+	return e, nil
+}
+
+// ParseData reads a data line, without its line feed. Everything but the one
+// encoding of a data line is a *[FormError]. A line that says that its data is
+// withheld is none. The result shares no memory with line.
+func ParseData(line []byte) (DataLine, error) {
+	if len(line) > MaxData {
+		return DataLine{}, &FormError{What: "data line", Err: ErrTooLarge}
+	}
+	d := splitData(line)
+	if !bytes.Equal(line, dataLine(d.Data, d.Salt, d.Seq)) {
+		if err := jcs.Check(line); err != nil {
+			return DataLine{}, &FormError{What: "data line", Err: err}
+		}
+		return DataLine{}, &FormError{What: "data line", Err: errFields}
+	}
+	if err := jcs.Check(d.Data); err != nil { // the rest is canonical by now
+		return DataLine{}, &FormError{What: "data line", Err: err}
+	}
+	switch {
+	case d.Data[0] != '{':
+		return DataLine{}, malformed("data line", "data is no object")
+	case !isHash(d.Salt):
+		return DataLine{}, malformed("data line", "salt is not 64 hex digits")
+	case d.Seq < 0 || d.Seq >= MaxSize:
+		return DataLine{}, malformed("data line", "seq %d", d.Seq)
+	}
+	d.Data = bytes.Clone(d.Data)
+	return d, nil
+}
+
+// splitData takes a data line apart where the parts must be; of any other
+// bytes it returns parts that do not make up the line again.
+func splitData(line []byte) DataLine {
+	rest, _ := bytes.CutPrefix(line, []byte(`{"data":`))
+	data, tail := rest, []byte(nil)
+	if i := bytes.LastIndex(rest, []byte(`,"salt":"`)); i >= 0 {
+		data, tail = rest[:i], rest[i+len(`,"salt":"`):]
+	}
+	salt, tail, _ := bytes.Cut(tail, []byte(`","seq":`))
+	number, _ := bytes.CutSuffix(tail, []byte(`}`))
+	seq, _ := strconv.ParseInt(string(number), 10, 64) // what is no number does not come back
+	return DataLine{Data: data, Salt: string(salt), Seq: seq}
+}
+
+// Match returns nil if data is the data line that env names: of its digest and
+// its seq. Otherwise the error wraps [ErrMismatch].
+func Match(env Envelope, data []byte) error {
+	_, err := match(env, data)
+	return err
+}
+
+func match(env Envelope, data []byte) (DataLine, error) {
+	if hashHex(data) != env.DataHash {
+		return DataLine{}, fmt.Errorf("ledger: entry %d: digest: %w", env.Seq, ErrMismatch)
+	}
+	d, err := ParseData(data)
+	if err != nil {
+		return DataLine{}, fmt.Errorf("ledger: entry %d: %w: %w", env.Seq, ErrMismatch, err)
+	}
+	if d.Seq != env.Seq {
+		return DataLine{}, fmt.Errorf("ledger: entry %d: data line of seq %d: %w", env.Seq, d.Seq, ErrMismatch)
+	}
+	return d, nil
+}
+
+func hashHex(b []byte) string {
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}
+
+// isHash says whether s is 64 lower-case hex digits.
+func isHash(s string) bool { return len(s) == 64 && isHex(s) }
+
+func isHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

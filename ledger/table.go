@@ -1,0 +1,129 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/stellarun/stella/internal/jcs"
+)
+
+// TypeInfo describes one type of entry.
+type TypeInfo struct {
+	Type    Type
+	Version int    // schema version that new entries carry
+	Doc     string // what such an entry records, one line
+	fresh   func() any
+}
+
+// New returns a pointer to a zero struct of the type's data.
+func (i TypeInfo) New() any { return i.fresh() }
+
+func fresh[T any]() any { return new(T) }
+
+// table is the one list of all types. A new version of a type may only add
+// fields that are omitted when absent, so that one struct decodes all versions.
+var table = [...]TypeInfo{
+	{SiteInitialized, 1, "The site came to be: its id, keys and first trust. Always the first entry.", fresh[SiteInit]},
+	{SiteStarted, 1, "Something that may execute steps started: which program, which configuration.", fresh[SiteStart]},
+	{SiteStopped, 1, "An orderly end of what site.started began.", fresh[SiteStop]},
+	{TrustChanged, 1, "Root, policy, revocations or trusted root changed; the digests of all that are now in force.", fresh[TrustChange]},
+	{BundleAdmitted, 1, "A bundle was judged and let in, with the verdict.", fresh[BundleAdmission]},
+	{BundleRejected, 1, "A bundle was judged and refused, with the reason.", fresh[BundleRejection]},
+	{DAGPublished, 1, "A version of a DAG can be started from now on.", fresh[DAGPublication]},
+	{ExportCreated, 1, "An archive left the site.", fresh[ExportCreation]},
+	{RunStarted, 1, "A run was accepted and its plan frozen. The first entry of a run.", fresh[RunStart]},
+	{RunCancelRequested, 1, "Somebody asked for the end of a run.", fresh[Note]},
+	{RunResumed, 1, "A run goes on after the program that executed it ended.", fresh[Note]},
+	{RunCompleted, 1, "A run ended well.", fresh[RunEnd]},
+	{RunFailed, 1, "A run failed, and why.", fresh[RunEnd]},
+	{RunCancelled, 1, "A run ended because somebody asked for it.", fresh[RunEnd]},
+	{StepQueued, 1, "A step may be claimed, at once or from a due time on; also for a further attempt.", fresh[StepQueue]},
+	{StepSkipped, 1, "A step will not run, and why.", fresh[StepEnd]},
+	{StepCompleted, 1, "A step ended well.", fresh[StepEnd]},
+	{StepFailed, 1, "A step failed, and why.", fresh[StepEnd]},
+	{StepCancelled, 1, "A step ended because somebody asked for the end of its run.", fresh[StepEnd]},
+	{AttemptStarted, 1, "An attempt is about to start. On disk before any process exists.", fresh[AttemptStart]},
+	{AttemptEnded, 1, "An attempt ended, and how.", fresh[AttemptEnd]},
+}
+
+// Types lists all types of entries, in the order of their documentation.
+func Types() []TypeInfo { return slices.Clone(table[:]) }
+
+// Known says whether this version of stella writes and reads entries of type t.
+func Known(t Type) bool {
+	_, ok := lookup(t)
+	return ok
+}
+
+func lookup(t Type) (TypeInfo, bool) {
+	for i := range table {
+		if table[i].Type == t {
+			return table[i], true
+		}
+	}
+	return TypeInfo{}, false
+}
+
+// DecodeData returns a pointer to the struct of t that raw, the data of a
+// [DataLine], encodes. Fields that the struct does not have, fields that it
+// demands and raw lacks, and every encoding but the canonical one are refused
+// as a *[FormError]; a type that is not [Known] is [ErrUnknownType].
+func DecodeData(t Type, raw json.RawMessage) (any, error) {
+	info, ok := lookup(t)
+	if !ok {
+		return nil, fmt.Errorf("ledger: %q: %w", string(t), ErrUnknownType)
+	}
+	data := info.New()
+	if err := decode("data of "+string(t), raw, data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// encodeData returns the canonical encoding of data, which must be of the
+// struct of info or a pointer to it. Nil stands for the zero struct, for types
+// whose fields may all be absent.
+func encodeData(info TypeInfo, data any) ([]byte, error) {
+	want := info.New()
+	if data == nil {
+		data = want
+		if raw, err := jcs.Marshal(data); err != nil || string(raw) != "{}" {
+			return nil, fmt.Errorf("ledger: %s without data", info.Type)
+		}
+	}
+	got := reflect.TypeOf(data)
+	if got != reflect.TypeOf(want) && got != reflect.TypeOf(want).Elem() {
+		return nil, fmt.Errorf("ledger: data of %s is %T, not %T", info.Type, data, want)
+	}
+	raw, err := jcs.Marshal(data)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: data of %s: %w", info.Type, err)
+	}
+	if raw[0] != '{' {
+		return nil, fmt.Errorf("ledger: data of %s is a nil %T", info.Type, data)
+	}
+	return raw, nil
+}
+
+// decode fills v, a pointer to a struct, from raw if raw is the canonical
+// encoding of what v then is. That one test refuses unknown and missing
+// fields, other spellings of a field, duplicates, null and white space.
+func decode(what string, raw []byte, v any) error {
+	if err := json.Unmarshal(raw, v); err != nil {
+		return &FormError{What: what, Err: err}
+	}
+	again, err := jcs.Marshal(v)
+	if err != nil {
+		return &FormError{What: what, Err: err}
+	}
+	if bytes.Equal(raw, again) {
+		return nil
+	}
+	if err := jcs.Check(raw); err != nil {
+		return &FormError{What: what, Err: err}
+	}
+	return &FormError{What: what, Err: errFields}
+}

@@ -1,0 +1,254 @@
+package ledger
+
+// Type names what an entry records. Types reach disk, archives and auditors:
+// never change or reuse one. The comment names the data fields, which are the
+// JSON fields of the struct of the same name in this file.
+type Type string
+
+// Entry types. Those of runs, steps and attempts move the state machine in
+// package state; the others describe the site.
+const (
+	SiteInitialized Type = "site.initialized" // SiteInit; always seq 0
+	SiteStarted     Type = "site.started"     // SiteStart; each start of something that may execute steps
+	SiteStopped     Type = "site.stopped"     // SiteStop; an orderly end
+	TrustChanged    Type = "trust.changed"    // TrustChange
+	BundleAdmitted  Type = "bundle.admitted"  // BundleAdmission
+	BundleRejected  Type = "bundle.rejected"  // BundleRejection
+	DAGPublished    Type = "dag.published"    // DAGPublication
+	ExportCreated   Type = "export.created"   // ExportCreation
+
+	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
+	RunCancelRequested Type = "run.cancel_requested" // Note
+	RunResumed         Type = "run.resumed"          // Note
+	RunCompleted       Type = "run.completed"        // RunEnd
+	RunFailed          Type = "run.failed"           // RunEnd
+	RunCancelled       Type = "run.cancelled"        // RunEnd
+
+	StepQueued    Type = "step.queued"    // StepQueue; also a retry, with its due time
+	StepSkipped   Type = "step.skipped"   // StepEnd
+	StepCompleted Type = "step.completed" // StepEnd
+	StepFailed    Type = "step.failed"    // StepEnd
+	StepCancelled Type = "step.cancelled" // StepEnd
+
+	AttemptStarted Type = "attempt.started" // AttemptStart; on disk before any process exists
+	AttemptEnded   Type = "attempt.ended"   // AttemptEnd
+)
+
+// SiteInit is the data of [SiteInitialized].
+type SiteInit struct {
+	SiteID string            `json:"siteId"` // 32 hex digits
+	Keys   map[string]string `json:"keys"`   // purpose → base64 SPKI DER
+	Root   string            `json:"root"`   // SHA-256 of root/1.toml
+	Policy string            `json:"policy"` // SHA-256 of policy.toml
+}
+
+// SiteStart is the data of [SiteStarted].
+type SiteStart struct {
+	Stella       string `json:"stella"`       // version
+	BinarySHA256 string `json:"binarySha256"` // of the running executable
+	ConfigSHA256 string `json:"configSha256"` // of site.toml
+	BootID       string `json:"bootId"`
+	PID          int    `json:"pid"`
+	Mode         string `json:"mode"` // daemon | foreground
+}
+
+// SiteStop is the data of [SiteStopped].
+type SiteStop struct {
+	Reason string `json:"reason"`
+}
+
+// TrustChange is the data of [TrustChanged]: the digests of all trust files in
+// force after the change. Every file is a sealed blob.
+type TrustChange struct {
+	Root             string   `json:"root"`
+	RootVersion      int64    `json:"rootVersion"`
+	Policy           string   `json:"policy"`
+	PolicySerial     int64    `json:"policySerial"`
+	Revocations      string   `json:"revocations,omitempty"`
+	RevocationSerial int64    `json:"revocationSerial,omitempty"`
+	TrustedRoot      string   `json:"trustedRoot,omitempty"`
+	Signatures       []string `json:"signatures"` // SHA-256 of each role signature file, sorted
+	Reason           string   `json:"reason"`
+}
+
+// TrustRef names the trust that a judgement was made under.
+type TrustRef struct {
+	Root             string `json:"root"`
+	RootVersion      int64  `json:"rootVersion"`
+	Policy           string `json:"policy"`
+	PolicySerial     int64  `json:"policySerial"`
+	Revocations      string `json:"revocations,omitempty"`
+	RevocationSerial int64  `json:"revocationSerial,omitempty"`
+	TrustedRoot      string `json:"trustedRoot,omitempty"`
+}
+
+// SignerRef is one signer that a verdict counted.
+type SignerRef struct {
+	ID        string `json:"id"`               // SHA-256 of the verifying key's SPKI DER
+	Publisher string `json:"publisher"`        // policy entry that names it
+	Flow      string `json:"flow"`             // key | certificate
+	Issuer    string `json:"issuer,omitempty"` // certificate flow
+	SAN       string `json:"san,omitempty"`    // certificate flow
+	File      string `json:"file"`             // SHA-256 of the signature file
+}
+
+// Verdict is the judgement under which a bundle was admitted or an attempt
+// allowed. It is part of [BundleAdmission].
+type Verdict struct {
+	Decision     string      `json:"decision"` // admitted | admitted_under_audit
+	Digest       string      `json:"digest"`   // SHA-256 of the manifest
+	Kind         string      `json:"kind"`
+	Publisher    string      `json:"publisher"`
+	Name         string      `json:"name"`
+	Version      string      `json:"version"`
+	Sequence     int64       `json:"sequence"`
+	Threshold    int         `json:"threshold"`
+	Signers      []SignerRef `json:"signers"`
+	Ignored      []string    `json:"ignored,omitempty"`      // signature ids that no trust file names
+	Attestations []string    `json:"attestations,omitempty"` // SHA-256 of each verified attestation file
+	Softened     []string    `json:"softened,omitempty"`     // reasons that level audit let pass
+	Trust        TrustRef    `json:"trust"`
+	Now          string      `json:"now"` // the clock that was used
+	Checks       []string    `json:"checks"`
+}
+
+// BundleAdmission is the data of [BundleAdmitted].
+type BundleAdmission struct {
+	Verdict       Verdict  `json:"verdict"`
+	FileSHA256    string   `json:"fileSha256"` // of the container as read
+	FileBytes     int64    `json:"fileBytes"`
+	ContentDigest string   `json:"contentDigest"`
+	Signatures    []string `json:"signatures"` // SHA-256 of each sealed signature file
+	Blobs         int      `json:"blobs"`      // files named by the manifest
+	Bytes         int64    `json:"bytes"`      // their size
+}
+
+// BundleRejection is the data of [BundleRejected]. It holds no text chosen by
+// the sender.
+type BundleRejection struct {
+	Reason     string `json:"reason"`
+	FileSHA256 string `json:"fileSha256"` // over the bytes read up to offset
+	Offset     int64  `json:"offset"`
+	Digest     string `json:"digest,omitempty"` // of the manifest, where it could be read
+}
+
+// DAGPublication is the data of [DAGPublished].
+type DAGPublication struct {
+	DAGID     string `json:"dagId"`
+	Version   string `json:"version"`
+	Digest    string `json:"digest"` // of the bundle's manifest
+	Spec      string `json:"spec"`   // SHA-256 of the spec file
+	Publisher string `json:"publisher"`
+}
+
+// ExportCreation is the data of [ExportCreated].
+type ExportCreation struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	FirstSeq int64  `json:"firstSeq"`
+	Count    int64  `json:"count"`
+	TreeSize int64  `json:"treeSize"`
+	Root     string `json:"root"`
+	Manifest string `json:"manifest"` // SHA-256 of manifest.json
+	SHA256   string `json:"sha256"`   // of the archive
+	Withheld int64  `json:"withheld"`
+}
+
+// RunStart is the data of [RunStarted].
+type RunStart struct {
+	RunToken   string            `json:"runToken"`
+	PlanHash   string            `json:"planHash"`
+	InputsHash string            `json:"inputsHash"`
+	DAGDigest  string            `json:"dagDigest"`        // manifest of the DAG bundle
+	Pinned     string            `json:"pinned,omitempty"` // version the caller asked for
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Parent     string            `json:"parent,omitempty"`
+	Trust      TrustRef          `json:"trust"`
+	Steps      int               `json:"steps"`
+}
+
+// Note is the data of entries that say who asked for something and why.
+type Note struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// RunEnd is the data of [RunCompleted], [RunFailed] and [RunCancelled].
+type RunEnd struct {
+	OutputsHash   string `json:"outputsHash,omitempty"`
+	FailureReason string `json:"failureReason,omitempty"` // errorCode of the step that failed the run, or one of the run's own
+	FailedStep    string `json:"failedStep,omitempty"`
+}
+
+// StepQueue is the data of [StepQueued].
+type StepQueue struct {
+	Due    string `json:"due,omitempty"` // not before this time
+	Reason string `json:"reason"`        // ready | retry | interrupted | infra
+}
+
+// StepEnd is the data of the entries that end a step.
+type StepEnd struct {
+	OutputsHash string `json:"outputsHash,omitempty"`
+	ErrorCode   string `json:"errorCode,omitempty"`
+	Reason      string `json:"reason,omitempty"`
+}
+
+// AttemptStart is the data of [AttemptStarted].
+type AttemptStart struct {
+	Generation int      `json:"generation"`
+	Owner      string   `json:"owner"`  // boot id / pid of the executing process
+	Tier       string   `json:"tier"`   // ns | landlock | plain
+	Plugin     string   `json:"plugin"` // digest of the plugin's manifest
+	Entry      string   `json:"entry"`  // SHA-256 of the bytes that run
+	InputsHash string   `json:"inputsHash"`
+	PlanHash   string   `json:"planHash"`
+	Trust      TrustRef `json:"trust"` // under which the plugin was judged again
+	Deadline   string   `json:"deadline,omitempty"`
+}
+
+// AttemptEnd is the data of [AttemptEnded].
+type AttemptEnd struct {
+	Generation   int        `json:"generation"`
+	Outcome      string     `json:"outcome"`
+	ErrorCode    string     `json:"errorCode,omitempty"`
+	Message      string     `json:"message,omitempty"` // masked, at most 1 KiB
+	Retryable    bool       `json:"retryable,omitempty"`
+	RetryAfterMs int64      `json:"retryAfterMs,omitempty"`
+	ExitCode     *int       `json:"exitCode,omitempty"`
+	Signal       string     `json:"signal,omitempty"`
+	OutputsHash  string     `json:"outputsHash,omitempty"`
+	Artifacts    []Artifact `json:"artifacts,omitempty"`
+	Logs         *LogRef    `json:"logs,omitempty"`
+	Usage        *Usage     `json:"usage,omitempty"`
+	Fences       []Fence    `json:"fences,omitempty"`
+}
+
+// Artifact is a file that an attempt handed over; its bytes are a sealed blob.
+type Artifact struct {
+	Name      string `json:"name"`
+	SHA256    string `json:"sha256"`
+	Size      int64  `json:"size"`
+	MediaType string `json:"mediaType,omitempty"`
+}
+
+// LogRef names the log segment of one attempt.
+type LogRef struct {
+	SHA256  string `json:"sha256"` // of the segment file
+	Bytes   int64  `json:"bytes"`
+	Records int64  `json:"records"`
+	Dropped int64  `json:"dropped"` // bytes that the cap cut
+}
+
+// Usage is what one attempt consumed.
+type Usage struct {
+	WallMs   int64 `json:"wallMs"`
+	UserMs   int64 `json:"userMs"`
+	SystemMs int64 `json:"systemMs"`
+	MaxRSS   int64 `json:"maxRssBytes"`
+}
+
+// Fence is one fence of an attempt, with an observation that proves its state.
+type Fence struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // active | degraded | unavailable | off
+	Proof string `json:"proof,omitempty"`
+}

@@ -1,0 +1,48 @@
+// Package manifests is the languages of a site: bundle manifest, DAG spec,
+// root, policy, revocations and site.toml. TOML goes in, checked values come
+// out; it does no I/O. Each parser first scans the bytes in linear time
+// (THREATS 1), so that a hostile file never reaches the TOML decoder, and then
+// reports every fault of the file at once, with line and hint.
+package manifests
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Fault is one thing wrong in a file.
+type Fault struct {
+	File string `json:"file"`
+	Line int    `json:"line"` // from 1; 0 when the fault has no place
+	Key  string `json:"key,omitempty"`
+	Text string `json:"text"`
+	Hint string `json:"hint,omitempty"`
+}
+
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d", f.Line)
+	}
+	b.WriteString(": ")
+	if f.Key != "" {
+		b.WriteString(f.Key + ": ")
+	}
+	b.WriteString(f.Text)
+	if f.Hint != "" {
+		b.WriteString(" (" + f.Hint + ")")
+	}
+	return b.String()
+}
+
+// Faults is the error of every parser here: all that is wrong, by line.
+type Faults []Fault
+
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, x := range f {
+		lines[i] = x.String()
+	}
+	return strings.Join(lines, "\n")
+}

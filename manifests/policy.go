@@ -1,0 +1,110 @@
+package manifests
+
+import "time"
+
+// Root is root.toml: who may change trust (FORMATS section 2).
+type Root struct {
+	Version int64
+	FleetID string // 32 hex digits
+	Issued  time.Time
+	Expires time.Time
+	Roles   map[string]Role // root, policy, revocation: all three
+}
+
+// Role is the keys that may sign one kind of trust file.
+type Role struct {
+	Threshold int
+	Keys      []string // PEM
+}
+
+// Policy is policy.toml: which publishers are believed, and in what.
+type Policy struct {
+	Serial            int64
+	RootVersion       int64
+	Issued            time.Time
+	NextUpdate        time.Time
+	TrustedRootSHA256 string // "" where no certificates, logs or TSAs are accepted
+	Publishers        []Publisher
+}
+
+// Publisher is one [[publisher]].
+type Publisher struct {
+	Name       string
+	Level      string // enforce | audit
+	Threshold  int
+	Kinds      []Kind
+	Names      []string // prefixes; no two publishers' may overlap
+	Keys       []PublisherKey
+	Identities []Identity
+	Require    Require
+	Allow      Allow
+}
+
+// PublisherKey is one [[publisher.key]].
+type PublisherKey struct {
+	PEM        string
+	ValidFrom  time.Time // zero when absent
+	ValidUntil time.Time // zero when absent
+}
+
+// Identity is one [[publisher.identity]], a certificate's.
+type Identity struct {
+	Issuer    string
+	SAN       string   // or SANRegexp
+	SANRegexp string   // matched as \A(?:…)\z
+	CA        []string // SHA-256 of the SPKI of the authorities it accepts; empty: any of the trusted root
+	TSA       []string
+	Log       []string
+}
+
+// Require is [publisher.require]: counts, and attestations by predicate type.
+type Require struct {
+	TLog         int
+	Timestamps   int
+	SCT          int
+	Audience     bool // the audience must be named (THREATS 9)
+	Attestations []RequiredAttestation
+}
+
+// RequiredAttestation is one [[publisher.require.attestation]].
+type RequiredAttestation struct {
+	PredicateType string
+	Keys          []string // PEM, disjoint from the publisher's
+	Builder       string   // provenance only
+}
+
+// Allow is [publisher.allow]: the ceiling of what its plugins may ask for.
+type Allow struct {
+	Network      string // none | loopback; default none
+	HostRead     []string
+	Interpreters []string
+	Limits       Limits
+	Secrets      []SecretGrant
+}
+
+// SecretGrant is one [[publisher.allow.secret]].
+type SecretGrant struct {
+	Name    string
+	Tenants []string
+	DAGs    []string
+}
+
+// Revocations is revocations.toml.
+type Revocations struct {
+	Serial      int64
+	RootVersion int64
+	Issued      time.Time
+	NextUpdate  time.Time
+	Revoked     []Revocation
+}
+
+// Revocation is one [[revoke]]: exactly one of its four names is set.
+type Revocation struct {
+	Key      string // SHA-256 of an SPKI
+	Manifest string
+	Blob     string
+	Issuer   string // with SAN: a certificate identity
+	SAN      string
+	From     time.Time // zero: from the beginning
+	Reason   string
+}

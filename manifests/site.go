@@ -1,0 +1,20 @@
+package manifests
+
+import "time"
+
+// Site is site.toml, the configuration of one site. The zero value of each
+// field is replaced by its default in [ParseSite].
+type Site struct {
+	AllowPlain       bool          // attempts may run without fences (THREATS 17)
+	Workers          int           // attempts at a time; default: 2
+	MaxParallelSteps int           // of one run, where the spec does not say; default 1
+	DefaultTenant    string        // default "default"
+	Grace            time.Duration // between SIGTERM and SIGKILL; default 10s
+	CheckpointEvery  time.Duration // default 1h
+	MaxGap           time.Duration // clock ahead of the last entry: CLOCK_AHEAD; default 8760h
+	FreeSpaceReserve int64         // bytes kept free for the ledger; default 64 MiB
+	MaxBundleBytes   int64         // default 4 GiB
+	MaxRunEntries    int64         // ceiling of one run's entries; default 1000000
+	CheckpointCopies []string      // operator-named paths outside the home (THREATS 27)
+	Limits           Limits        // defaults of attempts
+}

@@ -1,0 +1,35 @@
+package manifests
+
+import "time"
+
+// ParseSite reads site.toml, at most MaxSiteBytes. A key that is absent has its
+// default. Its error is [Faults].
+func ParseSite(file string, raw []byte) (*Site, error) {
+	r := &report{file: file}
+	t := open(r, raw, SiteSchema, MaxSiteBytes)
+	if t == nil {
+		return nil, r.err()
+	}
+	s := &Site{
+		AllowPlain:       t.boolean("allow_plain", false),
+		Workers:          int(t.integer("workers", 2, 1, maxWorkers)),
+		MaxParallelSteps: int(t.integer("max_parallel_steps", 1, 1, maxWorkers)),
+		DefaultTenant:    t.text("default_tenant", isName()),
+		Grace:            t.duration("grace", 10*time.Second, 10*time.Minute),
+		CheckpointEvery:  t.duration("checkpoint_every", time.Hour, time.Hour), // CONTRACT section 12: at least hourly
+		MaxGap:           t.duration("max_gap", 8760*time.Hour, maxDuration),
+		FreeSpaceReserve: t.size("free_space_reserve", 64<<20),
+		MaxBundleBytes:   t.size("max_bundle_bytes", 4<<30),
+		MaxRunEntries:    t.integer("max_run_entries", 1_000_000, 1, maxInt),
+		CheckpointCopies: t.texts("checkpoint_copies", isHostPath()),
+		Limits:           t.limits("limits"),
+	}
+	if s.DefaultTenant == "" {
+		s.DefaultTenant = "default"
+	}
+	t.done()
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}

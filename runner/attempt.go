@@ -1,0 +1,368 @@
+package runner
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// maxInfra bounds how often a fault of ours is tried again.
+const maxInfra = 3
+
+// maxMessage bounds the message of an attempt in the ledger, in bytes.
+const maxMessage = 1024
+
+// prepared is an attempt that is ready to be claimed.
+type prepared struct {
+	run        state.Run                  // as it was when the attempt was claimed
+	params     []byte                     // canonical JSON
+	artifacts  map[string]ledger.Artifact // of this run, named in params
+	fault      error                      // params could not be had
+	inputsHash string
+	manifest   *manifests.Bundle
+	action     manifests.Action
+	trust      ledger.TrustRef
+	refused    error // trust no longer allows the plugin or its data
+	timeout    time.Duration
+}
+
+// work carries one attempt from claim to outcome. Its error is a fault that
+// ends the runner; whatever goes wrong with the attempt is in the ledger.
+func (r *Runner) work(ctx context.Context, it item) error {
+	defer r.done(it)
+	e, n := it.e, it.n
+	e.mu.Lock()
+	if e.ended || n.status != state.Queued || n.claimed {
+		e.mu.Unlock()
+		return nil
+	}
+	n.claimed = true
+	params, fault := e.prog.with[n.step.ID].eval(ctx, e.scope())
+	artifacts := e.artifactsIn(params)
+	e.mu.Unlock()
+
+	p, err := r.prepare(n, params, fault)
+	if err != nil {
+		return err
+	}
+	p.artifacts = artifacts
+	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { cancel(ErrShutdown) })
+	defer stop()
+	started, err := r.claim(ctx, e, n, p, cancel)
+	if err != nil || !started {
+		return err
+	}
+	end := r.execute(actx, n, p)
+	return r.settle(ctx, e, n, p, end)
+}
+
+// prepare resolves everything an attempt needs that can be had without the
+// run's lock: sealed inputs, the manifest, and a fresh judgement.
+func (r *Runner) prepare(n *node, params any, fault error) (*prepared, error) {
+	p := &prepared{fault: fault}
+	var err error
+	if p.fault == nil {
+		p.params, p.fault = jcs.Marshal(params)
+	}
+	if p.fault != nil {
+		return p, nil
+	}
+	if p.inputsHash, err = r.opt.Sealed.Put(p.params); err != nil {
+		return nil, err
+	}
+	if p.manifest, err = r.opt.Sealed.Manifest(n.plan.Plugin.Digest); err != nil {
+		return nil, err
+	}
+	p.action = p.manifest.Plugin.Actions[n.plan.Action]
+	if p.trust, p.refused = r.opt.Sealed.Judge(n.plan.Plugin.Digest); p.refused == nil {
+		for _, d := range n.plan.Data {
+			if _, p.refused = r.opt.Sealed.Judge(d.Digest); p.refused != nil {
+				break
+			}
+		}
+	}
+	p.timeout = shortest(n.step.Timeout, p.action.Limits.Timeout, r.opt.Limits.Timeout)
+	return p, nil
+}
+
+// shortest is the smallest of the given durations that are set; 0 if none is.
+func shortest(ds ...time.Duration) time.Duration {
+	out := time.Duration(0)
+	for _, d := range ds {
+		if d > 0 && (out == 0 || d < out) {
+			out = d
+		}
+	}
+	return out
+}
+
+// claim writes attempt.started, after which a process may exist. It returns
+// false when the attempt ended without one.
+func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended || n.phase == ordinary && e.stopping() || ctx.Err() != nil {
+		n.claimed = false
+		if ctx.Err() != nil {
+			return false, nil // it stays queued for whoever opens the site next
+		}
+		return false, r.commit(ctx, e)
+	}
+	if p.fault != nil {
+		n.claimed = false
+		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("with: " + p.fault.Error())})
+		return false, r.commit(ctx, e)
+	}
+	n.attempt++
+	n.status = state.Running
+	start := &ledger.AttemptStart{
+		Generation: e.run.Generation, Owner: r.opt.Owner, Tier: r.opt.Executor.Tier(), Plugin: n.plan.Plugin.Digest,
+		Entry: n.plan.Entry, InputsHash: p.inputsHash, PlanHash: e.run.PlanHash, Trust: p.trust,
+	}
+	if p.timeout > 0 {
+		start.Deadline = stamp.Format(r.opt.Now().Add(p.timeout))
+	}
+	e.propose(ledger.AttemptStarted, n, start)
+	if refusal := r.refusal(n, p); refusal != nil {
+		return false, r.conclude(ctx, e, n, p, refusal)
+	}
+	e.cancels[n.step.ID] = cancel
+	if err := r.commit(ctx, e); err != nil {
+		return false, err
+	}
+	p.run = e.run
+	return true, failpoint.Hit(failpoint.RunnerClaim)
+}
+
+// refusal is the end of an attempt that must not start: trust no longer allows
+// it, or its parameters do not satisfy the action's schema.
+func (r *Runner) refusal(n *node, p *prepared) *ledger.AttemptEnd {
+	var reason interface{ Reason() string }
+	switch {
+	case p.refused != nil && errors.As(p.refused, &reason):
+		return &ledger.AttemptEnd{Outcome: string(state.Rejected), ErrorCode: reason.Reason(), Message: clip(p.refused.Error())}
+	case p.refused != nil:
+		return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(p.refused.Error())}
+	}
+	if fault := r.invalid(p.manifest, p.action.Params, p.params); fault != "" {
+		return &ledger.AttemptEnd{Outcome: string(state.Rejected), ErrorCode: string(state.StepRejected), Message: clip("params: " + fault)}
+	}
+	return nil
+}
+
+// invalid says why an object does not satisfy a schema of the bundle.
+func (r *Runner) invalid(m *manifests.Bundle, path string, object []byte) string {
+	if path == "" {
+		return ""
+	}
+	for _, f := range m.Files {
+		if f.Path != path {
+			continue
+		}
+		load := func() ([]byte, error) { return r.opt.Sealed.Read(f.SHA256, maxSchemaBytes) }
+		if err := r.schemas.validate(f.SHA256, load, object); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	return path + " is not among the files of the plugin"
+}
+
+// settle records how an attempt ended and what follows from it.
+func (r *Runner) settle(ctx context.Context, e *execution, n *node, p *prepared, end *ledger.AttemptEnd) error {
+	if err := failpoint.Hit(failpoint.RunnerFinish); err != nil {
+		return err
+	}
+	outputs, artifacts, err := r.results(end)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.cancels, n.step.ID)
+	n.outputs, n.artifacts = outputs, artifacts
+	return r.conclude(ctx, e, n, p, end)
+}
+
+// results reads back what later expressions see of an attempt that succeeded.
+func (r *Runner) results(end *ledger.AttemptEnd) (outputs any, artifacts map[string]any, err error) {
+	artifacts = map[string]any{}
+	for _, a := range end.Artifacts {
+		artifacts[a.Name] = map[string]any{"name": a.Name, "sha256": a.SHA256, "size": a.Size, "mediaType": a.MediaType}
+	}
+	if end.OutputsHash == "" {
+		return nil, artifacts, nil
+	}
+	raw, err := r.opt.Sealed.Read(end.OutputsHash, MaxInputsBytes+1)
+	if err != nil {
+		return nil, nil, err
+	}
+	outputs, err = decodeJSON(raw)
+	return outputs, artifacts, err
+}
+
+// conclude writes the end of an attempt, decides about the step, and commits.
+// The caller holds e.mu.
+func (r *Runner) conclude(ctx context.Context, e *execution, n *node, p *prepared, end *ledger.AttemptEnd) error {
+	n.claimed = false
+	end.Generation = e.run.Generation
+	e.propose(ledger.AttemptEnded, n, end)
+	r.decide(e, n, p.action, end)
+	return r.commit(ctx, e)
+}
+
+// decide says what becomes of a step whose attempt has ended: done, tried
+// again, or failed (CONTRACT section 8).
+func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *ledger.AttemptEnd) {
+	code := state.Code(end.ErrorCode)
+	again := n.phase != ordinary || !e.stopping()
+	switch state.Outcome(end.Outcome) {
+	case state.Succeeded:
+		e.end(n, ledger.StepCompleted, state.Completed, "", ledger.StepEnd{OutputsHash: end.OutputsHash})
+		return
+	case state.OutcomeCancelled:
+		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
+		return
+	case state.Interrupted:
+		n.interruptions++
+		switch {
+		case !action.Idempotent || !n.step.Idempotent:
+			e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{})
+		case n.interruptions > n.step.MaxInterruptions:
+			e.end(n, ledger.StepFailed, state.Failed, state.PoisonPill, ledger.StepEnd{})
+		default:
+			e.queue(n, "interrupted", time.Time{})
+		}
+		return
+	case state.Infra:
+		if n.infra++; again && n.infra < maxInfra {
+			e.queue(n, "infra", r.opt.Now().Add(time.Duration(n.infra)*time.Second))
+			return
+		}
+	default:
+		n.failures++
+		if again && end.Retryable && n.failures < n.step.Retry.MaxAttempts && retries(n.step.Retry, end) {
+			e.queue(n, "retry", r.opt.Now().Add(r.backoff(n.step.Retry, n.failures, end.RetryAfterMs)))
+			return
+		}
+	}
+	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{})
+}
+
+func retries(rule manifests.Retry, end *ledger.AttemptEnd) bool {
+	for _, on := range rule.RetryOn {
+		if on == end.ErrorCode || on == end.Outcome {
+			return true
+		}
+	}
+	return len(rule.RetryOn) == 0
+}
+
+// backoff is the wait before attempt failures+1: doubled each time, capped,
+// spread by the jitter, and never shorter than the plugin asked for.
+func (r *Runner) backoff(rule manifests.Retry, failures int, afterMs int64) time.Duration {
+	d := float64(rule.Backoff) * math.Pow(2, float64(failures-1))
+	d = math.Min(d, float64(rule.MaxBackoff))
+	d *= 1 + rule.Jitter*(2*r.opt.Rand()-1)
+	return max(time.Duration(d), time.Duration(afterMs)*time.Millisecond)
+}
+
+// seal encodes a value, seals it and returns its digest.
+func (r *Runner) seal(v any) (string, error) {
+	raw, err := jcs.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("runner: %w", err)
+	}
+	return r.opt.Sealed.Put(raw)
+}
+
+// idempotencyKey is stable over the attempts of a step.
+func (r *Runner) idempotencyKey(run *state.Run, stepID string) string {
+	raw, err := jcs.Marshal([]string{run.Tenant, run.RunID, stepID})
+	if err != nil {
+		panic("runner: ids are not text") // they were checked when the run was made
+	}
+	mac := hmac.New(sha256.New, r.opt.HMACKey)
+	mac.Write(raw)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+func clip(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	for i := maxMessage; ; i-- {
+		if s[i]&0xC0 != 0x80 { // the start of a rune
+			return s[:i]
+		}
+	}
+}
+
+// workspace makes the empty folder of an attempt.
+func (r *Runner) workspace(runID, stepID string, attempt int) (string, error) {
+	dir := filepath.Join(r.opt.RunsDir, runID, stepID, fmt.Sprint(attempt))
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return "", err
+	}
+	return dir, os.Mkdir(dir, 0o700)
+}
+
+// artifactsIn finds the artifact objects of this run anywhere in resolved
+// parameters. An object that merely looks like one names nothing: steps share
+// only what the run itself has made. The caller holds e.mu.
+func (e *execution) artifactsIn(params any) map[string]ledger.Artifact {
+	found := map[string]ledger.Artifact{}
+	var walk func(any)
+	walk = func(v any) {
+		switch x := v.(type) {
+		case []any:
+			for _, v := range x {
+				walk(v)
+			}
+		case map[string]any:
+			name, ok1 := x["name"].(string)
+			sum, ok2 := x["sha256"].(string)
+			size, ok3 := x["size"].(int64)
+			media, ok4 := x["mediaType"].(string)
+			if ok1 && ok2 && ok3 && ok4 && len(x) == 4 {
+				found[sum] = ledger.Artifact{Name: name, SHA256: sum, Size: size, MediaType: media}
+				return
+			}
+			for _, v := range x {
+				walk(v)
+			}
+		}
+	}
+	walk(params)
+	if len(found) == 0 {
+		return nil
+	}
+	made := map[string]bool{}
+	for _, n := range e.nodes {
+		for _, a := range n.artifacts {
+			made[a.(map[string]any)["sha256"].(string)] = true
+		}
+	}
+	for sum := range found {
+		if !made[sum] {
+			delete(found, sum)
+		}
+	}
+	return found
+}

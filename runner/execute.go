@@ -1,0 +1,271 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/plugin"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/telemetry"
+)
+
+// maxArtifactBytes bounds one artifact where neither action nor site says.
+const maxArtifactBytes = 1 << 30
+
+// execute runs a claimed attempt and turns what it left into its last entry.
+// Nothing is reported done before its outputs, artifacts and log are on disk.
+func (r *Runner) execute(ctx context.Context, n *node, p *prepared) *ledger.AttemptEnd {
+	begun := r.opt.Now()
+	end, err := r.tryExecute(ctx, n, p)
+	if err != nil {
+		end = &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(err.Error())}
+		if cause := context.Cause(ctx); errors.Is(cause, ErrShutdown) {
+			end = &ledger.AttemptEnd{Outcome: string(state.Interrupted)}
+		}
+	}
+	if end.Usage == nil {
+		end.Usage = &ledger.Usage{WallMs: r.opt.Now().Sub(begun).Milliseconds()}
+	}
+	return end
+}
+
+func (r *Runner) tryExecute(ctx context.Context, n *node, p *prepared) (*ledger.AttemptEnd, error) {
+	dir, err := r.workspace(p.run.RunID, n.step.ID, n.attempt)
+	if err != nil {
+		return nil, err
+	}
+	task, err := r.task(n, p, dir)
+	if err != nil {
+		return nil, err
+	}
+	log, err := r.openLog(p.run.RunID, n.step.ID, n.attempt, p.limits(r.opt.Limits).Log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.close()
+	task.Log = log.line
+	report, err := r.opt.Executor.Execute(ctx, task)
+	if err != nil {
+		return nil, err
+	}
+	if errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != "" {
+		report.Stop = StopDeadline
+	}
+	end, err := r.collect(n, p, report)
+	if err != nil {
+		return nil, err
+	}
+	if end.Logs, err = log.keep(r); err != nil {
+		return nil, err
+	}
+	end.Logs.Dropped += report.Dropped
+	if end.Outcome != string(state.Succeeded) {
+		return end, nil // the workspace is kept for whoever looks into it
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
+	os.Remove(filepath.Dir(filepath.Dir(dir)))
+	return end, nil
+}
+
+// collect classifies a report and seals what the attempt handed over.
+func (r *Runner) collect(n *node, p *prepared, report Report) (*ledger.AttemptEnd, error) {
+	outputs, err := jcs.Marshal(report.Output.Values)
+	if err != nil || report.Output.Values == nil {
+		outputs = []byte("{}")
+	}
+	v := Classify(report, r.invalid(p.manifest, p.action.Outputs, outputs))
+	end := &ledger.AttemptEnd{
+		ExitCode: report.ExitCode, Signal: report.Signal, Usage: &report.Usage, Fences: report.Fences,
+	}
+	if v.Outcome == state.Succeeded {
+		if end.Artifacts, err = r.takeArtifacts(report.Output.Artifacts, p); err != nil {
+			v = Verdict{Outcome: state.OutcomeFailed, Code: state.ContractViolation, Message: err.Error()}
+			end.Artifacts = nil
+		} else if end.OutputsHash, err = r.opt.Sealed.Put(outputs); err != nil {
+			return nil, err
+		}
+	}
+	if v.Outcome == state.Interrupted && !(p.action.Idempotent && n.step.Idempotent) {
+		v.Code = state.Indeterminate
+	}
+	end.Outcome, end.ErrorCode, end.Retryable = string(v.Outcome), string(v.Code), v.Retryable
+	end.RetryAfterMs, end.Message = v.RetryAfterMs, clip(v.Message)
+	return end, nil
+}
+
+func (r *Runner) takeArtifacts(files []ArtifactFile, p *prepared) ([]ledger.Artifact, error) {
+	limit := p.limits(r.opt.Limits).Workspace
+	if limit == 0 {
+		limit = maxArtifactBytes
+	}
+	var out []ledger.Artifact
+	for _, f := range files {
+		a, err := r.takeArtifact(f, limit)
+		if err != nil {
+			return nil, fmt.Errorf("artifact %s: %w", f.Name, err)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func (r *Runner) takeArtifact(f ArtifactFile, limit int64) (ledger.Artifact, error) {
+	rc, err := f.Open()
+	if err != nil {
+		return ledger.Artifact{}, err
+	}
+	defer rc.Close()
+	digest, size, err := r.opt.Sealed.PutFrom(rc, limit)
+	return ledger.Artifact{Name: f.Name, SHA256: digest, Size: size, MediaType: f.MediaType}, err
+}
+
+// limits are the action's, with the site's where it has none.
+func (p *prepared) limits(site manifests.Limits) manifests.Limits {
+	l := p.action.Limits
+	if l.Memory == 0 {
+		l.Memory = site.Memory
+	}
+	if l.CPU == 0 {
+		l.CPU = site.CPU
+	}
+	if l.PIDs == 0 {
+		l.PIDs = site.PIDs
+	}
+	if l.Workspace == 0 {
+		l.Workspace = site.Workspace
+	}
+	if l.Log == 0 {
+		l.Log = site.Log
+	}
+	if l.Log == 0 {
+		l.Log = maxLogBytes
+	}
+	return l
+}
+
+// task builds what the executor gets.
+func (r *Runner) task(n *node, p *prepared, dir string) (Task, error) {
+	created, err := stamp.Parse(p.run.CreatedUTC)
+	if err != nil {
+		return Task{}, err
+	}
+	t := Task{
+		RunID: p.run.RunID, StepID: n.step.ID, Attempt: n.attempt, Dir: dir,
+		Runtime: p.manifest.Plugin.Runtime, Entry: r.entry(n, p),
+		Args: p.action.Args, IdempotencyKey: r.idempotencyKey(&p.run, n.step.ID), SourceDate: created,
+		Determinism: p.manifest.Plugin.Determinism, Network: p.manifest.Plugin.Network,
+		Limits: p.limits(r.opt.Limits), Timeout: p.timeout, Grace: r.opt.Grace,
+	}
+	if i := n.plan.Interpreter; i != nil {
+		t.Interpreter = &Interpreter{i.Path, i.SHA256}
+		if !path.IsAbs(i.Path) {
+			t.Interpreter.Path = filepath.Join(dir, "bundle", i.Path)
+		}
+	}
+	t.Files = r.place("bundle", p.manifest, n.plan.Entry, t.Files)
+	req := plugin.Request{
+		API: 1, RunID: p.run.RunID, StepID: n.step.ID, Action: n.plan.Action, Attempt: n.attempt, IdempotencyKey: t.IdempotencyKey,
+		Params: p.params, Inputs: map[string]plugin.Input{}, Data: map[string]plugin.Data{}, Limits: requestLimits(t.Limits, t.Timeout),
+	}
+	for _, d := range n.plan.Data {
+		m, err := r.opt.Sealed.Manifest(d.Digest)
+		if err != nil {
+			return Task{}, err
+		}
+		dir := path.Join("data", d.Digest)
+		t.Files = r.place(dir, m, "", t.Files)
+		req.Data[d.Ref] = plugin.Data{Path: dir, MediaType: m.Data.MediaType, Digest: d.Digest}
+	}
+	for sum, a := range p.artifacts {
+		at := path.Join("inputs", sum)
+		t.Files = append(t.Files, Placed{at, "0644", r.content(sum, a.Size)})
+		req.Inputs[sum] = plugin.Input{Path: at, SHA256: sum, Size: a.Size, MediaType: a.MediaType}
+	}
+	t.Request, err = jcs.Marshal(req)
+	return t, err
+}
+
+// entry is the program, with the size that the manifest gives.
+func (r *Runner) entry(n *node, p *prepared) Content {
+	for _, f := range p.manifest.Files {
+		if f.SHA256 == n.plan.Entry {
+			return r.content(f.SHA256, f.Size)
+		}
+	}
+	return r.content(n.plan.Entry, 0)
+}
+
+// place adds the files of a bundle below a folder of the task, but for the
+// program, which the executor runs from memory.
+func (r *Runner) place(dir string, m *manifests.Bundle, entry string, to []Placed) []Placed {
+	for _, f := range m.Files {
+		if f.SHA256 == entry {
+			continue
+		}
+		to = append(to, Placed{path.Join(dir, f.Path), f.Mode, r.content(f.SHA256, f.Size)})
+	}
+	return to
+}
+
+// openLog begins the segment of an attempt.
+func (r *Runner) openLog(runID, stepID string, attempt int, limit int64) (*attemptLog, error) {
+	p := OpenLogPath(r.opt.LogsDir, runID, stepID, attempt)
+	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &attemptLog{f: f, seg: telemetry.NewSegment(f, limit)}, nil
+}
+
+// attemptLog is the segment of an attempt under way.
+type attemptLog struct {
+	f   *os.File
+	seg *telemetry.Segment
+	err error // the first line that could not be stored
+}
+
+func (l *attemptLog) line(stream string, at time.Time, line []byte) {
+	if err := l.seg.Line(stream, at, line); err != nil && l.err == nil {
+		l.err = err
+	}
+}
+
+// keep makes the segment durable under its digest.
+func (l *attemptLog) keep(r *Runner) (*ledger.LogRef, error) {
+	ref, err := l.seg.Close()
+	if err = errors.Join(l.err, err, l.f.Sync()); err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	if err := r.keepLog(l.f.Name(), ref); err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	return &ref, nil
+}
+
+func (l *attemptLog) close() { l.f.Close() }
+
+func (r *Runner) content(digest string, size int64) Content {
+	return Content{SHA256: digest, Size: size, Open: func() (io.ReadCloser, error) { return r.opt.Sealed.Open(digest) }}
+}
+
+func requestLimits(l manifests.Limits, timeout time.Duration) plugin.Limits {
+	return plugin.Limits{
+		Memory: l.Memory, CPU: l.CPU, PIDs: l.PIDs, TimeoutMs: timeout.Milliseconds(), Workspace: l.Workspace, Log: l.Log,
+	}
+}

@@ -1,0 +1,238 @@
+package runner
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// PlanSchema is the schema of [Plan].
+const PlanSchema = "stella.plan/1"
+
+// Plan is what a start freezes: which bytes every step will run. Its JCS form
+// is a sealed blob, and the SHA-256 of that is the run's planHash.
+type Plan struct {
+	Schema   string     `json:"schema"`
+	DAG      PlanDAG    `json:"dag"`
+	Platform string     `json:"platform"` // GOOS/GOARCH
+	Steps    []PlanStep `json:"steps"`    // by stepId; those of on_failure and on_cancel included
+}
+
+// PlanDAG names the DAG version; the digest is of its bundle's manifest.
+type PlanDAG struct {
+	ID      string `json:"id"`
+	Version string `json:"version"`
+	Digest  string `json:"digest"`
+}
+
+// PlanStep is what one step runs.
+type PlanStep struct {
+	StepID      string           `json:"stepId"`
+	Plugin      *PlanPlugin      `json:"plugin,omitempty"`
+	Action      string           `json:"action,omitempty"`
+	Entry       string           `json:"entry,omitempty"` // SHA-256 of the bytes that run
+	Interpreter *PlanInterpreter `json:"interpreter,omitempty"`
+	Data        []PlanData       `json:"data,omitempty"`
+	SubPlan     string           `json:"subPlan,omitempty"`
+}
+
+// PlanPlugin names a plugin bundle; the digest is of its manifest.
+type PlanPlugin struct {
+	Publisher string `json:"publisher"`
+	Name      string `json:"name"`
+	Version   string `json:"version"`
+	Digest    string `json:"digest"`
+}
+
+// PlanInterpreter is a program of the host and its digest at planning.
+type PlanInterpreter struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+}
+
+// PlanData is a data bundle that the step sees.
+type PlanData struct {
+	Ref    string `json:"ref"`
+	Digest string `json:"digest"`
+}
+
+// Catalog finds what a plan is made of. The engine satisfies it from the
+// sealed store, under the trust in force.
+type Catalog interface {
+	// Resolve returns the manifest and digest that a reference means, if it may
+	// be used now.
+	Resolve(ref manifests.Ref, kind manifests.Kind) (digest string, m *manifests.Bundle, err error)
+	// HashHostFile returns the SHA-256 of a program of the host.
+	HashHostFile(path string) (string, error)
+}
+
+// A PlanError lists everything that keeps a DAG from being planned.
+type PlanError struct{ Faults manifests.Faults }
+
+func (e *PlanError) Error() string { return e.Faults.Error() }
+
+// NewPlan resolves what the steps of d name. All faults are in one *[PlanError].
+func NewPlan(d *manifests.DAG, digest string, c Catalog) (*Plan, error) {
+	p := &Plan{
+		Schema:   PlanSchema,
+		DAG:      PlanDAG{ID: d.ID, Version: d.Version, Digest: digest},
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	var faults manifests.Faults
+	for _, s := range allSteps(d) {
+		ps, err := planStep(s, p.Platform, c)
+		if err != nil {
+			faults = append(faults, manifests.Fault{
+				File: "dag.toml", Line: s.Line, Key: "step " + s.ID, Text: err.Error(),
+			})
+			continue
+		}
+		p.Steps = append(p.Steps, ps)
+	}
+	if len(faults) > 0 {
+		return nil, &PlanError{faults}
+	}
+	slices.SortFunc(p.Steps, func(a, b PlanStep) int { return strings.Compare(a.StepID, b.StepID) })
+	return p, nil
+}
+
+func allSteps(d *manifests.DAG) []*manifests.Step {
+	var out []*manifests.Step
+	for _, list := range [][]manifests.Step{d.Steps, d.OnFailure, d.OnCancel} {
+		for i := range list {
+			out = append(out, &list[i])
+		}
+	}
+	return out
+}
+
+func planStep(s *manifests.Step, platform string, c Catalog) (PlanStep, error) {
+	ps := PlanStep{StepID: s.ID, Action: s.Action}
+	if s.Plugin == nil {
+		return ps, fmt.Errorf("only plugin steps can be executed by this version")
+	}
+	digest, m, err := c.Resolve(*s.Plugin, manifests.KindPlugin)
+	if err != nil {
+		return ps, err
+	}
+	if _, ok := m.Plugin.Actions[s.Action]; !ok {
+		return ps, fmt.Errorf("%s has no action %q; it has %s", s.Plugin, s.Action, strings.Join(sortedKeys(m.Plugin.Actions), ", "))
+	}
+	ps.Plugin = &PlanPlugin{s.Plugin.Publisher, s.Plugin.Name, s.Plugin.Version, digest}
+	entry, err := EntryFile(m, platform)
+	if err != nil {
+		return ps, err
+	}
+	ps.Entry = entry.SHA256
+	if ps.Interpreter, err = planInterpreter(m, c); err != nil {
+		return ps, err
+	}
+	for _, ref := range s.Data {
+		digest, _, err := c.Resolve(ref, manifests.KindData)
+		if err != nil {
+			return ps, err
+		}
+		ps.Data = append(ps.Data, PlanData{ref.String(), digest})
+	}
+	return ps, nil
+}
+
+// EntryFile is the file of a plugin that runs on a platform.
+func EntryFile(m *manifests.Bundle, platform string) (manifests.File, error) {
+	path, ok := m.Plugin.Entry["any"]
+	if !ok {
+		path, ok = m.Plugin.Entry[platform]
+	}
+	if !ok {
+		return manifests.File{}, fmt.Errorf("%s has no entry for %s; it has %s", m.Ref(), platform, strings.Join(sortedKeys(m.Plugin.Entry), ", "))
+	}
+	for _, f := range m.Files {
+		if f.Path == path {
+			return f, nil
+		}
+	}
+	return manifests.File{}, fmt.Errorf("%s: its entry %s is not among its files", m.Ref(), path)
+}
+
+// planInterpreter freezes the digest of a script's interpreter: a program of
+// the host when the manifest names an absolute path, else a file of the bundle.
+func planInterpreter(m *manifests.Bundle, c Catalog) (*PlanInterpreter, error) {
+	path := m.Plugin.Interpreter
+	switch {
+	case path == "":
+		return nil, nil
+	case strings.HasPrefix(path, "/"):
+		sum, err := c.HashHostFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("interpreter %s: %w", path, err)
+		}
+		return &PlanInterpreter{path, sum}, nil
+	}
+	for _, f := range m.Files {
+		if f.Path == path {
+			return &PlanInterpreter{path, f.SHA256}, nil
+		}
+	}
+	return nil, fmt.Errorf("interpreter %s is not among the files of %s", path, m.Ref())
+}
+
+// Encode returns the bytes that are sealed and hashed.
+func (p *Plan) Encode() ([]byte, error) { return jcs.Marshal(p) }
+
+// Step finds a step of the plan, nil if it has none of that id.
+func (p *Plan) Step(id string) *PlanStep {
+	i, ok := slices.BinarySearchFunc(p.Steps, id, func(s PlanStep, id string) int { return strings.Compare(s.StepID, id) })
+	if !ok {
+		return nil
+	}
+	return &p.Steps[i]
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// DecodePlan reads a sealed plan.
+func DecodePlan(raw []byte) (*Plan, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	var p Plan
+	if err := d.Decode(&p); err != nil {
+		return nil, fmt.Errorf("runner: plan: %w", err)
+	}
+	if p.Schema != PlanSchema {
+		return nil, fmt.Errorf("runner: plan: schema %q, want %q", p.Schema, PlanSchema)
+	}
+	return &p, nil
+}
+
+// Order lists the steps of a DAG, those of on_failure and on_cancel included,
+// in the order in which they become due: topological, ties by step id.
+func Order(d *manifests.DAG) []*manifests.Step {
+	p := &Plan{}
+	for _, s := range allSteps(d) {
+		p.Steps = append(p.Steps, PlanStep{StepID: s.ID})
+	}
+	slices.SortFunc(p.Steps, func(a, b PlanStep) int { return strings.Compare(a.StepID, b.StepID) })
+	e, err := newExecution(state.Run{}, d, p, nil, nil, nil)
+	if err != nil {
+		return allSteps(d) // parsing has refused cycles and unknown needs
+	}
+	out := make([]*manifests.Step, len(e.nodes))
+	for i, n := range e.nodes {
+		out[i] = n.step
+	}
+	return out
+}

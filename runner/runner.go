@@ -1,0 +1,365 @@
+// Package runner decides what happens in a run and when: the plan a start
+// freezes, the order of steps, attempts, retries, deadlines and cancellation.
+// It starts no process itself (see [Executor]), stores nothing itself (see
+// [Store]), and judges no signature itself (see [Sealed]).
+//
+// A run that this process takes care of has an [execution], a model in memory.
+// Whoever changes the run decides on the model under its lock and commits the
+// decision before letting go; a worker is a goroutine for one attempt. Work is
+// handed out by calls, never by polling.
+package runner
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Errors that callers branch on.
+var (
+	ErrStopping     = errors.New("runner: shutting down")
+	ErrNotExecuting = errors.New("runner: this process does not execute steps")
+	ErrEnded        = errors.New("runner: the run has ended")
+)
+
+// Store is the durable state that a runner works on.
+type Store interface {
+	// StartRun writes the first entries of a run; store.ErrTokenTaken and the
+	// run that has the token when it is taken.
+	StartRun(run state.Run, start *ledger.RunStart, more ...state.Proposal) (state.Run, error)
+	// Commit writes entries of a run in one transaction.
+	Commit(runID string, p ...state.Proposal) (state.Run, error)
+	Run(id string) (state.Run, error)
+	Steps(runID string) (map[string]state.Step, error)
+	Attempt(runID, stepID string, n int) (state.Attempt, error)
+}
+
+// Sealed is the sealed content that runs are made of, under the trust in force.
+type Sealed interface {
+	// Put seals bytes and returns their SHA-256.
+	Put(raw []byte) (string, error)
+	// PutFrom seals what r gives, at most limit bytes.
+	PutFrom(r io.Reader, limit int64) (digest string, size int64, err error)
+	// Read reads a whole sealed blob, checked.
+	Read(digest string, limit int64) ([]byte, error)
+	// Open opens a sealed blob; the reader hashes what it relies on.
+	Open(digest string) (io.ReadCloser, error)
+	// Manifest returns the manifest of an admitted bundle.
+	Manifest(digest string) (*manifests.Bundle, error)
+	// Judge judges an admitted bundle again, now. A refusal is an error with a
+	// Reason() string.
+	Judge(digest string) (ledger.TrustRef, error)
+}
+
+// Options of a runner. Store, Sealed and the folders are required.
+type Options struct {
+	Store    Store
+	Sealed   Sealed
+	Executor Executor // nil: this process executes nothing
+	Now      func() time.Time
+	Rand     func() float64 // 0 ≤ x < 1; jitter. Default math/rand/v2
+	Log      *slog.Logger
+	Workers  int // attempts at a time
+	Parallel int // of one run, where its spec does not say
+	Grace    time.Duration
+	Limits   manifests.Limits // defaults of attempts
+	RunsDir  string           // workspaces
+	LogsDir  string
+	HMACKey  []byte // of STELLA_IDEMPOTENCY_KEY
+	Owner    string // of attempts: boot id and pid
+}
+
+// Runner takes care of runs. Its methods may be called from any goroutine.
+type Runner struct {
+	opt     Options
+	schemas *schemas
+
+	progs   sync.Map   // *program by digest of the DAG's bundle
+	opening sync.Mutex // held while a model is made from records; taken before any other
+
+	mu    sync.Mutex // guards what follows; taken after an execution's
+	execs map[string]*execution
+	ready items
+	free  int           // worker slots
+	start func(item)    // hands an item to a new worker; nil while nothing may start
+	shut  bool          // no further run is taken
+	busy  int           // workers and starts under way
+	idle  chan struct{} // closed and replaced when nothing is left to take care of
+	fatal chan error    // the first fault that ends the runner
+}
+
+// item is a step that may be claimed.
+type item struct {
+	e   *execution
+	n   *node
+	age int64 // seq of the run's first entry
+}
+
+// items is the queue: priority, then oldest run first, then step id.
+type items []item
+
+func (q items) Len() int { return len(q) }
+
+func (q items) Less(i, j int) bool {
+	a, b := q[i], q[j]
+	if a.n.step.Priority != b.n.step.Priority {
+		return a.n.step.Priority > b.n.step.Priority
+	}
+	if a.age != b.age {
+		return a.age < b.age
+	}
+	return a.n.step.ID < b.n.step.ID
+}
+
+func (q items) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+func (q *items) Push(x any) { *q = append(*q, x.(item)) }
+
+func (q *items) Pop() any {
+	x := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return x
+}
+
+// New makes a runner; [Runner.Run] lets it work.
+func New(opt Options) *Runner {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Rand == nil {
+		opt.Rand = rand.Float64
+	}
+	return &Runner{
+		opt: opt, schemas: newSchemas(), execs: map[string]*execution{},
+		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1),
+	}
+}
+
+// Run hands out work until ctx is done, and returns when every attempt has
+// ended. With untilIdle it also returns once no run is left to take care of;
+// from then on no run is taken. The attempts that ctx ends are interrupted.
+func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
+	if r.opt.Executor == nil {
+		return ErrNotExecuting
+	}
+	var workers sync.WaitGroup
+	r.mu.Lock()
+	r.start = func(it item) {
+		workers.Go(func() {
+			if err := r.work(ctx, it); err != nil {
+				r.fail(err)
+			}
+		})
+	}
+	r.dispatch()
+	r.mu.Unlock()
+	err := r.wait(ctx, untilIdle)
+	r.mu.Lock()
+	r.start, r.shut = nil, true
+	r.mu.Unlock()
+	workers.Wait()
+	return err
+}
+
+func (r *Runner) wait(ctx context.Context, untilIdle bool) error {
+	for {
+		r.mu.Lock()
+		idle, none := r.idle, len(r.execs) == 0 && r.busy == 0
+		if none && untilIdle {
+			r.shut = true
+		}
+		r.mu.Unlock()
+		if none && untilIdle {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-r.fatal:
+			return err
+		case <-idle:
+		}
+	}
+}
+
+// Drain lets the attempts under way end and starts nothing more. Runs that are
+// open stay open.
+func (r *Runner) Drain(ctx context.Context) {
+	r.mu.Lock()
+	r.start, r.shut = nil, true
+	r.mu.Unlock()
+	for {
+		r.mu.Lock()
+		idle, busy := r.idle, r.busy
+		r.mu.Unlock()
+		if busy == 0 {
+			return
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Load says how many attempts are under way, how many steps wait to be
+// claimed, and how many runs are taken care of.
+func (r *Runner) Load() (executing, queued, runs int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	queued = len(r.ready)
+	for _, e := range r.execs {
+		queued += len(e.parked)
+	}
+	return r.busy, queued, len(r.execs)
+}
+
+// Executes says whether a run is being taken care of here.
+func (r *Runner) Executes(runID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.execs[runID]
+	return ok
+}
+
+func (r *Runner) fail(err error) {
+	select {
+	case r.fatal <- err:
+	default: // the first one counts
+	}
+}
+
+// hold counts work that keeps the runner from being idle; it fails once no
+// further run is taken.
+func (r *Runner) hold() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.shut {
+		return ErrStopping
+	}
+	r.busy++
+	return nil
+}
+
+func (r *Runner) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy--
+	r.signal()
+}
+
+// signal wakes whoever waits for idleness. The caller holds mu.
+func (r *Runner) signal() {
+	close(r.idle)
+	r.idle = make(chan struct{})
+}
+
+// adopt takes care of a run from now on. The caller holds e.mu.
+func (r *Runner) adopt(e *execution) {
+	e.slots = e.dag.MaxParallelSteps
+	if e.slots == 0 {
+		e.slots = max(1, r.opt.Parallel)
+	}
+	r.mu.Lock()
+	r.execs[e.run.RunID] = e
+	r.mu.Unlock()
+}
+
+// drop lets go of a run. The caller holds e.mu.
+func (r *Runner) drop(e *execution) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.execs, e.run.RunID)
+	r.signal()
+}
+
+// handOver gives the steps that were queued to the dispatcher, and lets go of
+// a run that has ended. The caller holds e.mu, and has committed.
+func (r *Runner) handOver(e *execution) {
+	now := r.opt.Now()
+	var due []item
+	for _, n := range e.fresh {
+		if wait := n.due.Sub(now); !n.due.IsZero() && wait > 0 {
+			it := item{e, n, e.run.FirstSeq}
+			e.timers = append(e.timers, time.AfterFunc(wait, func() { r.enqueue(it) }))
+			continue
+		}
+		due = append(due, item{e, n, e.run.FirstSeq})
+	}
+	e.fresh = e.fresh[:0]
+	r.enqueue(due...)
+	if e.ended {
+		r.drop(e)
+	}
+}
+
+func (r *Runner) enqueue(its ...item) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range its {
+		heap.Push(&r.ready, it)
+	}
+	r.dispatch()
+}
+
+// dispatch starts workers while there are slots. The caller holds mu.
+func (r *Runner) dispatch() {
+	for r.start != nil && r.free > 0 && len(r.ready) > 0 {
+		it := heap.Pop(&r.ready).(item)
+		if it.e.slots == 0 {
+			it.e.parked = append(it.e.parked, it)
+			continue
+		}
+		it.e.slots--
+		r.free--
+		r.busy++
+		r.start(it)
+	}
+}
+
+// done returns the slots of an item.
+func (r *Runner) done(it item) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	it.e.slots++
+	r.free++
+	r.busy--
+	if len(it.e.parked) > 0 { // in order of the queue, since they came from it
+		heap.Push(&r.ready, it.e.parked[0])
+		it.e.parked = it.e.parked[1:]
+	}
+	r.dispatch()
+	r.signal()
+}
+
+// commit writes what was decided and hands over what follows. A write that
+// fails leaves the model ahead of the store: the runner ends.
+func (r *Runner) commit(ctx context.Context, e *execution) error {
+	if err := e.advance(ctx, r); err != nil {
+		return err
+	}
+	if len(e.batch) > 0 {
+		run, err := r.opt.Store.Commit(e.run.RunID, e.batch...)
+		if err != nil {
+			return fmt.Errorf("runner: run %s: %w", e.run.RunID, err)
+		}
+		e.run, e.batch = run, e.batch[:0]
+	}
+	if e.detached {
+		e.fresh = nil // queued for whoever executes the run next
+		return nil
+	}
+	r.handOver(e)
+	return nil
+}

@@ -1,0 +1,3 @@
+module a.stella/initproc
+
+go 1.26.0

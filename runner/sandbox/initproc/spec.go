@@ -1,0 +1,135 @@
+package initproc
+
+import "errors"
+
+// MaxSpec bounds the encoded form of a [Spec] in bytes.
+const MaxSpec = 1 << 20
+
+// Errors of a spec that cannot be sent or read.
+var (
+	ErrSpecTooLarge = errors.New("initproc: the spec is larger than 1 MiB")
+	ErrBadSpec      = errors.New("initproc: malformed spec")
+)
+
+// A Rlimit is one resource limit (setrlimit(2)), soft and hard alike.
+type Rlimit struct {
+	Resource int
+	Value    uint64
+}
+
+// A Spec says what the init process starts and how. Strings hold no NUL.
+type Spec struct {
+	Path    string   // given to execve as it is, e.g. /proc/self/fd/5
+	Args    []string // argv, with argv[0]
+	Env     []string // the whole environment
+	Dir     string   // working directory, absolute
+	Files   []int    // descriptors of the init process that become 3, 4, … of the program; no others pass
+	Rlimits []Rlimit
+}
+
+// Encode returns the form that travels: a length, then the fields.
+func (s *Spec) Encode() ([]byte, error) {
+	b := make([]byte, 4, 4096)
+	b = appendString(b, s.Path)
+	b = appendStrings(b, s.Args)
+	b = appendStrings(b, s.Env)
+	b = appendString(b, s.Dir)
+	b = appendU32(b, uint32(len(s.Files)))
+	for _, f := range s.Files {
+		b = appendU32(b, uint32(f))
+	}
+	b = appendU32(b, uint32(len(s.Rlimits)))
+	for _, r := range s.Rlimits {
+		b = appendU32(b, uint32(r.Resource))
+		b = appendU64(b, r.Value)
+	}
+	if len(b)-4 > MaxSpec {
+		return nil, ErrSpecTooLarge
+	}
+	appendU32(b[:0], uint32(len(b)-4))
+	return b, nil
+}
+
+// DecodeSpec reads what Encode wrote, without the length in front. Anything
+// else is [ErrBadSpec].
+func DecodeSpec(b []byte) (*Spec, error) {
+	d := decoder{b: b}
+	var s Spec
+	s.Path = d.str()
+	s.Args = d.strs()
+	s.Env = d.strs()
+	s.Dir = d.str()
+	for range d.count(4) {
+		s.Files = append(s.Files, int(d.u32()))
+	}
+	for range d.count(12) {
+		s.Rlimits = append(s.Rlimits, Rlimit{Resource: int(d.u32()), Value: d.u64()})
+	}
+	if d.bad || len(d.b) > 0 {
+		return nil, ErrBadSpec
+	}
+	return &s, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	b = appendU32(b, uint32(len(s)))
+	return append(b, s...)
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = appendU32(b, uint32(len(list)))
+	for _, s := range list {
+		b = appendString(b, s)
+	}
+	return b
+}
+
+// A decoder takes fields off b; bad stays set after the first that is not there.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.bad || n < 0 || n > len(d.b) {
+		d.bad = true
+		return nil
+	}
+	p := d.b[:n]
+	d.b = d.b[n:]
+	return p
+}
+
+func (d *decoder) u32() uint32 {
+	if p := d.take(4); p != nil {
+		return u32(p)
+	}
+	return 0
+}
+
+func (d *decoder) u64() uint64 {
+	if p := d.take(8); p != nil {
+		return u64(p)
+	}
+	return 0
+}
+
+func (d *decoder) str() string { return string(d.take(int(d.u32()))) }
+
+// count reads the length of a list whose items take at least size bytes each.
+func (d *decoder) count(size int) int {
+	n := int(d.u32())
+	if n > len(d.b)/size {
+		d.bad = true
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) strs() []string {
+	var list []string
+	for range d.count(4) {
+		list = append(list, d.str())
+	}
+	return list
+}

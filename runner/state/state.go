@@ -1,0 +1,156 @@
+// Package state is the machine of runs, steps and attempts: the statuses they
+// can have, the ledger entries that move them, and nothing else. It does no
+// I/O and reads no clock, so every transition can be tested from a table and
+// replayed from the ledger. The same [Apply] serves the live write and the
+// replay, so a projection that disagrees with its ledger is a fault of storage.
+package state
+
+import (
+	"fmt"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// Status is the state of a run or of a step. The strings reach disk and JSON:
+// never change or reuse one.
+type Status string
+
+// Statuses. Planning and Checkpoint belong to runs; Pending, Queued, Skipped
+// and CheckpointPending to steps; the others to both.
+const (
+	Planning          Status = "planning"           // accepted; left by the first attempt, or by an end without any
+	Running           Status = "running"            // something was started; left by an end
+	Checkpoint        Status = "checkpoint"         // waits for people; left by their decision
+	Completed         Status = "completed"          // final
+	Failed            Status = "failed"             // of a run: closed, only reopened by hand
+	Cancelled         Status = "cancelled"          // final
+	Pending           Status = "pending"            // waits for its needs; left by the scheduler
+	Queued            Status = "queued"             // may be claimed once due; left by a worker
+	CheckpointPending Status = "checkpoint_pending" // its action is done, people decide
+	Skipped           Status = "skipped"            // will not run; final while the run is open
+)
+
+// Ended says whether a run or step of this status does nothing more by itself.
+func (s Status) Ended() bool {
+	switch s {
+	case Completed, Failed, Cancelled, Skipped:
+		return true
+	}
+	return false
+}
+
+// Outcome is how an attempt ended. The strings reach disk.
+type Outcome string
+
+// Outcomes, in the words of the contract's section 8.
+const (
+	Succeeded        Outcome = "succeeded"
+	OutcomeFailed    Outcome = "failed"
+	Rejected         Outcome = "rejected"    // the plugin refuses the input, or trust no longer allows it
+	Crashed          Outcome = "crashed"     // died of its own signal or trap
+	OOM              Outcome = "oom"         // memory limit
+	TimedOut         Outcome = "timed_out"   // deadline
+	OutcomeCancelled Outcome = "cancelled"   // somebody asked
+	Infra            Outcome = "infra"       // a fault of ours: fence, exec, disk
+	Interrupted      Outcome = "interrupted" // we stopped or died after it started
+)
+
+// Code says why a step, an attempt or a run did not succeed. The strings reach
+// disk, JSON and scripts.
+type Code string
+
+// Codes of attempts, steps and runs.
+const (
+	ContractViolation Code = "CONTRACT_VIOLATION"
+	StepFailed        Code = "STEP_FAILED"
+	StepRetryable     Code = "STEP_RETRYABLE"
+	StepRejected      Code = "STEP_REJECTED"
+	BundleInvalid     Code = "BUNDLE_INVALID"
+	StepCrashed       Code = "STEP_CRASHED"
+	OutOfMemory       Code = "OUT_OF_MEMORY"
+	ResourceLimit     Code = "RESOURCE_LIMIT"
+	Timeout           Code = "TIMEOUT"
+	Stalled           Code = "STALLED"
+	CodeInfra         Code = "INFRA"
+	FenceUnavailable  Code = "FENCE_UNAVAILABLE"
+	Indeterminate     Code = "INDETERMINATE"
+	PoisonPill        Code = "POISON_PILL"
+	UpstreamFailed    Code = "UPSTREAM_FAILED"
+	ConditionFalse    Code = "CONDITION_FALSE" // its when was false
+	StepDisabled      Code = "DISABLED"
+	RunCancelled      Code = "RUN_CANCELLED"
+	RunTimeout        Code = "RUN_TIMEOUT"
+	RunFailing        Code = "RUN_FAILING" // fail_fast: another step failed first
+	UnreachableSteps  Code = "UNREACHABLE_STEPS"
+	ExpressionInvalid Code = "EXPRESSION_INVALID" // a when, with or output could not be evaluated
+)
+
+// A TransitionError is an entry that the machine does not allow.
+type TransitionError struct {
+	What string // run, step or attempt, with its name
+	From Status
+	On   ledger.Type
+	Why  string // may be empty
+}
+
+func (e *TransitionError) Error() string {
+	s := fmt.Sprintf("state: %s is %s: %s is not allowed", e.What, e.From, e.On)
+	if e.Why != "" {
+		s += " (" + e.Why + ")"
+	}
+	return s
+}
+
+// runTable is the machine of runs. A pair that is absent is illegal.
+var runTable = map[Status]map[ledger.Type]Status{
+	Planning: {
+		ledger.StepQueued: Planning, ledger.StepSkipped: Planning, ledger.StepCancelled: Planning,
+		ledger.StepFailed:     Planning,
+		ledger.AttemptStarted: Running, ledger.RunCancelRequested: Planning, ledger.RunResumed: Planning,
+		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
+	},
+	Running: {
+		ledger.StepQueued: Running, ledger.StepSkipped: Running, ledger.StepCancelled: Running,
+		ledger.StepCompleted: Running, ledger.StepFailed: Running,
+		ledger.AttemptStarted: Running, ledger.AttemptEnded: Running,
+		ledger.RunCancelRequested: Running, ledger.RunResumed: Running,
+		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
+	},
+}
+
+// stepTable is the machine of steps. A step without a record is pending.
+var stepTable = map[Status]map[ledger.Type]Status{
+	Pending: {
+		ledger.StepQueued: Queued, ledger.StepSkipped: Skipped, ledger.StepCancelled: Cancelled,
+		ledger.StepFailed: Failed, // its condition or its inputs could not be evaluated
+	},
+	Queued: {
+		ledger.AttemptStarted: Running, ledger.StepCancelled: Cancelled, ledger.StepFailed: Failed,
+		ledger.StepSkipped: Skipped,
+	},
+	Running: {
+		ledger.AttemptEnded: Running,
+		ledger.StepQueued:   Queued, ledger.StepCompleted: Completed, ledger.StepFailed: Failed,
+		ledger.StepCancelled: Cancelled,
+	},
+}
+
+// NextRun returns the status of a run after an entry. An illegal pair is a
+// *[TransitionError].
+func NextRun(from Status, on ledger.Type) (Status, error) {
+	to, ok := runTable[from][on]
+	if !ok {
+		return from, &TransitionError{What: "run", From: from, On: on}
+	}
+	return to, nil
+}
+
+// NextStep returns the status of a step after an entry. An illegal pair is a
+// *[TransitionError].
+func NextStep(from Status, on ledger.Type) (Status, error) {
+	to, ok := stepTable[from][on]
+	if !ok {
+		return from, &TransitionError{What: "step", From: from, On: on}
+	}
+	return to, nil
+}

@@ -1,0 +1,346 @@
+// Package api is what stella's commands and its HTTP API say to a site: one
+// small interface a noun, the shapes that pass through them, and the error that
+// all of them return. The engine that holds a site and the client of its socket
+// both satisfy [Site], so a command works the same way with and without a
+// daemon. It holds no behaviour.
+package api
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Principal is who asks. The name is what the ledger records as actor:
+// uid:N(name), token:ID, cert:SAN, schedule:NAME or system:COMPONENT.
+type Principal struct {
+	Name   string
+	Tenant string
+}
+
+// Site is everything that can be asked of a site by one principal in one
+// tenant.
+type Site interface {
+	Bundles
+	DAGs
+	Runs
+	Ledger
+	Exports
+	Host
+}
+
+// Progress receives how far long work has come, in units of its own; total is 0
+// when it is not known. It may be nil.
+type Progress func(done, total int64)
+
+// Bundles is the door and the sealed store.
+type Bundles interface {
+	// ImportBundle judges the file and seals what it admits. A refusal is an
+	// *[Error] with Refusal set.
+	ImportBundle(ctx context.Context, req ImportRequest, p Progress) (ImportResult, error)
+	// VerifyBundle judges the file as an import would, and keeps nothing.
+	VerifyBundle(ctx context.Context, req VerifyRequest, p Progress) (ledger.Verdict, error)
+	ListBundles(ctx context.Context, q BundleQuery) ([]Bundle, error)
+	// ShowBundle takes a digest, a unique prefix of one of at least 8 digits,
+	// or publisher/name@version.
+	ShowBundle(ctx context.Context, ref string) (BundleDetail, error)
+}
+
+// DAGs are the published DAG versions.
+type DAGs interface {
+	// PublishDAG makes the DAG of an admitted bundle startable, after checking
+	// that everything it names is here.
+	PublishDAG(ctx context.Context, ref string) (DAG, error)
+	ListDAGs(ctx context.Context) ([]DAG, error)
+	// ShowDAG takes the highest enabled version when version is empty.
+	ShowDAG(ctx context.Context, id, version string) (DAGDetail, error)
+}
+
+// Runs are started, watched and ended here.
+type Runs interface {
+	StartRun(ctx context.Context, req StartRequest) (StartResult, error)
+	ListRuns(ctx context.Context, q RunQuery) (RunPage, error)
+	GetRun(ctx context.Context, id string) (RunDetail, error)
+	InspectRun(ctx context.Context, id string) (RunInspection, error)
+	// RunLogs calls f for each stored line, oldest first within an attempt.
+	RunLogs(ctx context.Context, q LogQuery, f func(LogLine) error) error
+	CancelRun(ctx context.Context, id, reason string) (state.Run, error)
+	// ResumeRun lets an interrupted run go on; id "" means all open runs.
+	ResumeRun(ctx context.Context, id string) ([]state.Run, error)
+	// WaitRun returns when the run has ended, with its last state.
+	WaitRun(ctx context.Context, id string) (state.Run, error)
+}
+
+// Ledger is the append-only record.
+type Ledger interface {
+	TailLedger(ctx context.Context, q LedgerQuery) ([]LedgerLine, error)
+	ShowLedger(ctx context.Context, seq int64) (LedgerLine, error)
+	VerifyLedger(ctx context.Context, p Progress) (LedgerReport, error)
+	// Checkpoint issues a signed tree head if the tree has grown, and returns
+	// the newest.
+	Checkpoint(ctx context.Context) (CheckpointNote, error)
+	// ProveEntry returns an inclusion proof as a C2SP tlog-proof file.
+	ProveEntry(ctx context.Context, seq int64) ([]byte, error)
+	// ProveConsistency proves that the newest checkpoint extends the tree of
+	// the first size entries.
+	ProveConsistency(ctx context.Context, size int64) (ConsistencyProof, error)
+}
+
+// Exports are archives of evidence.
+type Exports interface {
+	CreateExport(ctx context.Context, req ExportRequest, p Progress) (ExportResult, error)
+	ListExports(ctx context.Context) ([]ExportResult, error)
+}
+
+// Host is the process that holds the site.
+type Host interface {
+	Status(ctx context.Context) (SiteStatus, error)
+	// Stop asks the daemon to end: attempts are waited for, or with force
+	// interrupted.
+	Stop(ctx context.Context, force bool) error
+}
+
+// ImportRequest names a bundle by a path that the holder of the site can read.
+type ImportRequest struct {
+	Path string `json:"path"`
+}
+
+// ImportResult is what an import did.
+type ImportResult struct {
+	Verdict ledger.Verdict `json:"verdict"`
+	Already bool           `json:"already"` // the digest was admitted before, and was judged anew
+	Seq     int64          `json:"seq"`     // of the admission's entry
+	Bytes   int64          `json:"bytes"`   // of the container
+}
+
+// VerifyRequest asks for a judgement without an import. AsOf, in the form of
+// package stamp, replaces the clock.
+type VerifyRequest struct {
+	Path string `json:"path"`
+	AsOf string `json:"asOf,omitempty"`
+}
+
+// BundleQuery narrows a list; zero fields do not.
+type BundleQuery struct {
+	Kind      string `json:"kind,omitempty"`
+	Publisher string `json:"publisher,omitempty"`
+	Name      string `json:"name,omitempty"`
+}
+
+// Bundle is one admitted bundle.
+type Bundle struct {
+	Digest      string `json:"digest"`
+	Kind        string `json:"kind"`
+	Publisher   string `json:"publisher"`
+	Name        string `json:"name"`
+	Version     string `json:"version"`
+	Sequence    int64  `json:"sequence"`
+	Decision    string `json:"decision"`
+	AdmittedUTC string `json:"admittedUtc"`
+	Seq         int64  `json:"seq"` // of the newest admission
+	Bytes       int64  `json:"bytes"`
+}
+
+// BundleDetail is an admitted bundle with its evidence.
+type BundleDetail struct {
+	Bundle
+	Admission ledger.BundleAdmission `json:"admission"`
+	Manifest  string                 `json:"manifest"` // the exact text
+	Files     []BundleFile           `json:"files"`
+}
+
+// BundleFile is one file of a bundle.
+type BundleFile struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+	Mode   string `json:"mode"`
+}
+
+// DAG is one published DAG version.
+type DAG struct {
+	DAGID        string `json:"dagId"`
+	Version      string `json:"version"`
+	Digest       string `json:"digest"`
+	Publisher    string `json:"publisher"`
+	Description  string `json:"description,omitempty"`
+	Enabled      bool   `json:"enabled"`
+	PublishedUTC string `json:"publishedUtc"`
+	Seq          int64  `json:"seq"`
+}
+
+// DAGDetail is a DAG version with its text.
+type DAGDetail struct {
+	DAG
+	Spec string `json:"spec"`
+}
+
+// StartRequest is a start of a run. Inputs is a JSON object; empty means {}.
+type StartRequest struct {
+	DAGID    string            `json:"dagId"`
+	Version  string            `json:"version,omitempty"` // "" takes the highest enabled one
+	Inputs   json.RawMessage   `json:"inputs,omitempty"`
+	RunToken string            `json:"runToken,omitempty"` // "" makes one
+	Metadata map[string]string `json:"metadata,omitempty"`
+	TraceID  string            `json:"traceId,omitempty"` // "" makes one
+}
+
+// StartResult is a run and whether it was there before.
+type StartResult struct {
+	Run      state.Run `json:"run"`
+	Replayed bool      `json:"replayed"`
+}
+
+// RunQuery narrows and pages a list of runs, newest first.
+type RunQuery struct {
+	Active    bool   `json:"active,omitempty"`
+	DAGID     string `json:"dagId,omitempty"`
+	Status    string `json:"status,omitempty"`
+	PageSize  int    `json:"pageSize,omitempty"` // default 50, at most 500
+	PageToken string `json:"pageToken,omitempty"`
+}
+
+// RunPage is one page of runs; NextPageToken is empty on the last.
+type RunPage struct {
+	Runs          []state.Run `json:"runs"`
+	NextPageToken string      `json:"nextPageToken,omitempty"`
+}
+
+// RunDetail is a run with all steps of its plan, in topological order.
+type RunDetail struct {
+	state.Run
+	StepList []StepInfo `json:"stepList"`
+}
+
+// StepInfo is a step with what the plan says of it.
+type StepInfo struct {
+	state.Step
+	Needs   []string `json:"needs,omitempty"`
+	Action  string   `json:"action,omitempty"`
+	Waiting string   `json:"waiting,omitempty"` // what it waits for, in words
+}
+
+// RunInspection is the whole story of one run.
+type RunInspection struct {
+	Run      state.Run       `json:"run"`
+	Steps    []StepInfo      `json:"steps"`
+	Attempts []state.Attempt `json:"attempts"`
+	Entries  []LedgerLine    `json:"entries"`
+	Plan     json.RawMessage `json:"plan"`
+	Inputs   json.RawMessage `json:"inputs"`
+	Outputs  json.RawMessage `json:"outputs,omitempty"`
+	Executed bool            `json:"executed"` // somebody is executing it now
+}
+
+// LogQuery chooses log lines of a run; zero fields do not narrow.
+type LogQuery struct {
+	RunID   string `json:"runId"`
+	StepID  string `json:"stepId,omitempty"`
+	Attempt int    `json:"attempt,omitempty"`
+	Follow  bool   `json:"follow,omitempty"` // go on until the run has ended
+}
+
+// LogLine is one stored line of output.
+type LogLine struct {
+	Time    string `json:"time"`
+	StepID  string `json:"stepId"`
+	Attempt int    `json:"attempt"`
+	Stream  string `json:"stream"` // stdout | stderr
+	Text    string `json:"text"`
+}
+
+// LedgerQuery chooses entries. With Last they are the newest ones, oldest
+// first; else those from From on.
+type LedgerQuery struct {
+	From  int64  `json:"from,omitempty"`
+	Last  bool   `json:"last,omitempty"`
+	Limit int    `json:"limit,omitempty"` // default 20, at most 1000
+	Type  string `json:"type,omitempty"`
+	RunID string `json:"runId,omitempty"`
+}
+
+// LedgerLine is one entry: its two exact lines. Data is empty when it was
+// erased.
+type LedgerLine struct {
+	Seq      int64           `json:"seq"`
+	Envelope json.RawMessage `json:"envelope"`
+	Data     json.RawMessage `json:"data,omitempty"`
+}
+
+// LedgerReport is what a verification of the whole ledger found.
+type LedgerReport struct {
+	Origin      string `json:"origin"`
+	Size        int64  `json:"size"`
+	Root        string `json:"root"` // hex
+	Checkpoints int    `json:"checkpoints"`
+	Runs        int    `json:"runs"` // whose projection was replayed and compared
+	Blobs       int    `json:"blobs"`
+	Millis      int64  `json:"millis"`
+}
+
+// CheckpointNote is a signed tree head.
+type CheckpointNote struct {
+	Size int64  `json:"size"`
+	Root string `json:"root"` // hex
+	Note string `json:"note"` // the signed note, exactly
+	New  bool   `json:"new"`
+}
+
+// ConsistencyProof shows that one tree extends another. Hashes are hex.
+type ConsistencyProof struct {
+	OldSize int64    `json:"oldSize"`
+	OldRoot string   `json:"oldRoot"`
+	Size    int64    `json:"size"`
+	Root    string   `json:"root"`
+	Proof   []string `json:"proof"`
+	Note    string   `json:"note"`
+}
+
+// ExportRequest asks for the archive of a half-open window of recorded time.
+// From empty means the first entry; To empty means the newest closed instant.
+type ExportRequest struct {
+	From  string `json:"from,omitempty"`
+	To    string `json:"to,omitempty"`
+	Path  string `json:"path"`            // file to write
+	Force bool   `json:"force,omitempty"` // replace it
+}
+
+// ExportResult is an archive that was written.
+type ExportResult struct {
+	Path     string `json:"path,omitempty"`
+	From     string `json:"from"`
+	To       string `json:"to"`
+	FirstSeq int64  `json:"firstSeq"`
+	Count    int64  `json:"count"`
+	TreeSize int64  `json:"treeSize"`
+	Root     string `json:"root"`
+	SHA256   string `json:"sha256"`
+	Bytes    int64  `json:"bytes,omitempty"`
+	Withheld int64  `json:"withheld"`
+}
+
+// SiteStatus is the state of a site.
+type SiteStatus struct {
+	SiteID     string          `json:"siteId"`
+	FleetID    string          `json:"fleetId"`
+	Epoch      int64           `json:"epoch"`
+	Home       string          `json:"home"`
+	Version    string          `json:"version"`
+	Mode       string          `json:"mode"` // daemon | foreground | command
+	PID        int             `json:"pid"`
+	StartedUTC string          `json:"startedUtc"`
+	Tier       string          `json:"tier"`
+	AllowPlain bool            `json:"allowPlain"`
+	Workers    int             `json:"workers"`
+	ActiveRuns int             `json:"activeRuns"`
+	Queued     int             `json:"queued"`
+	Executing  int             `json:"executing"` // attempts under way
+	Entries    int64           `json:"entries"`
+	Checkpoint int64           `json:"checkpoint"` // size of the newest signed tree head
+	Bundles    int             `json:"bundles"`
+	DAGs       int             `json:"dags"`
+	StoreBytes int64           `json:"storeBytes"`
+	Trust      ledger.TrustRef `json:"trust"`
+}

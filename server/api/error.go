@@ -1,0 +1,83 @@
+package api
+
+import "net/http"
+
+// Code is the stable name of a failure. The strings are part of the interface:
+// never change or reuse one.
+type Code string
+
+// Codes of requests. Besides these, a refusal carries the reject reason of
+// package verify as its code.
+const (
+	CodeInvalid          Code = "INVALID_REQUEST"
+	CodeNotFound         Code = "NOT_FOUND"
+	CodeTenantRequired   Code = "TENANT_REQUIRED"
+	CodeForbidden        Code = "FORBIDDEN"
+	CodeUnauthenticated  Code = "UNAUTHENTICATED"
+	CodeRunTokenConflict Code = "RUN_TOKEN_CONFLICT"
+	CodeRunEnded         Code = "RUN_ENDED"
+	CodeConflict         Code = "CONFLICT"
+	CodeDAGInvalid       Code = "DAG_INVALID"
+	CodeInputsInvalid    Code = "INPUTS_INVALID"
+	CodeDAGIDTaken       Code = "DAG_ID_TAKEN"
+	CodePlainForbidden   Code = "PLAIN_NOT_ALLOWED"
+	CodeWindowOpen       Code = "WINDOW_OPEN"
+	CodeLocked           Code = "SITE_LOCKED"   // somebody else holds the site and does not answer
+	CodeNotExecuting     Code = "NOT_EXECUTING" // the holder of the site does not execute steps; try again
+	CodeStopping         Code = "STOPPING"      // the holder is shutting down; try again
+	CodeNoSite           Code = "NO_SITE"
+	CodeSiteExists       Code = "SITE_EXISTS"
+	CodeClockBehind      Code = "CLOCK_BEHIND"
+	CodeClockAhead       Code = "CLOCK_AHEAD"
+	CodeTrustChanged     Code = "TRUST_CHANGED"
+	CodeDamaged          Code = "DAMAGED"
+	CodeNoSpace          Code = "NO_SPACE"
+	CodeInternal         Code = "INTERNAL"
+)
+
+// Refusal is what a judgement says when it turns a bundle away.
+type Refusal struct {
+	Reason  string `json:"reason"`
+	Subject string `json:"subject,omitempty"` // the file, signer or field
+	Offset  int64  `json:"offset"`            // bytes read
+	SHA256  string `json:"sha256"`            // of these bytes
+	Digest  string `json:"digest,omitempty"`  // of the manifest, where it was read
+	Seq     int64  `json:"seq,omitempty"`     // of the rejection's entry
+}
+
+// An Error is a request that was not done. It travels as
+// {"error":{"code","message",…}}.
+type Error struct {
+	Code    Code     `json:"code"`
+	Message string   `json:"message"`
+	Hint    string   `json:"hint,omitempty"` // what to do next
+	TraceID string   `json:"trace_id,omitempty"`
+	Faults  []string `json:"faults,omitempty"` // one line each, where there are several
+	Refusal *Refusal `json:"refusal,omitempty"`
+}
+
+func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
+
+// Status is the HTTP status that carries the error.
+func (e *Error) Status() int {
+	if e.Refusal != nil {
+		return http.StatusUnprocessableEntity
+	}
+	switch e.Code {
+	case CodeInvalid, CodeDAGInvalid, CodeInputsInvalid:
+		return http.StatusBadRequest
+	case CodeNotFound, CodeNoSite:
+		return http.StatusNotFound
+	case CodeUnauthenticated:
+		return http.StatusUnauthorized
+	case CodeTenantRequired, CodeForbidden, CodePlainForbidden:
+		return http.StatusForbidden
+	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeSiteExists, CodeWindowOpen:
+		return http.StatusConflict
+	case CodeLocked, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
+		return http.StatusServiceUnavailable
+	case CodeNoSpace:
+		return http.StatusInsufficientStorage
+	}
+	return http.StatusInternalServerError
+}

@@ -1,0 +1,226 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/stellarun/stella/server/api"
+)
+
+// progressLog keeps what a Progress was told last.
+type progressLog struct {
+	Told        bool
+	Done, Total int64
+}
+
+func (p *progressLog) note(done, total int64) { p.Told, p.Done, p.Total = true, done, total }
+
+// A siteCall is one question to a site, and what it answers.
+type siteCall struct {
+	name   string
+	method string // of api.Site
+	do     func(context.Context, api.Site) (any, error)
+}
+
+func start(dag, token, inputs string) func(context.Context, api.Site) (any, error) {
+	return func(ctx context.Context, s api.Site) (any, error) {
+		return s.StartRun(ctx, api.StartRequest{
+			DAGID: dag, Version: "1.0.0", RunToken: token, Inputs: json.RawMessage(inputs),
+			Metadata: map[string]string{"k": "<v>"}, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
+		})
+	}
+}
+
+func importing(path string) func(context.Context, api.Site) (any, error) {
+	return func(ctx context.Context, s api.Site) (any, error) {
+		var p progressLog
+		res, err := s.ImportBundle(ctx, api.ImportRequest{Path: path}, p.note)
+		return []any{res, p.Told}, err
+	}
+}
+
+func logs(q api.LogQuery) func(context.Context, api.Site) (any, error) {
+	return func(ctx context.Context, s api.Site) (any, error) {
+		var got []api.LogLine
+		err := s.RunLogs(ctx, q, func(l api.LogLine) error { got = append(got, l); return nil })
+		return got, err
+	}
+}
+
+var errEnough = errors.New("enough")
+
+// siteCalls asks everything that can be asked, in an order in which the
+// answers make sense.
+func siteCalls() []siteCall {
+	return []siteCall{
+		{"import", "ImportBundle", importing("/m/a.stella")},
+		{"import that is refused", "ImportBundle", importing("/m/refused.stella")},
+		{"import that is refused after it has begun", "ImportBundle", importing("/m/late.stella")},
+		{"import in silence", "ImportBundle", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ImportBundle(ctx, api.ImportRequest{Path: "/m/refused.stella"}, nil)
+		}},
+		{"verify", "VerifyBundle", func(ctx context.Context, s api.Site) (any, error) {
+			return s.VerifyBundle(ctx, api.VerifyRequest{Path: "/m/a"}, func(_, _ int64) {})
+		}},
+		{"verify as of a time", "VerifyBundle", func(ctx context.Context, s api.Site) (any, error) {
+			return s.VerifyBundle(ctx, api.VerifyRequest{Path: "/m/a", AsOf: "2026-11-22T00:00:00.000000000Z"}, nil)
+		}},
+		{"bundles", "ListBundles", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListBundles(ctx, api.BundleQuery{Kind: "plugin", Publisher: "acme", Name: "a b&c"})
+		}},
+		{"no bundles", "ListBundles", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListBundles(ctx, api.BundleQuery{Kind: "none"})
+		}},
+		{"a bundle by a name with slash and plus", "ShowBundle", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ShowBundle(ctx, "acme/acme.match@1.2.3+b.1")
+		}},
+		{"an unknown bundle", "ShowBundle", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ShowBundle(ctx, "../../etc/passwd%2f?x=y#z")
+		}},
+		{"a bundle named by two dots", "ShowBundle", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ShowBundle(ctx, "..")
+		}},
+		{"publish", "PublishDAG", func(ctx context.Context, s api.Site) (any, error) { return s.PublishDAG(ctx, "d1") }},
+		{"publish with faults", "PublishDAG", func(ctx context.Context, s api.Site) (any, error) { return s.PublishDAG(ctx, "bad") }},
+		{"dags", "ListDAGs", func(ctx context.Context, s api.Site) (any, error) { return s.ListDAGs(ctx) }},
+		{"a dag", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) { return s.ShowDAG(ctx, "audit", "") }},
+		{"a dag's version", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ShowDAG(ctx, "audit", "1.0.0-rc.1+x")
+		}},
+		{"an unknown dag", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) { return s.ShowDAG(ctx, "nope", "1") }},
+		{"start", "StartRun", start("audit", "t1", `{"a":"<&>","b":[1,{"c":null}]}`)},
+		{"start again", "StartRun", start("audit", "t1", `{"a":"<&>","b":[1,{"c":null}]}`)},
+		{"start other work with the token", "StartRun", start("audit", "t1", `{}`)},
+		{"start where nothing executes", "StartRun", start("locked", "t2", `{}`)},
+		{"start with a fault", "StartRun", start("boom", "t3", `{}`)},
+		{"runs", "ListRuns", func(ctx context.Context, s api.Site) (any, error) { return s.ListRuns(ctx, api.RunQuery{}) }},
+		{"a page of runs", "ListRuns", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListRuns(ctx, api.RunQuery{Active: true, DAGID: "audit", Status: "failed", PageSize: 2, PageToken: "a/b+c="})
+		}},
+		{"too large a page", "ListRuns", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListRuns(ctx, api.RunQuery{PageSize: 501})
+		}},
+		{"a run", "GetRun", func(ctx context.Context, s api.Site) (any, error) { return s.GetRun(ctx, "run-1") }},
+		{"an unknown run", "GetRun", func(ctx context.Context, s api.Site) (any, error) { return s.GetRun(ctx, "nope") }},
+		{"an inspection", "InspectRun", func(ctx context.Context, s api.Site) (any, error) { return s.InspectRun(ctx, "run-1") }},
+		{"logs", "RunLogs", logs(api.LogQuery{RunID: "run-1"})},
+		{"logs of an attempt", "RunLogs", logs(api.LogQuery{RunID: "run-1", StepID: "x", Attempt: 2})},
+		{"logs of an unknown run", "RunLogs", logs(api.LogQuery{RunID: "nope"})},
+		{"logs that break off", "RunLogs", logs(api.LogQuery{RunID: "run-1", StepID: "broken"})},
+		{"logs that nobody wants any more", "RunLogs", func(ctx context.Context, s api.Site) (any, error) {
+			n := 0
+			err := s.RunLogs(ctx, api.LogQuery{RunID: "run-1"}, func(api.LogLine) error { n++; return errEnough })
+			return []any{n, errors.Is(err, errEnough)}, nil
+		}},
+		{"cancel", "CancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.CancelRun(ctx, "run-1", "wrong day") }},
+		{"cancel too late", "CancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.CancelRun(ctx, "run-1", "too late") }},
+		{"resume", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "run-1") }},
+		{"resume all", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "") }},
+		{"wait", "WaitRun", func(ctx context.Context, s api.Site) (any, error) { return s.WaitRun(ctx, "run-1") }},
+		{"wait for an unknown run", "WaitRun", func(ctx context.Context, s api.Site) (any, error) { return s.WaitRun(ctx, "nope") }},
+		{"ledger", "TailLedger", func(ctx context.Context, s api.Site) (any, error) {
+			return s.TailLedger(ctx, api.LedgerQuery{From: 4, Last: true, Limit: 3, Type: "run.started", RunID: "run-1"})
+		}},
+		{"no entries", "TailLedger", func(ctx context.Context, s api.Site) (any, error) {
+			return s.TailLedger(ctx, api.LedgerQuery{Type: "none"})
+		}},
+		{"an entry", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, 1) }},
+		{"an entry that cannot be", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, -1) }},
+		{"verify the ledger", "VerifyLedger", func(ctx context.Context, s api.Site) (any, error) {
+			return s.VerifyLedger(ctx, func(_, _ int64) {})
+		}},
+		{"checkpoint", "Checkpoint", func(ctx context.Context, s api.Site) (any, error) { return s.Checkpoint(ctx) }},
+		{"proof", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 3) }},
+		{"proof of an unknown entry", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 6) }},
+		{"consistency", "ProveConsistency", func(ctx context.Context, s api.Site) (any, error) { return s.ProveConsistency(ctx, 4) }},
+		{"export", "CreateExport", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CreateExport(ctx, api.ExportRequest{From: "f", To: "t", Path: "/out", Force: true}, func(_, _ int64) {})
+		}},
+		{"export over a file", "CreateExport", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CreateExport(ctx, api.ExportRequest{Path: "/out"}, func(_, _ int64) {})
+		}},
+		{"exports", "ListExports", func(ctx context.Context, s api.Site) (any, error) { return s.ListExports(ctx) }},
+		{"trust", "ShowTrust", func(ctx context.Context, s api.Site) (any, error) { return s.(api.Trust).ShowTrust(ctx) }},
+		{"add to trust", "AddTrust", func(ctx context.Context, s api.Site) (any, error) {
+			return s.(api.Trust).AddTrust(ctx, api.TrustAddition{Publisher: "acme", Key: "-----BEGIN\n", Kinds: []string{"dag"}, Names: []string{"a"}, Threshold: 1})
+		}},
+		{"add nobody to trust", "AddTrust", func(ctx context.Context, s api.Site) (any, error) {
+			return s.(api.Trust).AddTrust(ctx, api.TrustAddition{})
+		}},
+		{"status", "Status", func(ctx context.Context, s api.Site) (any, error) { return s.Status(ctx) }},
+		{"stop", "Stop", func(ctx context.Context, s api.Site) (any, error) { return nil, s.Stop(ctx, true) }},
+	}
+}
+
+// TestClientAnswersLikeTheSite asks a site directly and another of the same
+// kind through handler, socket and client: same answers, same errors.
+func TestClientAnswersLikeTheSite(t *testing.T) {
+	direct := newFake()
+	site := direct.as(api.Principal{Name: self(), Tenant: "default"})
+	client := serve(t, newFake(), nil)
+	for _, c := range siteCalls() {
+		want, wantErr := c.do(t.Context(), site)
+		got, gotErr := c.do(t.Context(), client)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: through the socket (-direct +client):\n%s", c.name, diff)
+		}
+		if diff := cmp.Diff(plainError(wantErr), plainError(gotErr)); diff != "" {
+			t.Errorf("%s: error through the socket (-direct +client):\n%s", c.name, diff)
+		}
+	}
+}
+
+// plainError is an error as the table compares it: a fault of any other kind
+// travels as INTERNAL, and an error without a trace id gets the request's.
+func plainError(err error) any {
+	var e *api.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		c := *e
+		if c.TraceID != "0af7651916cd43dd8448eb211c80319c" {
+			c.TraceID = ""
+		}
+		return c
+	}
+	return api.Error{Code: api.CodeInternal, Message: err.Error()}
+}
+
+func TestEveryMethodOfASiteIsCompared(t *testing.T) {
+	asked := map[string]bool{}
+	for _, c := range siteCalls() {
+		asked[c.method] = true
+	}
+	site := reflect.TypeFor[interface {
+		api.Site
+		api.Trust
+	}]()
+	for i := range site.NumMethod() {
+		name := site.Method(i).Name
+		if !asked[name] {
+			t.Errorf("no call in the table asks %s", name)
+		}
+		delete(asked, name)
+	}
+	for name := range asked {
+		t.Errorf("the table asks %s, which api.Site does not have", name)
+	}
+}
+
+func TestEntriesKeepTheirExactBytes(t *testing.T) {
+	got, err := serve(t, newFake(), nil).ShowLedger(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := line(1)
+	if string(got.Envelope) != string(want.Envelope) || string(got.Data) != string(want.Data) {
+		t.Errorf("entry 1 came as %s %s, want %s %s", got.Envelope, got.Data, want.Envelope, want.Data)
+	}
+}

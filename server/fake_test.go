@@ -1,0 +1,354 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+)
+
+// fake is a small site in memory. Two of them that are asked the same things
+// answer the same things.
+type fake struct {
+	mu      sync.Mutex // guards runs, stopped, forced
+	runs    []state.Run
+	stopped bool
+	forced  bool
+
+	principal api.Principal
+	ended     chan struct{} // closed: open runs end
+	waiting   chan struct{} // receives once for each WaitRun and followed log
+}
+
+func newFake() *fake {
+	return &fake{ended: make(chan struct{}), waiting: make(chan struct{}, 100)}
+}
+
+func fuzzRun() state.Run { return state.Run{RunID: "run-1", DAGID: "audit", Status: state.Planning} }
+
+// as makes the fake say who asked.
+func (f *fake) as(p api.Principal) api.Site {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.principal = p
+	return f
+}
+
+func notFound(what string) error {
+	return &api.Error{Code: api.CodeNotFound, Message: what + " is not here"}
+}
+
+func (f *fake) ImportBundle(_ context.Context, req api.ImportRequest, p api.Progress) (api.ImportResult, error) {
+	switch {
+	case strings.HasSuffix(req.Path, "refused.stella"):
+		return api.ImportResult{}, &api.Error{
+			Code: "SIGNER_UNKNOWN", Message: "no signature of a known signer", Hint: "see stella bundle inspect",
+			Refusal: &api.Refusal{Reason: "SIGNER_UNKNOWN", Subject: "signatures/", Offset: 1024, SHA256: "ab", Digest: "cd", Seq: 7},
+		}
+	case strings.HasSuffix(req.Path, "late.stella"):
+		if p != nil {
+			p(1, 3)
+		}
+		return api.ImportResult{}, &api.Error{Code: "ROLLBACK", Message: "older than the floor", Refusal: &api.Refusal{Reason: "ROLLBACK"}}
+	}
+	if p != nil {
+		p(1, 2)
+		p(2, 2)
+	}
+	return api.ImportResult{Verdict: verdict(), Already: true, Seq: 9, Bytes: 2048}, nil
+}
+
+func verdict() ledger.Verdict {
+	return ledger.Verdict{
+		Decision: "admitted", Digest: "d1", Kind: "plugin", Publisher: "acme", Name: "acme.match", Version: "1.2.3",
+		Sequence: 4, Threshold: 1, Signers: []ledger.SignerRef{{ID: "k", Publisher: "acme", Flow: "key", File: "f"}},
+		Trust: ledger.TrustRef{Root: "r", RootVersion: 1, Policy: "p", PolicySerial: 3}, Now: "2026-11-22T00:00:00.000000000Z",
+		Checks: []string{"signature"},
+	}
+}
+
+func (f *fake) VerifyBundle(_ context.Context, req api.VerifyRequest, p api.Progress) (ledger.Verdict, error) {
+	if req.AsOf != "" {
+		return ledger.Verdict{}, &api.Error{Code: "EXPIRED", Message: "expired at " + req.AsOf, Refusal: &api.Refusal{Reason: "EXPIRED"}}
+	}
+	if p != nil {
+		p(5, 0)
+	}
+	return verdict(), nil
+}
+
+func (f *fake) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, error) {
+	if q.Kind == "none" {
+		return nil, nil
+	}
+	return []api.Bundle{{Digest: "d1", Kind: q.Kind, Publisher: q.Publisher, Name: q.Name, Version: "1.0.0", Sequence: 1, Seq: 3}}, nil
+}
+
+func (f *fake) ShowBundle(_ context.Context, ref string) (api.BundleDetail, error) {
+	if ref != "acme/acme.match@1.2.3+b.1" {
+		return api.BundleDetail{}, notFound(fmt.Sprintf("bundle %q", ref))
+	}
+	return api.BundleDetail{
+		Bundle: api.Bundle{Digest: "d1"}, Admission: ledger.BundleAdmission{Verdict: verdict(), Signatures: []string{"s"}},
+		Manifest: "schema = \"stella.bundle/1\"\n# <&>\u2028", Files: []api.BundleFile{{Path: "a", SHA256: "x", Size: 1, Mode: "0644"}},
+	}, nil
+}
+
+func (f *fake) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
+	if ref == "bad" {
+		return api.DAG{}, &api.Error{Code: api.CodeDAGInvalid, Message: "2 faults", Faults: []string{"dag.toml:3: a", "dag.toml:4: b"}}
+	}
+	return api.DAG{DAGID: "audit", Version: "1.0.0", Digest: ref, Enabled: true}, nil
+}
+
+func (f *fake) ListDAGs(context.Context) ([]api.DAG, error) {
+	return []api.DAG{{DAGID: "audit", Version: "1.0.0"}}, nil
+}
+
+func (f *fake) ShowDAG(_ context.Context, id, version string) (api.DAGDetail, error) {
+	if id != "audit" {
+		return api.DAGDetail{}, notFound("DAG " + id)
+	}
+	return api.DAGDetail{DAG: api.DAG{DAGID: id, Version: version}, Spec: "dag_id = \"audit\"\n"}, nil
+}
+
+func (f *fake) StartRun(_ context.Context, req api.StartRequest) (api.StartResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch req.DAGID {
+	case "locked":
+		return api.StartResult{}, &api.Error{Code: api.CodeNotExecuting, Message: "the holder does not execute", Hint: "try again"}
+	case "boom":
+		return api.StartResult{}, errors.New("disk on fire")
+	case "panic":
+		panic("fake: asked for it")
+	}
+	for _, r := range f.runs {
+		if r.RunToken != req.RunToken {
+			continue
+		}
+		if r.InputsHash != string(req.Inputs) {
+			return api.StartResult{}, &api.Error{Code: api.CodeRunTokenConflict, Message: "the inputs differ"}
+		}
+		return api.StartResult{Run: r, Replayed: true}, nil
+	}
+	run := state.Run{
+		Tenant: f.principal.Tenant, RunID: fmt.Sprintf("run-%d", len(f.runs)+1), DAGID: req.DAGID, DAGVersion: req.Version,
+		RunToken: req.RunToken, TraceID: req.TraceID, Status: state.Planning, InputsHash: string(req.Inputs),
+		Metadata: req.Metadata, Actor: f.principal.Name,
+	}
+	f.runs = append(f.runs, run)
+	return api.StartResult{Run: run}, nil
+}
+
+func (f *fake) ListRuns(_ context.Context, q api.RunQuery) (api.RunPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if q.PageSize > 500 {
+		return api.RunPage{}, &api.Error{Code: api.CodeInvalid, Message: "a page has at most 500"}
+	}
+	page := api.RunPage{Runs: slices.Clone(f.runs)}
+	if q.Active {
+		page.NextPageToken = "next+/=&" + q.PageToken
+	}
+	return page, nil
+}
+
+func (f *fake) find(id string) (state.Run, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.runs {
+		if r.RunID == id {
+			return r, nil
+		}
+	}
+	return state.Run{}, notFound("run " + id)
+}
+
+func (f *fake) GetRun(_ context.Context, id string) (api.RunDetail, error) {
+	run, err := f.find(id)
+	if err != nil {
+		return api.RunDetail{}, err
+	}
+	return api.RunDetail{Run: run, StepList: []api.StepInfo{
+		{Step: state.Step{StepID: "a", Status: state.Completed, Attempt: 2}, Action: "match"},
+		{Step: state.Step{StepID: "b", Status: state.Pending}, Needs: []string{"a"}, Waiting: "for a"},
+	}}, nil
+}
+
+// line is an entry with bytes that a careless encoder would change.
+func line(seq int64) api.LedgerLine {
+	return api.LedgerLine{
+		Seq:      seq,
+		Envelope: json.RawMessage("{\"actor\":\"<&>\u2028\",\"seq\":1}"),
+		Data:     json.RawMessage(`{"data":{"reason":"a<b"},"salt":"00","seq":1}`),
+	}
+}
+
+func (f *fake) InspectRun(ctx context.Context, id string) (api.RunInspection, error) {
+	d, err := f.GetRun(ctx, id)
+	if err != nil {
+		return api.RunInspection{}, err
+	}
+	return api.RunInspection{
+		Run: d.Run, Steps: d.StepList, Attempts: []state.Attempt{{StepID: "a", Attempt: 1}, {StepID: "b", Attempt: 1}},
+		Entries: []api.LedgerLine{line(1)}, Plan: json.RawMessage(`{"schema":"stella.plan/1"}`), Inputs: json.RawMessage(`{}`),
+	}, nil
+}
+
+func (f *fake) RunLogs(ctx context.Context, q api.LogQuery, out func(api.LogLine) error) error {
+	if _, err := f.find(q.RunID); err != nil {
+		return err
+	}
+	for i := range 3 {
+		l := api.LogLine{StepID: "a" + q.StepID, Attempt: 1 + q.Attempt, Stream: "stdout", Text: fmt.Sprintf("line %d \x1b[31m", i)}
+		if err := out(l); err != nil {
+			return err
+		}
+	}
+	if q.StepID == "broken" {
+		return &api.Error{Code: api.CodeDamaged, Message: "segment is damaged"}
+	}
+	if q.Follow {
+		return f.wait(ctx)
+	}
+	return nil
+}
+
+func (f *fake) wait(ctx context.Context) error {
+	f.waiting <- struct{}{}
+	select {
+	case <-f.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (f *fake) CancelRun(_ context.Context, id, reason string) (state.Run, error) {
+	run, err := f.find(id)
+	if err != nil {
+		return run, err
+	}
+	if reason == "too late" {
+		return state.Run{}, &api.Error{Code: api.CodeRunEnded, Message: "the run has ended", TraceID: "0af7651916cd43dd8448eb211c80319c"}
+	}
+	run.CancelReason, run.CancelledBy = reason, f.principal.Name
+	return run, nil
+}
+
+func (f *fake) ResumeRun(_ context.Context, id string) ([]state.Run, error) {
+	if id == "" {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.Clone(f.runs), nil
+	}
+	run, err := f.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return []state.Run{run}, nil
+}
+
+func (f *fake) WaitRun(ctx context.Context, id string) (state.Run, error) {
+	run, err := f.find(id)
+	if err != nil {
+		return run, err
+	}
+	if run.DAGID != "slow" {
+		run.Status = state.Completed
+		return run, nil
+	}
+	if err := f.wait(ctx); err != nil {
+		return state.Run{}, err
+	}
+	run.Status = state.Cancelled
+	return run, nil
+}
+
+func (f *fake) TailLedger(_ context.Context, q api.LedgerQuery) ([]api.LedgerLine, error) {
+	if q.Type == "none" {
+		return nil, nil
+	}
+	l := line(q.From)
+	l.Data, _ = json.Marshal(q)
+	return []api.LedgerLine{l}, nil
+}
+
+func (f *fake) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) {
+	if seq < 0 {
+		return api.LedgerLine{}, notFound("entry")
+	}
+	return line(seq), nil
+}
+
+func (f *fake) VerifyLedger(_ context.Context, p api.Progress) (api.LedgerReport, error) {
+	if p != nil {
+		for i := range int64(1000) {
+			p(i, 1000)
+		}
+	}
+	return api.LedgerReport{Origin: "stella/x/1", Size: 1000, Root: "r"}, nil
+}
+
+func (f *fake) Checkpoint(context.Context) (api.CheckpointNote, error) {
+	return api.CheckpointNote{Size: 5, Root: "r", Note: "stella/x/1\n5\nr\n\n\u2014 k s\n", New: true}, nil
+}
+
+func (f *fake) ProveEntry(_ context.Context, seq int64) ([]byte, error) {
+	if seq > 5 {
+		return nil, notFound("entry")
+	}
+	return []byte("c2sp.org/tlog-proof@v1\nindex 3\n"), nil
+}
+
+func (f *fake) ProveConsistency(_ context.Context, size int64) (api.ConsistencyProof, error) {
+	return api.ConsistencyProof{OldSize: size, Size: 9, Proof: []string{"aa", "bb"}}, nil
+}
+
+func (f *fake) CreateExport(_ context.Context, req api.ExportRequest, p api.Progress) (api.ExportResult, error) {
+	if p != nil {
+		p(1, 1)
+	}
+	if !req.Force {
+		return api.ExportResult{}, &api.Error{Code: api.CodeConflict, Message: req.Path + " is there already"}
+	}
+	return api.ExportResult{Path: req.Path, From: req.From, To: req.To, Count: 3}, nil
+}
+
+func (f *fake) ListExports(context.Context) ([]api.ExportResult, error) {
+	return []api.ExportResult{{Path: "/x", Count: 1}}, nil
+}
+
+func (f *fake) ShowTrust(context.Context) (api.TrustReport, error) {
+	return api.TrustReport{Trust: ledger.TrustRef{Root: "r"}, Policy: "schema = \"stella.policy/1\"\n"}, nil
+}
+
+func (f *fake) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustReport, error) {
+	if add.Publisher == "" {
+		return api.TrustReport{}, &api.Error{Code: api.CodeInvalid, Message: "no publisher"}
+	}
+	raw, err := json.Marshal(add)
+	return api.TrustReport{Policy: string(raw)}, err
+}
+
+// trustAs is as for the other half of the fake.
+func (f *fake) trustAs(api.Principal) api.Trust { return f }
+
+func (f *fake) Status(context.Context) (api.SiteStatus, error) {
+	return api.SiteStatus{SiteID: "s", Mode: "daemon", PID: 1, Queued: 2, Executing: 1, Trust: ledger.TrustRef{Root: "r"}}, nil
+}
+
+func (f *fake) Stop(_ context.Context, force bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped, f.forced = true, force
+	return nil
+}

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Scope is what a caller must be allowed in order to use a route. On the
+// socket the site's owner and root hold all of them.
+type Scope string
+
+// Scopes of the contract's section 14.
+const (
+	ScopeRead  Scope = "orchestrator:read"
+	ScopeWrite Scope = "orchestrator:write"
+	ScopeAdmin Scope = "orchestrator:admin"
+)
+
+// A Route is one line of the table that the handler is built from. Its path
+// lies below [Prefix]; the last segment may end in :verb.
+type Route struct {
+	Method string
+	Path   string
+	Scope  Scope
+	Does   string // one line, for people
+	// Stream says that the answer is NDJSON: always, or for work that reports
+	// its progress when the request accepts it.
+	Stream bool
+	// Once says that repeating the request does more than doing it once does.
+	Once bool
+
+	waits  bool // the answer may be long in coming; ended at once by a shutdown
+	handle func(*handler, http.ResponseWriter, *request) error
+}
+
+// Routes is every route that is served, in the order of docs/api.md.
+func Routes() []Route {
+	return []Route{
+		{Method: "POST", Path: "/runs", Scope: ScopeWrite, Does: "start a run", handle: (*handler).startRun},
+		{Method: "GET", Path: "/runs", Scope: ScopeRead, Does: "list runs, newest first", handle: (*handler).listRuns},
+		{Method: "POST", Path: "/runs:resume", Scope: ScopeWrite, Does: "let all open runs go on", handle: (*handler).resumeRun},
+		{Method: "GET", Path: "/runs/{id}", Scope: ScopeRead, Does: "one run with its steps", handle: (*handler).getRun},
+		{Method: "POST", Path: "/runs/{id}:cancel", Scope: ScopeWrite, Does: "ask for the end of a run", handle: (*handler).cancelRun},
+		{Method: "POST", Path: "/runs/{id}:resume", Scope: ScopeWrite, Does: "let an interrupted run go on", handle: (*handler).resumeRun},
+		{Method: "GET", Path: "/runs/{id}/steps", Scope: ScopeRead, Does: "the steps of a run", handle: (*handler).listSteps},
+		{Method: "GET", Path: "/runs/{id}/steps/{step}", Scope: ScopeRead, Does: "one step with its attempts", handle: (*handler).getStep},
+		{Method: "GET", Path: "/runs/{id}/inspection", Scope: ScopeRead, Does: "the whole story of a run", handle: (*handler).inspectRun},
+		{Method: "GET", Path: "/runs/{id}/wait", Scope: ScopeRead, Does: "wait for the end of a run", waits: true, handle: (*handler).waitRun},
+		{Method: "GET", Path: "/runs/{id}/logs", Scope: ScopeRead, Does: "stored output of a run", Stream: true, waits: true, handle: (*handler).runLogs},
+
+		{Method: "GET", Path: "/dags", Scope: ScopeRead, Does: "list published DAG versions", handle: (*handler).listDAGs},
+		{Method: "POST", Path: "/dags", Scope: ScopeAdmin, Does: "publish the DAG of an admitted bundle", handle: (*handler).publishDAG},
+		{Method: "GET", Path: "/dags/{id}", Scope: ScopeRead, Does: "the highest enabled version of a DAG", handle: (*handler).showDAG},
+		{Method: "GET", Path: "/dags/{id}/{version}", Scope: ScopeRead, Does: "one version of a DAG", handle: (*handler).showDAG},
+
+		{Method: "GET", Path: "/bundles", Scope: ScopeRead, Does: "list admitted bundles", handle: (*handler).listBundles},
+		{Method: "POST", Path: "/bundles", Scope: ScopeAdmin, Does: "judge a bundle and seal it", Stream: true, handle: (*handler).importBundle},
+		{Method: "POST", Path: "/bundles:verify", Scope: ScopeRead, Does: "judge a bundle and keep nothing", Stream: true, handle: (*handler).verifyBundle},
+		{Method: "GET", Path: "/bundles/{ref}", Scope: ScopeRead, Does: "one admitted bundle with its evidence", handle: (*handler).showBundle},
+
+		{Method: "GET", Path: "/trust", Scope: ScopeRead, Does: "the trust in force", handle: (*handler).showTrust},
+		{Method: "POST", Path: "/trust", Scope: ScopeAdmin, Does: "add a publisher or a key to the policy", Once: true, handle: (*handler).addTrust},
+
+		{Method: "GET", Path: "/ledger/entries", Scope: ScopeAdmin, Does: "entries of the ledger", handle: (*handler).tailLedger},
+		{Method: "GET", Path: "/ledger/entries/{seq}", Scope: ScopeAdmin, Does: "one entry", handle: (*handler).showLedger},
+		{Method: "GET", Path: "/ledger/entries/{seq}/proof", Scope: ScopeAdmin, Does: "inclusion proof of an entry, as a C2SP tlog-proof file", handle: (*handler).proveEntry},
+		{Method: "GET", Path: "/ledger/consistency", Scope: ScopeAdmin, Does: "proof that the newest checkpoint extends a smaller tree", handle: (*handler).proveConsistency},
+		{Method: "POST", Path: "/ledger/checkpoints", Scope: ScopeAdmin, Does: "sign the tree head if the tree has grown", handle: (*handler).checkpoint},
+		{Method: "POST", Path: "/ledger:verify", Scope: ScopeAdmin, Does: "check the whole ledger and what follows from it", Stream: true, handle: (*handler).verifyLedger},
+
+		{Method: "GET", Path: "/exports", Scope: ScopeAdmin, Does: "list archives that were written", handle: (*handler).listExports},
+		{Method: "POST", Path: "/exports", Scope: ScopeAdmin, Does: "write the archive of a window", Stream: true, Once: true, handle: (*handler).createExport},
+
+		{Method: "GET", Path: "/admin/health", Scope: ScopeRead, Does: "liveness, readiness, queue depth", handle: (*handler).health},
+		{Method: "GET", Path: "/admin/status", Scope: ScopeRead, Does: "the state of the site", handle: (*handler).status},
+		{Method: "POST", Path: "/admin/stop", Scope: ScopeAdmin, Does: "end the daemon", handle: (*handler).stop},
+	}
+}
+
+// A node is what one pattern of the ServeMux leads to: the routes that share
+// it, by method and verb. ServeMux wildcards span whole segments, so a verb
+// after the wildcard is split off here.
+type node map[string]map[string]*Route // verb → method → route
+
+// pattern is the ServeMux pattern of a path, and its verb if that follows a
+// wildcard.
+func pattern(path string) (pat, verb string) {
+	if i := strings.LastIndex(path, "}:"); i >= 0 {
+		return path[:i+1], path[i+2:]
+	}
+	return path, ""
+}
+
+// nodes groups the table by pattern.
+func nodes(table []Route) map[string]node {
+	out := map[string]node{}
+	for i := range table {
+		pat, verb := pattern(table[i].Path)
+		if out[pat] == nil {
+			out[pat] = node{}
+		}
+		if out[pat][verb] == nil {
+			out[pat][verb] = map[string]*Route{}
+		}
+		out[pat][verb][table[i].Method] = &table[i]
+	}
+	return out
+}

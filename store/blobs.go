@@ -1,0 +1,322 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/internal/fsx"
+)
+
+// ErrDigest says that bytes do not have the digest they were said to have.
+var ErrDigest = errors.New("store: the bytes do not match their digest")
+
+// Blobs is the sealed content-addressed store: read-only files named by their
+// SHA-256. A blob that is in place is complete and was hashed while it was
+// written; readers hash again what they rely on.
+type Blobs struct {
+	dir        string // sealed/sha256
+	quarantine string
+	mu         sync.Mutex // folder modes are changed while a name is added
+}
+
+func newBlobs(home string) *Blobs {
+	return &Blobs{dir: filepath.Join(home, "sealed", "sha256"), quarantine: filepath.Join(home, "quarantine")}
+}
+
+// Path is where the blob of a digest lies, whether or not it is there.
+func (b *Blobs) Path(digest string) string {
+	if len(digest) != 64 {
+		return filepath.Join(b.dir, "invalid")
+	}
+	return filepath.Join(b.dir, digest[:2], digest)
+}
+
+// Has says whether a blob is in place.
+func (b *Blobs) Has(digest string) bool {
+	fi, err := os.Lstat(b.Path(digest))
+	return err == nil && fi.Mode().IsRegular()
+}
+
+// Open opens a blob for reading; the caller closes it, and must hash what it
+// relies on. A missing blob is [ErrNotFound].
+func (b *Blobs) Open(digest string) (*os.File, error) {
+	f, err := fsx.OpenRegular(b.Path(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("sealed blob %s: %w", digest, ErrNotFound)
+	}
+	return f, err
+}
+
+// Read reads a whole blob of at most limit bytes and checks its digest.
+func (b *Blobs) Read(digest string, limit int64) ([]byte, error) {
+	f, err := b.Open(digest)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("store: sealed blob %s: %w", digest, err)
+	}
+	if int64(len(raw)) > limit {
+		return nil, fmt.Errorf("store: sealed blob %s: more than %d bytes", digest, limit)
+	}
+	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != digest {
+		return nil, fmt.Errorf("%w: sealed blob %s", ErrDigest, digest)
+	}
+	return raw, nil
+}
+
+// Check re-hashes a blob and returns its size.
+func (b *Blobs) Check(digest string) (int64, error) {
+	f, err := b.Open(digest)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		return n, fmt.Errorf("store: sealed blob %s: %w", digest, err)
+	}
+	if hex.EncodeToString(h.Sum(nil)) != digest {
+		return n, fmt.Errorf("%w: sealed blob %s", ErrDigest, digest)
+	}
+	return n, nil
+}
+
+// Put seals raw and returns its digest.
+func (b *Blobs) Put(raw []byte) (string, error) {
+	sum := sha256.Sum256(raw)
+	digest := hex.EncodeToString(sum[:])
+	if b.Has(digest) {
+		return digest, nil
+	}
+	q, err := b.Quarantine()
+	if err != nil {
+		return "", err
+	}
+	defer q.Discard()
+	if err := q.Add(digest, bytes.NewReader(raw)); err != nil {
+		return "", err
+	}
+	return digest, q.Seal()
+}
+
+// Quarantine is a place for blobs that are not judged yet. Either [Quarantine.Seal]
+// or [Quarantine.Discard] ends it; Discard after Seal does nothing.
+type Quarantine struct {
+	blobs *Blobs
+	dir   string
+	names []string
+	have  map[string]bool
+}
+
+// Quarantine makes an empty quarantine.
+func (b *Blobs) Quarantine() (*Quarantine, error) {
+	var id [8]byte
+	rand.Read(id[:])
+	dir := filepath.Join(b.quarantine, hex.EncodeToString(id[:]))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: quarantine: %w", err)
+	}
+	return &Quarantine{blobs: b, dir: dir, have: map[string]bool{}}, nil
+}
+
+// Dir is the folder of the quarantine, for spool files of the caller; they go
+// with it.
+func (q *Quarantine) Dir() string { return q.dir }
+
+// Has says whether a digest is in this quarantine or sealed already.
+func (q *Quarantine) Has(digest string) bool { return q.have[digest] || q.blobs.Has(digest) }
+
+// Add copies bytes in, hashing them; other bytes than the digest's are
+// [ErrDigest]. Bytes that are sealed already are read, checked and not kept.
+func (q *Quarantine) Add(digest string, r io.Reader) (err error) {
+	h := sha256.New()
+	var w io.Writer = h
+	keep := !q.Has(digest)
+	if keep {
+		f, err := os.OpenFile(filepath.Join(q.dir, digest), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+		if err != nil {
+			return fmt.Errorf("store: quarantine: %w", err)
+		}
+		defer func() {
+			if err == nil {
+				err = f.Sync()
+			}
+			if cerr := f.Close(); err == nil {
+				err = cerr
+			}
+			if err != nil {
+				os.Remove(f.Name())
+			}
+		}()
+		w = io.MultiWriter(f, h)
+	}
+	if _, err := io.Copy(w, r); err != nil {
+		return err
+	}
+	if hex.EncodeToString(h.Sum(nil)) != digest {
+		return fmt.Errorf("%w: %s", ErrDigest, digest)
+	}
+	if keep {
+		q.have[digest] = true
+		q.names = append(q.names, digest)
+	}
+	return nil
+}
+
+// Seal moves everything into the sealed store, durably. On an error some blobs
+// may be in place; they are complete, and nothing names them.
+func (q *Quarantine) Seal() error {
+	b := q.blobs
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	touched := map[string]bool{}
+	for _, name := range q.names {
+		if err := failpoint.Hit(failpoint.SealBlob); err != nil {
+			return err
+		}
+		dir := filepath.Dir(b.Path(name))
+		if !touched[dir] {
+			if err := openFolder(dir); err != nil {
+				return err
+			}
+			defer os.Chmod(dir, 0o555)
+			touched[dir] = true
+		}
+		from := filepath.Join(q.dir, name)
+		if err := os.Chmod(from, 0o444); err != nil {
+			return fmt.Errorf("store: seal: %w", err)
+		}
+		if err := os.Rename(from, b.Path(name)); err != nil {
+			return fmt.Errorf("store: seal: %w", err)
+		}
+	}
+	for dir := range touched {
+		if err := fsx.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	q.names = nil
+	return os.RemoveAll(q.dir)
+}
+
+// openFolder makes a fan-out folder writable, creating it durably.
+func openFolder(dir string) error {
+	err := os.Chmod(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fsx.Mkdir(dir, 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("store: seal: %w", err)
+	}
+	return nil
+}
+
+// Discard removes the quarantine and what is still in it.
+func (q *Quarantine) Discard() { os.RemoveAll(q.dir) }
+
+// SweepQuarantine removes what a process that died has left. Call it once,
+// right after the lock was taken.
+func (b *Blobs) SweepQuarantine() error {
+	entries, err := os.ReadDir(b.quarantine)
+	if err != nil {
+		return fmt.Errorf("store: quarantine: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(b.quarantine, e.Name())); err != nil {
+			return fmt.Errorf("store: quarantine: %w", err)
+		}
+	}
+	return nil
+}
+
+// PutFrom seals what r gives, at most limit bytes, and returns its digest and
+// size. More is an error, and nothing is kept.
+func (b *Blobs) PutFrom(r io.Reader, limit int64) (string, int64, error) {
+	q, err := b.Quarantine()
+	if err != nil {
+		return "", 0, err
+	}
+	defer q.Discard()
+	f, err := os.OpenFile(filepath.Join(q.dir, "incoming"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o400)
+	if err != nil {
+		return "", 0, fmt.Errorf("store: quarantine: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(r, limit+1))
+	if err != nil {
+		return "", n, err
+	}
+	if n > limit {
+		return "", n, fmt.Errorf("store: more than %d bytes", limit)
+	}
+	digest := hex.EncodeToString(h.Sum(nil))
+	if b.Has(digest) {
+		return digest, n, nil
+	}
+	if err := f.Sync(); err != nil {
+		return "", n, fmt.Errorf("store: quarantine: %w", err)
+	}
+	if err := os.Rename(f.Name(), filepath.Join(q.dir, digest)); err != nil {
+		return "", n, fmt.Errorf("store: quarantine: %w", err)
+	}
+	q.have[digest], q.names = true, append(q.names, digest)
+	return digest, n, q.Seal()
+}
+
+// Begin opens a file of the quarantine for content that the caller verifies
+// while it writes. Nil means that the digest is here already.
+func (q *Quarantine) Begin(digest string) (*Incoming, error) {
+	if len(digest) != 64 {
+		return nil, fmt.Errorf("%w: %q", ErrDigest, digest)
+	}
+	if q.Has(digest) {
+		return nil, nil
+	}
+	f, err := os.OpenFile(filepath.Join(q.dir, digest), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+	if err != nil {
+		return nil, fmt.Errorf("store: quarantine: %w", err)
+	}
+	return &Incoming{File: f, q: q, digest: digest}, nil
+}
+
+// Incoming is a content under way into a quarantine. Commit or Abort ends it.
+type Incoming struct {
+	*os.File
+	q      *Quarantine
+	digest string
+}
+
+// Commit makes the content part of the quarantine: the caller vouches that it
+// has the digest.
+func (i *Incoming) Commit() error {
+	if err := errors.Join(i.Sync(), i.Close()); err != nil {
+		return fmt.Errorf("store: quarantine: %w", err)
+	}
+	i.q.have[i.digest] = true
+	i.q.names = append(i.q.names, i.digest)
+	return nil
+}
+
+// Abort removes the content.
+func (i *Incoming) Abort() error { return errors.Join(i.Close(), os.Remove(i.Name())) }
+
+// AddBytes puts raw into the quarantine under its digest.
+func (q *Quarantine) AddBytes(raw []byte) error {
+	sum := sha256.Sum256(raw)
+	return q.Add(hex.EncodeToString(sum[:]), bytes.NewReader(raw))
+}

@@ -1,0 +1,209 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// Append writes one entry about the site and returns its seq.
+func (db *DB) Append(t ledger.Type, actor string, data any) (int64, error) {
+	var seq int64
+	err := db.update(func(tx *Tx) error {
+		env, err := tx.append(siteEntry(t, actor, data))
+		seq = env.Seq
+		return err
+	})
+	return seq, err
+}
+
+// Admit writes the admission of a bundle whose blobs are sealed, unless the
+// floor moved since it was judged ([ErrFloorMoved]: judge again).
+func (db *DB) Admit(actor string, a *ledger.BundleAdmission, judgedAt Floor) (int64, error) {
+	var seq int64
+	err := db.update(func(tx *Tx) error {
+		v := a.Verdict
+		floor, err := floorOf(tx.bolt, v.Kind, v.Publisher, v.Name)
+		if err != nil {
+			return err
+		}
+		ref := tx.get(bRefs, []byte(v.Publisher+"/"+v.Name+"@"+v.Version))
+		if floor != judgedAt || ref != nil && string(ref) != v.Digest {
+			return ErrFloorMoved
+		}
+		env, err := tx.append(siteEntry(ledger.BundleAdmitted, actor, a))
+		seq = env.Seq
+		return err
+	})
+	return seq, err
+}
+
+// Floor reads the sequence floor; the zero value means none yet.
+func (db *DB) Floor(kind, publisher, name string) (f Floor, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		f, err = floorOf(t, kind, publisher, name)
+		return err
+	})
+	return f, err
+}
+
+// DigestOf reads which digest publisher/name@version means, "" if none yet.
+func (db *DB) DigestOf(ref string) (digest string, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		digest = string(t.Bucket(bRefs).Get([]byte(ref)))
+		return nil
+	})
+	return digest, err
+}
+
+// Bundle reads an admitted bundle by its digest, a prefix of it that is unique
+// and has at least 8 digits, or publisher/name@version.
+func (db *DB) Bundle(ref string) (BundleRecord, error) {
+	var rec BundleRecord
+	if strings.Contains(ref, "/") {
+		digest, err := db.DigestOf(ref)
+		if err != nil {
+			return rec, err
+		}
+		if digest == "" {
+			return rec, fmt.Errorf("bundle %s: %w", ref, ErrNotFound)
+		}
+		ref = digest
+	}
+	if len(ref) < 8 {
+		return rec, fmt.Errorf("bundle %q: %w", ref, ErrNotFound)
+	}
+	n := 0
+	err := scan(db, bBundles, []byte(ref), func(t *bolt.Tx, k, _ []byte) error {
+		if n++; n > 1 {
+			return fmt.Errorf("store: bundle %q is not unique", ref)
+		}
+		return getJSON(t, bBundles, k, &rec)
+	})
+	if err == nil && n == 0 {
+		err = fmt.Errorf("bundle %s: %w", ref, ErrNotFound)
+	}
+	return rec, err
+}
+
+// Bundles reads all admitted bundles, by digest.
+func (db *DB) Bundles() ([]BundleRecord, error) {
+	var out []BundleRecord
+	err := scan(db, bBundles, nil, func(t *bolt.Tx, k, _ []byte) error {
+		var rec BundleRecord
+		if err := getJSON(t, bBundles, k, &rec); err != nil {
+			return err
+		}
+		out = append(out, rec)
+		return nil
+	})
+	return out, err
+}
+
+// ErrDAGTaken says that a DAG id belongs to another publisher, or a version of
+// it to another bundle.
+var ErrDAGTaken = errors.New("store: the DAG id or version is taken")
+
+// PublishDAG writes the publication of a DAG version. Publishing the same
+// bundle again changes nothing and returns the record.
+func (db *DB) PublishDAG(actor string, d *ledger.DAGPublication) (DAGRecord, error) {
+	var rec DAGRecord
+	err := db.update(func(tx *Tx) error {
+		rec = DAGRecord{}
+		err := getJSON(tx.bolt, bDAGs, pair(d.DAGID, d.Version), &rec)
+		if err == nil && rec.Digest == d.Digest {
+			return errUnchanged
+		}
+		if err == nil {
+			return fmt.Errorf("%w: %s %s", ErrDAGTaken, d.DAGID, d.Version)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		prefix := pair(d.DAGID, "")
+		if k, _ := tx.bolt.Bucket(bDAGs).Cursor().Seek(prefix); k != nil && strings.HasPrefix(string(k), string(prefix)) {
+			var other DAGRecord
+			if err := getJSON(tx.bolt, bDAGs, k, &other); err != nil {
+				return err
+			}
+			if other.Publisher != d.Publisher {
+				return fmt.Errorf("%w: %s belongs to %s", ErrDAGTaken, d.DAGID, other.Publisher)
+			}
+		}
+		if _, err := tx.append(siteEntry(ledger.DAGPublished, actor, d)); err != nil {
+			return err
+		}
+		return getJSON(tx.bolt, bDAGs, pair(d.DAGID, d.Version), &rec)
+	})
+	if errors.Is(err, errUnchanged) {
+		err = nil
+	}
+	return rec, err
+}
+
+// errUnchanged ends a write that has nothing to do.
+var errUnchanged = errors.New("store: nothing to write")
+
+// DAG reads one DAG version.
+func (db *DB) DAG(id, version string) (DAGRecord, error) {
+	var rec DAGRecord
+	err := db.bolt.View(func(t *bolt.Tx) error {
+		err := getJSON(t, bDAGs, pair(id, version), &rec)
+		if errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("DAG %s %s: %w", id, version, ErrNotFound)
+		}
+		return err
+	})
+	return rec, err
+}
+
+// DAGs reads the versions of one DAG, or of all when id is "".
+func (db *DB) DAGs(id string) ([]DAGRecord, error) {
+	var prefix []byte
+	if id != "" {
+		prefix = pair(id, "")
+	}
+	var out []DAGRecord
+	err := scan(db, bDAGs, prefix, func(t *bolt.Tx, k, _ []byte) error {
+		var rec DAGRecord
+		if err := getJSON(t, bDAGs, k, &rec); err != nil {
+			return err
+		}
+		out = append(out, rec)
+		return nil
+	})
+	return out, err
+}
+
+// Trust reads the trust in force, and the one before it (nil if there is none).
+func (db *DB) Trust() (now ledger.TrustChange, before *ledger.TrustChange, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		var prev ledger.TrustChange
+		switch err := getJSON(t, bMeta, kTrustPrev, &prev); {
+		case err == nil:
+			before = &prev
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		return getJSON(t, bMeta, kTrust, &now)
+	})
+	return now, before, err
+}
+
+// Exports reads the exports on record, oldest first.
+func (db *DB) Exports() ([]ledger.ExportCreation, error) {
+	var out []ledger.ExportCreation
+	err := scan(db, bExports, nil, func(t *bolt.Tx, k, _ []byte) error {
+		var e ledger.ExportCreation
+		if err := getJSON(t, bExports, k, &e); err != nil {
+			return err
+		}
+		out = append(out, e)
+		return nil
+	})
+	return out, err
+}

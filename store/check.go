@@ -1,0 +1,338 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// A Damage is the first thing that is wrong with a store.
+type Damage struct {
+	What string // the bucket, entry or blob
+	Err  error
+}
+
+func (d *Damage) Error() string { return fmt.Sprintf("store: %s: %v", d.What, d.Err) }
+
+func (d *Damage) Unwrap() error { return d.Err }
+
+func damaged(err error, format string, a ...any) error {
+	return &Damage{What: fmt.Sprintf(format, a...), Err: err}
+}
+
+// CheckReport counts what a check has looked at.
+type CheckReport struct {
+	Size        int64
+	Root        ledger.Hash
+	Checkpoints int
+	Runs        int
+	Blobs       int
+}
+
+// CheckOptions say how deep a check goes. The zero value checks the database.
+type CheckOptions struct {
+	Blobs    bool                                         // re-hash every sealed blob that the ledger relies on
+	OpenNote func(note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint; nil: none is checked
+	Progress func(done, total int64)
+}
+
+// Check reads everything, changes nothing, and returns the first damage it
+// finds as a *[Damage]. It verifies the pages of the file, each line and each
+// hash of the ledger, the stored checkpoints, and that the projections are
+// what a replay of the ledger gives.
+func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) {
+	var rep CheckReport
+	err := db.bolt.View(func(t *bolt.Tx) error {
+		for err := range t.Check() {
+			return damaged(err, "pages of ledger.db")
+		}
+		return nil
+	})
+	if err != nil {
+		return rep, err
+	}
+	r, err := db.newReplay()
+	if err != nil {
+		return rep, err
+	}
+	defer r.close()
+	rep.Size = db.Size()
+	if err := db.replayAll(ctx, r, rep.Size, opt, &rep); err != nil {
+		return rep, err
+	}
+	if rep.Root, err = ledger.TreeHash(rep.Size, db); err != nil {
+		return rep, damaged(err, "tree of %d entries", rep.Size)
+	}
+	if err := db.checkNotes(opt, &rep); err != nil {
+		return rep, err
+	}
+	if rep.Size != db.Size() {
+		return rep, nil // somebody wrote meanwhile: the projections have moved on
+	}
+	if err := db.checkCounts(rep.Size); err != nil {
+		return rep, err
+	}
+	return rep, r.compare(&rep)
+}
+
+// checkCounts finds records that no entry accounts for.
+func (db *DB) checkCounts(size int64) error {
+	return db.bolt.View(func(t *bolt.Tx) error {
+		for _, c := range []struct {
+			bucket []byte
+			want   int64
+		}{{bEnvelopes, size}, {bData, size}, {bHashes, ledger.StoredHashCount(size)}} {
+			if n := t.Bucket(c.bucket).Stats().KeyN; int64(n) != c.want {
+				return damaged(fmt.Errorf("%d records, %d are expected", n, c.want), "%s", c.bucket)
+			}
+		}
+		return nil
+	})
+}
+
+// replayAll reads every entry, checks its lines and hashes, and projects it
+// into the scratch database.
+func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOptions, rep *CheckReport) error {
+	v, err := ledger.NewVerifier(ledger.VerifierOptions{})
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for l, err := range db.Entries(0, size) {
+		if err != nil {
+			return damaged(err, "entry %d", l.Seq)
+		}
+		env, data, err := v.Add(l.Envelope, l.Data)
+		if err == nil && data == nil {
+			err = errors.New("the data line is missing")
+		}
+		if err != nil {
+			return damaged(err, "entry %d", l.Seq)
+		}
+		if err := db.checkHashes(l); err != nil {
+			return err
+		}
+		if err := r.add(env, data); err != nil {
+			return damaged(err, "replay of entry %d", l.Seq)
+		}
+		if opt.Blobs {
+			if err := db.checkBlobs(l.Seq, data, seen); err != nil {
+				return err
+			}
+		}
+		if l.Seq%pageSize == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if opt.Progress != nil {
+				opt.Progress(l.Seq, size)
+			}
+		}
+	}
+	rep.Blobs = len(seen)
+	stored, err := ledger.TreeHash(size, db)
+	if err != nil {
+		return damaged(err, "tree of %d entries", size)
+	}
+	if stored != v.Root() {
+		return damaged(fmt.Errorf("stored root %x, computed %x", stored, v.Root()), "tree of %d entries", size)
+	}
+	return r.flush()
+}
+
+// checkHashes derives the hashes that the entry added to the tree from those
+// before it, so that by induction every stored hash is checked.
+func (db *DB) checkHashes(l Lines) error {
+	want, err := ledger.StoredHashes(l.Seq, l.Envelope, db)
+	if err != nil {
+		return damaged(err, "tree hashes of entry %d", l.Seq)
+	}
+	first := ledger.StoredHashIndex(0, l.Seq)
+	indexes := make([]int64, len(want))
+	for i := range indexes {
+		indexes[i] = first + int64(i)
+	}
+	got, err := db.ReadHashes(indexes)
+	if err != nil {
+		return damaged(err, "tree hashes of entry %d", l.Seq)
+	}
+	if !slices.Equal(got, want) {
+		return damaged(fmt.Errorf("a stored hash differs from the one computed"), "tree hashes of entry %d", l.Seq)
+	}
+	return nil
+}
+
+func (db *DB) checkBlobs(seq int64, data any, seen map[string]bool) error {
+	for _, digest := range ledger.Evidence(data) {
+		if seen[digest] {
+			continue
+		}
+		seen[digest] = true
+		if _, err := db.blobs.Check(digest); err != nil {
+			return damaged(err, "evidence of entry %d", seq)
+		}
+	}
+	return nil
+}
+
+func (db *DB) checkNotes(opt CheckOptions, rep *CheckReport) error {
+	return db.Checkpoints(func(size int64, note []byte) error {
+		rep.Checkpoints++
+		if opt.OpenNote == nil {
+			return nil
+		}
+		c, err := opt.OpenNote(note)
+		if err != nil {
+			return damaged(err, "checkpoint of size %d", size)
+		}
+		if c.Size != size {
+			return damaged(fmt.Errorf("it says size %d", c.Size), "checkpoint of size %d", size)
+		}
+		if size > rep.Size {
+			return nil // issued while we were reading
+		}
+		if err := db.CheckHead(c); err != nil {
+			return damaged(err, "checkpoint of size %d", size)
+		}
+		return nil
+	})
+}
+
+// replay projects entries into a scratch database with the code that projects
+// them when they are written, so that both can be compared key by key.
+type replay struct {
+	db   *DB
+	dir  string
+	bolt *bolt.DB
+	tx   *Tx
+	n    int
+}
+
+func (db *DB) newReplay() (*replay, error) {
+	dir, err := os.MkdirTemp(filepath.Join(db.home, "cache"), "check-")
+	if err != nil {
+		return nil, fmt.Errorf("store: check: %w", err)
+	}
+	b, err := bolt.Open(filepath.Join(dir, "replay.db"), 0o600, &bolt.Options{NoSync: true, NoFreelistSync: true})
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("store: check: %w", err)
+	}
+	r := &replay{db: db, dir: dir, bolt: b}
+	err = b.Update(func(t *bolt.Tx) error {
+		for _, name := range buckets() {
+			if _, err := t.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *replay) add(env ledger.Envelope, data any) error {
+	if r.tx == nil {
+		b, err := r.bolt.Begin(true)
+		if err != nil {
+			return err
+		}
+		r.tx = &Tx{db: r.db, bolt: b}
+	}
+	if env.RunID != "" {
+		if err := r.tx.put(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
+			return err
+		}
+	}
+	if err := r.tx.project(env, data); err != nil {
+		return err
+	}
+	r.tx.undo = r.tx.undo[:0] // nothing here is undone
+	if r.n++; r.n%pageSize == 0 {
+		return r.flush()
+	}
+	return nil
+}
+
+func (r *replay) flush() error {
+	if r.tx == nil {
+		return nil
+	}
+	err := r.tx.bolt.Commit()
+	r.tx = nil
+	return err
+}
+
+func (r *replay) close() {
+	if r.tx != nil {
+		r.tx.bolt.Rollback()
+	}
+	r.bolt.Close()
+	os.RemoveAll(r.dir)
+}
+
+// compare walks both databases side by side.
+func (r *replay) compare(rep *CheckReport) error {
+	return r.db.bolt.View(func(have *bolt.Tx) error {
+		return r.bolt.View(func(want *bolt.Tx) error {
+			for _, name := range [][]byte{
+				bRunLog, bRuns, bTenantRuns, bActive, bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+			} {
+				n, err := compareBucket(name, have, want)
+				if err != nil {
+					return err
+				}
+				if bytes.Equal(name, bRuns) {
+					rep.Runs = n
+				}
+			}
+			for _, key := range [][]byte{kTrust, kTrustPrev} {
+				if !bytes.Equal(have.Bucket(bMeta).Get(key), want.Bucket(bMeta).Get(key)) {
+					return damaged(fmt.Errorf("it is not what the ledger says"), "meta %s", key)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func compareBucket(name []byte, have, want *bolt.Tx) (int, error) {
+	h, w := have.Bucket(name).Cursor(), want.Bucket(name).Cursor()
+	n := 0
+	hk, hv := h.First()
+	wk, wv := w.First()
+	for hk != nil || wk != nil {
+		switch {
+		case wk == nil || hk != nil && bytes.Compare(hk, wk) < 0:
+			return n, damaged(fmt.Errorf("a record that the ledger does not give"), "%s %s", name, printable(hk))
+		case hk == nil || bytes.Compare(hk, wk) > 0:
+			return n, damaged(fmt.Errorf("the record is missing"), "%s %s", name, printable(wk))
+		case !bytes.Equal(hv, wv):
+			return n, damaged(fmt.Errorf("the record is not what the ledger says"), "%s %s", name, printable(hk))
+		}
+		n++
+		hk, hv = h.Next()
+		wk, wv = w.Next()
+	}
+	return n, nil
+}
+
+// printable shows a key: text as it is, a trailing number in digits.
+func printable(k []byte) string {
+	if len(k) > 8 && bytes.IndexByte(k[len(k)-8:], 0) == 0 {
+		return fmt.Sprintf("%q/%d", k[:len(k)-8], binary.BigEndian.Uint64(k[len(k)-8:]))
+	}
+	return fmt.Sprintf("%q", k)
+}

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"sort"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+)
+
+// Lines is one entry as stored. Data is nil when it was erased.
+type Lines struct {
+	Seq            int64
+	Envelope, Data []byte
+}
+
+// Entries reads the entries from ≤ seq < to in order, a page a transaction.
+func (db *DB) Entries(from, to int64) iter.Seq2[Lines, error] {
+	return func(yield func(Lines, error) bool) {
+		to = min(to, db.Size())
+		for from < to {
+			page, err := db.page(from, min(to, from+pageSize))
+			if err != nil {
+				yield(Lines{Seq: from}, err)
+				return
+			}
+			for _, l := range page {
+				if !yield(l, nil) {
+					return
+				}
+			}
+			from += int64(len(page))
+		}
+	}
+}
+
+func (db *DB) page(from, to int64) ([]Lines, error) {
+	page := make([]Lines, 0, to-from)
+	err := db.bolt.View(func(t *bolt.Tx) error {
+		env, data := t.Bucket(bEnvelopes).Cursor(), t.Bucket(bData)
+		k, v := env.Seek(be64(from))
+		for seq := from; seq < to; seq++ {
+			if k == nil || int64(binary.BigEndian.Uint64(k)) != seq {
+				return fmt.Errorf("store: entry %d is missing", seq)
+			}
+			page = append(page, Lines{seq, bytes.Clone(v), bytes.Clone(data.Get(k))})
+			k, v = env.Next()
+		}
+		return nil
+	})
+	return page, err
+}
+
+// Entry reads one entry.
+func (db *DB) Entry(seq int64) (Lines, error) {
+	if seq < 0 || seq >= db.Size() {
+		return Lines{}, fmt.Errorf("entry %d: %w", seq, ErrNotFound)
+	}
+	page, err := db.page(seq, seq+1)
+	if err != nil {
+		return Lines{}, err
+	}
+	return page[0], nil
+}
+
+// RunEntries reads the entries of one run in order.
+func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] {
+	return func(yield func(Lines, error) bool) {
+		var seqs []int64
+		err := scan(db, bRunLog, []byte(runID), func(_ *bolt.Tx, k, _ []byte) error {
+			seqs = append(seqs, int64(binary.BigEndian.Uint64(k[len(runID):])))
+			return nil
+		})
+		if err != nil {
+			yield(Lines{}, err)
+			return
+		}
+		for _, seq := range seqs {
+			l, err := db.Entry(seq)
+			if !yield(l, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// FirstAtOrAfter is the seq of the first entry whose time is not before at (in
+// the form of package stamp), or the size of the ledger.
+func (db *DB) FirstAtOrAfter(at string) (int64, error) {
+	size := db.Size()
+	var fault error
+	seq := sort.Search(int(size), func(i int) bool {
+		l, err := db.Entry(int64(i))
+		if err != nil {
+			fault = err
+			return true
+		}
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil {
+			fault = err
+			return true
+		}
+		return env.Time >= at
+	})
+	return int64(seq), fault
+}
+
+// ReadHashes reads stored hashes of the tree ([ledger.HashReader]).
+func (db *DB) ReadHashes(indexes []int64) (out []ledger.Hash, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		out, err = hashReader{t}.ReadHashes(indexes)
+		return err
+	})
+	return out, err
+}
+
+// Checkpoint returns the newest stored checkpoint; [ErrNotFound] if none.
+func (db *DB) Checkpoint() (note []byte, size int64, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		k, v := t.Bucket(bCheckpoints).Cursor().Last()
+		if k == nil {
+			return fmt.Errorf("checkpoint: %w", ErrNotFound)
+		}
+		note, size = bytes.Clone(v), int64(binary.BigEndian.Uint64(k))
+		return nil
+	})
+	return note, size, err
+}
+
+// CheckpointCovering returns the first stored checkpoint whose tree holds the
+// entry seq; [ErrNotFound] if none does yet.
+func (db *DB) CheckpointCovering(seq int64) (note []byte, size int64, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		k, v := t.Bucket(bCheckpoints).Cursor().Seek(be64(seq + 1))
+		if k == nil {
+			return fmt.Errorf("checkpoint over entry %d: %w", seq, ErrNotFound)
+		}
+		note, size = bytes.Clone(v), int64(binary.BigEndian.Uint64(k))
+		return nil
+	})
+	return note, size, err
+}
+
+// Checkpoints visits all stored checkpoints by size.
+func (db *DB) Checkpoints(visit func(size int64, note []byte) error) error {
+	return scan(db, bCheckpoints, nil, func(_ *bolt.Tx, k, v []byte) error {
+		return visit(int64(binary.BigEndian.Uint64(k)), v)
+	})
+}
+
+// IssueCheckpoint signs the tree head of everything committed, stores it, and
+// then writes checkpoint.note. When the newest checkpoint covers everything,
+// it only makes sure of the file. The head is signed after its entries are on
+// disk, never before.
+func (db *DB) IssueCheckpoint(sign func(ledger.Checkpoint) ([]byte, error)) (note []byte, size int64, fresh bool, err error) {
+	size = db.Size()
+	if old, n, err := db.Checkpoint(); err == nil && n == size {
+		return old, n, false, db.writeNote(old)
+	}
+	root, err := ledger.TreeHash(size, db)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if note, err = sign(ledger.Checkpoint{Origin: db.Origin(), Size: size, Root: root}); err != nil {
+		return nil, 0, false, err
+	}
+	if err := db.update(func(tx *Tx) error { return tx.put(bCheckpoints, be64(size), note) }); err != nil {
+		return nil, 0, false, err
+	}
+	return note, size, true, db.writeNote(note)
+}
+
+func (db *DB) writeNote(note []byte) error {
+	if err := failpoint.Hit(failpoint.CheckpointWrite); err != nil {
+		return err
+	}
+	return fsx.WriteFile(filepath.Join(db.home, "checkpoint.note"), note, 0o644)
+}
+
+// CheckHead holds the tree against a checkpoint that was signed earlier: the
+// tree must extend it, else [ErrHeadMismatch].
+func (db *DB) CheckHead(c ledger.Checkpoint) error {
+	size := db.Size()
+	if c.Size > size {
+		return fmt.Errorf("%w: the checkpoint covers %d entries, the ledger has %d", ErrHeadMismatch, c.Size, size)
+	}
+	root, err := ledger.TreeHash(c.Size, db)
+	if err != nil {
+		return err
+	}
+	if root != c.Root {
+		return fmt.Errorf("%w: the first %d entries have another root", ErrHeadMismatch, c.Size)
+	}
+	return nil
+}
+
+// IsNotFound says whether err is about something that is not there.
+func IsNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

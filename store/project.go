@@ -1,0 +1,201 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// BundleRecord is the projection of an admitted bundle: its newest admission.
+type BundleRecord struct {
+	Digest    string                 `json:"digest"`
+	Seq       int64                  `json:"seq"`
+	FirstSeq  int64                  `json:"firstSeq"`
+	Time      string                 `json:"time"`
+	Admission ledger.BundleAdmission `json:"admission"`
+}
+
+// Ref is publisher/name@version.
+func (r *BundleRecord) Ref() string {
+	v := r.Admission.Verdict
+	return v.Publisher + "/" + v.Name + "@" + v.Version
+}
+
+// Floor is the highest sequence that was admitted for one kind, publisher and
+// name, and the digest that holds it.
+type Floor struct {
+	Sequence int64  `json:"sequence"`
+	Digest   string `json:"digest"`
+}
+
+// DAGRecord is the projection of a published DAG version.
+type DAGRecord struct {
+	DAGID     string `json:"dagId"`
+	Version   string `json:"version"`
+	Digest    string `json:"digest"`
+	Spec      string `json:"spec"`
+	Publisher string `json:"publisher"`
+	Enabled   bool   `json:"enabled"`
+	Seq       int64  `json:"seq"`
+	Time      string `json:"time"`
+}
+
+// project moves the projections by one entry. It is the only place that
+// changes them, so that a replay of the ledger must give the same.
+func (tx *Tx) project(env ledger.Envelope, data any) error {
+	switch d := data.(type) {
+	case *ledger.TrustChange:
+		if old := tx.get(bMeta, kTrust); old != nil {
+			if err := tx.put(bMeta, kTrustPrev, bytes.Clone(old)); err != nil {
+				return err
+			}
+		}
+		return tx.putJSON(bMeta, kTrust, d)
+	case *ledger.BundleAdmission:
+		return tx.projectAdmission(env, d)
+	case *ledger.DAGPublication:
+		return tx.putJSON(bDAGs, pair(d.DAGID, d.Version), DAGRecord{
+			DAGID: d.DAGID, Version: d.Version, Digest: d.Digest, Spec: d.Spec, Publisher: d.Publisher,
+			Enabled: true, Seq: env.Seq, Time: env.Time,
+		})
+	case *ledger.ExportCreation:
+		return tx.putJSON(bExports, be64(env.Seq), d)
+	}
+	if env.RunID != "" {
+		return tx.projectRun(env, data)
+	}
+	return nil // the entry only records
+}
+
+func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) error {
+	v := d.Verdict
+	rec := BundleRecord{Digest: v.Digest, Seq: env.Seq, FirstSeq: env.Seq, Time: env.Time, Admission: *d}
+	var old BundleRecord
+	switch err := getJSON(tx.bolt, bBundles, []byte(v.Digest), &old); {
+	case err == nil:
+		rec.FirstSeq = old.FirstSeq
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	floor, err := floorOf(tx.bolt, v.Kind, v.Publisher, v.Name)
+	if err != nil {
+		return err
+	}
+	if v.Sequence > floor.Sequence || floor.Digest == "" {
+		err = tx.putJSON(bFloors, floorKey(v.Kind, v.Publisher, v.Name), Floor{v.Sequence, v.Digest})
+	}
+	return errors.Join(err,
+		tx.putJSON(bBundles, []byte(v.Digest), rec),
+		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)))
+}
+
+func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
+	view, err := loadView(tx.bolt, env)
+	if err != nil {
+		return err
+	}
+	if err := state.Apply(&view, state.Change{Envelope: env, Data: data}); err != nil {
+		return err
+	}
+	run := view.Run
+	id := []byte(run.RunID)
+	if env.Type == ledger.RunStarted {
+		if err := errors.Join(
+			tx.put(bTenantRuns, pair(run.Tenant, run.RunID), []byte{}),
+			tx.put(bActive, id, []byte{}),
+			tx.put(bTokens, pair(run.Tenant, run.RunToken), id),
+		); err != nil {
+			return err
+		}
+	}
+	if run.Status.Ended() {
+		if err := tx.delete(bActive, id); err != nil {
+			return err
+		}
+	}
+	if err := tx.putJSON(bRuns, id, run); err != nil {
+		return err
+	}
+	if env.StepID == "" {
+		return nil
+	}
+	if err := tx.putJSON(bSteps, stepKey(run.RunID, env.StepID), view.Step); err != nil {
+		return err
+	}
+	if view.Attempt == nil {
+		return nil
+	}
+	return tx.putJSON(bAttempts, attemptKey(run.RunID, env.StepID, view.Attempt.Attempt), view.Attempt)
+}
+
+// loadView reads what an entry of a run moves.
+func loadView(t *bolt.Tx, env ledger.Envelope) (state.View, error) {
+	var v state.View
+	var run state.Run
+	switch err := getJSON(t, bRuns, []byte(env.RunID), &run); {
+	case errors.Is(err, ErrNotFound):
+		return v, nil
+	case err != nil:
+		return v, err
+	}
+	v.Run = &run
+	if env.StepID == "" {
+		return v, nil
+	}
+	var step state.Step
+	switch err := getJSON(t, bSteps, stepKey(env.RunID, env.StepID), &step); {
+	case errors.Is(err, ErrNotFound):
+		return v, nil
+	case err != nil:
+		return v, err
+	}
+	v.Step = &step
+	if env.Attempt == 0 {
+		return v, nil
+	}
+	var a state.Attempt
+	switch err := getJSON(t, bAttempts, attemptKey(env.RunID, env.StepID, env.Attempt), &a); {
+	case err == nil:
+		v.Attempt = &a
+	case !errors.Is(err, ErrNotFound):
+		return v, err
+	}
+	return v, nil
+}
+
+func floorOf(t *bolt.Tx, kind, publisher, name string) (Floor, error) {
+	var f Floor
+	err := getJSON(t, bFloors, floorKey(kind, publisher, name), &f)
+	if errors.Is(err, ErrNotFound) {
+		return Floor{}, nil
+	}
+	return f, err
+}
+
+func pair(a, b string) []byte { return []byte(a + "\x00" + b) }
+
+func floorKey(kind, publisher, name string) []byte {
+	return []byte(kind + "\x00" + publisher + "\x00" + name)
+}
+
+func stepKey(runID, stepID string) []byte { return []byte(runID + "/" + stepID) }
+
+func attemptKey(runID, stepID string, n int) []byte {
+	return binary.BigEndian.AppendUint32([]byte(runID+"/"+stepID+"/"), uint32(n))
+}
+
+// runEntry makes an entry of a run from a proposal.
+func runEntry(run *state.Run, p state.Proposal) entry {
+	return entry{ledger.Envelope{
+		Type: p.Type, Actor: p.Actor, V: 1, Tenant: run.Tenant, RunID: run.RunID, DAGID: run.DAGID,
+		DAGVersion: run.DAGVersion, TraceID: run.TraceID, StepID: p.StepID, Attempt: p.Attempt,
+	}, p.Data}
+}
+
+func unknownRun(id string) error { return fmt.Errorf("run %q: %w", id, ErrNotFound) }

@@ -1,0 +1,226 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// pageSize is how many keys one read transaction visits.
+const pageSize = 500
+
+// StartRun writes the first entry of a run. If the token of the run is taken,
+// it returns the run that has it and [ErrTokenTaken], and writes nothing: the
+// caller judges whether it is the same start.
+func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more ...state.Proposal) (state.Run, error) {
+	var out state.Run
+	err := db.update(func(tx *Tx) error {
+		id := tx.get(bTokens, pair(run.Tenant, run.RunToken))
+		if id != nil {
+			if err := getJSON(tx.bolt, bRuns, id, &out); err != nil {
+				return err
+			}
+			return ErrTokenTaken
+		}
+		if tx.get(bRuns, []byte(run.RunID)) != nil {
+			return fmt.Errorf("store: run %s exists", run.RunID)
+		}
+		first := state.Proposal{Type: ledger.RunStarted, Actor: run.Actor, Data: start}
+		for _, p := range append([]state.Proposal{first}, more...) {
+			if _, err := tx.append(runEntry(&run, p)); err != nil {
+				return err
+			}
+		}
+		return getJSON(tx.bolt, bRuns, []byte(run.RunID), &out)
+	})
+	return out, err
+}
+
+// Commit writes entries of one run in one transaction and returns the run
+// after them. An entry that the state machine does not allow is a
+// *[state.TransitionError], and nothing is written.
+func (db *DB) Commit(runID string, proposals ...state.Proposal) (state.Run, error) {
+	var run state.Run
+	err := db.update(func(tx *Tx) error {
+		run = state.Run{}
+		if err := getJSON(tx.bolt, bRuns, []byte(runID), &run); err != nil {
+			if errors.Is(err, ErrNotFound) {
+				return unknownRun(runID)
+			}
+			return err
+		}
+		for _, p := range proposals {
+			if _, err := tx.append(runEntry(&run, p)); err != nil {
+				return err
+			}
+		}
+		run = state.Run{}
+		return getJSON(tx.bolt, bRuns, []byte(runID), &run)
+	})
+	return run, err
+}
+
+// Run reads one run.
+func (db *DB) Run(id string) (state.Run, error) {
+	var run state.Run
+	err := db.bolt.View(func(t *bolt.Tx) error {
+		err := getJSON(t, bRuns, []byte(id), &run)
+		if errors.Is(err, ErrNotFound) {
+			return unknownRun(id)
+		}
+		return err
+	})
+	return run, err
+}
+
+// RunByToken reads the run that a token started.
+func (db *DB) RunByToken(tenant, token string) (state.Run, error) {
+	var run state.Run
+	err := db.bolt.View(func(t *bolt.Tx) error {
+		id := t.Bucket(bTokens).Get(pair(tenant, token))
+		if id == nil {
+			return fmt.Errorf("run token: %w", ErrNotFound)
+		}
+		return getJSON(t, bRuns, id, &run)
+	})
+	return run, err
+}
+
+// Steps reads the records of a run's steps, by step id. Steps that nothing has
+// happened to have none.
+func (db *DB) Steps(runID string) (map[string]state.Step, error) {
+	steps := map[string]state.Step{}
+	err := scan(db, bSteps, []byte(runID+"/"), func(t *bolt.Tx, k, v []byte) error {
+		var s state.Step
+		if err := getJSON(t, bSteps, k, &s); err != nil {
+			return err
+		}
+		steps[s.StepID] = s
+		return nil
+	})
+	return steps, err
+}
+
+// Attempts reads the attempts of a run, or of one of its steps, by step and
+// number.
+func (db *DB) Attempts(runID, stepID string) ([]state.Attempt, error) {
+	prefix := runID + "/"
+	if stepID != "" {
+		prefix += stepID + "/"
+	}
+	var out []state.Attempt
+	err := scan(db, bAttempts, []byte(prefix), func(t *bolt.Tx, k, _ []byte) error {
+		var a state.Attempt
+		if err := getJSON(t, bAttempts, k, &a); err != nil {
+			return err
+		}
+		out = append(out, a)
+		return nil
+	})
+	return out, err
+}
+
+// Attempt reads one attempt.
+func (db *DB) Attempt(runID, stepID string, n int) (state.Attempt, error) {
+	var a state.Attempt
+	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bAttempts, attemptKey(runID, stepID, n), &a) })
+	return a, err
+}
+
+// ActiveRuns reads the runs that have not ended, oldest first.
+func (db *DB) ActiveRuns() ([]state.Run, error) {
+	var runs []state.Run
+	err := scan(db, bActive, nil, func(t *bolt.Tx, k, _ []byte) error {
+		var r state.Run
+		if err := getJSON(t, bRuns, k, &r); err != nil {
+			return err
+		}
+		runs = append(runs, r)
+		return nil
+	})
+	return runs, err
+}
+
+// RunPage reads runs of a tenant, newest first, from the run after cursor on
+// (from the newest when it is ""), as far as keep accepts them. It looks at no
+// more than 100 times limit runs; next is "" when there are no more.
+func (db *DB) RunPage(tenant, cursor string, limit int, keep func(*state.Run) bool) (runs []state.Run, next string, err error) {
+	prefix := pair(tenant, "")
+	for looked := 0; ; {
+		n := 0
+		err = db.bolt.View(func(t *bolt.Tx) error {
+			c := t.Bucket(bTenantRuns).Cursor()
+			for k := seekBefore(c, prefix, cursor); k != nil && bytes.HasPrefix(k, prefix) && n < pageSize; k, _ = c.Prev() {
+				n++
+				cursor = string(k[len(prefix):])
+				var r state.Run
+				if err := getJSON(t, bRuns, []byte(cursor), &r); err != nil {
+					return err
+				}
+				if keep == nil || keep(&r) {
+					runs = append(runs, r)
+				}
+				if len(runs) == limit {
+					return nil
+				}
+			}
+			return nil
+		})
+		looked += n
+		switch {
+		case err != nil:
+			return nil, "", err
+		case len(runs) == limit || looked >= 100*limit:
+			return runs, cursor, nil
+		case n < pageSize:
+			return runs, "", nil
+		}
+	}
+}
+
+// seekBefore stands on the last key of the prefix that lies before cursor.
+func seekBefore(c *bolt.Cursor, prefix []byte, cursor string) []byte {
+	end := append(bytes.Clone(prefix), cursor...)
+	if cursor == "" {
+		end = append(bytes.Clone(prefix), 0xff)
+	}
+	if k, _ := c.Seek(end); k == nil {
+		k, _ = c.Last()
+		return k
+	}
+	k, _ := c.Prev()
+	return k
+}
+
+// scan visits the keys of a bucket with a prefix, in order, a page a
+// transaction.
+func scan(db *DB, bucket, prefix []byte, visit func(t *bolt.Tx, k, v []byte) error) error {
+	from := prefix
+	for {
+		n := 0
+		err := db.bolt.View(func(t *bolt.Tx) error {
+			c := t.Bucket(bucket).Cursor()
+			k, v := c.Seek(from)
+			for ; k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+				if n == pageSize {
+					from = bytes.Clone(k)
+					return nil
+				}
+				n++
+				if err := visit(t, k, v); err != nil {
+					return err
+				}
+			}
+			n = 0 // the end
+			return nil
+		})
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+}

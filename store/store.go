@@ -1,0 +1,336 @@
+// Package store is the durable state of a site: sealed blobs in a folder, and
+// everything else in one bbolt file. The ledger is the truth; runs, tokens,
+// bundles and DAG versions are projections of it, changed in the transaction
+// that appends their entry, and [DB.Check] replays the ledger to prove it.
+//
+// One goroutine writes. It takes what is waiting, runs it in one transaction
+// and syncs once; nothing is acknowledged before that. Readers page through in
+// short transactions, since a long one lets bbolt grow and blocks its writer.
+// The package decides nothing about trust and nothing about scheduling.
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+)
+
+// Errors that callers branch on.
+var (
+	ErrLocked       = errors.New("store: another process holds the site")
+	ErrNoSite       = errors.New("store: there is no site here")
+	ErrExists       = errors.New("store: a site exists already")
+	ErrNotFound     = errors.New("store: not found")
+	ErrNewerSchema  = errors.New("store: written by a newer stella")
+	ErrClosed       = errors.New("store: closed")
+	ErrFailed       = errors.New("store: a write failed; no more is accepted until the site is opened anew")
+	ErrClockBehind  = errors.New("store: the clock is behind the ledger")
+	ErrTokenTaken   = errors.New("store: the run token belongs to another start")
+	ErrFloorMoved   = errors.New("store: the floor moved since the bundle was judged")
+	ErrHeadMismatch = errors.New("store: the ledger does not extend its last checkpoint")
+)
+
+// schemaVersion is the layout of the database. A newer one is refused.
+const schemaVersion = 1
+
+// clockSlack is how far the clock may lie behind the last entry (THREATS 12).
+const clockSlack = 5 * time.Minute
+
+// maxBatch bounds how many writes share one transaction.
+const maxBatch = 512
+
+// Buckets. The names reach disk.
+var (
+	bMeta        = []byte("meta")
+	bEnvelopes   = []byte("envelopes")   // seq → envelope line
+	bData        = []byte("data")        // seq → data line
+	bHashes      = []byte("hashes")      // stored hash index → hash
+	bRunLog      = []byte("runlog")      // runId ‖ seq → nothing
+	bCheckpoints = []byte("checkpoints") // size → signed note
+	bRuns        = []byte("runs")        // runId → state.Run
+	bTenantRuns  = []byte("tenantruns")  // tenant 0 runId → nothing
+	bActive      = []byte("active")      // runId → nothing; runs that have not ended
+	bSteps       = []byte("steps")       // runId / stepId → state.Step
+	bAttempts    = []byte("attempts")    // runId / stepId / attempt → state.Attempt
+	bTokens      = []byte("tokens")      // tenant 0 runToken → runId
+	bBundles     = []byte("bundles")     // digest → BundleRecord
+	bRefs        = []byte("refs")        // publisher/name@version → digest
+	bFloors      = []byte("floors")      // kind 0 publisher 0 name → Floor
+	bDAGs        = []byte("dags")        // dagId 0 version → DAGRecord
+	bExports     = []byte("exports")     // seq → ledger.ExportCreation
+)
+
+func buckets() [][]byte {
+	return [][]byte{
+		bMeta, bEnvelopes, bData, bHashes, bRunLog, bCheckpoints, bRuns, bTenantRuns, bActive,
+		bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+	}
+}
+
+// Keys of bMeta.
+var (
+	kSchema    = []byte("schema")
+	kSite      = []byte("site")      // siteMeta
+	kTrust     = []byte("trust")     // ledger.TrustChange in force
+	kTrustPrev = []byte("trustprev") // the one before it
+)
+
+type siteMeta struct {
+	SiteID string `json:"siteId"`
+	Epoch  int64  `json:"epoch"`
+}
+
+// Options of a database. The zero value works.
+type Options struct {
+	Now func() time.Time // default time.Now
+}
+
+// DB is an open site database. Its methods may be called from any goroutine.
+type DB struct {
+	home  string
+	bolt  *bolt.DB
+	now   func() time.Time
+	site  siteMeta
+	blobs *Blobs
+
+	requests chan request
+	quit     chan struct{} // closed by Close
+	written  chan struct{} // closed when the writer has ended
+
+	mu       sync.RWMutex  // guards what follows
+	size     int64         // committed entries
+	lastTime string        // of the last committed entry
+	failed   error         // the write error that ended acceptance
+	changed  chan struct{} // closed and replaced after each commit
+	once     sync.Once
+}
+
+type request struct {
+	fn   func(*Tx) error
+	done chan error
+}
+
+// Create makes a new database in home with its genesis entry, and opens it.
+func Create(home string, init ledger.SiteInit, trust ledger.TrustChange, actor string, opt Options) (*DB, error) {
+	path := filepath.Join(home, "ledger.db")
+	if _, err := os.Lstat(path); err == nil {
+		return nil, ErrExists
+	}
+	db, err := open(home, opt, true)
+	if err != nil {
+		return nil, err
+	}
+	db.site = siteMeta{SiteID: init.SiteID, Epoch: 1}
+	db.start()
+	err = db.update(func(tx *Tx) error {
+		for _, b := range buckets() {
+			if _, err := tx.bolt.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		if err := tx.putJSON(bMeta, kSite, db.site); err != nil {
+			return err
+		}
+		if err := tx.put(bMeta, kSchema, binary.BigEndian.AppendUint64(nil, schemaVersion)); err != nil {
+			return err
+		}
+		if _, err := tx.append(siteEntry(ledger.SiteInitialized, actor, &init)); err != nil {
+			return err
+		}
+		_, err := tx.append(siteEntry(ledger.TrustChanged, actor, &trust))
+		return err
+	})
+	if err != nil {
+		db.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	return db, nil
+}
+
+// Open opens the database of an existing site and takes its lock, or fails at
+// once with [ErrLocked].
+func Open(home string, opt Options) (*DB, error) {
+	if _, err := os.Lstat(filepath.Join(home, "ledger.db")); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNoSite, home)
+	}
+	db, err := open(home, opt, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.load(); err != nil {
+		db.bolt.Close()
+		return nil, err
+	}
+	db.start()
+	return db, nil
+}
+
+func open(home string, opt Options, create bool) (*DB, error) {
+	flags := os.O_RDWR
+	if create {
+		flags |= os.O_CREATE | os.O_EXCL
+	}
+	b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, &bolt.Options{
+		Timeout:         time.Millisecond, // fail at once: callers try the socket of the holder
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: 256 << 20,
+		OpenFile: func(name string, _ int, perm os.FileMode) (*os.File, error) {
+			return os.OpenFile(name, flags, perm)
+		},
+	})
+	switch {
+	case errors.Is(err, bolt.ErrTimeout):
+		return nil, ErrLocked
+	case err != nil:
+		return nil, fmt.Errorf("store: open ledger.db: %w", err)
+	}
+	now := opt.Now
+	if now == nil {
+		now = time.Now
+	}
+	return &DB{
+		home: home, bolt: b, now: now, blobs: newBlobs(home),
+		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
+		changed: make(chan struct{}),
+	}, nil
+}
+
+// load reads what the writer keeps in memory.
+func (db *DB) load() error {
+	return db.bolt.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bMeta)
+		if meta == nil {
+			return fmt.Errorf("%w: ledger.db was never initialised", ErrNoSite)
+		}
+		v := meta.Get(kSchema)
+		if len(v) != 8 {
+			return errors.New("store: ledger.db has no schema version")
+		}
+		if n := binary.BigEndian.Uint64(v); n > schemaVersion {
+			return fmt.Errorf("%w: schema %d, this one knows %d", ErrNewerSchema, n, schemaVersion)
+		}
+		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {
+			return fmt.Errorf("store: site record: %w", err)
+		}
+		k, line := tx.Bucket(bEnvelopes).Cursor().Last()
+		if k == nil {
+			return errors.New("store: the ledger is empty")
+		}
+		env, err := ledger.ParseEnvelope(line)
+		if err != nil {
+			return fmt.Errorf("store: last entry: %w", err)
+		}
+		db.size, db.lastTime = int64(binary.BigEndian.Uint64(k))+1, env.Time
+		return nil
+	})
+}
+
+func (db *DB) start() { go db.write() }
+
+// write is the one writer. It ends when quit is closed and nothing waits.
+func (db *DB) write() {
+	defer close(db.written)
+	for {
+		select {
+		case r := <-db.requests:
+			db.commit(db.gather(r))
+		case <-db.quit:
+			return
+		}
+	}
+}
+
+// gather takes what is waiting behind first, without waiting for more.
+func (db *DB) gather(first request) []request {
+	batch := []request{first}
+	for len(batch) < maxBatch {
+		select {
+		case r := <-db.requests:
+			batch = append(batch, r)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// Close waits for the writes under way and releases the lock.
+func (db *DB) Close() error {
+	var err error
+	db.once.Do(func() {
+		close(db.quit)
+		<-db.written
+		err = db.bolt.Close()
+	})
+	return err
+}
+
+// update runs fn in a transaction of the writer and returns once it is on
+// disk. When fn fails, what it wrote is undone and nothing of it is kept.
+func (db *DB) update(fn func(*Tx) error) error {
+	r := request{fn: fn, done: make(chan error, 1)}
+	select {
+	case db.requests <- r:
+		return <-r.done
+	case <-db.quit:
+		return ErrClosed
+	}
+}
+
+// Home is the folder of the site.
+func (db *DB) Home() string { return db.home }
+
+// Blobs is the sealed content-addressed store of the site.
+func (db *DB) Blobs() *Blobs { return db.blobs }
+
+// SiteID is the 32 hex digits that name the site.
+func (db *DB) SiteID() string { return db.site.SiteID }
+
+// Epoch is the epoch of the ledger, from 1.
+func (db *DB) Epoch() int64 { return db.site.Epoch }
+
+// Origin is the origin line of the checkpoints of the current epoch.
+func (db *DB) Origin() string { return ledger.Origin(db.site.SiteID, db.site.Epoch) }
+
+// Size is the number of committed entries.
+func (db *DB) Size() int64 {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return db.size
+}
+
+// LastTime is the time of the last committed entry.
+func (db *DB) LastTime() time.Time {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	t, _ := stamp.Parse(db.lastTime) // it was parsed when it was read or made
+	return t
+}
+
+// Changed returns a channel that is closed at the next commit, and the size of
+// the ledger before it. A follower reads up to size, then waits.
+func (db *DB) Changed() (<-chan struct{}, int64) {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return db.changed, db.size
+}
+
+// Bytes is the size of the database file.
+func (db *DB) Bytes() int64 {
+	fi, err := os.Stat(filepath.Join(db.home, "ledger.db"))
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}

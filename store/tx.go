@@ -1,0 +1,242 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+)
+
+// Tx is one write among those that share a bbolt transaction. Since bbolt has
+// no savepoints it remembers what it overwrote, so that a write that fails can
+// be undone without the others.
+type Tx struct {
+	db       *DB
+	bolt     *bolt.Tx
+	size     int64
+	lastTime string
+	undo     []undo
+}
+
+type undo struct {
+	bucket, key, old []byte
+	existed          bool
+}
+
+// commit runs the batch in one transaction, syncs, and answers everybody.
+func (db *DB) commit(batch []request) {
+	results := make([]error, len(batch))
+	tx, err := db.transact(batch, results)
+	if err != nil {
+		db.mu.Lock()
+		db.failed = err
+		db.mu.Unlock()
+		err = fmt.Errorf("%w: %v", ErrFailed, err)
+	} else if tx != nil {
+		db.mu.Lock()
+		db.size, db.lastTime = tx.size, tx.lastTime
+		close(db.changed)
+		db.changed = make(chan struct{})
+		db.mu.Unlock()
+	}
+	for i, r := range batch {
+		if results[i] == nil {
+			results[i] = err
+		}
+		r.done <- results[i]
+	}
+}
+
+// transact returns nil, nil when there was nothing to keep. Its error means
+// that the disk did not take the transaction: after it nothing is accepted,
+// because the kernel may have dropped pages that a later sync would not write.
+func (db *DB) transact(batch []request, results []error) (*Tx, error) {
+	db.mu.RLock()
+	failed, size, last := db.failed, db.size, db.lastTime
+	db.mu.RUnlock()
+	if failed != nil {
+		return nil, failed
+	}
+	if err := failpoint.Hit(failpoint.StoreCommitBefore); err != nil {
+		return nil, err
+	}
+	b, err := db.bolt.Begin(true)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range [][]byte{bEnvelopes, bData, bHashes} {
+		if bucket := b.Bucket(name); bucket != nil {
+			bucket.FillPercent = 0.95 // append-only: pages need no room
+		}
+	}
+	tx := &Tx{db: db, bolt: b, size: size, lastTime: last}
+	kept := 0
+	for i, r := range batch {
+		mark, size, last := len(tx.undo), tx.size, tx.lastTime
+		if results[i] = r.fn(tx); results[i] == nil {
+			kept++
+			continue
+		}
+		if err := tx.rollback(mark); err != nil {
+			b.Rollback()
+			return nil, err
+		}
+		tx.size, tx.lastTime = size, last
+	}
+	if kept == 0 {
+		return nil, b.Rollback()
+	}
+	if err := b.Commit(); err != nil {
+		return nil, err
+	}
+	return tx, failpoint.Hit(failpoint.StoreCommitAfter)
+}
+
+// rollback undoes everything after mark, newest first.
+func (tx *Tx) rollback(mark int) error {
+	for i := len(tx.undo) - 1; i >= mark; i-- {
+		u := tx.undo[i]
+		b := tx.bolt.Bucket(u.bucket)
+		var err error
+		if u.existed {
+			err = b.Put(u.key, u.old)
+		} else {
+			err = b.Delete(u.key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	tx.undo = tx.undo[:mark]
+	return nil
+}
+
+func (tx *Tx) get(bucket, key []byte) []byte { return tx.bolt.Bucket(bucket).Get(key) }
+
+func (tx *Tx) remember(b *bolt.Bucket, bucket, key []byte) {
+	old := b.Get(key)
+	tx.undo = append(tx.undo, undo{bucket, bytes.Clone(key), bytes.Clone(old), old != nil})
+}
+
+func (tx *Tx) put(bucket, key, value []byte) error {
+	b := tx.bolt.Bucket(bucket)
+	tx.remember(b, bucket, key)
+	return b.Put(key, value)
+}
+
+func (tx *Tx) delete(bucket, key []byte) error {
+	b := tx.bolt.Bucket(bucket)
+	tx.remember(b, bucket, key)
+	return b.Delete(key)
+}
+
+func (tx *Tx) putJSON(bucket, key []byte, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.put(bucket, key, raw)
+}
+
+// getJSON fills v; a missing key is [ErrNotFound].
+func getJSON(t *bolt.Tx, bucket, key []byte, v any) error {
+	raw := t.Bucket(bucket).Get(key)
+	if raw == nil {
+		return ErrNotFound
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("store: %s %q: %w", bucket, key, err)
+	}
+	return nil
+}
+
+// append writes one entry: its two lines, its hashes and its projection. It
+// sets seq and time, and returns the envelope as written.
+func (tx *Tx) append(p entry) (ledger.Envelope, error) {
+	now := stamp.Format(tx.db.now())
+	if tx.lastTime != "" && now < tx.lastTime {
+		last, err := stamp.Parse(tx.lastTime)
+		if err != nil {
+			return ledger.Envelope{}, err
+		}
+		if last.Sub(tx.db.now()) > clockSlack {
+			return ledger.Envelope{}, fmt.Errorf("%w: now %s, last entry %s", ErrClockBehind, now, tx.lastTime)
+		}
+		now = tx.lastTime // times never fall
+	}
+	env := p.envelope
+	env.Seq, env.Time = tx.size, now
+	var salt [32]byte
+	rand.Read(salt[:])
+	sealed, err := ledger.Seal(env, p.data, salt)
+	if err != nil {
+		return ledger.Envelope{}, err
+	}
+	if env, err = ledger.ParseEnvelope(sealed.Envelope); err != nil {
+		return ledger.Envelope{}, fmt.Errorf("store: own entry: %w", err)
+	}
+	hashes, err := ledger.StoredHashes(env.Seq, sealed.Envelope, hashReader{tx.bolt})
+	if err != nil {
+		return ledger.Envelope{}, err
+	}
+	key := be64(env.Seq)
+	if err := errors.Join(
+		tx.put(bEnvelopes, key, sealed.Envelope),
+		tx.put(bData, key, sealed.Data),
+	); err != nil {
+		return ledger.Envelope{}, err
+	}
+	index := ledger.StoredHashIndex(0, env.Seq)
+	for i, h := range hashes {
+		if err := tx.put(bHashes, be64(index+int64(i)), h[:]); err != nil {
+			return ledger.Envelope{}, err
+		}
+	}
+	if env.RunID != "" {
+		if err := tx.put(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
+			return ledger.Envelope{}, err
+		}
+	}
+	tx.size, tx.lastTime = env.Seq+1, env.Time
+	return env, tx.project(env, p.data)
+}
+
+// entry is what append writes: an envelope without seq, time and data hash.
+type entry struct {
+	envelope ledger.Envelope
+	data     any
+}
+
+func siteEntry(t ledger.Type, actor string, data any) entry {
+	return entry{ledger.Envelope{Type: t, Actor: actor, V: 1}, data}
+}
+
+func be64(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+
+func runLogKey(runID string, seq int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(runID), uint64(seq))
+}
+
+// hashReader reads stored hashes of the tree inside one transaction.
+type hashReader struct{ tx *bolt.Tx }
+
+func (r hashReader) ReadHashes(indexes []int64) ([]ledger.Hash, error) {
+	b := r.tx.Bucket(bHashes)
+	out := make([]ledger.Hash, len(indexes))
+	for i, n := range indexes {
+		v := b.Get(be64(n))
+		if len(v) != len(out[i]) {
+			return nil, fmt.Errorf("store: tree hash %d is missing", n)
+		}
+		copy(out[i][:], v)
+	}
+	return out, nil
+}

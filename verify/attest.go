@@ -1,0 +1,237 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/manifests"
+)
+
+// Types of in-toto statements; cosign writes the older.
+const (
+	statementV01 = "https://in-toto.io/Statement/v0.1"
+	statementV1  = "https://in-toto.io/Statement/v1"
+)
+
+// attester is a required attestation, made ready.
+type attester struct {
+	manifests.RequiredAttestation
+	keys map[string]*namedKey
+}
+
+// addAttesters makes the required attestations of p ready. Who attests is not
+// who signs (THREATS 5).
+func (t *Trust) addAttesters(p *publisher) error {
+	for _, def := range p.Require.Attestations {
+		a := attester{RequiredAttestation: def, keys: map[string]*namedKey{}}
+		for _, pem := range def.Keys {
+			k, err := newKey(pem)
+			if err != nil {
+				return err
+			}
+			if known := t.keys[k.id]; known != nil && (known.publisher == nil || known.publisher == p) {
+				return fmt.Errorf("key %s attests, but %s names it as well", k.id, known.owner())
+			}
+			a.keys[k.id] = k
+		}
+		if len(a.keys) == 0 || def.PredicateType == "" {
+			return errors.New("a required attestation needs a predicate type and keys")
+		}
+		p.attesters = append(p.attesters, a)
+	}
+	return nil
+}
+
+// statement is the part of an in-toto statement that is judged.
+type statement struct {
+	Type          string
+	PredicateType string
+	Subjects      []subject
+	Predicate     json.RawMessage
+}
+
+type subject struct {
+	Name   string            `json:"name"`
+	Digest map[string]string `json:"digest"`
+}
+
+// parseStatement reads a verified payload. Keys are exact and unique.
+func parseStatement(payload []byte) (*statement, error) {
+	members, err := object(payload)
+	if err != nil {
+		return nil, err
+	}
+	s := &statement{Predicate: members["predicate"]}
+	for key, to := range map[string]any{"_type": &s.Type, "predicateType": &s.PredicateType, "subject": &s.Subjects} {
+		if err := json.Unmarshal(members[key], to); err != nil {
+			return nil, fmt.Errorf("its %s: %w", key, err)
+		}
+	}
+	if s.Type != statementV01 && s.Type != statementV1 {
+		return nil, fmt.Errorf("its type is %q", s.Type)
+	}
+	return s, nil
+}
+
+// object reads the members of one JSON object and refuses duplicates, which
+// encoding/json would let the last one win, and keys of another case.
+func object(raw []byte) (map[string]json.RawMessage, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	members := map[string]json.RawMessage{}
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		key, _ := tok.(string)
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+		if _, ok := members[key]; ok {
+			return nil, fmt.Errorf("%q is there twice", key)
+		}
+		members[key] = value
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, errors.New("the JSON object has no end")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("bytes after the JSON object")
+	}
+	return members, nil
+}
+
+// about says whether a subject of s is the digest.
+func (s *statement) about(digest string) bool {
+	return slices.ContainsFunc(s.Subjects, func(x subject) bool { return x.Digest["sha256"] == digest })
+}
+
+// builder is who built, in SLSA provenance v1 or v0.2; "" in other predicates.
+func (s *statement) builder() string {
+	type id struct {
+		ID string `json:"id"`
+	}
+	var p struct {
+		Builder    id `json:"builder"`
+		RunDetails struct {
+			Builder id `json:"builder"`
+		} `json:"runDetails"`
+	}
+	if json.Unmarshal(s.Predicate, &p) != nil {
+		return ""
+	}
+	if p.RunDetails.Builder.ID != "" {
+		return p.RunDetails.Builder.ID
+	}
+	return p.Builder.ID
+}
+
+// attestationFile parses a file of attestations/.
+func attestationFile(a bundle.Attached) (*file, error) {
+	name := bundle.AttestationName(a.ID)
+	f, err := parse(a.Data)
+	switch {
+	case errors.Is(err, errID):
+		return nil, reject(AttestationID, name, "%v", err).because(err)
+	case err != nil:
+		return nil, reject(AttestationMalformed, name, "%v", err).because(err)
+	case !f.isStatement() || f.pb.GetDsseEnvelope().GetPayloadType() != payloadType:
+		return nil, reject(AttestationMalformed, name, "it does not hold an in-toto statement")
+	}
+	return f, nil
+}
+
+// attest judges one attestation. One by a key that nobody named for it is left
+// alone; it counts for nothing.
+func (j *judgement) attest(a bundle.Attached) error {
+	f, err := attestationFile(a)
+	if err != nil {
+		return err
+	}
+	if j.publisher == nil || f.leaf != nil {
+		return nil
+	}
+	name := bundle.AttestationName(a.ID)
+	for i, want := range j.publisher.attesters {
+		k := want.keys[f.id]
+		if k == nil {
+			continue
+		}
+		s, err := j.verifyStatement(name, f, k)
+		if err != nil {
+			return err
+		}
+		if s.PredicateType != want.PredicateType || want.Builder != "" && s.builder() != want.Builder {
+			continue
+		}
+		j.attested[i] = true
+		if !slices.Contains(j.attestations, f.sum) {
+			j.attestations = append(j.attestations, f.sum)
+		}
+	}
+	return nil
+}
+
+// verifyStatement verifies f by k and reads what it says about the manifest.
+func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*statement, error) {
+	d := demandsOf(j.publisher.Require)
+	if what := d.extra(f); what != "" {
+		return nil, reject(AttestationExtra, name, "it brings %s that the policy does not verify", what)
+	}
+	times, err := f.verify(nil, d, k.material(j.trust.material))
+	if err != nil {
+		return nil, reject(AttestationInvalid, name, "%v", err).because(err)
+	}
+	for _, at := range times {
+		if at.After(j.in.Now.Add(clockSlack)) {
+			return nil, reject(TrustedTimeAhead, name, "it was signed at %s, the clock says %s", utc(at), utc(j.in.Now))
+		}
+	}
+	if r := j.trust.revokedKey(k.id, times, j.in.Now); r != nil {
+		return nil, reject(AttestationInvalid, name, "the key %s is revoked: %s", k.id, r.Reason)
+	}
+	for _, missing := range d.missing(f) {
+		if !j.softens(missing) {
+			return nil, reject(missing, name, "the policy demands it of attestations too")
+		}
+		j.soften(missing)
+	}
+	s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload())
+	if err != nil {
+		return nil, reject(AttestationMalformed, name, "%v", err).because(err)
+	}
+	if !s.about(j.in.Signed.digest) {
+		return nil, reject(AttestationSubject, name, "no subject of it has the SHA-256 %s", j.in.Signed.digest)
+	}
+	return s, nil
+}
+
+// complete checks that every required attestation was there.
+func (j *judgement) complete() error {
+	if j.publisher == nil {
+		return nil
+	}
+	for i, want := range j.publisher.attesters {
+		if j.attested[i] {
+			continue
+		}
+		text := want.PredicateType
+		if want.Builder != "" {
+			text += " by the builder " + want.Builder
+		}
+		if !j.softens(AttestationMissing) {
+			return reject(AttestationMissing, text, "there is none by the signers that the policy names")
+		}
+		j.soften(AttestationMissing)
+	}
+	return nil
+}

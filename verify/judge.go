@@ -1,0 +1,257 @@
+package verify
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+)
+
+// Input is what [Trust.Judge] judges.
+type Input struct {
+	Manifest     *manifests.Bundle // parsed from the bytes that Signed is about
+	Signed       *Signed
+	Attestations []bundle.Attached
+	Floors       *Floors // nil where no floor applies: outside a site, and at attempts
+	SiteID       string  // "" outside a site: only the fleet is compared
+	Stella       string  // version of this program, for min_stella; "" skips the comparison
+	Now          time.Time
+}
+
+// Floors are what a site knows of earlier admissions (THREATS 10).
+type Floors struct {
+	Admitted bool   // this digest was admitted before: floors do not apply
+	Version  string // digest that publisher/name@version means; "" for none
+	Sequence int64  // highest sequence of this kind, publisher and name
+	Digest   string // of the bundle with that sequence; "" where there is none
+}
+
+// judgement is one judgement under way.
+type judgement struct {
+	trust        *Trust
+	in           Input
+	publisher    *publisher // nil for kind trust, which roles sign
+	threshold    int
+	counted      []ledger.SignerRef
+	checks       []string
+	softened     []Reason
+	attested     []bool // by index of the required attestation
+	attestations []string
+}
+
+// Judge decides on a manifest whose signatures were verified by the same Trust.
+// A refusal is a [*RejectError].
+func (t *Trust) Judge(in Input) (*ledger.Verdict, error) {
+	j, err := t.judgeManifest(in)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range in.Attestations {
+		if err := j.attest(a); err != nil {
+			return nil, err
+		}
+	}
+	return j.verdict()
+}
+
+// Evidence is what the admission of a bundle sealed.
+type Evidence struct {
+	Manifest     []byte // exact bytes
+	Signatures   []bundle.Attached
+	Attestations []bundle.Attached
+}
+
+// Rejudge judges sealed evidence anew under this trust: what an attempt, a
+// cache hit or a sub-run needs before it starts (THREATS 15). Floors do not
+// apply.
+func (t *Trust) Rejudge(e Evidence, siteID, stella string, now time.Time) (*ledger.Verdict, error) {
+	signed, err := t.Signatures(e.Manifest, e.Signatures, now)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseManifest(e.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return t.Judge(Input{Manifest: m, Signed: signed, Attestations: e.Attestations, SiteID: siteID, Stella: stella, Now: now})
+}
+
+// parseManifest parses a manifest whose signatures were verified.
+func parseManifest(raw []byte) (*manifests.Bundle, error) {
+	m, err := manifests.ParseBundle(bundle.ManifestName, raw)
+	if err != nil {
+		return nil, reject(ManifestInvalid, bundle.ManifestName, "%v", err).because(err)
+	}
+	return m, nil
+}
+
+// judgeManifest makes all decisions that need no attestation.
+func (t *Trust) judgeManifest(in Input) (*judgement, error) {
+	if in.Manifest == nil || in.Signed == nil || in.Now.IsZero() {
+		return nil, errors.New("verify: Judge needs Manifest, Signed and Now")
+	}
+	j := &judgement{trust: t, in: in, checks: []string{"signatures"}}
+	who := j.byPublisher
+	if in.Manifest.Kind == manifests.KindTrust {
+		who = j.byRoles
+	}
+	for _, step := range []struct {
+		name  string
+		check func() error
+	}{
+		{"trust", j.dates},
+		{"revocations", j.revocations},
+		{"signers", who},
+		{"kind", j.kind},
+		{"name", j.name},
+		{"audience", j.audience},
+		{"validity", j.validity},
+		{"floors", j.floors},
+		{"capabilities", j.capabilities},
+	} {
+		if err := step.check(); err != nil {
+			return nil, err
+		}
+		if j.applies(step.name) {
+			j.checks = append(j.checks, step.name)
+		}
+	}
+	if j.publisher != nil {
+		j.attested = make([]bool, len(j.publisher.attesters))
+	}
+	return j, nil
+}
+
+// applies says whether a check that passed had anything to check, so that a
+// verdict does not claim what was not looked at.
+func (j *judgement) applies(check string) bool {
+	m := j.in.Manifest
+	switch check {
+	case "trust", "kind", "name":
+		return m.Kind != manifests.KindTrust
+	case "revocations":
+		return j.trust.ref.Revocations != ""
+	case "audience":
+		return len(m.Audience) > 0
+	case "floors":
+		return j.in.Floors != nil && !j.in.Floors.Admitted
+	case "capabilities":
+		return m.Plugin != nil
+	}
+	return true
+}
+
+// dates checks the trust files' own dates. An expired trust still admits what
+// may replace it, which [Trust.Successor] then judges.
+func (j *judgement) dates() error {
+	if j.in.Manifest.Kind == manifests.KindTrust {
+		return nil
+	}
+	return j.trust.inForce(j.in.Now)
+}
+
+func (j *judgement) kind() error {
+	if j.publisher != nil && !slices.Contains(j.publisher.Kinds, j.in.Manifest.Kind) {
+		return reject(KindNotAllowed, "kind", "%s may not publish %s", j.publisher.Name, j.in.Manifest.Kind)
+	}
+	return nil
+}
+
+func (j *judgement) name() error {
+	name := j.in.Manifest.Name
+	if j.publisher == nil || slices.ContainsFunc(j.publisher.Names, func(p string) bool { return strings.HasPrefix(name, p) }) {
+		return nil
+	}
+	return reject(NameNotAllowed, "name", "%s may not use the name %s", j.publisher.Name, name)
+}
+
+func (j *judgement) audience() error {
+	m := j.in.Manifest
+	if len(m.Audience) == 0 {
+		if m.Kind == manifests.KindTrust || m.Kind == manifests.KindSecrets || j.publisher != nil && j.publisher.Require.Audience {
+			return reject(AudienceMissing, "audience", "it is empty")
+		}
+		return nil
+	}
+	fleet := j.trust.root.FleetID
+	if slices.Contains(m.Audience, fleet) || j.in.SiteID != "" && slices.Contains(m.Audience, j.in.SiteID) {
+		return nil
+	}
+	return reject(AudienceMismatch, "audience", "it names neither the site %s nor the fleet %s", j.in.SiteID, fleet)
+}
+
+func (j *judgement) validity() error {
+	m, now := j.in.Manifest, j.in.Now
+	switch {
+	case m.NotBefore.After(now):
+		return reject(NotYetValid, "not_before", "it is valid from %s, the clock says %s", utc(m.NotBefore), utc(now))
+	case passed(m.Expires, now):
+		return reject(Expired, "expires", "it expired at %s, the clock says %s", utc(m.Expires), utc(now))
+	case m.MinStella != "" && j.in.Stella != "" && manifests.CompareVersions(j.in.Stella, m.MinStella) < 0:
+		return reject(StellaTooOld, "min_stella", "it needs stella %s, this is %s", m.MinStella, j.in.Stella)
+	}
+	return nil
+}
+
+func (j *judgement) floors() error {
+	f, m, digest := j.in.Floors, j.in.Manifest, j.in.Signed.digest
+	switch {
+	case f == nil || f.Admitted:
+		return nil
+	case f.Version != "" && f.Version != digest:
+		return reject(VersionReused, m.Ref(), "it means the digest %s", f.Version)
+	case f.Digest == "" || f.Digest == digest:
+		return nil
+	case m.Sequence < f.Sequence:
+		return reject(Rollback, "sequence", "%d is below %d of %s", m.Sequence, f.Sequence, f.Digest)
+	case m.Sequence == f.Sequence:
+		return reject(SequenceReused, "sequence", "%d is that of %s", m.Sequence, f.Digest)
+	case m.Sequence-f.Sequence > maxJump:
+		return reject(SequenceJump, "sequence", "%d is more than %d above %d", m.Sequence, maxJump, f.Sequence)
+	}
+	return nil
+}
+
+// softens says whether level audit lets r pass: a closed list (THREATS 11).
+func (j *judgement) softens(r Reason) bool {
+	return j.publisher != nil && j.publisher.Level == "audit" &&
+		(r == AttestationMissing || r == TimestampMissing || r == TLogMissing)
+}
+
+// soften notes a reason that level audit lets pass.
+func (j *judgement) soften(r Reason) {
+	if !slices.Contains(j.softened, r) {
+		j.softened = append(j.softened, r)
+	}
+}
+
+// verdict ends the judgement.
+func (j *judgement) verdict() (*ledger.Verdict, error) {
+	if err := j.complete(); err != nil {
+		return nil, err
+	}
+	if j.publisher != nil && len(j.publisher.attesters) > 0 {
+		j.checks = append(j.checks, "attestations")
+	}
+	m := j.in.Manifest
+	v := &ledger.Verdict{
+		Decision: Admitted, Digest: j.in.Signed.digest,
+		Kind: string(m.Kind), Publisher: m.Publisher, Name: m.Name, Version: m.Version, Sequence: m.Sequence,
+		Threshold: j.threshold, Signers: j.counted, Ignored: j.in.Signed.ignored, Attestations: j.attestations,
+		Trust: j.trust.ref, Now: stamp.Format(j.in.Now), Checks: j.checks,
+	}
+	slices.Sort(v.Attestations)
+	if len(j.softened) > 0 {
+		v.Decision = AdmittedUnderAudit
+		for _, r := range j.softened {
+			v.Softened = append(v.Softened, string(r))
+		}
+		slices.Sort(v.Softened)
+	}
+	return v, nil
+}

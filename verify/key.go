@@ -1,0 +1,122 @@
+package verify
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	_ "crypto/sha512" // SHA-384 of P-384 keys
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// Key files are one PEM block each: PKCS#8 for a private key, SPKI for a public
+// one. Our keys are ECDSA P-256; trust files may name P-384 as well.
+const (
+	privateBlock = "PRIVATE KEY"
+	publicBlock  = "PUBLIC KEY"
+)
+
+var errKeyFile = errors.New("verify: not one PEM block with an ECDSA key on P-256")
+
+// GenerateKey makes a new signing key.
+func GenerateKey() (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("verify: generate key: %w", err)
+	}
+	return key, nil
+}
+
+// KeyID is the lower-case hex SHA-256 of the key's SPKI DER, by which policies,
+// revocations and file names know it.
+func KeyID(pub *ecdsa.PublicKey) string { return hex.EncodeToString(spkiHash(pub)) }
+
+// spkiHash panics for a key that is not on its curve; parsers refuse those.
+func spkiHash(pub *ecdsa.PublicKey) []byte {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		panic("verify: " + err.Error())
+	}
+	sum := sha256.Sum256(der)
+	return sum[:]
+}
+
+// MarshalPrivateKey is the file of key; [ParsePrivateKey] reads it.
+func MarshalPrivateKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("verify: marshal key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: der}), nil
+}
+
+// MarshalPublicKey is the file of pub; [ParsePublicKey] and cosign read it.
+func MarshalPublicKey(pub *ecdsa.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, fmt.Errorf("verify: marshal key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: publicBlock, Bytes: der}), nil
+}
+
+// ParsePrivateKey reads the file of a private key.
+func ParsePrivateKey(raw []byte) (*ecdsa.PrivateKey, error) {
+	der, err := onlyBlock(raw, privateBlock)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errKeyFile // the library's text may quote the key
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, errKeyFile
+	}
+	return key, nil
+}
+
+// ParsePublicKey reads the file of a public key, on P-256 or P-384.
+func ParsePublicKey(raw []byte) (*ecdsa.PublicKey, error) {
+	der, err := onlyBlock(raw, publicBlock)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", errKeyFile, err)
+	}
+	key, ok := parsed.(*ecdsa.PublicKey)
+	if !ok || hashOf(key) == 0 {
+		return nil, errKeyFile
+	}
+	return key, nil
+}
+
+// hashOf is the hash that signatures of a key are over; 0 for a curve that is
+// not accepted.
+func hashOf(pub *ecdsa.PublicKey) crypto.Hash {
+	switch pub.Curve {
+	case elliptic.P256():
+		return crypto.SHA256
+	case elliptic.P384():
+		return crypto.SHA384
+	}
+	return 0
+}
+
+// onlyBlock takes the one PEM block of the wanted type out of raw.
+func onlyBlock(raw []byte, want string) ([]byte, error) {
+	block, rest := pem.Decode(raw)
+	if block == nil || block.Type != want || len(block.Headers) > 0 || len(bytes.TrimSpace(rest)) > 0 ||
+		!bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN ")) {
+		return nil, errKeyFile
+	}
+	return block.Bytes, nil
+}

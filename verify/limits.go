@@ -1,0 +1,123 @@
+package verify
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/manifests"
+)
+
+func tally(have, want int) string { return fmt.Sprintf("%d of %d signers count", have, want) }
+
+// revocations refuses a revoked manifest, and one with a revoked file.
+func (j *judgement) revocations() error {
+	blobs := map[string]*manifests.Revocation{}
+	for i := range j.trust.revocations.Revoked {
+		r := &j.trust.revocations.Revoked[i]
+		if r.From.After(j.in.Now) {
+			continue
+		}
+		if r.Manifest == j.in.Signed.digest {
+			return reject(RevokedManifest, r.Manifest, "it is revoked: %s", r.Reason)
+		}
+		if r.Blob != "" {
+			blobs[r.Blob] = r
+		}
+	}
+	for _, f := range j.in.Manifest.Files {
+		if r := blobs[f.SHA256]; r != nil {
+			return reject(RevokedBlob, f.Path, "its content is revoked: %s", r.Reason)
+		}
+	}
+	return nil
+}
+
+// revokedKey is the revocation of a key that applies to a signature with these
+// trusted times; nil for none.
+func (t *Trust) revokedKey(id string, times []time.Time, now time.Time) *manifests.Revocation {
+	return t.revoked(times, now, func(r *manifests.Revocation) bool { return r.Key == id })
+}
+
+func (t *Trust) revokedIdentity(issuer, san string, times []time.Time, now time.Time) *manifests.Revocation {
+	return t.revoked(times, now, func(r *manifests.Revocation) bool { return r.SAN != "" && r.SAN == san && r.Issuer == issuer })
+}
+
+// revoked looks for a revocation. Signatures before its from stay good only if
+// all their trusted times say so; the clock of the signer says nothing.
+func (t *Trust) revoked(times []time.Time, now time.Time, matches func(*manifests.Revocation) bool) *manifests.Revocation {
+	for i := range t.revocations.Revoked {
+		r := &t.revocations.Revoked[i]
+		if !matches(r) || r.From.After(now) {
+			continue
+		}
+		if len(times) > 0 && !slices.ContainsFunc(times, func(at time.Time) bool { return !at.Before(r.From) }) {
+			continue
+		}
+		return r
+	}
+	return nil
+}
+
+// capabilities compares what a plugin asks for with the publisher's ceiling.
+func (j *judgement) capabilities() error {
+	p := j.in.Manifest.Plugin
+	if p == nil || j.publisher == nil {
+		return nil
+	}
+	allow := &j.publisher.Allow
+	if p.Network == "loopback" && allow.Network != "loopback" {
+		return reject(CapabilityExceeded, "plugin.network", "%s is asked for, none is allowed", p.Network)
+	}
+	for _, want := range p.HostRead {
+		if !slices.ContainsFunc(allow.HostRead, func(top string) bool { return below(want, top) }) {
+			return reject(CapabilityExceeded, "plugin.host_read", "%s is not below an allowed path", want)
+		}
+	}
+	if path.IsAbs(p.Interpreter) && !slices.Contains(allow.Interpreters, p.Interpreter) {
+		return reject(CapabilityExceeded, "plugin.interpreter", "%s is not allowed", p.Interpreter)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
+		if err := action("plugin.actions."+name, p.Actions[name], allow); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// below says whether path is top or lies below it.
+func below(p, top string) bool {
+	return p == top || strings.HasPrefix(p, strings.TrimSuffix(top, "/")+"/")
+}
+
+// action compares one action with the ceiling. A limit that it leaves to the
+// site is below any.
+func action(key string, a manifests.Action, allow *manifests.Allow) error {
+	for _, want := range a.Secrets {
+		if !slices.ContainsFunc(allow.Secrets, func(g manifests.SecretGrant) bool { return g.Name == want }) {
+			return reject(CapabilityExceeded, key+".secrets", "the secret %s is not granted", want)
+		}
+	}
+	ask, most := a.Limits, allow.Limits
+	for _, l := range []struct {
+		name      string
+		ask, most int64
+	}{
+		{"memory", ask.Memory, most.Memory},
+		{"pids", ask.PIDs, most.PIDs},
+		{"timeout", int64(ask.Timeout), int64(most.Timeout)},
+		{"workspace", ask.Workspace, most.Workspace},
+		{"log", ask.Log, most.Log},
+	} {
+		if l.most > 0 && l.ask > l.most {
+			return reject(CapabilityExceeded, key+".limits."+l.name, "%d is asked for, %d is allowed", l.ask, l.most)
+		}
+	}
+	if most.CPU > 0 && ask.CPU > most.CPU {
+		return reject(CapabilityExceeded, key+".limits.cpu", "%g is asked for, %g is allowed", ask.CPU, most.CPU)
+	}
+	return nil
+}

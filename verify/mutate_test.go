@@ -1,0 +1,85 @@
+package verify_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify"
+	"github.com/stellarun/stella/verify/verifytest"
+)
+
+var every = flag.Bool("every", false, "change every byte of every admitted fixture, with eight flips each; takes minutes")
+
+// TestEveryChangedByteIsRefused changes each byte of a small complete bundle in
+// three ways. Its signers are all known: what a stranger signed beside them
+// nobody can check.
+func TestEveryChangedByteIsRefused(t *testing.T) {
+	b := verifytest.NewBundle()
+	b.Files = map[string]string{"a": "1\n", "b": strings.Repeat("text ", 200)}
+	raw, packed := b.Pack(noOptions())
+	raw = verifytest.Attach(raw, verifytest.Signatures(packed.Raw, "acme-1"), attached(
+		verifytest.Attestation(packed.Digest, verifytest.Review, "1", "reviewer")))
+	trust := verifytest.NewTrust()
+	trust.Acme().Require.Attestations = []manifests.RequiredAttestation{{PredicateType: verifytest.Review, Keys: []string{verifytest.PEM("reviewer")}}}
+	f := verifytest.Fixture{Name: "small", Raw: raw, Now: verifytest.Now()}
+	changeBytes(t, &f, trust.Load(), func(i int) []byte {
+		random := rand.New(rand.NewPCG(1, uint64(i)))
+		one := byte(1) << random.IntN(8)
+		if testing.Short() {
+			return []byte{one}
+		}
+		two := byte(1+random.IntN(255)) ^ one
+		return []byte{one, max(two, 1), 0xff}
+	})
+}
+
+// TestEveryChangedByteOfEveryFixture does so for all that is admitted.
+func TestEveryChangedByteOfEveryFixture(t *testing.T) {
+	if !*every {
+		t.Skip("runs with -every")
+	}
+	trusts := loadTrusts()
+	for _, f := range fixtures() {
+		if strings.HasPrefix(f.Expect, verifytest.ExpectAdmit) && f.Name != "stranger-beside" && f.Name != "attested" {
+			changeBytes(t, &f, trusts[f.Trust], func(int) []byte { return []byte{1, 2, 4, 8, 16, 32, 64, 128} })
+		}
+	}
+}
+
+// changeBytes expects that f is admitted, and refused with any byte changed.
+func changeBytes(t *testing.T, f *verifytest.Fixture, trust *verify.Trust, flips func(int) []byte) {
+	t.Helper()
+	if _, err := verify.Check(bytes.NewReader(f.Raw), trust, f.Options(spool(t)), nil); err != nil {
+		t.Fatalf("%s: the control is refused: %v", f.Name, err)
+	}
+	var wg sync.WaitGroup
+	const workers = 2
+	for w := range workers {
+		place := spool(t)
+		wg.Go(func() {
+			bad := bytes.Clone(f.Raw)
+			for i := w; i < len(bad); i += workers {
+				for _, flip := range flips(i) {
+					bad[i] ^= flip
+					if _, err := verify.Check(bytes.NewReader(bad), trust, f.Options(place), nil); !refused(err) {
+						t.Errorf("%s: byte %d ^ %#x: %v, want a refusal", f.Name, i, flip, err)
+					}
+					bad[i] ^= flip
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// refused says whether err is a refusal.
+func refused(err error) bool {
+	var r *verify.RejectError
+	return errors.As(err, &r)
+}

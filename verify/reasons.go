@@ -1,0 +1,109 @@
+package verify
+
+import "github.com/stellarun/stella/bundle"
+
+// Hints that several reasons share.
+const (
+	hintBroken   = "the file is damaged or was made by another program: copy it again, or ask the publisher for it"
+	hintSigner   = "stella bundle inspect shows who signed; stella trust show shows who is trusted"
+	hintResign   = "ask the publisher to sign it again with stella bundle sign"
+	hintTrust    = "import newer trust files with stella trust import"
+	hintSequence = "ask the publisher for a newer version"
+	hintPolicy   = "stella trust show prints what the policy allows this publisher"
+)
+
+// Reasons lists all reasons in the order in which they are checked.
+func Reasons() []ReasonInfo {
+	all := containerReasons()
+	all = append(all, signatureReasons()...)
+	all = append(all, policyReasons()...)
+	return append(all, contentReasons()...)
+}
+
+func containerReasons() []ReasonInfo {
+	return []ReasonInfo{
+		{bundle.TooLarge, StageContainer, "the file exceeds the site's limit for bundles", "raise max_bundle_bytes in site.toml"},
+		{bundle.Truncated, StageContainer, "the file ends before the end marker", hintBroken},
+		{bundle.NotABundle, StageContainer, "the file does not begin with stella.toml in USTAR form", "stella bundle pack makes bundles"},
+		{bundle.EntryType, StageContainer, "an entry is a link, device, folder, sparse file or extension header", hintBroken},
+		{bundle.HeaderInvalid, StageContainer, "an entry's header is not the one accepted form", hintBroken},
+		{bundle.PaddingInvalid, StageContainer, "the bytes that fill up an entry's last block are not zero", hintBroken},
+		{bundle.ManifestTooLarge, StageContainer, "stella.toml has more than 1 MiB", "put the content into fewer files"},
+		{bundle.SchemaUnknown, StageContainer, "the first line of stella.toml is not that of stella.bundle/1", "a newer stella may know this format"},
+		{bundle.EntryUnexpected, StageContainer, "an entry that nothing predicts", hintBroken},
+		{bundle.EntryDuplicate, StageContainer, "an entry or a content is there twice", hintBroken},
+		{bundle.EntryOrder, StageContainer, "an entry is not in its place", hintBroken},
+		{bundle.TimeMismatch, StageContainer, "an entry's time is not the manifest's created", hintBroken},
+		{bundle.SignaturesTooMany, StageContainer, "more than 16 signatures", hintResign},
+		{bundle.SignatureTooLarge, StageContainer, "a signature file of more than 64 KiB", hintResign},
+	}
+}
+
+func signatureReasons() []ReasonInfo {
+	return []ReasonInfo{
+		{SignatureMissing, StageSignatures, "nobody has signed the bundle", "sign it with stella bundle sign"},
+		{SignatureMalformed, StageSignatures, "a signature file is not the canonical JSON of a Sigstore bundle v0.3 with a P-256 signature", "attach it with stella bundle sign --attach, which makes the canonical form"},
+		{SignatureIsStatement, StageSignatures, "a signature file holds an attestation, which says something else than: this is mine", "attestations belong into attestations/"},
+		{SignatureID, StageSignatures, "a signature file is not named by the key that it claims", hintResign},
+		{SignatureExtra, StageSignatures, "a signature file brings log entries or timestamps that the policy does not verify", "demand them in the policy, or have it signed without them"},
+		{SignatureInvalid, StageSignatures, "a signature of a trusted signer does not verify over this manifest", "the manifest or the signature was changed: ask the publisher for the file"},
+		{TrustedTimeAhead, StageSignatures, "a trusted time lies more than ten minutes after the clock", "set the clock of this machine"},
+		{DuplicateSigner, StageSignatures, "two signatures of one signer", "one signer counts once"},
+		{SignerUnknown, StageSignatures, "no trust file names any of the signers", hintSigner},
+		{ManifestInvalid, StageManifest, "stella.toml breaks the rules of its language", "stella bundle pack checks it before it is signed"},
+	}
+}
+
+func policyReasons() []ReasonInfo {
+	return []ReasonInfo{
+		{RootExpired, StagePolicy, "root.toml has expired", hintTrust},
+		{PolicyExpired, StagePolicy, "the policy's next_update has passed", hintTrust},
+		{RevocationsExpired, StagePolicy, "the revocations' next_update has passed", hintTrust},
+		{RevokedManifest, StagePolicy, "this bundle is revoked", hintSequence},
+		{RevokedBlob, StagePolicy, "a file of this bundle is revoked", hintSequence},
+		{PublisherUnknown, StagePolicy, "the policy does not name the publisher", hintPolicy},
+		{SignerForeign, StagePolicy, "none of the known signers may sign for this publisher or kind", hintSigner},
+		{RevokedKey, StagePolicy, "too few signers are left without a revoked key", hintResign},
+		{RevokedIdentity, StagePolicy, "too few signers are left without a revoked identity", hintResign},
+		{KeyNotYetValid, StagePolicy, "too few signers are left without a key that is not valid yet", hintResign},
+		{KeyExpired, StagePolicy, "too few signers are left without a key that is no longer valid", hintResign},
+		{TLogMissing, StagePolicy, "too few signatures are in a transparency log", hintResign},
+		{TimestampMissing, StagePolicy, "too few signatures have a trusted timestamp", hintResign},
+		{ThresholdNotMet, StagePolicy, "fewer signers than the policy demands", "have it signed by more of the publisher's signers"},
+		{KindNotAllowed, StagePolicy, "the publisher may not publish this kind", hintPolicy},
+		{NameNotAllowed, StagePolicy, "the publisher may not use this name", hintPolicy},
+		{AudienceMissing, StagePolicy, "the bundle must say for which sites it is, and does not", hintResign},
+		{AudienceMismatch, StagePolicy, "the bundle is for other sites", "stella status prints the id of this site"},
+		{NotYetValid, StagePolicy, "not_before lies ahead", "wait, or set the clock of this machine"},
+		{Expired, StagePolicy, "expires has passed", hintSequence},
+		{StellaTooOld, StagePolicy, "min_stella is newer than this stella", "update stella"},
+		{VersionReused, StagePolicy, "this version was admitted before, with another digest", "ask the publisher for a new version"},
+		{Rollback, StagePolicy, "a higher sequence was admitted before", hintSequence},
+		{SequenceReused, StagePolicy, "this sequence was admitted before, with another digest", hintSequence},
+		{SequenceJump, StagePolicy, "the sequence is more than a million above the last one", "ask the publisher for a lower sequence"},
+		{CapabilityExceeded, StagePolicy, "the plugin asks for more than the policy allows its publisher", hintPolicy},
+	}
+}
+
+func contentReasons() []ReasonInfo {
+	return []ReasonInfo{
+		{bundle.AttestationsTooMany, StageAttestations, "more than 64 attestations", hintResign},
+		{bundle.AttestationTooLarge, StageAttestations, "an attestation of more than 4 MiB, or 16 MiB in all", hintResign},
+		{bundle.AttestationDigest, StageAttestations, "an attestation is not named by its SHA-256", hintBroken},
+		{AttestationMalformed, StageAttestations, "an attestation is not the canonical JSON of a Sigstore bundle v0.3 with one in-toto statement", hintResign},
+		{AttestationID, StageAttestations, "an attestation's hint is not the hash of a key", hintResign},
+		{AttestationExtra, StageAttestations, "an attestation brings log entries or timestamps that the policy does not verify", hintResign},
+		{AttestationInvalid, StageAttestations, "an attestation of a trusted signer does not verify", hintBroken},
+		{AttestationSubject, StageAttestations, "an attestation of a trusted signer is about something else", "attest the digest of stella.toml"},
+		{AttestationMissing, StageAttestations, "an attestation that the policy demands is not there", hintPolicy},
+		{bundle.BlobMissing, StageBlobs, "a blob is neither in the bundle nor at this site from the same publisher and name", "import the full bundle"},
+		{bundle.BlobSize, StageBlobs, "a blob's stored size is not the signed one", hintBroken},
+		{bundle.BlobDigest, StageBlobs, "a blob's stored bytes are not the signed ones", hintBroken},
+		{bundle.BlobEncoding, StageBlobs, "a blob is not exactly one zstd frame that can be decoded", hintBroken},
+		{bundle.BlobExceeds, StageBlobs, "a blob decompresses to more than the signed size", hintBroken},
+		{bundle.BlobContent, StageBlobs, "a blob decompresses to something else than what was signed", hintBroken},
+		{bundle.TrailingData, StageBlobs, "bytes after the end marker", hintBroken},
+		{TrustInvalid, StageTrust, "a trust file is not valid under the root in force", hintTrust},
+		{TrustRollback, StageTrust, "a trust file is older than the one in force", hintTrust},
+	}
+}
