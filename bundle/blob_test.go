@@ -79,6 +79,10 @@ func TestStoredFormsThatAreRefused(t *testing.T) {
 	text := bytes.Repeat([]byte("text "), 500)
 	frame := compress(t, text)
 	skippable := append([]byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0}, "skip"...)
+	// Its payload, read as the block of a frame, covers the frame that follows.
+	disguised := []byte{0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0}
+	disguised = append(disguised, byte(len(frame)<<3|1), byte(len(frame)>>5), byte(len(frame)>>13))
+	disguised = append(disguised, frame...)
 	half := compress(t, text[:len(text)/2])
 	otherHalf := compress(t, text[len(text)/2:])
 	zeros := compress(t, make([]byte, 8<<20))
@@ -95,6 +99,7 @@ func TestStoredFormsThatAreRefused(t *testing.T) {
 		{"an empty frame after it", content{data: text, stored: append(bytes.Clone(frame), compress(t, nil, zstd.WithZeroFrames(true))...)}, bundle.BlobEncoding},
 		{"a skippable frame after it", content{data: text, stored: append(bytes.Clone(frame), skippable...)}, bundle.BlobEncoding},
 		{"a skippable frame before it", content{data: text, stored: append(bytes.Clone(skippable), frame...)}, bundle.BlobEncoding},
+		{"a skippable frame that looks like a block", content{data: text, stored: disguised}, bundle.BlobEncoding},
 		{"a byte after it", content{data: text, stored: append(bytes.Clone(frame), 0)}, bundle.BlobEncoding},
 		{"a byte less", content{data: text, stored: frame[:len(frame)-1]}, bundle.BlobEncoding},
 		{"a byte less without a checksum", content{data: text, stored: noChecksum[:len(noChecksum)-1]}, bundle.BlobEncoding},

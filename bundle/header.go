@@ -73,11 +73,8 @@ func decode(b *[block]byte) (h header, reason Reason, detail string) {
 	return h, HeaderInvalid, "the header is not USTAR with mode 0644, owner 0 and no names, as stella bundle pack writes it"
 }
 
-// octal reads eleven octal digits and a NUL.
+// octal reads eleven octal digits. What follows them is for the comparison.
 func octal(field []byte) (int64, bool) {
-	if field[octal12] != 0 {
-		return 0, false
-	}
 	var n int64
 	for _, c := range field[:octal12] {
 		if c < '0' || c > '7' {

@@ -43,7 +43,8 @@ type Result struct {
 // temporary files; what it keeps in memory grows with the number of runs and
 // sealed files of the window, and with the longest run, not with the window.
 //
-// A window that is not closed is [ErrWindowOpen]; one that no stored checkpoint
+// A window that is none is [ErrWindow]; one that is not closed is
+// [ErrWindowOpen]; one that no stored checkpoint
 // covers is [ErrNoCheckpoint]: issue one and call again. What is stored and
 // differs from what the ledger says is a *[DamagedError], never an archive.
 func Create(ctx context.Context, src Source, w io.Writer, opt CreateOptions) (*Result, error) {
@@ -97,7 +98,7 @@ func newBuilder(ctx context.Context, src Source, opt CreateOptions) (*builder, e
 		return nil, errors.New("export: CreateOptions lack Sign or Stella")
 	}
 	if err := opt.Window.check(); err != nil {
-		return nil, fmt.Errorf("export: %w", err)
+		return nil, fmt.Errorf("export: %w: %v", ErrWindow, err)
 	}
 	logKey, err := parseLogKey(opt.LogKey)
 	if err != nil {
@@ -205,7 +206,7 @@ func (b *builder) ledger() error {
 // leaves yields the leaves of the entry before the window, the window, and the
 // entry after it, while it copies them.
 func (b *builder) leaves(yield func(ledger.Hash) bool) error {
-	from, next := max(0, b.first-1), max(0, b.first-1)
+	from, next, last := max(0, b.first-1), max(0, b.first-1), ""
 	for raw, err := range b.src.Entries(from, b.end+1) {
 		if err == nil {
 			err = b.ctx.Err()
@@ -216,6 +217,10 @@ func (b *builder) leaves(yield func(ledger.Hash) bool) error {
 		e, err := readEntry(raw)
 		if err == nil && e.Envelope.Seq != next {
 			err = fmt.Errorf("it stands where entry %d should", next)
+		}
+		if err == nil {
+			err = b.inTime(e.Envelope, last)
+			last = e.Envelope.Time
 		}
 		if err != nil {
 			return &DamagedError{fmt.Sprintf("entry %d", raw.Seq), err}
@@ -237,6 +242,18 @@ func (b *builder) leaves(yield func(ledger.Hash) bool) error {
 	}
 	if next != b.end+1 {
 		return &DamagedError{"the ledger", fmt.Errorf("it ends before entry %d", next)}
+	}
+	return nil
+}
+
+// inTime checks that an entry's time follows the last one's, and lies in the
+// window exactly if the entry does: the window was found by bisection, which
+// a ledger with times out of order deceives.
+func (b *builder) inTime(e ledger.Envelope, last string) error {
+	win := b.opt.Window
+	inside := e.Time >= win.From && e.Time < win.To
+	if e.Time < last || inside != (e.Seq >= b.first && e.Seq < b.end) {
+		return fmt.Errorf("its time %s is out of order", e.Time)
 	}
 	return nil
 }
@@ -295,6 +312,11 @@ func (b *builder) segment(e entry, end *ledger.AttemptEnd) error {
 	defer r.Close()
 	logs := telemetry.NewLogs(b.siteID, b.logs.add)
 	err = logs.Attempt(e.Envelope, end, telemetry.ReadSegment(r, *end.Logs))
+	if n, fault := io.CopyN(io.Discard, r, 1); err == nil && n > 0 {
+		return &DamagedError{what, errors.New("it goes on behind its end")}
+	} else if err == nil && !errors.Is(fault, io.EOF) {
+		err = fault
+	}
 	var bad *telemetry.SegmentError
 	if errors.As(err, &bad) {
 		return &DamagedError{what, err}

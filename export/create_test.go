@@ -71,8 +71,8 @@ func TestWindowsThatAreNotClosedAreRefused(t *testing.T) {
 		"backwards": window(9, 4), "empty": window(4, 4), "no time": {From: "x", To: second(4)},
 		"too early": {From: "0001-01-01T00:00:00.000000000Z", To: second(4)}, "too late": {From: second(4), To: "9999-01-01T00:00:00.000000000Z"},
 	} {
-		if _, err := export.Create(context.Background(), s, io.Discard, s.options(w)); err == nil {
-			t.Errorf("%s: an archive was made", name)
+		if _, err := export.Create(context.Background(), s, io.Discard, s.options(w)); !errors.Is(err, export.ErrWindow) {
+			t.Errorf("%s: %v, want %v", name, err, export.ErrWindow)
 		}
 	}
 }
@@ -246,6 +246,11 @@ func TestDamageIsNamedAndNeverArchived(t *testing.T) {
 				s.segments[d] = append([]byte("x"), s.segments[d]...)
 			}
 		}, "log segment"},
+		"a log segment's end": {func(s *site) {
+			for d := range s.segments {
+				s.segments[d] = append(bytes.Clone(s.segments[d]), "x"...)
+			}
+		}, "log segment"},
 		"no log segment": {func(s *site) { clear(s.segments) }, "log segment"},
 		"a hash":         {func(s *site) { s.hashes[0][0] ^= 1; s.hashes[2][0] ^= 1 }, "the ledger"},
 		"the checkpoint": {func(s *site) { s.notes[1] = s.notes[1][1:] }, "the checkpoint"},
@@ -291,6 +296,23 @@ func (f *fickle) Blob(digest string) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(make([]byte, len(f.blobs[digest])))), nil
 	}
 	return f.site.Blob(digest)
+}
+
+func TestTimesOutOfOrderAreDamage(t *testing.T) {
+	s := newSite(t)
+	for i := range 20 {
+		s.at = start.Add(time.Duration(i) * time.Second)
+		if i == 9 {
+			s.at = s.at.Add(-2 * time.Second)
+		}
+		s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:x"}, &ledger.SiteStop{})
+	}
+	s.checkpoint()
+	_, err := export.Create(context.Background(), s, io.Discard, s.options(window(4, 15)))
+	var damaged *export.DamagedError
+	if !errors.As(err, &damaged) {
+		t.Errorf("Create = %v, want a *DamagedError", err)
+	}
 }
 
 // What a store says of itself is not believed.

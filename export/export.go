@@ -61,6 +61,7 @@ const (
 
 // Why there is no archive of a window. They come wrapped.
 var (
+	ErrWindow       = errors.New("no window of time that can be archived")
 	ErrWindowOpen   = errors.New("the window is still open: the ledger has no entry at or after its end")
 	ErrNoCheckpoint = errors.New("no stored checkpoint covers the entry after the window")
 	ErrTooLarge     = errors.New("the window is too large for one archive: take several, they meet")

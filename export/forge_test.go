@@ -99,7 +99,19 @@ func TestForgeriesWithAllKeysAreFound(t *testing.T) {
 		}, "envelopes"},
 		"an actor is another":          {func(k *kit) { k.replace(envelopes, "ada", "bob") }, "root"},
 		"an envelope is not canonical": {func(k *kit) { k.replace(envelopes, `{"actor"`, `{ "actor"`) }, "envelopes"},
-		"data is another":              {func(k *kit) { k.replace(data, "STEP_FAILED", "STEP_FAILEX") }, "data"},
+		"an entry fewer than counted":  {func(k *kit) { k.drop(15, envelopes, data) }, "envelopes"},
+		"an entry more than counted": {func(k *kit) {
+			k.manifest.Ledger.Count--
+			k.editWindow(func(w *windowJSON) { w.Count-- })
+		}, "envelopes"},
+		"a time is before the one before it": {func(k *kit) { k.replace(envelopes, second(9), second(5)) }, "envelopes"},
+		"the window begins later":            {func(k *kit) { k.manifest.Window.From = second(6) }, "envelopes"},
+		"the lists of the proof are none":    {func(k *kit) { k.editWindow(func(w *windowJSON) { w.Left, w.Right = nil, nil }) }, "window"},
+		"the proof is of another window":     {func(k *kit) { k.editWindow(func(w *windowJSON) { w.First++ }) }, "window"},
+		"data beyond the window declared as withheld": {func(k *kit) {
+			k.manifest.Withheld = []export.Withheld{{What: "data", Seq: 22, Reason: "erased"}}
+		}, "data"},
+		"data is another": {func(k *kit) { k.replace(data, "STEP_FAILED", "STEP_FAILEX") }, "data"},
 		"data lines are exchanged": {func(k *kit) {
 			lines := k.lines(data)
 			lines[3], lines[4] = lines[4], lines[3]
@@ -155,14 +167,28 @@ func TestForgeriesWithAllKeysAreFound(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "checkpoint"},
+		"the checkpoint has another root than the manifest": {func(k *kit) {
+			k.files[note] = mustSign(t, ledger.Checkpoint{Origin: s.origin, Size: 21}, s.logKey)
+		}, "checkpoint"},
+		"the checkpoint has another size than the manifest": {func(k *kit) {
+			c, err := ledger.ParseCheckpoint(k.files[note])
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Size++
+			k.files[note] = mustSign(t, c, s.logKey)
+		}, "checkpoint"},
 		"the checkpoint is cosigned": {func(k *kit) {
 			k.files[note] = append(k.files[note], "— witness AAAAAAAA\n"...)
 		}, "checkpoint"},
-		"a run is left out":            {func(k *kit) { k.drop(1, runs) }, "runs"},
-		"a run is there twice":         {func(k *kit) { l := k.lines(runs); k.setLines(runs, append(l, l[len(l)-1])) }, "runs"},
-		"runs are exchanged":           {func(k *kit) { l := k.lines(runs); l[0], l[1] = l[1], l[0]; k.setLines(runs, l) }, "runs"},
-		"a run has another status":     {func(k *kit) { k.replace(runs, `"status":"completed"`, `"status":"cancelled"`) }, "runs"},
-		"a run is of another window":   {func(k *kit) { k.files[runs] = other.files[runs] }, "runs"},
+		"a run is left out":          {func(k *kit) { k.drop(1, runs) }, "runs"},
+		"a run is there twice":       {func(k *kit) { l := k.lines(runs); k.setLines(runs, append(l, l[len(l)-1])) }, "runs"},
+		"runs are exchanged":         {func(k *kit) { l := k.lines(runs); l[0], l[1] = l[1], l[0]; k.setLines(runs, l) }, "runs"},
+		"a run has another status":   {func(k *kit) { k.replace(runs, `"status":"completed"`, `"status":"cancelled"`) }, "runs"},
+		"a run is of another window": {func(k *kit) { k.files[runs] = other.files[runs] }, "runs"},
+		"a run is another throughout": {func(k *kit) {
+			k.files[runs] = bytes.ReplaceAll(k.files[runs], []byte("uid:1000(ada)"), []byte("uid:1000(bob)"))
+		}, "runs"},
 		"an event of a run is another": {func(k *kit) { k.replace(runs, `"actor":"uid:1000(ada)"`, `"actor":"uid:1000(bob)"`) }, "runs"},
 		"evidence is missing":          {func(k *kit) { delete(k.files, "evidence/sha256/"+s.blob("plan")) }, "evidence"},
 		"evidence too many":            {func(k *kit) { k.files["evidence/sha256/"+digest([]byte("x"))] = []byte("x") }, "evidence"},
@@ -233,6 +259,145 @@ func splitLogs(k *kit) {
 			k.t.Fatalf("the split line does not decode to one record: %v, %v", recs, err)
 		}
 	}
+}
+
+// Runs carry entries from before the window. What can be seen of those is.
+func TestForgedEntriesFromBeforeTheWindow(t *testing.T) {
+	s := busySite(t)
+	for name, tc := range map[string]struct {
+		window export.Window
+		forge  func(k *kit)
+	}{
+		"the neighbour is another": {window(7, 20), func(k *kit) { // entry 6 starts an attempt of run A
+			old := string(s.entries[6].Envelope)
+			k.replace(runs, old, strings.Replace(old, "ada", "bob", 1))
+		}},
+		"a digest does not hold": {window(7, 20), func(k *kit) { k.replace(runs, `"ticket":"7"`, `"ticket":"8"`) }},
+		"an entry is left out": {window(7, 20), func(k *kit) {
+			k.replace(runs, `{"data":`+string(s.entries[4].Data)+`,"envelope":`+string(s.entries[4].Envelope)+`},`, "")
+		}},
+		"a run that has nothing here": {window(15, 20), func(k *kit) {
+			lines := k.lines(runs)
+			k.setLines(runs, append(lines, takeApart(t, s, s.archive(window(4, 15))).lines(runs)[1]))
+		}},
+	} {
+		k := takeApart(t, s, s.archive(tc.window))
+		tc.forge(k)
+		if r := check(t, k.pack(k.assemble()), s.auditor()); len(failed(r)) == 0 || failed(r)[0] != "runs" {
+			t.Errorf("%s: failed %v, want runs\n%s", name, failed(r), explain(r))
+		}
+	}
+}
+
+// Ledgers that no honest site has, with everything after them made well.
+func TestLedgersThatLieAreFound(t *testing.T) {
+	for name, tc := range map[string]struct {
+		make func() *site
+		want string
+	}{
+		"the entry after claims another place": {func() *site {
+			return lyingSite(t, func(e *ledger.Envelope) {
+				if e.Seq == 20 {
+					e.Seq = 21
+				}
+			})
+		}, "edges"},
+		"the entry before claims another place": {func() *site {
+			return lyingSite(t, func(e *ledger.Envelope) {
+				if e.Seq == 3 {
+					e.Seq = 2
+				}
+			})
+		}, "edges"},
+		"entry 0 is of another site": {func() *site {
+			s := newSite(t)
+			s.origin = ledger.Origin(strings.Repeat("0", 32), 1)
+			s.startRun(runA)
+			s.checkpoint()
+			return s
+		}, "genesis"},
+	} {
+		s := tc.make()
+		w := window(4, 20)
+		if tc.want == "genesis" {
+			w = window(0, 2)
+		}
+		k := forgedArchive(t, s, w)
+		opt := s.auditor()
+		opt.SiteID = ""
+		if r := check(t, k, opt); !cmp.Equal(failed(r), []string{tc.want}) {
+			t.Errorf("%s: failed %v, want %s\n%s", name, failed(r), tc.want, explain(r))
+		}
+	}
+}
+
+// lyingSite is busySite with entries that lie.
+func lyingSite(t *testing.T, lie func(e *ledger.Envelope)) *site {
+	s := newSite(t)
+	honest := busySite(t)
+	for i, e := range honest.entries[1:] {
+		env, err := ledger.ParseEnvelope(e.Envelope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := ledger.ParseData(e.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := ledger.DecodeData(env.Type, line.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := env.Seq
+		lie(&env)
+		env.DataHash = ""
+		if env.Seq == was {
+			s.append(ledger.Entry{Envelope: e.Envelope, Data: e.Data})
+			continue
+		}
+		sealed, err := ledger.Seal(env, body, [32]byte{byte(i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.append(sealed)
+	}
+	s.blobs, s.segments = honest.blobs, honest.segments
+	s.checkpoint()
+	return s
+}
+
+// forgedArchive makes an archive of a lying ledger: Create would refuse, so
+// the honest archive's files are bound to the lying ledger's proof.
+func forgedArchive(t *testing.T, s *site, w export.Window) []byte {
+	t.Helper()
+	if w == window(0, 2) { // Create does not look into entry 0
+		return s.archive(w)
+	}
+	honest := busySite(t)
+	k := takeApart(t, honest, honest.archive(w))
+	size := int64(len(s.entries))
+	left, right, err := ledger.WindowEdges(4, 16, size, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.editWindow(func(x *windowJSON) {
+		before := string(s.entries[3].Envelope)
+		x.Before, x.After, x.TreeSize = &before, string(s.entries[20].Envelope), size
+		x.Left, x.Right = []string{}, []string{}
+		for _, h := range left {
+			x.Left = append(x.Left, ledger.HexHash(h))
+		}
+		for _, h := range right {
+			x.Right = append(x.Right, ledger.HexHash(h))
+		}
+	})
+	root, err := ledger.TreeHash(size, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.files[note] = s.notes[0]
+	k.manifest.Ledger.TreeSize, k.manifest.Ledger.Root = size, ledger.HexHash(root)
+	return k.pack(k.assemble())
 }
 
 // What a forger writes into the manifest is compared with what it describes.

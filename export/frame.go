@@ -9,9 +9,12 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// window is how far back a compressed file refers; it bounds the memory that
-// reading one takes.
-const windowSize = 4 << 20
+// Windows say how far back a compressed file refers: ours, and the largest that
+// is read, which bounds the memory that reading takes.
+const (
+	windowSize    = 4 << 20
+	maxWindowSize = 8 << 20
+)
 
 // newEncoder returns the one compressor of archives: another level or window
 // would be another archive.
@@ -111,7 +114,7 @@ func cutShort(err error) error {
 // bytes of it; more is an error. Whoever reads closes it.
 func decompress(r io.Reader, limit int64) (*content, error) {
 	dec, err := zstd.NewReader(newOneFrame(r), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(windowSize))
+		zstd.WithDecoderMaxWindow(maxWindowSize))
 	if err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}

@@ -121,9 +121,11 @@ func TestBundleFaults(t *testing.T) {
 			`21: plugin.entry."linux/amd64": a wasm module is for any platform (write any = "…")`},
 		{"an entry that is not among the files",
 			`any = "bin/match.wasm" => any = "bin/Match.wasm"
-			 params = "schema/params.json" => params = "schema/p.json"`,
+			 params = "schema/params.json" => params = "schema/p.json"
+			 outputs = "schema/outputs.json" => outputs = "schema/o.json"`,
 			`21: plugin.entry.any: bin/Match.wasm is not among the files (did you mean bin/match.wasm?)
-			 26: plugin.actions.match.params: schema/p.json is not among the files (list it as [[file]])`},
+			 26: plugin.actions.match.params: schema/p.json is not among the files (list it as [[file]])
+			 27: plugin.actions.match.outputs: schema/o.json is not among the files (list it as [[file]])`},
 		{"entries and actions must be there",
 			`any = "bin/match.wasm"⏎ =>`,
 			`20: plugin.entry: names no file`},
@@ -230,6 +232,13 @@ func TestBundleFaults(t *testing.T) {
 			 62: file[3].path: lies below schema/params.json, which line 50 lists as a file`},
 		{"one content in two forms",
 			`sha256 = "0000000000000000000000000000000000000000000000000000000000000005"⏎size = 0 => sha256 = "0000000000000000000000000000000000000000000000000000000000000001"⏎size = 1000`,
+			`12: content_digest: is not the digest of the files listed here (it should be ca6e92e6443dfae70de04a8577a23b37a041e775e779d0ebac2d93d5374a541c)
+			 63: file[3].sha256: has the content of bin/match.wasm, but size, encoding or stored form differ (a blob is stored once)`},
+		{"one content in two sizes",
+			`path = "schema/outputs.json"⏎sha256 = "0000000000000000000000000000000000000000000000000000000000000003"⏎size = 20 => path = "schema/outputs.json"⏎sha256 = "0000000000000000000000000000000000000000000000000000000000000003"⏎size = 21`,
+			`57: file[2].sha256: has the content of schema/params.json, but size, encoding or stored form differ (a blob is stored once)`},
+		{"one content in two stored sizes",
+			`sha256 = "0000000000000000000000000000000000000000000000000000000000000005"⏎size = 0⏎mode = "0644" => sha256 = "0000000000000000000000000000000000000000000000000000000000000001"⏎size = 1000⏎mode = "0644"⏎encoding = "zstd"⏎stored_sha256 = "0000000000000000000000000000000000000000000000000000000000000002"⏎stored_size = 701`,
 			`12: content_digest: is not the digest of the files listed here (it should be ca6e92e6443dfae70de04a8577a23b37a041e775e779d0ebac2d93d5374a541c)
 			 63: file[3].sha256: has the content of bin/match.wasm, but size, encoding or stored form differ (a blob is stored once)`},
 		{"the digest of other files",
@@ -339,6 +348,18 @@ func TestTrustFaults(t *testing.T) {
 		{"an empty audience is none",
 			`audience = ["0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"] => audience = []`,
 			`8: audience: is missing (a bundle of kind trust names the sites or fleets it is for)`},
+	})
+}
+
+// TestSecretsFaults changes a manifest of secrets.
+func TestSecretsFaults(t *testing.T) {
+	runFaults(t, lang("bundle"), "bundle/secrets.toml", []faultCase{
+		{"secrets name their audience",
+			`audience = ["0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"]⏎ =>`,
+			`audience: is missing (a bundle of kind secrets names the sites or fleets it is for)`},
+		{"secrets are a file here",
+			`file = "dag.toml" => file = "secrets.age"`,
+			`12: secrets.file: secrets.age is not among the files (list it as [[file]])`},
 	})
 }
 

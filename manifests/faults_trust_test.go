@@ -234,6 +234,11 @@ func TestRevocationsFaults(t *testing.T) {
 		{"the same twice",
 			`manifest = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" => key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"`,
 			`12: revoke[1]: revokes what is revoked already (first on line 7)`},
+		{"things that cannot be read are not the same",
+			`key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" => key = "1"
+			 manifest = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" => manifest = "2"`,
+			`8: revoke[0].key: "1" is not allowed here (want a SHA-256 as 64 lower-case hex digits)
+			 13: revoke[1].manifest: "2" is not allowed here (want a SHA-256 as 64 lower-case hex digits)`},
 		{"forms",
 			`key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" => key = "SHA256:01"
 			 from = "2026-10-01T00:00:00.000000000Z" => from = "2026-10-01"`,

@@ -262,6 +262,7 @@ type prefix struct {
 // the other: a bundle's name would then belong to both.
 func overlaps(r *report, all []prefix) {
 	slices.SortStableFunc(all, func(a, b prefix) int { return strings.Compare(a.text, b.text) })
+	all = slices.CompactFunc(all, func(a, b prefix) bool { return a.text == b.text && a.publisher == b.publisher })
 	var above []prefix // those that the current one begins with, the shortest first
 	for _, p := range all {
 		for len(above) > 0 && !strings.HasPrefix(p.text, above[len(above)-1].text) {
@@ -277,8 +278,6 @@ func overlaps(r *report, all []prefix) {
 				break
 			}
 		}
-		if n := len(above); n == 0 || above[n-1].text != p.text || above[n-1].publisher != p.publisher {
-			above = append(above, p)
-		}
+		above = append(above, p)
 	}
 }

@@ -51,7 +51,7 @@ func scan(r *report, raw []byte, most int) *node {
 	scanBytes(r, raw)
 	raw = bytes.TrimPrefix(raw, []byte(byteOrderMark))
 	s := scanner{report: r, raw: raw, line: 1, root: (&node{line: 1}).table(byHeader)}
-	s.enter(s.root)
+	s.table = s.root
 	s.run()
 	return s.root
 }
@@ -154,10 +154,8 @@ type scanner struct {
 	items int
 	paths int
 
-	root    *node
-	table   *node // the keys of the current lines go here
-	section int   // number of table, see node.section
-	last    int   // section number given out last
+	root  *node
+	table *node // the keys of the current lines go here
 
 	open []frame // arrays and inline tables that are open
 }

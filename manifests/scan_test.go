@@ -69,6 +69,10 @@ func TestScanNamesEachFault(t *testing.T) {
 			 5: c: line 4 begins a list of tables of this name (write [[…]] for one more)
 			 6: a: line 1 makes this one table, not a list of tables
 			 11: c[1].x: the table is set twice, first on line 10`},
+		{"a table that came with its parts may be set once", "[a.b]\n[a]\n[a]\n[x.y.z]\n[x]\ny.w = 1\n[p]\nq.r = 1\n[p.q.s]\n[p.q]",
+			`3: a: the table is set twice, first on line 2
+			 6: x.y.w: x.y is set on line 4; a dotted key cannot add to it (put the key where that table stands)
+			 10: p.q: the table is set twice, first on line 8`},
 		{"a table where a value is", "a = 1\nb = [1]\nc = {}\n[a]\n[a.x]\n[[b]]\n[b.x]\n[c]\n[c.x]\n[[c]]",
 			`4: a: the name is set twice, first on line 1 as a value
 			 5: a.x: a is set on line 1; nothing can be added to it here

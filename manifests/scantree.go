@@ -21,23 +21,22 @@ type origin uint8
 const (
 	byPath   origin = iota // as a part of a longer header; may get its own header once
 	byHeader               // by [name] or [[name]]
-	byDots                 // by a dotted key; only keys of the same section may add to it
+	byDots                 // by a dotted key; other dotted keys may add to it
 	byBraces               // inline; closed
 )
 
 // A node is what the scan knows of one value: where it stands, and what is in
 // it. The tree has the shape of the file's contents.
 type node struct {
-	parent  *node
-	name    string           // of a key
-	index   int              // of an element
-	kind    nodeKind         //
-	origin  origin           // of a table
-	line    int              //
-	section int              // of a table byDots: the header or braces it was made under
-	weight  int              // see scanner.weigh
-	kids    map[string]*node // of a table
-	elems   []*node          // of an array, or of tables
+	parent *node
+	name   string           // of a key
+	index  int              // of an element
+	kind   nodeKind         //
+	origin origin           // of a table
+	line   int              //
+	weight int              // see scanner.weigh
+	kids   map[string]*node // of a table
+	elems  []*node          // of an array, or of tables
 }
 
 func (n *node) table(by origin) *node {
@@ -85,14 +84,8 @@ func (n *node) path() string {
 	return path
 }
 
-// enter makes table the one that the next keys go to.
-func (s *scanner) enter(table *node) {
-	s.last++
-	s.table, s.section = table, s.last
-}
-
 // lose makes the next keys go nowhere: their header could not be understood.
-func (s *scanner) lose(line int) { s.enter((&node{line: line}).table(byHeader)) }
+func (s *scanner) lose(line int) { s.table = (&node{line: line}).table(byHeader) }
 
 // header reads [name] or [[name]].
 func (s *scanner) header() bool {
@@ -165,7 +158,7 @@ func (s *scanner) openTable(k key, list bool, line int) {
 	if list {
 		own = own.newElem(line).table(byHeader)
 	}
-	s.enter(own)
+	s.table = own
 	s.weigh(own)
 }
 
@@ -192,7 +185,7 @@ func (s *scanner) keyValue() bool {
 	if !ok {
 		return false
 	}
-	leaf := s.assign(s.table, k, s.section, line)
+	leaf := s.assign(s.table, k, line)
 	return leaf != nil && s.equals() && s.value(leaf)
 }
 
@@ -209,7 +202,10 @@ func (s *scanner) equals() bool {
 // assign makes the node of a key in table, and those of the tables that its
 // dots name. A key that cannot be had there is reported, and its value goes to
 // a node outside the tree. It returns nil only when a limit was passed.
-func (s *scanner) assign(table *node, k key, section, line int) *node {
+//
+// TOML wants all dotted keys of a table under one header. Where they are not,
+// the way from the other header leads through a table that has one.
+func (s *scanner) assign(table *node, k key, line int) *node {
 	if !s.count() {
 		return nil
 	}
@@ -222,10 +218,9 @@ func (s *scanner) assign(table *node, k key, section, line int) *node {
 		next := t.kids[part]
 		if next == nil {
 			next = t.newKid(part, line).table(byDots)
-			next.section = section
 			t.kids[part] = next
 		}
-		if next.kind != tableNode || next.origin != byDots || next.section != section {
+		if next.kind != tableNode || next.origin != byDots {
 			leaf := next.newKid(k.parts[last], line)
 			s.add(line, leaf.path(), fmt.Sprintf("%s is set on line %d; a dotted key cannot add to it", next.path(), next.line),
 				"put the key where that table stands")

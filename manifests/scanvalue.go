@@ -94,9 +94,8 @@ func (s *scanner) part() (string, bool) {
 
 // A frame is an array or inline table that is open.
 type frame struct {
-	node    *node
-	section int  // of an inline table, see node.section
-	comma   bool // a comma or the end is due
+	node  *node
+	comma bool // a comma or the end is due
 }
 
 // value reads a value into n. It keeps a stack of its own, maxNesting deep at
@@ -122,7 +121,6 @@ func (s *scanner) begin(n *node) bool {
 		n.kind = arrayNode
 	case '{':
 		n.table(byBraces)
-		s.last++
 	default:
 		return s.word()
 	}
@@ -131,7 +129,7 @@ func (s *scanner) begin(n *node) bool {
 		return false
 	}
 	s.pos++
-	s.open = append(s.open, frame{node: n, section: s.last})
+	s.open = append(s.open, frame{node: n})
 	return true
 }
 
@@ -169,7 +167,7 @@ func (s *scanner) next(f *frame) bool {
 	if !ok {
 		return false
 	}
-	leaf := s.assign(f.node, k, f.section, line)
+	leaf := s.assign(f.node, k, line)
 	return leaf != nil && s.equals() && s.begin(leaf)
 }
 

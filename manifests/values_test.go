@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stellarun/stella/manifests"
+	"pgregory.net/rapid"
 )
 
 // parsed is the value of a sample.
@@ -216,6 +217,21 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 	check(t, again, defaults)
 }
 
+// TestSchemaLineIsAWholeLine also wants the line feed behind it.
+func TestSchemaLineIsAWholeLine(t *testing.T) {
+	for _, l := range languages() {
+		_, err := l.parse("f", []byte("schema = \""+l.schema+"\""))
+		want := "1: schema: the first line must be exactly schema = \"" + l.schema + "\" and a line feed (lines of this file do not end with a line feed alone)"
+		if got := faultLines(t, err); got[0] != want && !strings.Contains(strings.Join(got, "\n"), want) {
+			t.Errorf("%s: %v", l.name, got)
+		}
+		_, err = l.parse("f", nil)
+		if got := strings.Join(faultLines(t, err), "\n"); !strings.Contains(got, "put it before any comment or empty line") {
+			t.Errorf("%s, empty: %v", l.name, got)
+		}
+	}
+}
+
 // TestSizesInEachUnit reads a size in each form.
 func TestSizesInEachUnit(t *testing.T) {
 	for text, want := range map[string]int64{`1`: 1, `"1B"`: 1, `"3KiB"`: 3 << 10, `"5MiB"`: 5 << 20, `"7GiB"`: 7 << 30, `0x10`: 16,
@@ -274,6 +290,54 @@ func TestMatchingIsBounded(t *testing.T) {
 	if len(got) > 80 || len(got) < 20 {
 		t.Errorf("%d of 100 texts were not matched", len(got))
 	}
+}
+
+// TestEnumsAreBounded has one value more than is compared with all others.
+func TestEnumsAreBounded(t *testing.T) {
+	spec := func(n int) []byte {
+		var b strings.Builder
+		b.WriteString(sample(t, "dag/small.toml"))
+		b.WriteString("[inputs.i]\ntype = \"integer\"\nenum = [\n")
+		for i := range n {
+			fmt.Fprintf(&b, "%d,\n", i)
+		}
+		b.WriteString("]\n")
+		return []byte(b.String())
+	}
+	if _, err := manifests.ParseDAG("f", spec(256)); err != nil {
+		t.Error(err)
+	}
+	_, err := manifests.ParseDAG("f", spec(257))
+	check(t, faultLines(t, err), []string{"11: inputs.i.enum: has 257 values, at most 256 are allowed (use a pattern)"})
+}
+
+// TestPrefixesOverlap compares with the definition: no name may belong to two
+// publishers.
+func TestPrefixesOverlap(t *testing.T) {
+	keys := []string{"p256-a", "p256-b", "p256-c"}
+	for i := range keys {
+		keys[i] = sample(t, "keys/"+keys[i]+".pem")
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := &manifests.Policy{Serial: 1, RootVersion: 1, Issued: day(2026, 1, 1), NextUpdate: day(2027, 1, 1)}
+		overlap := false
+		for i, key := range keys {
+			names := rapid.SliceOfNDistinct(rapid.StringMatching(`[ab]{1,4}`), 1, 4, rapid.ID).Draw(t, "names")
+			for _, other := range p.Publishers {
+				for _, a := range other.Names {
+					for _, b := range names {
+						overlap = overlap || strings.HasPrefix(a, b) || strings.HasPrefix(b, a)
+					}
+				}
+			}
+			p.Publishers = append(p.Publishers, manifests.Publisher{Name: fmt.Sprint("p", i), Threshold: 1, Kinds: []manifests.Kind{"dag"},
+				Names: names, Keys: []manifests.PublisherKey{{PEM: key}}})
+		}
+		_, err := manifests.ParsePolicy("f", manifests.EncodePolicy(p))
+		if (err != nil) != overlap {
+			t.Fatalf("overlap %v, error %v", overlap, err)
+		}
+	})
 }
 
 // TestLargeGraphs has as many steps as fit, in one line and in one circle.

@@ -203,14 +203,15 @@ func traceOf(header string) (id string, sent bool, err error) {
 		rand.Read(b[:])
 		return hex.EncodeToString(b[:]), false, nil
 	}
-	id, ok := parseTraceparent(header)
+	id, ok := ParseTraceparent(header)
 	if !ok {
 		return "", false, invalid("the traceparent header is not 00-TRACEID-PARENTID-FLAGS")
 	}
 	return id, true, nil
 }
 
-func parseTraceparent(s string) (string, bool) {
+// ParseTraceparent takes the trace id out of a W3C traceparent.
+func ParseTraceparent(s string) (traceID string, ok bool) {
 	p := strings.Split(s, "-")
 	if len(p) < 4 || len(p[0]) != 2 || len(p[1]) != 32 || len(p[2]) != 16 || len(p[3]) != 2 {
 		return "", false

@@ -152,9 +152,6 @@ func (q *Quarantine) Add(digest string, r io.Reader) (err error) {
 			return fmt.Errorf("store: quarantine: %w", err)
 		}
 		defer func() {
-			if err == nil {
-				err = f.Sync()
-			}
 			if cerr := f.Close(); err == nil {
 				err = cerr
 			}
@@ -177,10 +174,13 @@ func (q *Quarantine) Add(digest string, r io.Reader) (err error) {
 	return nil
 }
 
-// Seal moves everything into the sealed store, durably. On an error some blobs
+// Seal syncs everything and moves it into the sealed store. On an error some blobs
 // may be in place; they are complete, and nothing names them.
 func (q *Quarantine) Seal() error {
 	b := q.blobs
+	if err := q.sync(); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	touched := map[string]bool{}
@@ -211,6 +211,34 @@ func (q *Quarantine) Seal() error {
 	}
 	q.names = nil
 	return os.RemoveAll(q.dir)
+}
+
+// sync makes every content durable. Several at a time share the commits of the
+// file system's journal, which is what a bundle of many small files waits for.
+func (q *Quarantine) sync() error {
+	const atATime = 16
+	errs := make(chan error, len(q.names))
+	slots := make(chan struct{}, atATime)
+	var wg sync.WaitGroup
+	for _, name := range q.names {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f, err := os.Open(filepath.Join(q.dir, name))
+			if err == nil {
+				err = errors.Join(f.Sync(), f.Close())
+			}
+			errs <- err
+		})
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return fmt.Errorf("store: seal: %w", err)
+		}
+	}
+	return nil
 }
 
 // openFolder makes a fan-out folder writable, creating it durably.
@@ -268,9 +296,6 @@ func (b *Blobs) PutFrom(r io.Reader, limit int64) (string, int64, error) {
 	if b.Has(digest) {
 		return digest, n, nil
 	}
-	if err := f.Sync(); err != nil {
-		return "", n, fmt.Errorf("store: quarantine: %w", err)
-	}
 	if err := os.Rename(f.Name(), filepath.Join(q.dir, digest)); err != nil {
 		return "", n, fmt.Errorf("store: quarantine: %w", err)
 	}
@@ -304,7 +329,7 @@ type Incoming struct {
 // Commit makes the content part of the quarantine: the caller vouches that it
 // has the digest.
 func (i *Incoming) Commit() error {
-	if err := errors.Join(i.Sync(), i.Close()); err != nil {
+	if err := i.Close(); err != nil {
 		return fmt.Errorf("store: quarantine: %w", err)
 	}
 	i.q.have[i.digest] = true

@@ -289,6 +289,7 @@ func (r *replay) compare(rep *CheckReport) error {
 		return r.bolt.View(func(want *bolt.Tx) error {
 			for _, name := range [][]byte{
 				bRunLog, bRuns, bTenantRuns, bActive, bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+				bArtifacts,
 			} {
 				n, err := compareBucket(name, have, want)
 				if err != nil {

@@ -131,6 +131,17 @@ func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
 	if view.Attempt == nil {
 		return nil
 	}
+	if end, ok := data.(*ledger.AttemptEnd); ok {
+		for _, a := range end.Artifacts {
+			key := pair(run.Tenant, a.SHA256)
+			if tx.get(bArtifacts, key) != nil {
+				continue
+			}
+			if err := tx.put(bArtifacts, key, id); err != nil {
+				return err
+			}
+		}
+	}
 	return tx.putJSON(bAttempts, attemptKey(run.RunID, env.StepID, view.Attempt.Attempt), view.Attempt)
 }
 

@@ -132,6 +132,15 @@ func (db *DB) Attempt(runID, stepID string, n int) (state.Attempt, error) {
 	return a, err
 }
 
+// HasArtifact says whether a run of the tenant has made an artifact.
+func (db *DB) HasArtifact(tenant, digest string) (has bool, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		has = t.Bucket(bArtifacts).Get(pair(tenant, digest)) != nil
+		return nil
+	})
+	return has, err
+}
+
 // ActiveRuns reads the runs that have not ended, oldest first.
 func (db *DB) ActiveRuns() ([]state.Run, error) {
 	var runs []state.Run

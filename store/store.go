@@ -68,12 +68,14 @@ var (
 	bFloors      = []byte("floors")      // kind 0 publisher 0 name → Floor
 	bDAGs        = []byte("dags")        // dagId 0 version → DAGRecord
 	bExports     = []byte("exports")     // seq → ledger.ExportCreation
+	bArtifacts   = []byte("artifacts")   // tenant 0 digest → the run that made it first
 )
 
 func buckets() [][]byte {
 	return [][]byte{
 		bMeta, bEnvelopes, bData, bHashes, bRunLog, bCheckpoints, bRuns, bTenantRuns, bActive,
 		bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+		bArtifacts,
 	}
 }
 
@@ -219,6 +221,11 @@ func (db *DB) load() error {
 		}
 		if n := binary.BigEndian.Uint64(v); n > schemaVersion {
 			return fmt.Errorf("%w: schema %d, this one knows %d", ErrNewerSchema, n, schemaVersion)
+		}
+		for _, name := range buckets() {
+			if tx.Bucket(name) == nil {
+				return damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+			}
 		}
 		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {
 			return fmt.Errorf("store: site record: %w", err)

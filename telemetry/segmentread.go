@@ -33,12 +33,13 @@ func (e *SegmentError) Error() string {
 // ReadSegment yields the records of a segment, which must be exactly what ref
 // names: the same bytes, the same number of records, each in the one accepted
 // form. The last thing it yields is an error if anything differs; until the
-// sequence has ended without one, nothing is proved. It reads at most one byte
-// more than ref.Bytes. A difference is a *[SegmentError].
+// sequence has ended without one, nothing is proved. It reads ref.Bytes bytes and
+// nothing beyond, so that a segment that still grows can be read as far as
+// [Intact] said. A difference is a *[SegmentError].
 func ReadSegment(r io.Reader, ref ledger.LogRef) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		sum := sha256.New()
-		lines := segmentLines(io.TeeReader(io.LimitReader(r, ref.Bytes+1), sum))
+		lines := segmentLines(io.TeeReader(io.LimitReader(r, ref.Bytes), sum))
 		var n, size int64
 		for line, err := range lines {
 			var rec Record
@@ -46,8 +47,8 @@ func ReadSegment(r io.Reader, ref ledger.LogRef) iter.Seq2[Record, error] {
 				rec, err = parseRecord(line, n)
 				size += int64(len(line))
 			}
-			if err == nil && (n >= ref.Records || size > ref.Bytes) {
-				err = &SegmentError{Record: n, Problem: "more than the ledger names"}
+			if err == nil && n >= ref.Records {
+				err = &SegmentError{Record: n, Problem: "more records than the ledger names"}
 			}
 			if err != nil {
 				yield(Record{}, err)
@@ -59,7 +60,7 @@ func ReadSegment(r io.Reader, ref ledger.LogRef) iter.Seq2[Record, error] {
 			}
 		}
 		if n != ref.Records || size != ref.Bytes {
-			yield(Record{}, &SegmentError{Record: n, Problem: "less than the ledger names"})
+			yield(Record{}, &SegmentError{Record: n, Problem: "fewer records or bytes than the ledger names"})
 		} else if hex.EncodeToString(sum.Sum(nil)) != ref.SHA256 {
 			yield(Record{}, &SegmentError{Record: n, Problem: "digest differs from the ledger's"})
 		}

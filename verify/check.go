@@ -55,6 +55,8 @@ type Result struct {
 	Absent       []string // blobs that the file leaves out and the site holds
 	FileSHA256   string   // of the bytes read
 	FileBytes    int64    // how many: the offset, after a refusal
+	// TrustedTime is that of [Signed.TrustedTime], for the site's floor.
+	TrustedTime time.Time
 }
 
 // Check reads and judges a bundle in the order that the package comment gives,
@@ -93,6 +95,9 @@ type checking struct {
 }
 
 func (c *checking) run() error {
+	if c.opt.Now.IsZero() {
+		return errors.New("verify: Check needs Now")
+	}
 	head, err := c.Head()
 	if err != nil {
 		return err
@@ -102,6 +107,7 @@ func (c *checking) run() error {
 	if err != nil {
 		return err
 	}
+	c.res.TrustedTime = signed.TrustedTime()
 	m, err := parseManifest(head.Manifest)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/manifests"
@@ -187,5 +188,66 @@ func TestTheSignerIsNamed(t *testing.T) {
 		if refused.Hint == "" {
 			t.Error("there is no hint")
 		}
+	}
+}
+
+func TestDescribeTellsWhomToTrust(t *testing.T) {
+	manifest := []byte("x")
+	for _, c := range []struct {
+		a    bundle.Attached
+		want verify.Description
+	}{
+		{verifytest.Signatures(manifest, "acme-1")[0], verify.Description{ID: verifytest.KeyID("acme-1"), Flow: verify.FlowKey}},
+		{verifytest.Certified(manifest, "leaf-1", "a@b.test", verifytest.Created()), verify.Description{
+			ID: verifytest.KeyID("leaf-1"), Flow: verify.FlowCertificate, Issuer: verifytest.Issuer, SAN: "a@b.test", LogEntries: 1,
+		}},
+		{verifytest.Attestation(bundle.Digest(manifest), verifytest.Review, "1", "reviewer"), verify.Description{
+			Statement: true, ID: verifytest.KeyID("reviewer"), Flow: verify.FlowKey, PredicateType: verifytest.Review,
+		}},
+	} {
+		got, err := verify.Describe(c.a.Data)
+		if err != nil || *got != c.want {
+			t.Errorf("%+v, %v, want %+v", got, err, c.want)
+		}
+	}
+	if _, err := verify.Describe([]byte("{}")); err == nil {
+		t.Error("{} is described")
+	}
+}
+
+func TestTheTrustedTimeIsTheLatest(t *testing.T) {
+	raw, packed := verifytest.NewBundle().Pack(noOptions())
+	at := verifytest.Created().Add(time.Hour)
+	raw = verifytest.Attach(raw, attached(verifytest.Logged(packed.Raw, "acme-1", at), verifytest.Logged(packed.Raw, "acme-2", at.Add(-time.Minute))), nil)
+	res, err := verify.Check(bytes.NewReader(raw), loadTrusts()["log-demanded"], options(t), nil)
+	if err != nil || !res.TrustedTime.Equal(at) {
+		t.Errorf("%s, %v, want %s", res.TrustedTime, err, at)
+	}
+}
+
+func TestOneFileTwiceIsOneSignerTwice(t *testing.T) {
+	manifest := []byte("x")
+	sigs := verifytest.Signatures(manifest, "acme-1", "acme-1")
+	_, err := verifytest.NewTrust().Load().Signatures(manifest, sigs, verifytest.Now())
+	wantReason(t, err, verify.DuplicateSigner)
+}
+
+func TestASignatureOfAnotherTrustIsNotJudged(t *testing.T) {
+	e := evidence(t, verifytest.NewBundle().Sign("acme-1"))
+	one, two := verifytest.NewTrust().Load(), verifytest.NewTrust().Load()
+	signed, err := one.Signatures(e.Manifest, e.Signatures, verifytest.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifests.ParseBundle("stella.toml", e.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := verify.Input{Manifest: m, Signed: signed, Now: verifytest.Now()}
+	if _, err := one.Judge(in); err != nil {
+		t.Error(err)
+	}
+	if _, err := two.Judge(in); err == nil || refused(err) {
+		t.Errorf("Judge = %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 
 // byPublisher counts the signers of the manifest's publisher. One whose key is
 // out of its window or revoked, or whose signature lacks what the policy
-// demands, is not counted; if too few are left, the first such cause is the
-// reason.
+// demands, is not counted, which the verdict's checks say; if too few are left,
+// the first such cause is the reason.
 func (j *judgement) byPublisher() error {
 	m := j.in.Manifest
 	p := j.trust.publishers[m.Publisher]
@@ -50,6 +51,8 @@ func (j *judgement) byPublisher() error {
 	}
 	return reject(ThresholdNotMet, "publisher", "%s", tally(len(j.counted), p.Threshold))
 }
+
+func tally(have, want int) string { return fmt.Sprintf("%d of %d signers count", have, want) }
 
 // as is what s is for p, nil if it is nothing.
 func (s *signer) as(p *publisher) *claim {

@@ -92,8 +92,8 @@ func parseManifest(raw []byte) (*manifests.Bundle, error) {
 
 // judgeManifest makes all decisions that need no attestation.
 func (t *Trust) judgeManifest(in Input) (*judgement, error) {
-	if in.Manifest == nil || in.Signed == nil || in.Now.IsZero() {
-		return nil, errors.New("verify: Judge needs Manifest, Signed and Now")
+	if in.Manifest == nil || in.Signed == nil || in.Signed.trust != t || in.Now.IsZero() {
+		return nil, errors.New("verify: Judge needs Manifest, Now, and Signed of the same Trust")
 	}
 	j := &judgement{trust: t, in: in, checks: []string{"signatures"}}
 	who := j.byPublisher

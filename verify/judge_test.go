@@ -237,7 +237,7 @@ func TestCapabilityCeilings(t *testing.T) {
 		{"memory", limits(manifests.Limits{Memory: 1<<20 + 1}), "plugin.actions.greet.limits.memory"},
 		{"cpu", limits(manifests.Limits{CPU: 1.5}), "plugin.actions.greet.limits.cpu"},
 		{"pids", limits(manifests.Limits{PIDs: 9}), "plugin.actions.greet.limits.pids"},
-		{"timeout", limits(manifests.Limits{Timeout: time.Minute + 1}), "plugin.actions.greet.limits.timeout"},
+		{"timeout", limits(manifests.Limits{Timeout: time.Minute + time.Millisecond}), "plugin.actions.greet.limits.timeout"},
 		{"workspace", limits(manifests.Limits{Workspace: 1<<20 + 1}), "plugin.actions.greet.limits.workspace"},
 		{"log", limits(manifests.Limits{Log: 1<<20 + 1}), "plugin.actions.greet.limits.log"},
 	} {
@@ -321,7 +321,12 @@ func TestAnotherRoleOfATrustBundle(t *testing.T) {
 	b.Files = map[string]string{"root.toml": "1", "policy.toml": "2", "revocations.toml": "3"}
 	made := verifytest.NewTrust()
 	made.Root.Roles["policy"] = role(2, "policy", "policy-2")
-	trust := made.Load()
+	files := made.Files()
+	files.Policy = verifytest.Signed(files.Policy.Raw, "policy", "policy-2")
+	trust, err := verify.Load(files)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		want verify.Reason
 		keys []string

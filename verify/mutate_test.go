@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"math/rand/v2"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -58,6 +59,7 @@ func changeBytes(t *testing.T, f *verifytest.Fixture, trust *verify.Trust, flips
 	if _, err := verify.Check(bytes.NewReader(f.Raw), trust, f.Options(spool(t)), nil); err != nil {
 		t.Fatalf("%s: the control is refused: %v", f.Name, err)
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // thousands of small judgements
 	var wg sync.WaitGroup
 	const workers = 2
 	for w := range workers {

@@ -9,6 +9,7 @@ import (
 
 // Signed is the outcome of [Trust.Signatures]: who signed a manifest.
 type Signed struct {
+	trust   *Trust
 	digest  string
 	signers []*signer // by id
 	ignored []string  // ids that no trust file names
@@ -40,6 +41,21 @@ func (s *Signed) Digest() string { return s.digest }
 // names.
 func (s *Signed) Ignored() []string { return s.ignored }
 
+// TrustedTime is the latest time that a log or timestamp authority gave a
+// signature; zero without one. A site's trusted time never falls below it once
+// the bundle is admitted (THREATS 10).
+func (s *Signed) TrustedTime() time.Time {
+	var latest time.Time
+	for _, one := range s.signers {
+		for _, at := range one.times {
+			if at.After(latest) {
+				latest = at
+			}
+		}
+	}
+	return latest
+}
+
 // Signatures verifies the signatures over the manifest's raw bytes, before
 // anything parses them. Those of signers that no trust file names are left
 // alone; one by a named signer that fails refuses the bundle, as does a
@@ -48,7 +64,7 @@ func (t *Trust) Signatures(manifest []byte, sigs []bundle.Attached, now time.Tim
 	if len(sigs) == 0 {
 		return nil, reject(SignatureMissing, "", "there is no signature")
 	}
-	s := &Signed{digest: bundle.Digest(manifest)}
+	s := &Signed{trust: t, digest: bundle.Digest(manifest)}
 	seen := map[string]bool{}
 	var unknown string
 	for _, sig := range sigs {

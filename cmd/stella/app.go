@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -25,6 +26,8 @@ type app struct {
 	getenv func(string) string
 	now    func() time.Time
 	opt    options
+	// patience is how long a command looks for a site that others hold.
+	patience time.Duration
 }
 
 // options are the global ones. Each is a flag, then an environment variable,
@@ -38,6 +41,7 @@ type options struct {
 	yes         bool
 	apiURL      string
 	traceparent string
+	traceID     string // of traceparent
 	logLevel    slog.Level
 	logging     bool // somebody asked for the log of a process that is no daemon
 }
@@ -51,11 +55,12 @@ const (
 
 func newApp() *app {
 	return &app{
-		stdin:  os.Stdin,
-		stdout: newScreen(os.Stdout),
-		stderr: newScreen(os.Stderr),
-		getenv: os.Getenv,
-		now:    time.Now,
+		stdin:    os.Stdin,
+		stdout:   newScreen(os.Stdout),
+		stderr:   newScreen(os.Stderr),
+		getenv:   os.Getenv,
+		now:      time.Now,
+		patience: 10 * time.Second,
 	}
 }
 
@@ -85,6 +90,12 @@ func (a *app) resolve() error {
 	env(&o.tenant, "STELLA_TENANT")
 	env(&o.apiURL, "STELLA_API_URL")
 	env(&o.traceparent, "TRACEPARENT")
+	if o.traceparent != "" {
+		var ok bool
+		if o.traceID, ok = server.ParseTraceparent(o.traceparent); !ok {
+			return invalid("the traceparent %q is not 00-TRACEID-PARENTID-FLAGS", o.traceparent)
+		}
+	}
 	o.noColor = o.noColor || a.getenv("NO_COLOR") != ""
 	if o.output == "" {
 		o.output = outTable

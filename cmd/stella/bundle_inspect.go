@@ -88,10 +88,10 @@ func inspect(file string) (*inspected, error) {
 		return nil, faulty(file, err)
 	}
 	in := describe(head, m)
-	if in.Signatures, err = sigFiles(head.Signatures); err != nil {
-		return nil, invalid("%s: %v", file, err)
+	if in.Signatures, err = sigFiles(file, head.Signatures, verify.SignatureMalformed, bundle.SignatureName); err != nil {
+		return nil, err
 	}
-	if err := in.readRest(r, m); err != nil {
+	if err := in.readRest(file, r, m); err != nil {
 		return nil, containerError(file, err)
 	}
 	return in, nil
@@ -120,7 +120,7 @@ func describe(head *bundle.Head, m *manifests.Bundle) *inspected {
 
 // readRest reads attestations and blobs, and checks all of them against the
 // manifest. Contents that are not here may be a delta's.
-func (in *inspected) readRest(r *bundle.Reader, m *manifests.Bundle) error {
+func (in *inspected) readRest(file string, r *bundle.Reader, m *manifests.Bundle) error {
 	if err := r.Bind(m, func(string) bool { return true }); err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (in *inspected) readRest(r *bundle.Reader, m *manifests.Bundle) error {
 		atts = append(atts, at)
 	}
 	var err error
-	if in.Attestations, err = sigFiles(atts); err != nil {
+	if in.Attestations, err = sigFiles(file, atts, verify.AttestationMalformed, bundle.AttestationName); err != nil {
 		return err
 	}
 	if err := checkBlobs(r); err != nil {
@@ -175,16 +175,20 @@ func checkBlobs(r *bundle.Reader) error {
 	}
 }
 
-func sigFiles(list []bundle.Attached) ([]sigFile, error) {
+// sigFiles reads files of a bundle; one that cannot be read is a refusal.
+func sigFiles(file string, list []bundle.Attached, reason verify.Reason, name func(string) string) ([]sigFile, error) {
 	out := []sigFile{}
 	for _, at := range list {
 		canonical, err := verify.Canonical(at.Data)
-		if err != nil {
-			return nil, err
+		var f sigFile
+		if err == nil {
+			f, err = readSigFile(canonical)
 		}
-		f, err := readSigFile(canonical)
 		if err != nil {
-			return nil, err
+			return nil, &api.Error{
+				Code: api.Code(reason), Message: fmt.Sprintf("%s: %s: %s: %v", file, reason, name(at.ID), err),
+				Refusal: &api.Refusal{Reason: string(reason), Subject: name(at.ID)},
+			}
 		}
 		out = append(out, f)
 	}

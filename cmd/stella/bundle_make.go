@@ -376,6 +376,10 @@ func readHead(file string) (*bundleHead, error) {
 // containerError is a file that is not a bundle, or not a sound one.
 func containerError(file string, err error) error {
 	var form *bundle.FormatError
+	var known *api.Error
+	if errors.As(err, &known) {
+		return known
+	}
 	if errors.As(err, &form) {
 		return &api.Error{
 			Code: api.Code(form.Reason), Message: file + ": " + form.Error(),

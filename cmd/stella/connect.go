@@ -23,9 +23,9 @@ import (
 
 // How a command finds its site: it tries the socket; if nobody serves it, it
 // opens the site itself, and serves the socket while it holds it. Who loses
-// the lock tries socket and lock again, for [patience].
+// the lock tries socket and lock again, for the
+// patience of the app.
 const (
-	patience  = 10 * time.Second
 	firstWait = 5 * time.Millisecond
 	lastWait  = 150 * time.Millisecond
 )
@@ -53,7 +53,7 @@ func (a *app) reach(ctx context.Context, opt engine.Options, f func(context.Cont
 	if err := a.needHome(); err != nil {
 		return err
 	}
-	wait, deadline := firstWait, a.now().Add(patience)
+	wait, deadline := firstWait, a.now().Add(a.patience)
 	for {
 		began := a.now()
 		err := a.once(ctx, opt, f)
@@ -62,7 +62,7 @@ func (a *app) reach(ctx context.Context, opt engine.Options, f func(context.Cont
 		}
 		now := a.now()
 		if now.Sub(began) > time.Second { // it was reached, and has gone: a new search
-			wait, deadline = firstWait, now.Add(patience)
+			wait, deadline = firstWait, now.Add(a.patience)
 		}
 		if now.After(deadline) {
 			return err

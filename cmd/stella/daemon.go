@@ -93,7 +93,7 @@ func runDaemon(ctx context.Context, a *app) error {
 
 // holdWithPatience opens the site when the command that holds it has ended.
 func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, log *slog.Logger) (*held, error) {
-	deadline := a.now().Add(patience)
+	deadline := a.now().Add(a.patience)
 	for {
 		h, err := a.hold(ctx, opt, log)
 		var e *api.Error

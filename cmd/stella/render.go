@@ -263,7 +263,9 @@ func (a *app) renderError(what string, e *api.Error) {
 	}
 	a.stderr.printf("%s%s\n", prefix, e.Message)
 	for _, f := range e.Faults {
-		a.stderr.printf("  %s\n", f)
+		if !strings.Contains(e.Message, f) {
+			a.stderr.printf("  %s\n", f)
+		}
 	}
 	if e.Hint != "" {
 		a.stderr.printf("hint: %s\n", e.Hint)

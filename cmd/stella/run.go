@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,14 +60,14 @@ func runRunList(ctx context.Context, a *app, q api.RunQuery) error {
 // reason says why a run did not complete.
 func reason(r state.Run) string {
 	switch {
+	case r.Status == state.Cancelled && r.CancelReason != "":
+		return "cancelled by " + r.CancelledBy + ": " + r.CancelReason
+	case r.Status == state.Cancelled && r.CancelledBy != "":
+		return "cancelled by " + r.CancelledBy
 	case r.FailedStep != "":
 		return r.FailureReason + " in " + r.FailedStep
-	case r.FailureReason != "":
-		return r.FailureReason
-	case r.CancelledBy != "":
-		return "cancelled by " + r.CancelledBy
 	}
-	return ""
+	return r.FailureReason
 }
 
 // duration is how long something took, if it has ended.
@@ -111,16 +112,25 @@ func renderRun(s *screen, d api.RunDetail) {
 	rows := make([][]string, len(d.StepList))
 	for i, st := range d.StepList {
 		note := st.Waiting
-		if note == "" && st.ErrorCode != "" && st.Status != state.Completed {
-			note = st.ErrorCode
-			if st.Reason != "" && st.Reason != st.ErrorCode {
-				note += ": " + st.Reason
-			}
+		if note == "" && st.Status != state.Completed {
+			note = whyStep(st.ErrorCode, st.Reason)
 		}
-		rows[i] = []string{st.StepID, string(st.Status), attempts(st.Attempt), duration(st.DurationMs, st.Status), note}
+		took := ""
+		if st.Attempt > 0 {
+			took = duration(st.DurationMs, st.Status)
+		}
+		rows[i] = []string{st.StepID, string(st.Status), attempts(st.Attempt), took, note}
 	}
 	s.printf("\n")
 	s.table([]string{"STEP", "STATUS", "ATTEMPTS", "DURATION", "NOTE"}, rows)
+}
+
+// whyStep joins the code and the reason of a step that did not complete.
+func whyStep(code, reason string) string {
+	if code == "" || reason == "" || code == reason {
+		return code + strings.TrimPrefix(reason, code)
+	}
+	return code + ": " + reason
 }
 
 func attempts(n int) string {

@@ -68,11 +68,14 @@ func runRunStart(ctx context.Context, a *app, opt startOptions) error {
 	if req.RunToken == "" {
 		req.RunToken = runner.NewToken() // so that asking again is the same start
 	}
+	req.TraceID = a.opt.traceID
 	var e execution
 	return a.withExecutor(ctx, func(ctx context.Context, r *reached) error {
 		return e.run(ctx, a, r, opt.wait, func() ([]state.Run, error) {
 			res, err := r.StartRun(ctx, req)
-			e.replayed = res.Replayed && len(e.runs) == 0
+			if len(e.runs) == 0 { // later calls ask again for what the first one began
+				e.replayed = res.Replayed
+			}
 			return []state.Run{res.Run}, err
 		})
 	})
@@ -236,7 +239,7 @@ func (e *execution) execute(ctx context.Context, a *app, r *reached, runs []stat
 		return err
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return errors.Join(context.Cause(ctx), e.watch.rest(context.WithoutCancel(ctx), a, r, runs))
 	}
 	if watching.Err() == nil || !errors.Is(watched, context.Canceled) {
 		return watched

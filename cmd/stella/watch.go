@@ -39,11 +39,12 @@ func (w *watcher) one(ctx context.Context, a *app, r *reached, run state.Run, ma
 	if w.next == nil {
 		w.next = map[string]int64{}
 	}
-	if _, ok := w.next[run.RunID]; !ok {
-		w.next[run.RunID] = run.FirstSeq
-		if !run.Status.Ended() {
-			a.stderr.note("run %s of %s %s", run.RunID, run.DAGID, run.DAGVersion)
+	if _, begun := w.next[run.RunID]; !begun {
+		if run.Status.Ended() {
+			return nil // nothing happens any more
 		}
+		w.next[run.RunID] = run.FirstSeq
+		a.stderr.note("run %s of %s %s", run.RunID, run.DAGID, run.DAGVersion)
 	}
 	if !run.Status.Ended() {
 		if err := w.wait(ctx, a, r, run.RunID, many); err != nil {

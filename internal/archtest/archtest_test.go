@@ -36,6 +36,7 @@ var layers = map[string]struct {
 	"telemetry":               {1, nil},
 	"server/api":              {1, nil},
 	"verify":                  {2, nil},
+	"verify/verifytest":       {2, []string{"verify"}},
 	"store":                   {2, nil},
 	"runner":                  {2, nil},
 	"runner/sandbox":          {3, nil},
@@ -44,16 +45,17 @@ var layers = map[string]struct {
 	"server":                  {4, nil},
 	"cmd/stella":              {5, nil},
 	"internal/archtest":       {5, nil},
-	"bench":                   {6, nil},
+	"bench":                   {6, []string{"bench/minverify/keyflow"}},
+	"bench/minverify":         {6, []string{"bench/minverify/keyflow"}},
+	"bench/minverify/keyflow": {6, nil},
 	"testdata/bundles/gen":    {6, nil},
-	"runner/sandbox/testdata": {6, nil},
 }
 
 // owners are the outside libraries, and the packages that alone may import
 // them. Tests may import anything.
 var owners = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/stella"},
-	"github.com/sigstore":                 {"verify"},
+	"github.com/sigstore":                 {"verify", "verify/verifytest", "bench/minverify/keyflow"},
 	"go.etcd.io/bbolt":                    {"store", "bench"},
 	"filippo.io/age":                      {"store"},
 	"cel.dev/cel-go":                      {"runner"},

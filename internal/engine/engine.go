@@ -188,7 +188,7 @@ func (e *Engine) checkHead() error {
 
 // recordStart writes who is about to execute steps here.
 func (e *Engine) recordStart(config []byte) error {
-	sum, err := hashFile("/proc/self/exe")
+	sum, err := hashSelf(filepath.Join(e.opt.Home, "cache"))
 	if err != nil {
 		return err
 	}
@@ -208,18 +208,7 @@ func (e *Engine) recoverRuns(ctx context.Context) error {
 		return err
 	}
 	for _, run := range runs {
-		if run.Status == state.Planning {
-			continue // nothing of it was ever started
-		}
-		steps, err := e.db.Steps(run.RunID)
-		if err != nil {
-			return err
-		}
-		open := false
-		for _, s := range steps {
-			open = open || s.Open
-		}
-		if !open {
+		if run.Open == 0 {
 			continue
 		}
 		o, err := e.opened(run)

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
-	"syscall"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/ledger"
@@ -44,14 +42,6 @@ type verified struct {
 type spec struct {
 	dag  *manifests.DAG
 	text []byte
-}
-
-// fileID changes whenever a file of the host does.
-type fileID struct {
-	path         string
-	dev, ino     uint64
-	size         int64
-	mtime, ctime int64
 }
 
 func newSealed(e *Engine) *sealed {
@@ -209,15 +199,13 @@ func (s *sealed) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manif
 
 // HashHostFile hashes a program of the host, again whenever it has changed.
 func (s *sealed) HashHostFile(path string) (string, error) {
-	fi, err := os.Stat(path)
+	id, fi, err := identify(path)
 	if err != nil {
 		return "", err
 	}
 	if !fi.Mode().IsRegular() {
 		return "", errors.New("it is not a regular file")
 	}
-	st := fi.Sys().(*syscall.Stat_t)
-	id := fileID{path, st.Dev, st.Ino, fi.Size(), st.Mtim.Nano(), st.Ctim.Nano()}
 	s.mu.Lock()
 	sum, ok := s.programs[id]
 	s.mu.Unlock()

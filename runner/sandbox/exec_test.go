@@ -99,7 +99,7 @@ func TestWhatAProgramFindsAroundItself(t *testing.T) {
 		"fd 0", "fd 1", "fd 2",
 		"SigIgn: 0000000000000000", "SigBlk: 0000000000000000", "Umask: 0022",
 		"nonblock 0 false", "nonblock 1 false", "nonblock 2 false",
-		"leader true",
+		"pdeathsig 9", "leader true",
 		"limit core 0 0", "limit data 1073741824 1073741824", "limit fsize 1048576 1048576",
 		`stdin {"api":1,"params":{}} EOF`,
 	}

@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,8 +88,8 @@ type recorder struct {
 	lines   map[string][]string // by stream
 	order   []string            // both streams
 	waiting map[string]chan string
-	busy    bool
-	broken  string // what the recorder noticed
+	busy    atomic.Bool
+	broken  atomic.Bool // log was called twice at a time
 }
 
 func newRecorder() *recorder {
@@ -96,10 +98,12 @@ func newRecorder() *recorder {
 
 // log is a task's Log. It notices when it is called twice at a time.
 func (r *recorder) log(stream string, _ time.Time, line []byte) {
-	if !r.mu.TryLock() {
-		r.broken = "Log was called concurrently"
-		r.mu.Lock()
+	if !r.busy.CompareAndSwap(false, true) {
+		r.broken.Store(true)
 	}
+	runtime.Gosched() // lets the other stream try
+	defer r.busy.Store(false)
+	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := string(line)
 	r.lines[stream] = append(r.lines[stream], s)

@@ -153,7 +153,7 @@ func TestProgressIsFollowedWhileItRuns(t *testing.T) {
 			}
 		}
 	}
-	task.Timeout = 5 * time.Second
+	task.Timeout = 30 * time.Second
 	rep := execute(t, task)
 	exited(t, rep, 0, rec)
 	if diff := cmp.Diff([]step{{0.25, "a quarter"}, {1, ""}}, got); diff != "" {

@@ -74,8 +74,8 @@ func wasmMemory(t *runner.Task) int64 {
 // rlimits are the limits that a process carries by itself. They hold for each
 // process of an attempt, not for their sum. RLIMIT_AS is not among them, since
 // runtimes reserve address space far beyond what they use, and RLIMIT_NPROC is
-// not, since it counts all processes of the user. A Go program needs about
-// 128 MiB of RLIMIT_DATA merely to start.
+// not, since it counts all processes of the user. A Go program needs between
+// 32 and 64 MiB of RLIMIT_DATA merely to start.
 func rlimits(t *runner.Task) []initproc.Rlimit {
 	list := []initproc.Rlimit{
 		{Resource: syscall.RLIMIT_CORE, Value: 0},

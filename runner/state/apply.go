@@ -86,6 +86,9 @@ func applyRun(run *Run, c Change) error {
 			run.CancelledBy, run.CancelReason = c.Envelope.Actor, d.Reason
 		}
 	case *ledger.RunEnd:
+		if run.Open > 0 {
+			return &TransitionError{What: "run " + run.RunID, From: Running, On: c.Envelope.Type, Why: "an attempt is under way"}
+		}
 		run.OutputsHash, run.FailureReason, run.FailedStep = d.OutputsHash, d.FailureReason, d.FailedStep
 		run.EndedUTC = c.Envelope.Time
 		from := run.StartedUTC
@@ -130,6 +133,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 			run.StartedUTC = at
 		}
 		run.CurrentStep = step.StepID
+		run.Open++
 		attempt = &Attempt{
 			StepID: step.StepID, Attempt: step.Attempt, Generation: d.Generation,
 			Start: d, StartedUTC: at, Actor: c.Envelope.Actor,
@@ -142,6 +146,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		a.End, a.EndedUTC = d, at
 		attempt = &a
 		step.Open = false
+		run.Open--
 		step.ErrorCode, step.Retryable = d.ErrorCode, d.Retryable
 		if d.Logs != nil {
 			step.LogsRef = d.Logs.SHA256

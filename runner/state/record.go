@@ -30,7 +30,8 @@ type Run struct {
 	Overridden    bool              `json:"overridden,omitempty"`
 	Actor         string            `json:"actor"` // who started it
 	Generation    int               `json:"generation"`
-	Steps         int               `json:"steps"` // in the plan
+	Steps         int               `json:"steps"`          // in the plan
+	Open          int               `json:"open,omitempty"` // attempts under way
 	CancelledBy   string            `json:"cancelledBy,omitempty"`
 	CancelReason  string            `json:"cancelReason,omitempty"`
 	FirstSeq      int64             `json:"firstSeq"`

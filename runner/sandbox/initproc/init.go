@@ -48,32 +48,34 @@ func run() int {
 		syscall.SIGTTOU, syscall.SIGCONT)
 
 	report(&Status{Kind: Starting})
-	pid, err := start(spec)
-	if err != nil {
-		if err == syscall.EAGAIN || err == syscall.ENOMEM || err == syscall.EMFILE || err == syscall.ENFILE {
-			return fail(StageFork, err)
-		}
+	p, stage, err := start(spec)
+	switch {
+	case err == nil:
+	case stage == StageFork && !ours(err):
 		report(&Status{Kind: Unstarted, Errno: errnoOf(err)})
 		return 0
+	default:
+		return fail(stage, err)
 	}
-	for _, l := range spec.Rlimits {
-		if !onSelf(l.Resource) {
-			if err := lower(pid, l); err != nil {
-				syscall.Kill(pid, syscall.SIGKILL)
-				return fail(StageRlimit, err)
-			}
-		}
-	}
-	if report(&Status{Kind: Started, PID: uint32(pid)}) != nil {
+	if report(&Status{Kind: Started, PID: uint32(p.pid)}) != nil {
 		// Nobody listens any more: the end of the lifeline follows and ends us.
-		syscall.Kill(pid, syscall.SIGKILL)
+		syscall.Kill(p.pid, syscall.SIGKILL)
 	}
 	commands := make(chan byte)
 	go readCommands(commands)
-	r := reaper{main: pid}
+	r := reaper{main: p.pid}
+	if p.wait != nil {
+		r.ended, r.wait = true, *p.wait
+	}
 	r.loop(sigs, commands)
 	report(r.status())
 	return 0
+}
+
+// ours says whether a failed start says nothing of the program: the machine has
+// no process, memory or descriptor left.
+func ours(err error) bool {
+	return err == syscall.EAGAIN || err == syscall.ENOMEM || err == syscall.EMFILE || err == syscall.ENFILE
 }
 
 // readSpec reads the spec from SpecFD, and nothing beyond it.
@@ -162,8 +164,8 @@ func setup(s *Spec) (Stage, error) {
 }
 
 // onSelf says whether this process may live under a limit, too, so that the
-// program inherits it. Memory and CPU time are set on the program right after
-// its start instead: a Go process counts a whole heap arena of 64 MiB as data,
+// program inherits it. Not under those of memory and CPU time: a Go process
+// counts a heap arena of 64 MiB as data, and fails where it cannot map more;
 // and what kills must not run out of time.
 func onSelf(resource int) bool {
 	return resource != syscall.RLIMIT_DATA && resource != syscall.RLIMIT_CPU
@@ -195,32 +197,96 @@ func prlimit(pid, resource int, set, get *syscall.Rlimit) error {
 	return nil
 }
 
-// start forks and executes the program. It is the only fork here: the thread
-// that does it is locked and parked for ever, since the parent-death signal
-// fires when that thread ends.
-func start(s *Spec) (int, error) {
+// A program is what start has started.
+type program struct {
+	pid  int
+	wait *syscall.WaitStatus // not nil if it has ended, and was reaped, already
+}
+
+// start forks and executes the program. It is the only place that forks: the
+// thread that does it is locked and parked for ever, since the parent-death
+// signal fires when that thread ends.
+func start(s *Spec) (program, Stage, error) {
 	type result struct {
-		pid int
-		err error
+		p     program
+		stage Stage
+		err   error
 	}
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread()
 		unblockSignals()
-		attr := syscall.ProcAttr{
-			Env:   s.Env,
-			Files: []uintptr{0, 1, 2},
-			Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
-		}
-		for _, f := range s.Files {
-			attr.Files = append(attr.Files, uintptr(f))
-		}
-		pid, err := syscall.ForkExec(s.Path, s.Args, &attr)
-		done <- result{pid, err}
+		var r result
+		r.p, r.stage, r.err = launch(s)
+		done <- r
 		select {}
 	}()
 	r := <-done
-	return r.pid, r.err
+	return r.p, r.stage, r.err
+}
+
+// launch is start on the thread that forks. Where limits are to be set on the
+// program itself, it is traced up to its first instruction, so that not one
+// runs without them; then the tracing ends. Where tracing is forbidden, the
+// limits come a moment later.
+func launch(s *Spec) (p program, _ Stage, err error) {
+	attr := syscall.ProcAttr{
+		Env:   s.Env,
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
+	}
+	for _, f := range s.Files {
+		attr.Files = append(attr.Files, uintptr(f))
+	}
+	var own []Rlimit
+	for _, l := range s.Rlimits {
+		if !onSelf(l.Resource) {
+			own = append(own, l)
+		}
+	}
+	attr.Sys.Ptrace = len(own) > 0
+	p.pid, err = syscall.ForkExec(s.Path, s.Args, &attr)
+	if err == syscall.EPERM && attr.Sys.Ptrace {
+		attr.Sys.Ptrace = false
+		p.pid, err = syscall.ForkExec(s.Path, s.Args, &attr)
+	}
+	if err != nil {
+		return p, StageFork, err
+	}
+	if attr.Sys.Ptrace {
+		if p.wait, err = awaitExec(p.pid); err != nil || p.wait != nil {
+			return p, StageFork, err
+		}
+	}
+	for _, l := range own {
+		if err := lower(p.pid, l); err != nil {
+			syscall.Kill(p.pid, syscall.SIGKILL)
+			return p, StageRlimit, err
+		}
+	}
+	if attr.Sys.Ptrace {
+		syscall.PtraceDetach(p.pid) // fails only if it was killed meanwhile
+	}
+	return p, 0, nil
+}
+
+// awaitExec waits until a traced program stops behind its execve. If it was
+// killed before that, its status is returned.
+func awaitExec(pid int) (*syscall.WaitStatus, error) {
+	for {
+		var ws syscall.WaitStatus
+		switch _, err := syscall.Wait4(pid, &ws, 0, nil); {
+		case err == syscall.EINTR:
+		case err != nil:
+			return nil, err
+		case !ws.Stopped():
+			return &ws, nil
+		case ws.StopSignal() == syscall.SIGTRAP:
+			return nil, nil
+		default:
+			syscall.PtraceCont(pid, int(ws.StopSignal()))
+		}
+	}
 }
 
 // readCommands passes commands on. At the end of the lifeline it closes c.

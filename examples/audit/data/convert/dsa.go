@@ -15,17 +15,13 @@ import (
 // trackerURL is where Debian's security tracker shows an advisory.
 const trackerURL = "https://security-tracker.debian.org/tracker/"
 
-func readDSAFile(path, release string) ([]osv.Record, error) {
-	name, number, ok := strings.Cut(release, "=")
-	if !ok || name == "" || number == "" {
-		return nil, fmt.Errorf("-release %q: NAME=NUMBER is wanted, such as bookworm=12", release)
-	}
+func readDSAFile(path string, r release) ([]osv.Record, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	records, err := readDSA(f, name, "Debian:"+number)
+	records, err := readDSA(f, r.name, "Debian:"+r.number)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -96,7 +92,7 @@ func (d *dsaReader) head(text string) error {
 	}
 	stamp := day.Format(time.RFC3339)
 	d.current = osv.Record{
-		SchemaVersion: "1.6.0", ID: id, Modified: stamp, Published: stamp,
+		SchemaVersion: schemaVersion, ID: id, Modified: stamp, Published: stamp,
 		References: []osv.Reference{{Type: "ADVISORY", URL: trackerURL + id}},
 	}
 	return nil

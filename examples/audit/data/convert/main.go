@@ -2,13 +2,16 @@
 // bundle acme/advisories: minimal OSV records with facts alone, one file each.
 // The same input gives the same files, byte for byte.
 //
-//	convert -packages data/packages.txt -out DIR -osv FOLDER
-//	convert -packages data/packages.txt -out DIR -dsa FILE -release bookworm=12
+//	convert -out DIR -changelogs FOLDER -release 12 [-since DAY] [-review FILE]
+//	convert -out DIR -go FILE
+//	convert -out DIR -osv FOLDER [-packages FILE]
+//	convert -out DIR -dsa FILE -release 12 [-packages FILE]
 //
-// FOLDER holds records in the Open Source Vulnerability format, one in each
-// .json file. FILE is the list of advisories that Debian's security tracker
-// keeps (data/DSA/list). It keeps records that name a package of the list, and
-// of these leaves out the withdrawn ones.
+// -changelogs reads the changelogs of Debian packages for what they say was
+// fixed, -go a table of advisories about Go, -osv records in the Open Source
+// Vulnerability format, one in each .json file, and -dsa the list of advisories
+// that Debian's security tracker keeps (data/DSA/list). With -packages it keeps
+// records that name a package of the file. Withdrawn ones are left out.
 package main
 
 import (
@@ -23,10 +26,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stellarun/stella/examples/audit/internal/findings"
 	"github.com/stellarun/stella/examples/audit/internal/osv"
 )
+
+// schemaVersion is the version of the format that records are written in.
+const schemaVersion = "1.6.0"
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
@@ -37,40 +44,90 @@ func main() {
 	}
 }
 
-func run(args []string, stdout io.Writer) error {
+// options are the arguments. Exactly one source is given.
+type options struct {
+	packages, out          string
+	folder, list           string // OSV records; Debian's list of advisories
+	changelogs, table      string // changelogs of Debian packages; advisories about Go
+	release, since, review string
+}
+
+func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("convert", flag.ContinueOnError)
-	packages := flags.String("packages", "", "file with one ECOSYSTEM NAME in a line")
-	out := flags.String("out", "", "folder to write to")
-	folder := flags.String("osv", "", "folder of upstream records")
-	list := flags.String("dsa", "", "Debian's list of advisories")
-	release := flags.String("release", "", "the Debian release to take from the list: NAME=NUMBER")
+	flags.StringVar(&o.packages, "packages", "", "file with one ECOSYSTEM NAME in a line; without it all is kept")
+	flags.StringVar(&o.out, "out", "", "folder to write to")
+	flags.StringVar(&o.folder, "osv", "", "folder of upstream records")
+	flags.StringVar(&o.list, "dsa", "", "Debian's list of advisories")
+	flags.StringVar(&o.changelogs, "changelogs", "", "folder of changelogs of Debian packages")
+	flags.StringVar(&o.table, "go", "", "table of advisories about Go")
+	flags.StringVar(&o.release, "release", "", "number of the Debian release: 12")
+	flags.StringVar(&o.since, "since", "2023-01-01", "day of the oldest entry to read in changelogs")
+	flags.StringVar(&o.review, "review", "", "file with what a person found in changelogs")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return o, err
 	}
-	if *packages == "" || *out == "" || (*folder == "") == (*list == "") || flags.NArg() > 0 {
-		return errors.New("-packages, -out and one of -osv and -dsa are wanted")
+	sources := 0
+	for _, s := range []string{o.folder, o.list, o.changelogs, o.table} {
+		if s != "" {
+			sources++
+		}
 	}
-	wanted, err := readPackages(*packages)
+	if o.out == "" || sources != 1 || flags.NArg() > 0 {
+		return o, errors.New("-out and one of -osv, -dsa, -changelogs and -go are wanted")
+	}
+	return o, nil
+}
+
+func run(args []string, stdout io.Writer) error {
+	o, err := parse(args)
 	if err != nil {
 		return err
 	}
-	var records []osv.Record
-	if *folder != "" {
-		records, err = findings.ReadAdvisories(os.DirFS(*folder))
-	} else {
-		records, err = readDSAFile(*list, *release)
+	var wanted map[pkg]bool
+	if o.packages != "" {
+		if wanted, err = readPackages(o.packages); err != nil {
+			return err
+		}
 	}
+	records, err := o.read()
 	if err != nil {
 		return err
 	}
 	records = reduce(records, wanted)
 	for _, r := range records {
-		if err := write(*out, r); err != nil {
+		if err := write(o.out, r); err != nil {
 			return err
 		}
 	}
 	fmt.Fprintf(stdout, "%d records\n", len(records))
 	return nil
+}
+
+func (o options) read() ([]osv.Record, error) {
+	switch {
+	case o.folder != "":
+		return findings.ReadAdvisories(os.DirFS(o.folder))
+	case o.table != "":
+		return readGoTable(o.table)
+	}
+	r, err := findRelease(o.release)
+	if err != nil {
+		return nil, err
+	}
+	if o.list != "" {
+		return readDSAFile(o.list, r)
+	}
+	since, err := time.Parse(time.DateOnly, o.since)
+	if err != nil {
+		return nil, fmt.Errorf("-since %q: a day such as 2023-01-01 is wanted", o.since)
+	}
+	var review []correction
+	if o.review != "" {
+		if review, err = readReview(o.review); err != nil {
+			return nil, err
+		}
+	}
+	return readChangelogs(o.changelogs, r, since, review)
 }
 
 // pkg is a package of the list. An ecosystem is without its release.
@@ -97,13 +154,13 @@ func readPackages(path string) (map[pkg]bool, error) {
 	return wanted, nil
 }
 
-// reduce keeps what the bundle is to hold.
+// reduce keeps what the bundle is to hold: of all packages when wanted is nil.
 func reduce(records []osv.Record, wanted map[pkg]bool) []osv.Record {
 	var out []osv.Record
 	for _, r := range records {
 		r.Affected = slices.DeleteFunc(r.Affected, func(a osv.Affected) bool {
 			ecosystem, _, _ := strings.Cut(a.Package.Ecosystem, ":")
-			return !wanted[pkg{ecosystem, a.Package.Name}]
+			return wanted != nil && !wanted[pkg{ecosystem, a.Package.Name}]
 		})
 		if len(r.Affected) == 0 || r.IsWithdrawn() {
 			continue

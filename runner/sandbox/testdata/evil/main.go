@@ -86,6 +86,18 @@ func main() {
 		}
 	case "flood":
 		flood(number(2), number(3))
+	case "flood-both":
+		done := make(chan bool)
+		for _, f := range []*os.File{os.Stdout, os.Stderr} {
+			go func() {
+				for i := range number(2) {
+					fmt.Fprintln(f, "line", i)
+				}
+				done <- true
+			}()
+		}
+		<-done
+		<-done
 	case "close":
 		os.Stdout.Close()
 		os.Stderr.Close()
@@ -186,6 +198,9 @@ func look() {
 		flags, _, _ := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFL, 0)
 		fmt.Println("nonblock", fd, flags&syscall.O_NONBLOCK != 0)
 	}
+	var pdeathsig int32
+	syscall.Syscall(syscall.SYS_PRCTL, syscall.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&pdeathsig)), 0)
+	fmt.Println("pdeathsig", pdeathsig)
 	sid, _, _ := syscall.Syscall(syscall.SYS_GETSID, 0, 0, 0)
 	fmt.Println("leader", int(sid) == os.Getpid())
 	limits()
@@ -312,7 +327,7 @@ func hog(n int) {
 	for i := 0; i < n; i += 4096 {
 		b[i] = 1
 	}
-	fmt.Println("got", n, unsafe.Sizeof(b))
+	fmt.Println("got", n)
 }
 
 // writeSelf tries to change the program that runs.

@@ -1,0 +1,340 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/runner/sandbox"
+	"github.com/stellarun/stella/verify"
+)
+
+func TestMain(m *testing.M) {
+	sandbox.WASMMain()
+	testscript.Main(m, map[string]func(){"stella": main})
+}
+
+// The suite runs twice: each command opens the site itself, and each command
+// asks a daemon.
+
+func TestScripts(t *testing.T) { runScripts(t, false, "") }
+
+func TestScriptsByDaemon(t *testing.T) { runScripts(t, true, "") }
+
+// runScripts runs the scripts that match the pattern, all where it is empty.
+func runScripts(t *testing.T, daemon bool, pattern string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("testdata", "script", pattern+"*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts match %q: %v", pattern, err)
+	}
+	if daemon { // a script without a site has nothing to ask a daemon
+		files = slices.DeleteFunc(files, func(f string) bool {
+			raw, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return !bytes.Contains(raw, []byte("\nsite"))
+		})
+	}
+	kit := newKit(t)
+	testscript.Run(t, testscript.Params{
+		Files:               files,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("STELLA_HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("KIT", kit)
+			return nil
+		},
+		Condition: func(c string) (bool, error) {
+			if c == "daemon" {
+				return daemon, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", c)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exitcode":   cmdExitCode,
+			"waitsocket": cmdWaitSocket,
+			"waitfor":    cmdWaitFor,
+			"site":       func(ts *testscript.TestScript, neg bool, args []string) { cmdSite(ts, neg, args, daemon) },
+			"sign":       cmdSign,
+			"together":   cmdTogether,
+			"remember":   cmdRemember,
+			"sigstore":   cmdSigstore,
+			"damage":     cmdDamage,
+			"mode":       cmdMode,
+		},
+	})
+}
+
+// newKit makes what most scripts need: a publisher's key and the plugin of
+// testdata/work, packed and signed.
+func newKit(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := verify.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := verify.MarshalPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := verify.MarshalPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unsigned, signed bytes.Buffer
+	p, err := bundle.Pack(filepath.Join("testdata", "work"), &unsigned, bundle.PackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := verify.SignManifest(p.Raw, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bundle.Attach(&signed, &unsigned, []bundle.Attached{sig}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"acme.key": private, "acme.key.pub": public, "work.stella": signed.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// exitcode N COMMAND ARGS... runs a command and wants its exit code.
+func cmdExitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode N command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	if got := exitOf(ts, ts.Exec(args[1], args[2:]...)); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func exitOf(ts *testscript.TestScript, err error) int {
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("%v", err)
+	}
+	if exit == nil {
+		return 0
+	}
+	return exit.ExitCode()
+}
+
+// eventually waits until ok, looking often; scripts have no other way to wait.
+func eventually(ts *testscript.TestScript, what string, ok func() bool) {
+	for range 1500 {
+		if ok() {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	ts.Fatalf("%s did not come in 15 s", what)
+}
+
+// waitsocket waits until the site's socket is there; ! waitsocket, until it is gone.
+func cmdWaitSocket(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 0 {
+		ts.Fatalf("usage: waitsocket")
+	}
+	eventually(ts, "the socket", func() bool {
+		_, err := os.Lstat(filepath.Join(ts.Getenv("STELLA_HOME"), "stella.sock"))
+		return (err == nil) != neg
+	})
+}
+
+// waitfor TEXT COMMAND ARGS... repeats a command until its output holds TEXT.
+func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: waitfor text command...")
+	}
+	eventually(ts, strconv.Quote(args[0]), func() bool {
+		_ = ts.Exec(args[1], args[2:]...)
+		return strings.Contains(ts.ReadFile("stdout")+ts.ReadFile("stderr"), args[0])
+	})
+}
+
+// site makes a site that believes acme, and with a daemon starts that. With
+// the argument work it also imports the plugin of testdata/work; further
+// arguments are source folders of DAGs to sign and publish.
+func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
+	if neg {
+		ts.Fatalf("unsupported: ! site")
+	}
+	kit := ts.Getenv("KIT")
+	ts.Check(ts.Exec("stella", "init", "--allow-plain", "--quiet"))
+	ts.Check(ts.Exec("stella", "trust", "add", "acme", "--key", filepath.Join(kit, "acme.key.pub"),
+		"--kind", "plugin,dag,data", "--name", "work,flow,data", "--interpreter", "/bin/sh"))
+	if daemon {
+		startDaemon(ts)
+	}
+	for _, dir := range args {
+		if dir == "work" {
+			ts.Check(ts.Exec("stella", "bundle", "import", filepath.Join(kit, "work.stella")))
+			continue
+		}
+		cmdSign(ts, false, []string{dir, dir + ".stella"})
+		ts.Check(ts.Exec("stella", "orch", "dag", "publish", dir+".stella"))
+	}
+}
+
+// startDaemon starts a daemon that ends with the script, and with this process.
+func startDaemon(ts *testscript.TestScript) {
+	path := ""
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if _, err := os.Stat(filepath.Join(dir, "stella")); err == nil {
+			path = filepath.Join(dir, "stella")
+			break
+		}
+	}
+	var said bytes.Buffer
+	cmd := exec.Command(path, "daemon", "start", "--foreground")
+	cmd.Env = []string{"STELLA_HOME=" + ts.Getenv("STELLA_HOME"), "PATH=" + ts.Getenv("PATH")}
+	cmd.Stderr = &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // the script may have stopped it
+		if err := cmd.Wait(); err != nil {
+			ts.Logf("daemon: %v\n%s", err, said.String())
+		}
+	})
+	eventually(ts, "the daemon", func() bool { return ts.Exec("stella", "daemon", "status") == nil })
+}
+
+// sign DIR FILE packs a source folder and signs it as acme.
+func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sign dir file")
+	}
+	ts.Check(ts.Exec("stella", "bundle", "pack", args[0], "--out", args[1]))
+	ts.Check(ts.Exec("stella", "bundle", "sign", args[1], "--key", filepath.Join(ts.Getenv("KIT"), "acme.key")))
+}
+
+// together N EXIT COMMAND ARGS... runs N of a command at the same time; all
+// must end with EXIT.
+func cmdTogether(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: together n exit command...")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	path, err := exec.LookPath(args[2])
+	ts.Check(err)
+	var wg sync.WaitGroup
+	results := make([]string, n)
+	for i := range n {
+		wg.Go(func() {
+			cmd := exec.Command(path, args[3:]...)
+			cmd.Dir = ts.Getenv("WORK")
+			cmd.Env = []string{"STELLA_HOME=" + ts.Getenv("STELLA_HOME"), "PATH=" + ts.Getenv("PATH"), "HOME=/no-home"}
+			out, err := cmd.CombinedOutput()
+			if got := cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
+				results[i] = fmt.Sprintf("exit %d (%v): %s", got, err, out)
+			}
+		})
+	}
+	wg.Wait()
+	for i, r := range results {
+		if r != "" {
+			ts.Fatalf("%d of %d: %s", i+1, n, r)
+		}
+	}
+}
+
+// remember NAME FIELD sets NAME to a field of the JSON on stdout; FIELD is a
+// path with dots, where digits are places in lists.
+func cmdRemember(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: remember name field")
+	}
+	dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	dec.UseNumber()
+	var v any
+	ts.Check(dec.Decode(&v))
+	for part := range strings.SplitSeq(args[1], ".") {
+		switch x := v.(type) {
+		case map[string]any:
+			v = x[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			ts.Check(err)
+			if i >= len(x) {
+				ts.Fatalf("%s: there are only %d", args[1], len(x))
+			}
+			v = x[i]
+		default:
+			v = nil
+		}
+		if v == nil {
+			ts.Fatalf("stdout has no %s", args[1])
+		}
+	}
+	ts.Setenv(args[0], fmt.Sprint(v))
+}
+
+// sigstore FILE OUT signs a file as acme, and writes the Sigstore file as
+// other tools do: not in the canonical form.
+func cmdSigstore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sigstore file out")
+	}
+	raw, err := os.ReadFile(filepath.Join(ts.Getenv("KIT"), "acme.key"))
+	ts.Check(err)
+	key, err := verify.ParsePrivateKey(raw)
+	ts.Check(err)
+	sig, err := verify.SignManifest([]byte(ts.ReadFile(args[0])), key)
+	ts.Check(err)
+	var out bytes.Buffer
+	ts.Check(json.Indent(&out, sig.Data, "", "    "))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), out.Bytes(), 0o600))
+}
+
+// damage FILE OFFSET changes one byte; a negative offset counts from the end.
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: damage file offset")
+	}
+	raw := []byte(ts.ReadFile(args[0]))
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if at < 0 {
+		at += len(raw)
+	}
+	raw[at] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), raw, 0o600))
+}
+
+// mode FILE WANT wants the permissions of a file, in octal.
+func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode file want")
+	}
+	fi, err := os.Lstat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%o", fi.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}

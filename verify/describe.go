@@ -1,0 +1,39 @@
+package verify
+
+import "fmt"
+
+// Description is what a signature or attestation file says of itself. Nothing
+// of it is verified: it tells whom to ask, and what to write into a policy.
+type Description struct {
+	Statement     bool   `json:"statement"` // an attestation, else a signature
+	ID            string `json:"id"`        // SHA-256 of the SPKI of the key that it names
+	Flow          string `json:"flow"`      // key | certificate
+	Issuer        string `json:"issuer,omitempty"`
+	SAN           string `json:"san,omitempty"`
+	PredicateType string `json:"predicateType,omitempty"`
+	LogEntries    int    `json:"logEntries"`
+	Timestamps    int    `json:"timestamps"`
+}
+
+// Describe reads a file that [Canonical] made, or that a bundle holds.
+func Describe(raw []byte) (*Description, error) {
+	f, err := parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	d := &Description{
+		Statement: f.isStatement(), ID: f.id, Flow: FlowKey, Issuer: f.issuer, SAN: f.san,
+		LogEntries: len(f.entries()), Timestamps: len(f.timestamps()),
+	}
+	if f.leaf != nil {
+		d.Flow = FlowCertificate
+	}
+	if d.Statement {
+		s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload())
+		if err != nil {
+			return nil, fmt.Errorf("verify: %w: its statement: %v", errMalformed, err)
+		}
+		d.PredicateType = s.PredicateType
+	}
+	return d, nil
+}
