@@ -344,11 +344,11 @@ func tooLarge(err error) error {
 func (b *builder) runs() error {
 	keys := make([]runKey, 0, len(b.derive.runs))
 	for id := range b.derive.runs {
-		s, err := b.story(id)
+		key, err := b.key(id)
 		if err != nil {
 			return err
 		}
-		keys = append(keys, s.key())
+		keys = append(keys, key)
 	}
 	slices.SortFunc(keys, compareRuns)
 	for _, key := range keys {
@@ -373,6 +373,28 @@ func (b *builder) runs() error {
 		}
 	}
 	return nil
+}
+
+// key is the place of a run among others, found without reading all of it.
+func (b *builder) key(runID string) (runKey, error) {
+	key := runKey{runID: runID}
+	for raw, err := range b.src.RunEntries(runID) {
+		if err != nil {
+			return key, fmt.Errorf("export: run %s: %w", runID, err)
+		}
+		if raw.Seq >= b.end {
+			break
+		}
+		e, err := ledger.ParseEnvelope(raw.Envelope)
+		if err != nil {
+			return key, &DamagedError{fmt.Sprintf("entry %d", raw.Seq), err}
+		}
+		if e.Type == ledger.AttemptStarted {
+			key.started = e.Time
+			break
+		}
+	}
+	return key, b.ctx.Err()
 }
 
 // story reads the entries of a run before the window's end.

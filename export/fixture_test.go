@@ -39,6 +39,7 @@ type site struct {
 	hashes   []ledger.Hash
 	notes    [][]byte
 	sizes    []int64
+	byRun    map[string][]int // run → its entries
 	blobs    map[string][]byte
 	segments map[string][]byte
 	gone     map[string]string // digest → reason why it is withheld
@@ -53,7 +54,7 @@ var start = time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 func newSite(t testing.TB) *site {
 	s := &site{
 		t: t, at: start, origin: ledger.Origin(siteID, 1),
-		blobs: map[string][]byte{}, segments: map[string][]byte{}, gone: map[string]string{},
+		byRun: map[string][]int{}, blobs: map[string][]byte{}, segments: map[string][]byte{}, gone: map[string]string{},
 		logKey:  ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize)),
 		siteKey: p256(t, 11),
 	}
@@ -135,6 +136,11 @@ func (s *site) add(e ledger.Envelope, data any) {
 func (s *site) append(line ledger.Entry) {
 	s.t.Helper()
 	seq := int64(len(s.entries))
+	env, err := ledger.ParseEnvelope(line.Envelope)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.byRun[env.RunID] = append(s.byRun[env.RunID], len(s.entries))
 	s.entries = append(s.entries, export.Entry{Seq: seq, Envelope: line.Envelope, Data: line.Data})
 	hashes, err := ledger.StoredHashes(seq, line.Envelope, s)
 	if err != nil {
@@ -348,12 +354,8 @@ func (s *site) Entries(from, to int64) iter.Seq2[export.Entry, error] {
 
 func (s *site) RunEntries(runID string) iter.Seq2[export.Entry, error] {
 	return func(yield func(export.Entry, error) bool) {
-		for _, e := range s.entries {
-			env, err := ledger.ParseEnvelope(e.Envelope)
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			if env.RunID == runID && !yield(e, nil) {
+		for _, i := range s.byRun[runID] {
+			if !yield(s.entries[i], nil) {
 				return
 			}
 		}

@@ -51,6 +51,7 @@ func firstLine(r *report, raw []byte, schema string) bool {
 		return true
 	}
 	name, value, ok := strings.Cut(got, "=")
+	value, _, _ = strings.Cut(value, "#")
 	value = strings.Trim(value, " \t\"'")
 	if !ok || strings.TrimSpace(name) != "schema" {
 		fault("put it before any comment or empty line")

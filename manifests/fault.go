@@ -1,8 +1,10 @@
 // Package manifests is the languages of a site: bundle manifest, DAG spec,
 // root, policy, revocations and site.toml. TOML goes in, checked values come
-// out; it does no I/O. Each parser first scans the bytes in linear time
-// (THREATS 1), so that a hostile file never reaches the TOML decoder, and then
-// reports every fault of the file at once, with line and hint.
+// out, and back; it does no I/O and starts no goroutine. Each parser first scans
+// the bytes in linear time (THREATS 1), so that a hostile file never reaches the
+// TOML decoder, and then reports every fault of the file at once, with line and
+// hint. What CEL expressions say it leaves to the runner, who may sign what to
+// verify.
 package manifests
 
 import (

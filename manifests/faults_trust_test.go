@@ -114,6 +114,11 @@ func TestPolicyFaults(t *testing.T) {
 			`names = ["local."] => names = ["audit", "acme.tools.", "x", "x.y"]`,
 			`72: publisher[1].names[1]: "acme.tools." overlaps with "acme." of another publisher (first on line 13)
 			 72: publisher[1].names[0]: "audit" overlaps with "audit-" of another publisher (first on line 13)`},
+		{"prefixes that overlap in both directions",
+			`names = ["acme.", "audit-"] => names = ["acme.", "audit-", "acme.x.y"]
+			 names = ["local."] => names = ["acme.x"]`,
+			`72: publisher[1].names[0]: "acme.x" overlaps with "acme." of another publisher (first on line 13)
+			 72: publisher[1].names[0]: "acme.x" overlaps with "acme.x.y" of another publisher (first on line 13)`},
 		{"the prefix of all names",
 			`names = ["local."] => names = [""]`,
 			`72: publisher[1].names[0]: "" overlaps with "acme." of another publisher (first on line 13)

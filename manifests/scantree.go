@@ -29,11 +29,11 @@ const (
 // it. The tree has the shape of the file's contents.
 type node struct {
 	parent *node
-	name   string           // of a key
-	index  int              // of an element
-	kind   nodeKind         //
-	origin origin           // of a table
-	line   int              //
+	name   string // of a key
+	index  int    // of an element
+	kind   nodeKind
+	origin origin // of a table
+	line   int
 	weight int              // see scanner.weigh
 	kids   map[string]*node // of a table
 	elems  []*node          // of an array, or of tables

@@ -225,6 +225,10 @@ func TestSchemaLineIsAWholeLine(t *testing.T) {
 		if got := faultLines(t, err); got[0] != want && !strings.Contains(strings.Join(got, "\n"), want) {
 			t.Errorf("%s: %v", l.name, got)
 		}
+		_, err = l.parse("f", []byte("schema = \""+l.schema+"\" # mine\n"))
+		if got := strings.Join(faultLines(t, err), "\n"); !strings.Contains(got, "one space on each side of the =, nothing behind it") {
+			t.Errorf("%s, with a comment: %v", l.name, got)
+		}
 		_, err = l.parse("f", nil)
 		if got := strings.Join(faultLines(t, err), "\n"); !strings.Contains(got, "put it before any comment or empty line") {
 			t.Errorf("%s, empty: %v", l.name, got)

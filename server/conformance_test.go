@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,6 +51,14 @@ func logs(q api.LogQuery) func(context.Context, api.Site) (any, error) {
 		var got []api.LogLine
 		err := s.RunLogs(ctx, q, func(l api.LogLine) error { got = append(got, l); return nil })
 		return got, err
+	}
+}
+
+func reading(digest string) func(context.Context, api.Site) (any, error) {
+	return func(ctx context.Context, s api.Site) (any, error) {
+		var got strings.Builder
+		err := s.ReadArtifact(ctx, digest, &got)
+		return got.String(), err
 	}
 }
 
@@ -118,6 +127,13 @@ func siteCalls() []siteCall {
 			err := s.RunLogs(ctx, api.LogQuery{RunID: "run-1"}, func(api.LogLine) error { n++; return errEnough })
 			return []any{n, errors.Is(err, errEnough)}, nil
 		}},
+		{"artifacts", "ListArtifacts", func(ctx context.Context, s api.Site) (any, error) { return s.ListArtifacts(ctx, "run-1") }},
+		{"artifacts of an unknown run", "ListArtifacts", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListArtifacts(ctx, "nope")
+		}},
+		{"an artifact", "ReadArtifact", reading(sumOf("hello"))},
+		{"an empty artifact", "ReadArtifact", reading(sumOf(""))},
+		{"an unknown artifact", "ReadArtifact", reading(sumOf("other"))},
 		{"cancel", "CancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.CancelRun(ctx, "run-1", "wrong day") }},
 		{"cancel too late", "CancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.CancelRun(ctx, "run-1", "too late") }},
 		{"resume", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "run-1") }},

@@ -2,9 +2,12 @@ package server_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -45,13 +48,18 @@ func notFound(what string) error {
 	return &api.Error{Code: api.CodeNotFound, Message: what + " is not here"}
 }
 
-func (f *fake) ImportBundle(_ context.Context, req api.ImportRequest, p api.Progress) (api.ImportResult, error) {
+func (f *fake) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Progress) (api.ImportResult, error) {
 	switch {
 	case strings.HasSuffix(req.Path, "refused.stella"):
 		return api.ImportResult{}, &api.Error{
 			Code: "SIGNER_UNKNOWN", Message: "no signature of a known signer", Hint: "see stella bundle inspect",
 			Refusal: &api.Refusal{Reason: "SIGNER_UNKNOWN", Subject: "signatures/", Offset: 1024, SHA256: "ab", Digest: "cd", Seq: 7},
 		}
+	case strings.HasSuffix(req.Path, "slow.stella"):
+		if p != nil {
+			p(1, 2)
+		}
+		return api.ImportResult{}, f.wait(ctx)
 	case strings.HasSuffix(req.Path, "late.stella"):
 		if p != nil {
 			p(1, 3)
@@ -201,6 +209,29 @@ func (f *fake) InspectRun(ctx context.Context, id string) (api.RunInspection, er
 		Run: d.Run, Steps: d.StepList, Attempts: []state.Attempt{{StepID: "a", Attempt: 1}, {StepID: "b", Attempt: 1}},
 		Entries: []api.LedgerLine{line(1)}, Plan: json.RawMessage(`{"schema":"stella.plan/1"}`), Inputs: json.RawMessage(`{}`),
 	}, nil
+}
+
+func (f *fake) ListArtifacts(_ context.Context, id string) ([]api.Artifact, error) {
+	if _, err := f.find(id); err != nil {
+		return nil, err
+	}
+	return []api.Artifact{{StepID: "a", Attempt: 1, Name: "sbom", SHA256: sumOf("hello"), Size: 5, MediaType: "text/plain"}}, nil
+}
+
+func sumOf(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+func (f *fake) ReadArtifact(_ context.Context, digest string, w io.Writer) error {
+	switch digest {
+	case sumOf("hello"):
+		_, err := io.WriteString(w, "hello")
+		return err
+	case sumOf(""):
+		return nil
+	}
+	return notFound("artifact " + digest)
 }
 
 func (f *fake) RunLogs(ctx context.Context, q api.LogQuery, out func(api.LogLine) error) error {

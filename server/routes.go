@@ -47,6 +47,8 @@ func Routes() []Route {
 		{Method: "GET", Path: "/runs/{id}/inspection", Scope: ScopeRead, Does: "the whole story of a run", handle: (*handler).inspectRun},
 		{Method: "GET", Path: "/runs/{id}/wait", Scope: ScopeRead, Does: "wait for the end of a run", waits: true, handle: (*handler).waitRun},
 		{Method: "GET", Path: "/runs/{id}/logs", Scope: ScopeRead, Does: "stored output of a run", Stream: true, waits: true, handle: (*handler).runLogs},
+		{Method: "GET", Path: "/runs/{id}/artifacts", Scope: ScopeRead, Does: "the files that a run has made", handle: (*handler).listArtifacts},
+		{Method: "GET", Path: "/artifacts/{hash}", Scope: ScopeRead, Does: "the bytes of one of them", handle: (*handler).readArtifact},
 
 		{Method: "GET", Path: "/dags", Scope: ScopeRead, Does: "list published DAG versions", handle: (*handler).listDAGs},
 		{Method: "POST", Path: "/dags", Scope: ScopeAdmin, Does: "publish the DAG of an admitted bundle", handle: (*handler).publishDAG},

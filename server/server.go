@@ -53,8 +53,9 @@ type Options struct {
 	Owner  int                           // uid of the site's owner; it and root may speak
 	Tenant string                        // of requests that name none; "" refuses them
 	Log    *slog.Logger                  // nil: nothing is logged
-	// Drain is how long requests may go on once ctx is done; those that only
-	// wait are ended at once. Zero means 10 s.
+	// Drain is how long requests may go on once ctx is done. Those that only
+	// wait are ended at once, the others when it is over; both are told to try
+	// again, since another process can answer them. Zero means 10 s.
 	Drain time.Duration
 
 	self        int           // process whose descendants are refused; zero: this one
@@ -87,8 +88,8 @@ func Serve(ctx context.Context, l net.Listener, opt Options) error {
 		l.Close()
 		return err
 	}
-	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
 	h := newHandler(ctx, opt)
 	fresh := freshConns{open: map[net.Conn]bool{}}
 	srv := &http.Server{
@@ -106,7 +107,7 @@ func Serve(ctx context.Context, l net.Listener, opt Options) error {
 	go func() { ended <- srv.Serve(l) }()
 	select {
 	case err := <-ended:
-		cancel()
+		cancel(errDraining)
 		srv.Close()
 		h.active.Wait()
 		return fmt.Errorf("server: accept: %w", err)
@@ -118,7 +119,7 @@ func Serve(ctx context.Context, l net.Listener, opt Options) error {
 	soft, stop := context.WithTimeout(base, opt.Drain)
 	defer stop()
 	if err := srv.Shutdown(soft); err != nil {
-		cancel() // those that are still busy are asked to give up
+		cancel(errDraining) // those that are still busy are asked to give up
 		hard, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer stop()
 		if err := srv.Shutdown(hard); err != nil {

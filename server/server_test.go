@@ -295,6 +295,30 @@ func TestAShutdownEndsThoseWhoWait(t *testing.T) {
 	}
 }
 
+// TestAShutdownEndsLongWorkInTime: work that is not done when the time is over
+// is to be asked for again, of the next holder of the site.
+func TestAShutdownEndsLongWorkInTime(t *testing.T) {
+	f := newFake()
+	s := serve(t, f, func(o *server.Options) { o.Drain = 20 * time.Millisecond })
+	errs := make(chan error, 2)
+	for _, p := range []api.Progress{nil, func(_, _ int64) {}} {
+		go func() {
+			_, err := s.ImportBundle(t.Context(), api.ImportRequest{Path: "/m/slow.stella"}, p)
+			errs <- err
+		}()
+		<-f.waiting
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var e *api.Error
+		if err := <-errs; !errors.As(err, &e) || e.Code != api.CodeStopping {
+			t.Errorf("work that was cut off ended with %v, want STOPPING", err)
+		}
+	}
+}
+
 // TestAnIdleClientDoesNotHoldUpAShutdown: neither one that has asked before
 // nor one that never says a word.
 func TestAnIdleClientDoesNotHoldUpAShutdown(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/manifests"
@@ -151,7 +152,7 @@ func attestationFile(a bundle.Attached) (*file, error) {
 }
 
 // attest judges one attestation. One by a key that nobody named for it is left
-// alone; it counts for nothing.
+// alone, and counts for nothing.
 func (j *judgement) attest(a bundle.Attached) error {
 	f, err := attestationFile(a)
 	if err != nil {
@@ -166,11 +167,16 @@ func (j *judgement) attest(a bundle.Attached) error {
 		if k == nil {
 			continue
 		}
-		s, err := j.verifyStatement(name, f, k)
+		s, times, err := j.verifyStatement(name, f, k)
 		if err != nil {
 			return err
 		}
 		if s.PredicateType != want.PredicateType || want.Builder != "" && s.builder() != want.Builder {
+			continue
+		}
+		if why := j.unattested(f, times); why != nil {
+			j.causes[i] = why
+			j.checks = append(j.checks, "not counted: "+f.sum+": "+string(why.Reason))
 			continue
 		}
 		j.attested[i] = true
@@ -182,37 +188,43 @@ func (j *judgement) attest(a bundle.Attached) error {
 }
 
 // verifyStatement verifies f by k and reads what it says about the manifest.
-func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*statement, error) {
+func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*statement, []time.Time, error) {
 	d := demandsOf(j.publisher.Require)
 	if what := d.extra(f); what != "" {
-		return nil, reject(AttestationExtra, name, "it brings %s that the policy does not verify", what)
+		return nil, nil, reject(AttestationExtra, name, "it brings %s that the policy does not verify", what)
 	}
 	times, err := f.verify(nil, d, k.material(j.trust.material))
 	if err != nil {
-		return nil, reject(AttestationInvalid, name, "%v", err).because(err)
+		return nil, nil, reject(AttestationInvalid, name, "%v", err).because(err)
 	}
 	for _, at := range times {
 		if at.After(j.in.Now.Add(clockSlack)) {
-			return nil, reject(TrustedTimeAhead, name, "it was signed at %s, the clock says %s", utc(at), utc(j.in.Now))
+			return nil, nil, reject(TrustedTimeAhead, name, "it was signed at %s, the clock says %s", utc(at), utc(j.in.Now))
 		}
-	}
-	if r := j.trust.revokedKey(k.id, times, j.in.Now); r != nil {
-		return nil, reject(AttestationInvalid, name, "the key %s is revoked: %s", k.id, r.Reason)
-	}
-	for _, missing := range d.missing(f) {
-		if !j.softens(missing) {
-			return nil, reject(missing, name, "the policy demands it of attestations too")
-		}
-		j.soften(missing)
 	}
 	s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload())
 	if err != nil {
-		return nil, reject(AttestationMalformed, name, "%v", err).because(err)
+		return nil, nil, reject(AttestationMalformed, name, "%v", err).because(err)
 	}
 	if !s.about(j.in.Signed.digest) {
-		return nil, reject(AttestationSubject, name, "no subject of it has the SHA-256 %s", j.in.Signed.digest)
+		return nil, nil, reject(AttestationSubject, name, "no subject of it has the SHA-256 %s", j.in.Signed.digest)
 	}
-	return s, nil
+	return s, times, nil
+}
+
+// unattested says why a verified attestation does not count, nil if it does:
+// its key is revoked, or it lacks what the policy demands of signatures.
+func (j *judgement) unattested(f *file, times []time.Time) *RejectError {
+	if r := j.trust.revokedKey(f.id, times, j.in.Now); r != nil {
+		return reject(RevokedKey, f.id, "the key of an attestation is revoked: %s", r.Reason)
+	}
+	for _, missing := range demandsOf(j.publisher.Require).missing(f) {
+		if !j.softens(missing) {
+			return reject(missing, f.id, "the policy demands it of attestations too")
+		}
+		j.soften(missing)
+	}
+	return nil
 }
 
 // complete checks that every required attestation was there.
@@ -227,6 +239,9 @@ func (j *judgement) complete() error {
 		text := want.PredicateType
 		if want.Builder != "" {
 			text += " by the builder " + want.Builder
+		}
+		if why := j.causes[i]; why != nil && !j.softens(AttestationMissing) {
+			return why
 		}
 		if !j.softens(AttestationMissing) {
 			return reject(AttestationMissing, text, "there is none by the signers that the policy names")

@@ -33,6 +33,9 @@ func newCosign(t *testing.T) *cosign {
 		}
 		t.Skip("SKIPPED: cosign is not in PATH; interoperation with cosign was not tested")
 	}
+	if testing.Short() {
+		t.Skip("cosign starts slowly")
+	}
 	c := &cosign{t, path, t.TempDir()}
 	c.must("generate-key-pair")
 	c.must("signing-config", "create", "--out", "sc.json")
@@ -131,5 +134,25 @@ func TestCosignVerifiesOurs(t *testing.T) {
 		if err := c.run(append(args, "tampered.toml")...); err == nil {
 			t.Errorf("cosign %s accepts a tampered manifest", args[0])
 		}
+	}
+}
+
+// TestCosignVerifiesOurCertificates holds the Sigstore of package verifytest to
+// what cosign takes for one.
+func TestCosignVerifiesOurCertificates(t *testing.T) {
+	c := newCosign(t)
+	_, packed := verifytest.NewBundle().Pack(noOptions())
+	c.write("stella.toml", packed.Raw)
+	c.write("root.json", verifytest.TrustedRoot())
+	c.write("sig.json", verifytest.Certified(packed.Raw, "leaf-1", "release@acme.test", verifytest.Created()).Data)
+	verify := func(san string) error {
+		return c.run("verify-blob", "--bundle", "sig.json", "--trusted-root", "root.json", "--certificate-identity", san,
+			"--certificate-oidc-issuer", verifytest.Issuer, "--insecure-ignore-sct", "stella.toml")
+	}
+	if err := verify("release@acme.test"); err != nil {
+		t.Error(err)
+	}
+	if err := verify("someone@else.test"); err == nil {
+		t.Error("cosign accepts another identity")
 	}
 }

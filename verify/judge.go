@@ -40,7 +40,8 @@ type judgement struct {
 	counted      []ledger.SignerRef
 	checks       []string
 	softened     []Reason
-	attested     []bool // by index of the required attestation
+	attested     []bool         // by index of the required attestation
+	causes       []*RejectError // likewise: why one that was there does not count
 	attestations []string
 }
 
@@ -123,6 +124,7 @@ func (t *Trust) judgeManifest(in Input) (*judgement, error) {
 	}
 	if j.publisher != nil {
 		j.attested = make([]bool, len(j.publisher.attesters))
+		j.causes = make([]*RejectError, len(j.publisher.attesters))
 	}
 	return j, nil
 }

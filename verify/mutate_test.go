@@ -28,6 +28,7 @@ func TestEveryChangedByteIsRefused(t *testing.T) {
 		verifytest.Attestation(packed.Digest, verifytest.Review, "1", "reviewer")))
 	trust := verifytest.NewTrust()
 	trust.Acme().Require.Attestations = []manifests.RequiredAttestation{{PredicateType: verifytest.Review, Keys: []string{verifytest.PEM("reviewer")}}}
+	t.Logf("%d bytes", len(raw))
 	f := verifytest.Fixture{Name: "small", Raw: raw, Now: verifytest.Now()}
 	changeBytes(t, &f, trust.Load(), func(i int) []byte {
 		random := rand.New(rand.NewPCG(1, uint64(i)))

@@ -30,7 +30,7 @@ func newBundleVerifyCmd(a *app) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runBundleVerify(c.Context(), a, args[0], asOf) },
 	}
-	c.Flags().StringVar(&asOf, "as-of", "", "time of the judgement (default: now)")
+	c.Flags().StringVar(&asOf, "as-of", "", "`TIME` of the judgement (default: now)")
 	return c
 }
 
@@ -151,9 +151,9 @@ func newBundleListCmd(a *app) *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return runBundleList(c.Context(), a, q) },
 	}
 	f := c.Flags()
-	f.StringVar(&q.Kind, "kind", "", "only this kind")
-	f.StringVar(&q.Publisher, "publisher", "", "only of this publisher")
-	f.StringVar(&q.Name, "name", "", "only with this name")
+	f.StringVar(&q.Kind, "kind", "", "only this `KIND`")
+	f.StringVar(&q.Publisher, "publisher", "", "only of this `PUBLISHER`")
+	f.StringVar(&q.Name, "name", "", "only with this `NAME`")
 	return c
 }
 

@@ -34,9 +34,9 @@ func newBundleNewCmd(a *app) *cobra.Command {
 		RunE:      func(_ *cobra.Command, args []string) error { return runBundleNew(a, args[0], args[1], opt) },
 	}
 	f := c.Flags()
-	f.StringVar(&opt.runtime, "runtime", opt.runtime, "of a plugin: exec or wasm")
-	f.StringVar(&opt.publisher, "publisher", opt.publisher, "publisher of the bundle")
-	f.StringVar(&opt.name, "name", "", "name of the bundle (default: that of the folder)")
+	f.StringVar(&opt.runtime, "runtime", opt.runtime, "`RUNTIME` of a plugin: exec or wasm")
+	f.StringVar(&opt.publisher, "publisher", opt.publisher, "`PUBLISHER` of the bundle")
+	f.StringVar(&opt.name, "name", "", "`NAME` of the bundle (default: that of the folder)")
 	return c
 }
 
@@ -108,8 +108,8 @@ func newBundlePackCmd(a *app) *cobra.Command {
 		RunE:    func(_ *cobra.Command, args []string) error { return runBundlePack(a, args[0], opt) },
 	}
 	f := c.Flags()
-	f.StringVarP(&opt.out, "out", "o", "", "file to write (default NAME-VERSION.stella here)")
-	f.StringVar(&opt.base, "base", "", "bundle whose contents the receiver holds")
+	f.StringVarP(&opt.out, "out", "o", "", "`FILE` to write (default NAME-VERSION.stella here)")
+	f.StringVar(&opt.base, "base", "", "bundle `FILE` whose contents the receiver holds")
 	f.BoolVar(&opt.force, "force", false, "replace the file")
 	return c
 }
@@ -205,7 +205,7 @@ func newBundleKeygenCmd(a *app) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE:    func(*cobra.Command, []string) error { return runBundleKeygen(a, out) },
 	}
-	c.Flags().StringVarP(&out, "out", "o", "", "file of the private key (required)")
+	c.Flags().StringVarP(&out, "out", "o", "", "`FILE` of the private key (required)")
 	_ = c.MarkFlagRequired("out")
 	return c
 }
@@ -257,13 +257,13 @@ func newBundleSignCmd(a *app) *cobra.Command {
 			"changes nothing. No site is needed.",
 		Example: "  stella bundle sign hello-1.0.0.stella --key acme.key\n" +
 			"  stella bundle inspect hello-1.0.0.stella --manifest > stella.toml\n" +
-			"  cosign sign-blob --bundle stella.sigstore.json stella.toml\n" +
+			"  cosign sign-blob --key cosign.key --bundle stella.sigstore.json stella.toml\n" +
 			"  stella bundle sign hello-1.0.0.stella --attach stella.sigstore.json",
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return runBundleSign(a, args[0], opt) },
 	}
-	c.Flags().StringVar(&opt.key, "key", "", "private key, PKCS#8 PEM on P-256")
-	c.Flags().StringArrayVar(&opt.attach, "attach", nil, "Sigstore file to attach; may be given again")
+	c.Flags().StringVar(&opt.key, "key", "", "`FILE` with a private key, PKCS#8 PEM on P-256")
+	c.Flags().StringArrayVar(&opt.attach, "attach", nil, "Sigstore `FILE` to attach; may be given again")
 	c.MarkFlagsOneRequired("key", "attach")
 	return c
 }

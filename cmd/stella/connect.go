@@ -105,7 +105,7 @@ func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Conte
 		return err
 	}
 	p := api.Principal{Name: server.LocalPrincipal(os.Getuid()), Tenant: a.opt.tenant}
-	return errors.Join(f(ctx, &reached{Site: h.engine.As(p), Trust: h.trust(p), held: h}), h.release())
+	return errors.Join(f(ctx, &reached{Site: h.site(p), Trust: h.trust(p), held: h}), h.release())
 }
 
 // client returns a client of the site's socket, or nil where there is no site
@@ -172,8 +172,37 @@ func notOwner(home string) error {
 // held is a site that this process holds and serves.
 type held struct {
 	engine *engine.Engine
-	stop   context.CancelFunc
+	stop   context.CancelFunc // ends serving
 	served chan error
+	forced context.Context // done when somebody asked for the end by force
+	force  context.CancelFunc
+}
+
+// stoppable is a held site whose Stop by force also ends one that was asked
+// for in peace before and hangs.
+type stoppable struct {
+	api.Site
+	force context.CancelFunc
+}
+
+// Stop implements [api.Host].
+func (s stoppable) Stop(ctx context.Context, force bool) error {
+	err := s.Site.Stop(ctx, force)
+	if err == nil && force {
+		s.force()
+	}
+	return err
+}
+
+func (h *held) site(p api.Principal) api.Site { return stoppable{h.engine.As(p), h.force} }
+
+// execute runs steps until there is nothing left to do, ctx is done, or
+// somebody asks for the end.
+func (h *held) execute(ctx context.Context, until engine.Until) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.forced, cancel)()
+	return h.engine.Execute(ctx, until)
 }
 
 // hold opens the site and begins to serve its socket.
@@ -192,6 +221,7 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		return nil, err
 	}
 	h := &held{engine: e, served: make(chan error, 1)}
+	h.forced, h.force = context.WithCancel(context.Background())
 	l, err := a.listen()
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
@@ -199,11 +229,13 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	// Requests under way outlive a signal: what is being executed ends first.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.stop = stop
-	go func() {
-		h.served <- server.Serve(serving, l, server.Options{
-			Site: e.As, Trust: h.trust, Cookie: e.Cookie(), Owner: owner, Tenant: e.DefaultTenant(), Log: log,
-		})
-	}()
+	served := server.Options{
+		Site: h.site, Trust: h.trust, Cookie: e.Cookie(), Owner: owner, Tenant: e.DefaultTenant(), Log: log,
+	}
+	if opt.Mode == engine.ModeCommand {
+		served.Drain = time.Second // others' long work is better done by themselves
+	}
+	go func() { h.served <- server.Serve(serving, l, served) }()
 	return h, nil
 }
 
@@ -227,6 +259,7 @@ func (a *app) listen() (net.Listener, error) {
 // release ends what was begun by hold: the socket first, then the site.
 func (h *held) release() error {
 	h.stop()
+	h.force()
 	return errors.Join(<-h.served, h.engine.Close())
 }
 

@@ -62,7 +62,7 @@ func runDaemon(ctx context.Context, a *app) error {
 		return err
 	}
 	if a.opt.apiURL != "" {
-		return invalid("a daemon serves the socket of its own home; --api-url is for those who ask it")
+		return notForSocket()
 	}
 	log := a.log(true)
 	h, err := a.holdWithPatience(ctx, engine.Options{Mode: engine.ModeDaemon, Executes: true}, log)
@@ -81,14 +81,19 @@ func runDaemon(ctx context.Context, a *app) error {
 		}
 		served <- err
 	}()
-	err = h.engine.Execute(executing, engine.Forever)
+	err = h.execute(executing, engine.Forever)
 	log.Info("stopping")
 	h.stop()
+	h.force()
 	err = errors.Join(err, <-served, h.engine.Close())
 	if err == nil {
 		log.Info("stopped")
 	}
 	return err
+}
+
+func notForSocket() error {
+	return invalid("a daemon serves the socket of its own home; --api-url is for those who ask it")
 }
 
 // holdWithPatience opens the site when the command that holds it has ended.
@@ -154,6 +159,9 @@ func (a *app) renderDaemon(st api.SiteStatus, log string) error {
 }
 
 func runDaemonStart(ctx context.Context, a *app) error {
+	if a.opt.apiURL != "" {
+		return notForSocket()
+	}
 	st, err := a.asked(ctx)
 	switch {
 	case err == nil && st.Mode == engine.ModeDaemon:

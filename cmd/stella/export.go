@@ -43,9 +43,9 @@ func newExportCreateCmd(a *app) *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return runExportCreate(c.Context(), a, opt) },
 	}
 	f := c.Flags()
-	f.StringVarP(&opt.out, "out", "o", "", "file to write (required)")
-	f.StringVar(&opt.from, "from", "", "beginning of the window, included")
-	f.StringVar(&opt.to, "to", "", "end of the window, excluded")
+	f.StringVarP(&opt.out, "out", "o", "", "`FILE` to write (required)")
+	f.StringVar(&opt.from, "from", "", "`TIME` at which the window begins, included")
+	f.StringVar(&opt.to, "to", "", "`TIME` at which it ends, excluded")
 	f.BoolVar(&opt.force, "force", false, "replace the file")
 	_ = c.MarkFlagRequired("out")
 	return c
@@ -104,12 +104,12 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 		RunE:    func(c *cobra.Command, args []string) error { return runExportVerify(c.Context(), a, args[0], opt) },
 	}
 	f := c.Flags()
-	f.StringVar(&opt.logKey, "log-key", "", "public key of the ledger, PEM")
-	f.StringVar(&opt.siteKey, "site-key", "", "public key of the site, PEM")
-	f.StringVar(&opt.siteID, "site-id", "", "the site that it must be of (default: the one it names)")
-	f.StringVar(&opt.previous, "previous", "", "signed note that you hold of an earlier tree")
-	f.StringVar(&opt.consistency, "consistency", "", "proof beside the archive, from that tree: what `ledger prove --consistency` wrote")
-	f.Int64Var(&opt.withheld, "withheld", 0, "how many things you know to be withheld")
+	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
+	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
+	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of (default: the one it names)")
+	f.StringVar(&opt.previous, "previous", "", "`FILE` with a signed note that you hold of an earlier tree")
+	f.StringVar(&opt.consistency, "consistency", "", "`FILE` with a proof from that tree, as \"ledger prove --consistency\" writes it")
+	f.Int64Var(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
 	return c
 }
 

@@ -24,7 +24,7 @@ func newDAGGraphCmd(a *app) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runDAGGraph(c.Context(), a, args[0], format) },
 	}
-	c.Flags().StringVar(&format, "format", format, "text, mermaid or dot")
+	c.Flags().StringVar(&format, "format", format, "`FORMAT`: text, mermaid or dot")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "mermaid", "dot"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

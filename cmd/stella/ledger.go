@@ -61,10 +61,10 @@ func newLedgerTailCmd(a *app) *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVarP(&opt.follow, "follow", "f", false, "go on with what is added")
-	f.Int64Var(&opt.q.From, "from", -1, "first entry to show (default: the newest ones)")
-	f.IntVar(&opt.q.Limit, "limit", 0, "entries to show, at most 1000 (default 20)")
-	f.StringVar(&opt.q.Type, "type", "", "only entries of this type")
-	f.StringVar(&opt.q.RunID, "run", "", "only entries of this run")
+	f.Int64Var(&opt.q.From, "from", -1, "`SEQ` of the first entry to show (default: the newest ones)")
+	f.IntVar(&opt.q.Limit, "limit", 0, "`N` entries to show, at most 1000 (default 20)")
+	f.StringVar(&opt.q.Type, "type", "", "only entries of this `TYPE`")
+	f.StringVar(&opt.q.RunID, "run", "", "only entries of this `RUN`")
 	return c
 }
 
@@ -221,8 +221,8 @@ func newLedgerProveCmd(a *app) *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runLedgerProve(c.Context(), a, args, opt) },
 	}
-	c.Flags().Int64Var(&opt.consistency, "consistency", -1, "size of the smaller tree")
-	c.Flags().StringVarP(&opt.out, "out", "o", "", "file to write (default stdout)")
+	c.Flags().Int64Var(&opt.consistency, "consistency", -1, "`SIZE` of the smaller tree")
+	c.Flags().StringVarP(&opt.out, "out", "o", "", "`FILE` to write (default stdout)")
 	return c
 }
 

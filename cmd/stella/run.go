@@ -18,7 +18,7 @@ func newRunCmd(a *app) *cobra.Command {
 		"Start, watch, resume and cancel runs. Without a daemon, start and resume execute the run\n"+
 			"themselves and end with it; all other commands may be used meanwhile, from anywhere.",
 		newRunStartCmd(a), newRunResumeCmd(a), newRunListCmd(a), newRunStatusCmd(a),
-		newRunInspectCmd(a), newRunLogsCmd(a), newRunCancelCmd(a))
+		newRunInspectCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a))
 }
 
 func newRunListCmd(a *app) *cobra.Command {
@@ -33,10 +33,10 @@ func newRunListCmd(a *app) *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&q.Active, "active", false, "only runs that have not ended")
-	f.StringVar(&q.DAGID, "dag-id", "", "only runs of this DAG")
-	f.StringVar(&q.Status, "status", "", "only runs with this status")
-	f.IntVar(&q.PageSize, "page-size", 0, "runs on a page, at most 500 (default 50)")
-	f.StringVar(&q.PageToken, "page-token", "", "where the page begins")
+	f.StringVar(&q.DAGID, "dag-id", "", "only runs of this DAG `ID`")
+	f.StringVar(&q.Status, "status", "", "only runs with this `STATUS`")
+	f.IntVar(&q.PageSize, "page-size", 0, "`N` runs on a page, at most 500 (default 50)")
+	f.StringVar(&q.PageToken, "page-token", "", "`TOKEN` at which the page begins")
 	return c
 }
 
@@ -223,7 +223,7 @@ func newRunCancelCmd(a *app) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runRunCancel(c.Context(), a, args[0], why) },
 	}
-	c.Flags().StringVar(&why, "reason", "", "why; it is recorded")
+	c.Flags().StringVar(&why, "reason", "", "why, a `TEXT`; it is recorded")
 	return c
 }
 

@@ -45,12 +45,12 @@ func newRunStartCmd(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return runRunStart(c.Context(), a, opt) },
 	}
 	f := c.Flags()
-	f.StringVar(&opt.req.DAGID, "dag-id", "", "DAG to run (required)")
-	f.StringVar(&opt.req.Version, "version", "", "version of the DAG (default: the highest enabled one)")
-	f.StringVar(&opt.file, "inputs", "", "file with the inputs, a JSON object")
-	f.StringArrayVar(&opt.inputs, "input", nil, "one input: k=v or k:=json")
-	f.StringVar(&opt.req.RunToken, "run-token", "", "name of the intended work; repeating it repeats nothing")
-	f.StringArrayVar(&opt.meta, "meta", nil, "a note on the run: k=v")
+	f.StringVar(&opt.req.DAGID, "dag-id", "", "`ID` of the DAG to run (required)")
+	f.StringVar(&opt.req.Version, "version", "", "`VERSION` of the DAG (default: the highest enabled one)")
+	f.StringVar(&opt.file, "inputs", "", "`FILE` with the inputs, a JSON object")
+	f.StringArrayVar(&opt.inputs, "input", nil, "one `INPUT`: k=v or k:=json; may be given again")
+	f.StringVar(&opt.req.RunToken, "run-token", "", "`TOKEN` that names the intended work; repeating it repeats nothing")
+	f.StringArrayVar(&opt.meta, "meta", nil, "a `NOTE` on the run: k=v; may be given again")
 	f.BoolVar(&opt.wait, "wait", false, "with a daemon: wait for the end of the run")
 	_ = c.MarkFlagRequired("dag-id")
 	return c
@@ -230,7 +230,7 @@ func (e *execution) execute(ctx context.Context, a *app, r *reached, runs []stat
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		err := r.held.engine.Execute(ctx, engine.Idle)
+		err := r.held.execute(ctx, engine.Idle)
 		cancel()
 		done <- err
 	}()

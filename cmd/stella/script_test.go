@@ -63,8 +63,11 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			return nil
 		},
 		Condition: func(c string) (bool, error) {
-			if c == "daemon" {
+			switch c {
+			case "daemon":
 				return daemon, nil
+			case "root":
+				return os.Geteuid() == 0, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", c)
 		},

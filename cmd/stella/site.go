@@ -27,8 +27,8 @@ func newInitCmd(a *app) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error { return runInit(a, opt) },
 	}
 	f := c.Flags()
-	f.StringVar(&opt.RootFile, "root", "", "root.toml of a fleet")
-	f.StringVar(&opt.ExpectRoot, "expect-root", "", "sha256:HEX of that file, learned by another way")
+	f.StringVar(&opt.RootFile, "root", "", "`FILE` that is the root.toml of a fleet")
+	f.StringVar(&opt.ExpectRoot, "expect-root", "", "`DIGEST` of that file, sha256:HEX, learned by another way")
 	f.BoolVar(&opt.AllowPlain, "allow-plain", false, "allow attempts without fences; each records that it had none")
 	c.MarkFlagsRequiredTogether("root", "expect-root")
 	return c

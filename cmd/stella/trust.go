@@ -178,16 +178,16 @@ func newTrustAddCmd(a *app) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&opt.key, "key", "", "public key of the publisher, PEM (required)")
-	f.StringSliceVar(&opt.add.Kinds, "kind", nil, "kinds of bundles: plugin, dag, data, trust, secrets")
-	f.StringSliceVar(&opt.add.Names, "name", nil, "prefixes of bundle names")
-	f.IntVar(&opt.add.Threshold, "threshold", 0, "signers that a bundle needs (1 for a new publisher)")
-	f.StringVar(&opt.add.Level, "level", "", "enforce or audit (enforce for a new publisher)")
-	f.StringVar(&opt.from, "valid-from", "", "the key is not valid before")
-	f.StringVar(&opt.until, "valid-until", "", "the key is not valid after")
-	f.StringSliceVar(&opt.add.HostRead, "host-read", nil, "host paths that its plugins may read")
-	f.StringSliceVar(&opt.add.Interpreters, "interpreter", nil, "programs of the host that its scripts may name, such as /bin/sh")
-	f.StringVar(&opt.add.RootKey, "root-key", "", "private key of the root (default keys/root.key in the home)")
+	f.StringVar(&opt.key, "key", "", "`FILE` with the public key of the publisher, PEM (required)")
+	f.StringSliceVar(&opt.add.Kinds, "kind", nil, "`KINDS` of bundles: plugin, dag, data, trust, secrets")
+	f.StringSliceVar(&opt.add.Names, "name", nil, "`PREFIXES` of bundle names")
+	f.IntVar(&opt.add.Threshold, "threshold", 0, "`N` signers that a bundle needs (1 for a new publisher)")
+	f.StringVar(&opt.add.Level, "level", "", "`LEVEL`, enforce or audit (enforce for a new publisher)")
+	f.StringVar(&opt.from, "valid-from", "", "`TIME` before which the key is not valid")
+	f.StringVar(&opt.until, "valid-until", "", "`TIME` after which the key is not valid")
+	f.StringSliceVar(&opt.add.HostRead, "host-read", nil, "host `PATHS` that its plugins may read")
+	f.StringSliceVar(&opt.add.Interpreters, "interpreter", nil, "`PROGRAMS` of the host that its scripts may name, such as /bin/sh")
+	f.StringVar(&opt.add.RootKey, "root-key", "", "`FILE` with the private key of the root (default keys/root.key in the home)")
 	_ = c.MarkFlagRequired("key")
 	return c
 }

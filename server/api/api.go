@@ -26,6 +26,7 @@ type Site interface {
 	Bundles
 	DAGs
 	Runs
+	Artifacts
 	Ledger
 	Exports
 	Host

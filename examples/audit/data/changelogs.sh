@@ -22,15 +22,16 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
+# Word splitting is meant: one argument for each package.
+# shellcheck disable=SC2046
+apt-get -qq download $(sed '/^#/d; s/.* //' "$list")
+
 while read -r source binary; do
 	case $source in '' | '#'*) continue ;; esac
-	apt-get -qq download "$binary"
-	deb=$(echo ./*.deb)
 	for name in changelog.Debian.gz changelog.gz; do # native packages have the second
-		dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/share/doc/$binary/$name" >"$out/$source.gz" 2>"$work/log" && break
+		dpkg-deb --fsys-tarfile "$binary"_*.deb | tar -xO "./usr/share/doc/$binary/$name" >"$out/$source.gz" 2>"$work/log" && break
 		rm "$out/$source.gz"
 	done
-	rm "$deb"
 	if [ ! -s "$out/$source.gz" ]; then
 		echo "changelogs.sh: $binary has no changelog" >&2
 		exit 1

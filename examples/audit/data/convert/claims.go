@@ -33,10 +33,10 @@ func (it item) claims() []claim {
 		end := run[len(run)-1].end
 		said = text[:end] + window(text[end:])
 	}
-	if denies(said) {
+	completes := saysAny(said, []string{"complete the fix", "completes the fix", "complete fix for", "incomplete fix for cve", "incomplete patch for cve", "fix was incomplete"})
+	if !completes && denies(said) {
 		return nil
 	}
-	completes := saysAny(said, []string{"complete the fix", "completes the fix", "complete fix for", "incomplete fix for cve", "incomplete patch for cve", "fix was incomplete"})
 	var out []claim
 	for _, f := range ids {
 		inRun := slices.Contains(run, f)
@@ -70,7 +70,7 @@ func deniesBelow(text string) bool {
 // speaks of.
 func denies(text string) bool {
 	return deniesBelow(text) || saysAny(text, []string{
-		"already", "follow-up", "follow up", "followup", "the fix for", "the fixes for", "'s fix for", "variation", "ftbfs", "mitigate", "mitigates", "mitigating",
+		"already", "follow-up", "follow up", "followup", "the fix for cve", "the fixes for cve", "'s fix for", "variation", "ftbfs", "mitigate", "mitigates", "mitigating",
 		"mitigation", "no longer", "too aggressive", "introduced by", "amend", "amends", "refresh", "refreshed", "rename", "renamed", "pending", "typo", "partial",
 		"partially", "no-dsa", "not assigned", "doesn't apply", "not apply", "due to cve", "related to cve", "similar to cve", "see cve",
 	})
@@ -230,7 +230,7 @@ func isReference(word string) bool {
 // afterVerb says whether a verb of fixing stands before f in its sentence.
 func afterVerb(text string, f id) bool {
 	before := strings.ToLower(text[:f.start])
-	for _, end := range []string{". ", "? ", "! ", "; "} {
+	for _, end := range []string{". ", ".) ", "? ", "! ", "; "} {
 		if i := strings.LastIndex(before, end); i >= 0 {
 			before = before[i+len(end):]
 		}

@@ -132,7 +132,7 @@ func TestDSA(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
 	list, dsa := put(t, dir, "packages.txt", packages), put(t, dir, "list", dsaList)
-	if err := run([]string{"-packages", list, "-out", out, "-dsa", dsa, "-release", "bookworm=12"}, new(bytes.Buffer)); err != nil {
+	if err := run([]string{"-packages", list, "-out", out, "-dsa", dsa, "-release", "12"}, new(bytes.Buffer)); err != nil {
 		t.Fatal(err)
 	}
 	got := files(t, out)
@@ -164,7 +164,8 @@ func TestArguments(t *testing.T) {
 	list := put(t, dir, "packages.txt", packages)
 	for _, args := range [][]string{
 		nil, {"-packages", list, "-out", dir}, {"-packages", list, "-out", dir, "-osv", dir, "-dsa", list},
-		{"-packages", list, "-out", dir, "-dsa", list}, {"-packages", put(t, dir, "bad", "one two three\n"), "-out", dir, "-osv", dir},
+		{"-packages", list, "-out", dir, "-dsa", list}, {"-out", dir, "-dsa", list, "-release", "bookworm"}, {"-out", dir, "-changelogs", dir, "-release", "12", "-since", "soon"},
+		{"-osv", dir}, {"-packages", put(t, dir, "bad", "one two three\n"), "-out", dir, "-osv", dir},
 	} {
 		if err := run(args, new(bytes.Buffer)); err == nil {
 			t.Errorf("run(%q) was accepted", args)

@@ -81,21 +81,28 @@ func (r release) fixes(entries []entry, review []correction) []fix {
 	return slices.SortedFunc(maps.Values(first), func(a, b fix) int { return strings.Compare(a.cve, b.cve) })
 }
 
-// arrival is the entry whose version brought e to the release, nil when none
-// did. An entry for another suite came with the next one for the release,
-// unless it is older than the release: then it may have been in it as it was.
+// arrival is the entry whose version brought e to the release, nil when the
+// changelog does not say. An entry for another suite came with the release when
+// it is older, or else in a rebuild for it: 1.2-3~deb12u1 of 1.2-3. That a later
+// version for the release lists it does not count: an earlier one may have been
+// left out of the changelog.
 func (r release) arrival(e, carrier *entry) *entry {
-	if carrier == e || carrier == nil && e.date.Before(r.day) {
+	if carrier == e {
 		return e
 	}
-	if carrier == nil {
+	if carrier != nil && strings.HasPrefix(carrier.version, e.version+"~deb"+r.number+"u") {
+		return carrier
+	}
+	if !e.date.Before(r.day) {
 		return nil
 	}
-	// Versions were checked when they were read.
-	if c, err := debver.Compare(e.version, carrier.version); err == nil && c <= 0 && e.date.Before(r.day) {
-		return e
+	if carrier != nil {
+		// Versions were checked when they were read.
+		if c, err := debver.Compare(e.version, carrier.version); err != nil || c > 0 {
+			return nil
+		}
 	}
-	return carrier
+	return e
 }
 
 // readChangelogs makes records of the changelogs in a folder, one for each CVE.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 )
 
 func main() {
+	runtime.LockOSThread() // what belongs to a thread is that of the first
 	arg := func(i int) string {
 		if i < len(os.Args) {
 			return os.Args[i]
