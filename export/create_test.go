@@ -330,3 +330,18 @@ type short struct{ *site }
 func (s *short) Entries(from, to int64) iter.Seq2[export.Entry, error] {
 	return s.site.Entries(from, to-3)
 }
+
+type shifted struct{ *site }
+
+func (s *shifted) FirstAtOrAfter(at string) (int64, error) {
+	n, err := s.site.FirstAtOrAfter(at)
+	return n + 1, err
+}
+
+func TestASearchThatErrsIsDamage(t *testing.T) {
+	_, err := export.Create(context.Background(), &shifted{busySite(t)}, io.Discard, busySite(t).options(window(4, 15)))
+	var damaged *export.DamagedError
+	if !errors.As(err, &damaged) {
+		t.Errorf("Create = %v, want a *DamagedError", err)
+	}
+}

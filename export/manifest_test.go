@@ -24,6 +24,7 @@ func TestManifestsThatLieAreFound(t *testing.T) {
 		"a window beyond the tree": func(m *export.Manifest) { m.Ledger.FirstSeq = 1 << 52 },
 		"no root":                  func(m *export.Manifest) { m.Ledger.Root = "" },
 		"a file too few":           func(m *export.Manifest) { m.Files = m.Files[1:] },
+		"files out of order":       func(m *export.Manifest) { m.Files[0], m.Files[1] = m.Files[1], m.Files[0] },
 		"a file twice":             func(m *export.Manifest) { m.Files = append(m.Files, m.Files[len(m.Files)-1]) },
 		"another size":             func(m *export.Manifest) { m.Files[0].Bytes++ },
 		"another digest":           func(m *export.Manifest) { m.Files[len(m.Files)-1].SHA256 = strings.Repeat("0", 64) },
@@ -51,6 +52,35 @@ func TestManifestsThatLieAreFound(t *testing.T) {
 				t.Errorf("failed checks (-want +got):\n%s%s", diff, explain(r))
 			}
 		})
+	}
+}
+
+// Where data is withheld nothing folds, and the order of a run's entries and
+// whose they are must be looked at all the same.
+func TestForgedRunsThatDoNotFold(t *testing.T) {
+	s := busySite(t)
+	s.entries[7].Data, s.entries[7].Withheld = nil, "erased"
+	event := func(seq int) string {
+		return `{"data":` + string(s.entries[seq].Data) + `,"envelope":` + string(s.entries[seq].Envelope) + `}`
+	}
+	for name, forge := range map[string]func(k *kit){
+		"nothing":                            nil,
+		"two entries exchanged":              func(k *kit) { k.replace(runs, event(4)+","+event(5), event(5)+","+event(4)) },
+		"an entry twice":                     func(k *kit) { k.replace(runs, event(4), event(4)+","+event(4)) },
+		"an entry of another run":            func(k *kit) { k.replace(runs, event(13), event(10)+","+event(13)) },
+		"an entry behind the window":         func(k *kit) { k.replace(runs, event(14), event(14)+","+event(20)) },
+		"a place holder with another reason": func(k *kit) { k.replace(runs, `"erased"`, `"lost"`) },
+		"run and steps made up":              func(k *kit) { k.replace(runs, `],"runId":"`+runA, `],"run":{},"runId":"`+runA) },
+	} {
+		k := takeApart(t, s, s.archive(window(4, 20)))
+		if forge == nil {
+			forge = func(*kit) {}
+		}
+		forge(k)
+		r := check(t, k.pack(k.assemble()), s.auditor())
+		if got := failed(r); name == "nothing" && r.Verdict != export.Incomplete || name != "nothing" && (len(got) == 0 || got[0] != "runs") {
+			t.Errorf("%s: failed %v\n%s", name, got, explain(r))
+		}
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -293,97 +292,6 @@ func TestAnUnpackedArchive(t *testing.T) {
 				t.Errorf("failed checks (-want +got):\n%s%s", diff, explain(r))
 			}
 		})
-	}
-}
-
-func TestContainersOfOtherFormsAreRefused(t *testing.T) {
-	s := busySite(t)
-	k := takeApart(t, s, s.archive(window(4, 20)))
-	files := k.assemble()
-	to := start.Add(20 * time.Second)
-	build := func(edit func(name string, h *tar.Header) *tar.Header) []byte {
-		var out bytes.Buffer
-		w := tar.NewWriter(&out)
-		for _, name := range tarOrder(files) {
-			h := edit(name, &tar.Header{Name: name, Size: int64(len(files[name])), Mode: 0o644, ModTime: to, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg})
-			if h != nil {
-				writeTar(t, w, h, files[name])
-			}
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return out.Bytes()
-	}
-	on := func(path string, f func(h *tar.Header)) func(string, *tar.Header) *tar.Header {
-		return func(name string, h *tar.Header) *tar.Header {
-			if name == path {
-				f(h)
-			}
-			return h
-		}
-	}
-	good := build(func(_ string, h *tar.Header) *tar.Header { return h })
-	if r := check(t, good, s.auditor()); r.Verdict != export.Verified {
-		t.Fatal(explain(r))
-	}
-	for name, archive := range map[string][]byte{
-		"mode 0755":       build(on(runs, func(h *tar.Header) { h.Mode = 0o755 })),
-		"an owner":        build(on(runs, func(h *tar.Header) { h.Uid = 1 })),
-		"an owner's name": build(on(runs, func(h *tar.Header) { h.Uname = "root" })),
-		"GNU":             build(on(runs, func(h *tar.Header) { h.Format = tar.FormatGNU })),
-		"PAX":             build(on(runs, func(h *tar.Header) { h.Format, h.PAXRecords = tar.FormatPAX, map[string]string{"comment": "x"} })),
-		"another time":    build(on(runs, func(h *tar.Header) { h.ModTime = to.Add(time.Second) })),
-		"another name":    build(on(runs, func(h *tar.Header) { h.Name = "ledger/runs.ndjson.zsd" })),
-		"a leading ./":    build(on(runs, func(h *tar.Header) { h.Name = "./" + runs })),
-		"a file fewer": build(func(name string, h *tar.Header) *tar.Header {
-			if name == runs {
-				return nil
-			}
-			return h
-		}),
-		"nothing":            nil,
-		"two zero blocks":    make([]byte, 1024),
-		"twice":              append(bytes.Clone(good[:len(good)-1024]), good...),
-		"a third zero block": append(bytes.Clone(good), make([]byte, 512)...),
-		"one zero block":     good[:len(good)-512],
-		"gzip":               []byte("\x1f\x8b\x08\x00"),
-	} {
-		if got := failed(check(t, archive, s.auditor())); !cmp.Equal(got, []string{"form"}) {
-			t.Errorf("%s: failed %v, want form", name, got)
-		}
-	}
-	all := build(func(_ string, h *tar.Header) *tar.Header { h.ModTime = to.Add(time.Second); return h })
-	if got := failed(check(t, all, s.auditor())); !cmp.Equal(got, []string{"manifest"}) {
-		t.Errorf("all of another time: failed %v, want manifest", got)
-	}
-}
-
-func TestFramesOfOtherFormsAreRefused(t *testing.T) {
-	s := busySite(t)
-	k := takeApart(t, s, s.archive(window(4, 20)))
-	k.describe()
-	frame := zstdFrame(t, k.files[runs])
-	skippable := []byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 'x'}
-	for name, raw := range map[string][]byte{
-		"a second frame":             append(bytes.Clone(frame), zstdFrame(t, nil)...),
-		"a skippable frame behind":   append(bytes.Clone(frame), skippable...),
-		"a skippable frame in front": append(bytes.Clone(skippable), frame...),
-		"a byte behind":              append(bytes.Clone(frame), 0),
-		"cut":                        frame[:len(frame)-1],
-		"not compressed":             k.files[runs],
-		"nothing":                    {},
-	} {
-		for i := range k.manifest.Files {
-			if f := &k.manifest.Files[i]; f.Path == runs {
-				f.Bytes, f.SHA256 = int64(len(raw)), digest(raw)
-			}
-		}
-		k.set("manifest.json", k.manifest)
-		k.raw = map[string][]byte{runs: raw}
-		if got := failed(check(t, k.pack(k.sign()), s.auditor())); !cmp.Equal(got, []string{"content"}) {
-			t.Errorf("%s: failed %v, want content", name, got)
-		}
 	}
 }
 

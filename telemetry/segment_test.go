@@ -180,10 +180,15 @@ func TestReadSegmentRefusesWhatDiffers(t *testing.T) {
 			t.Errorf("%s: %v, want a *SegmentError", name, err)
 		}
 	}
-	short := ref
-	short.Records--
-	if _, err := readAll(raw, short); err == nil {
-		t.Error("more records than named: no error")
+	for name, lie := range map[string]func(*ledger.LogRef){
+		"a record fewer": func(r *ledger.LogRef) { r.Records-- }, "a record more": func(r *ledger.LogRef) { r.Records++ },
+		"a byte fewer": func(r *ledger.LogRef) { r.Bytes-- }, "a byte more": func(r *ledger.LogRef) { r.Bytes++ },
+	} {
+		other := ref
+		lie(&other)
+		if _, err := readAll(raw, other); err == nil {
+			t.Errorf("%s is named: no error", name)
+		}
 	}
 	broken := errors.New("bad sector")
 	for _, err := range telemetry.ReadSegment(iotest.ErrReader(broken), ref) {
@@ -221,6 +226,10 @@ func TestIntactFindsTheLongestPrefix(t *testing.T) {
 		if _, err := readAll(raw[:want], ref); err != nil {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
+	}
+	gap := bytes.Replace(raw, []byte(`"seq":1`), []byte(`"seq":2`), 1)
+	if ref, err := telemetry.Intact(bytes.NewReader(gap)); err != nil || ref.Records != 1 {
+		t.Errorf("a gap behind record 0: %d records are intact (%v)", ref.Records, err)
 	}
 	if _, err := telemetry.Intact(iotest.ErrReader(io.ErrUnexpectedEOF)); err == nil {
 		t.Error("a fault of the reader was taken for a torn line")

@@ -55,6 +55,9 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 // admit seals the evidence with the contents, and writes the admission.
 func (s *site) admit(q *store.Quarantine, res *verify.Result) (api.ImportResult, error) {
 	e := s.e
+	if k := res.Manifest.Kind; k == manifests.KindTrust || k == manifests.KindSecrets {
+		return api.ImportResult{}, invalid("%s is a %s bundle: its signatures are good, but this version does not take such bundles in", res.Manifest.Ref(), k)
+	}
 	out := api.ImportResult{Verdict: *res.Verdict, Bytes: res.FileBytes}
 	if _, err := e.db.Bundle(res.Digest); err == nil {
 		out.Already = true
