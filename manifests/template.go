@@ -16,7 +16,7 @@ func checkTemplate(s string) error {
 		if !ok {
 			return nil
 		}
-		end, err := expressionEnd(rest)
+		end, err := ExpressionEnd(rest)
 		if err != nil {
 			return err
 		}
@@ -27,8 +27,9 @@ func checkTemplate(s string) error {
 	}
 }
 
-// expressionEnd finds the } that closes the expression at the start of s.
-func expressionEnd(s string) (int, error) {
+// ExpressionEnd finds the } that closes the expression at the start of s, which is
+// what follows a ${. Braces inside strings and comments of CEL do not count.
+func ExpressionEnd(s string) (int, error) {
 	depth := 1
 	for i := 0; i < len(s); {
 		switch c := s[i]; {

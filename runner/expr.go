@@ -199,8 +199,7 @@ func (t *template) compile(v any) error {
 	return nil
 }
 
-// splitTemplate cuts text into literals and expressions. An expression ends at
-// the first } that balances its braces outside string literals.
+// splitTemplate cuts text into literals and expressions.
 func splitTemplate(text string) ([]piece, error) {
 	var out []piece
 	rest := text
@@ -216,9 +215,9 @@ func splitTemplate(text string) ([]piece, error) {
 			out = append(out, piece{text: rest[:i]})
 		}
 		rest = rest[i+2:]
-		end := exprEnd(rest)
-		if end < 0 {
-			return nil, fmt.Errorf("%q: an expression is not closed", text)
+		end, err := manifests.ExpressionEnd(rest)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", text, err)
 		}
 		x, err := compileExpr(strings.TrimSpace(rest[:end]))
 		if err != nil {
@@ -227,32 +226,6 @@ func splitTemplate(text string) ([]piece, error) {
 		out = append(out, piece{expr: x})
 		rest = rest[end+1:]
 	}
-}
-
-func exprEnd(s string) int {
-	depth := 0
-	var quote byte
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case quote != 0:
-			if c == '\\' {
-				i++
-			} else if c == quote {
-				quote = 0
-			}
-		case c == '"' || c == '\'':
-			quote = c
-		case c == '{':
-			depth++
-		case c == '}':
-			if depth == 0 {
-				return i
-			}
-			depth--
-		}
-	}
-	return -1
 }
 
 // named lists the steps that the template's expressions name.

@@ -169,14 +169,7 @@ func afterCrash(e *engine.Engine, told []byte) error {
 
 func copyTree(t *testing.T, from, to string) {
 	t.Helper()
-	t.Cleanup(func() {
-		filepath.WalkDir(to, func(p string, d os.DirEntry, _ error) error {
-			if d != nil && d.IsDir() {
-				os.Chmod(p, 0o755)
-			}
-			return nil
-		})
-	})
+	removable(t, to)
 	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
 		t.Fatalf("cp: %v: %s", err, out)
 	}

@@ -35,14 +35,7 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, home: filepath.Join(t.TempDir(), "site")}
-	t.Cleanup(func() {
-		filepath.WalkDir(l.home, func(p string, d os.DirEntry, _ error) error {
-			if d != nil && d.IsDir() {
-				os.Chmod(p, 0o755)
-			}
-			return nil
-		})
-	})
+	removable(t, l.home)
 	if _, err := engine.Init(l.home, engine.InitOptions{AllowPlain: true, Version: "test"}); err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +56,19 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// removable lets the test's folder be removed: sealed folders are read-only.
+func removable(t *testing.T, dir string) {
+	t.Helper()
+	t.Cleanup(func() {
+		filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
+			if d != nil && d.IsDir() {
+				os.Chmod(p, 0o755)
+			}
+			return nil
+		})
+	})
 }
 
 func (l *lab) open() {

@@ -168,6 +168,8 @@ func exportError(err error) error {
 	switch {
 	case errors.Is(err, export.ErrWindowOpen):
 		return &api.Error{Code: api.CodeWindowOpen, Message: err.Error(), Hint: "choose an earlier --to, or leave it out"}
+	case errors.Is(err, export.ErrWindow), errors.Is(err, export.ErrTooLarge):
+		return invalid("%v", err)
 	case errors.As(err, &d):
 		return damaged("%v", err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -20,7 +20,7 @@ func TestAgeReadsTheAgeKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Chmod(filepath.Join(home, "sealed", "sha256"), 0o755) })
+	removable(t, home)
 	raw, err := os.ReadFile(filepath.Join(home, "keys", "age.key"))
 	if err != nil {
 		t.Fatal(err)
