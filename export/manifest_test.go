@@ -67,7 +67,7 @@ func TestForgedRunsThatDoNotFold(t *testing.T) {
 		"nothing":                            nil,
 		"two entries exchanged":              func(k *kit) { k.replace(runs, event(4)+","+event(5), event(5)+","+event(4)) },
 		"an entry twice":                     func(k *kit) { k.replace(runs, event(4), event(4)+","+event(4)) },
-		"an entry of another run":            func(k *kit) { k.replace(runs, event(13), event(10)+","+event(13)) },
+		"an entry of another run":            func(k *kit) { k.replace(runs, event(11), event(10)+","+event(11)) },
 		"an entry behind the window":         func(k *kit) { k.replace(runs, event(14), event(14)+","+event(20)) },
 		"a place holder with another reason": func(k *kit) { k.replace(runs, `"erased"`, `"lost"`) },
 		"run and steps made up":              func(k *kit) { k.replace(runs, `],"runId":"`+runA, `],"run":{},"runId":"`+runA) },

@@ -1,8 +1,7 @@
 package export
 
 // readme is README.txt. It is the same in every archive of one stella version.
-func readme() string {
-	return `This archive is evidence of what one site did in one window of time:
+const readme = `This archive is evidence of what one site did in one window of time:
 its ledger, the runs, the sealed files that they relied on, and its logs,
 metrics and traces. manifest.json says which site, which window, and what
 is withheld.
@@ -67,4 +66,3 @@ That the site wrote down everything it did. That there is no second ledger
 under the same key: keep checkpoints of every archive, compare them with
 those that others hold, and have witnesses sign them.
 `
-}

@@ -22,7 +22,7 @@ func (b *builder) finish() error {
 	if err != nil {
 		return err
 	}
-	b.add(readmePath, []byte(readme()))
+	b.add(readmePath, []byte(readme))
 	b.add(logKeyPath, b.keys[0])
 	b.add(siteKeyPath, b.keys[1])
 	for _, l := range []*lineWriter{b.envelopes, b.data, b.runLines} {

@@ -25,7 +25,7 @@ func HandlerForTest(site func(api.Principal) api.Site, cookie string) http.Handl
 	}
 	h := newHandler(context.Background(), opt)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p := peer{uid: os.Geteuid(), pid: os.Getpid(), principal: "uid:0(root)"}
+		p := peer{uid: os.Geteuid(), principal: "uid:0(root)", admit: func() error { return nil }}
 		r.Header.Set(HeaderCookie, cookie)
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, p)))
 	})

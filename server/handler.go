@@ -75,11 +75,7 @@ func (h *handler) authenticate(r *http.Request) error {
 	if !ok {
 		return &api.Error{Code: api.CodeUnauthenticated, Message: "the connection has no peer credentials"}
 	}
-	self := h.opt.self
-	if self == 0 {
-		self = selfPID()
-	}
-	if err := admitPeer(p, h.opt.Owner, self); err != nil {
+	if err := p.admit(); err != nil {
 		return err
 	}
 	if r.Host != "stella" && r.Host != "localhost" {

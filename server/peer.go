@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/stellarun/stella/server/api"
@@ -48,17 +49,19 @@ func plainName(s string) bool {
 type peer struct {
 	uid, pid  int
 	principal string
+	admit     func() error // nil if it may speak; decided once
 }
 
 // peerKey is where net/http carries the peer of a connection to its requests.
 type peerKey struct{}
 
-func withPeer(ctx context.Context, c net.Conn) context.Context {
+func withPeer(ctx context.Context, c net.Conn, opt *Options) context.Context {
 	cred, err := credentials(c)
 	if err != nil {
 		return ctx // requests without a peer are refused
 	}
 	p := peer{uid: int(cred.Uid), pid: int(cred.Pid), principal: LocalPrincipal(int(cred.Uid))}
+	p.admit = sync.OnceValue(func() error { return admitPeer(p, opt.Owner, opt.self) })
 	return context.WithValue(ctx, peerKey{}, p)
 }
 

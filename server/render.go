@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -17,8 +16,6 @@ import (
 
 // ContentNDJSON is the media type of streams, one JSON object a line.
 const ContentNDJSON = "application/x-ndjson"
-
-func selfPID() int { return os.Getpid() }
 
 // invalid is an [api.CodeInvalid] error.
 func invalid(format string, args ...any) error {

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -75,6 +76,9 @@ func (o *Options) check() error {
 	if o.Drain == 0 {
 		o.Drain = drainTimeout
 	}
+	if o.self == 0 {
+		o.self = os.Getpid()
+	}
 	if o.readTimeout == 0 {
 		o.readTimeout = readTimeout
 	}
@@ -95,7 +99,7 @@ func Serve(ctx context.Context, l net.Listener, opt Options) error {
 	srv := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withPeer,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withPeer(ctx, c, &opt) },
 		ConnState:         fresh.note,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       opt.readTimeout,

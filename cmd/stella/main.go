@@ -167,14 +167,14 @@ func judge(ctx context.Context, err error) (int, *api.Error) {
 	case errors.As(err, &out):
 		return out.exit, &out.err
 	case errors.Is(context.Cause(ctx), errInterrupted):
-		return exitInterrupted, &api.Error{Code: codeInterrupted, Message: err.Error()}
+		return exitInterrupted, &api.Error{Code: codeInterrupted, Message: errInterrupted.Error()}
 	case errors.As(err, &known):
 		if known.Refusal != nil {
 			return exitRefused, known
 		}
 		return exitCode(known.Code), known
 	case errors.Is(err, server.ErrUnreachable):
-		return exitLocked, &api.Error{Code: codeUnreachable, Message: err.Error()}
+		return exitLocked, &api.Error{Code: codeUnreachable, Message: err.Error(), Hint: "stella daemon status"}
 	}
 	return exitFailed, &api.Error{Code: api.CodeInvalid, Message: err.Error()}
 }

@@ -60,6 +60,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("STELLA_HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("KIT", kit)
+			e.Defer(func() { stopLeftDaemon(e) })
 			return nil
 		},
 		Condition: func(c string) (bool, error) {
@@ -200,6 +201,19 @@ func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 		}
 		cmdSign(ts, false, []string{dir, dir + ".stella"})
 		ts.Check(ts.Exec("stella", "orch", "dag", "publish", dir+".stella"))
+	}
+}
+
+// stopLeftDaemon ends a daemon that a script which failed has left behind.
+func stopLeftDaemon(e *testscript.Env) {
+	home := e.Getenv("STELLA_HOME")
+	if _, err := os.Lstat(filepath.Join(home, "stella.sock")); err != nil {
+		return
+	}
+	cmd := exec.Command("stella", "daemon", "stop", "--force") // testscript has put it on our PATH
+	cmd.Env = []string{"STELLA_HOME=" + home}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		e.T().Log(fmt.Sprintf("a daemon was left behind: %v\n%s", err, out))
 	}
 }
 

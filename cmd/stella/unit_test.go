@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -157,9 +158,24 @@ func newTestApp(home string) (*app, *bytes.Buffer, *bytes.Buffer) {
 	return a, &stdout, &stderr
 }
 
+// tempHome is a home that can be removed again: sealed folders are read-only.
+func tempHome(t *testing.T, elem ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				err = os.Chmod(path, 0o700)
+			}
+			return err
+		})
+	})
+	return filepath.Join(append([]string{dir}, elem...)...)
+}
+
 // TestALockedSiteIsGivenUp: somebody holds the site and answers nobody.
 func TestALockedSiteIsGivenUp(t *testing.T) {
-	home := filepath.Join(t.TempDir(), "home")
+	home := tempHome(t, "home")
 	if _, err := engine.Init(home, engine.InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +216,7 @@ func TestALongHomeHasItsSocketElsewhere(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(runtime) })
 	t.Setenv("XDG_RUNTIME_DIR", runtime)
-	home := filepath.Join(t.TempDir(), strings.Repeat("x", 100), "home")
+	home := tempHome(t, strings.Repeat("x", 100), "home")
 	a, _, _ := newTestApp(home)
 	if code := run(t.Context(), a, []string{"init", "--quiet"}); code != exitDone {
 		t.Fatalf("init: exit %d", code)
