@@ -41,7 +41,7 @@ func newLab(dir string) (*lab, error) {
 // renew replaces the site by an empty one that believes the same publisher.
 func (l *lab) renew() error {
 	removeAll(l.home)
-	if _, err := engine.Init(l.home, engine.InitOptions{AllowPlain: true, Version: "0.0.0"}); err != nil {
+	if _, err := engine.Init(l.home, engine.InitOptions{AllowPlain: true}); err != nil {
 		return err
 	}
 	return l.with(nil, func(e *engine.Engine) error {

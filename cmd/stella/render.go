@@ -261,7 +261,7 @@ func (a *app) renderError(what string, e *api.Error) {
 	if what != "" {
 		prefix += what + ": "
 	}
-	a.stderr.printf("%s%s\n", prefix, e.Message)
+	a.stderr.printf("%s%s\n", prefix, named(e))
 	for _, f := range e.Faults {
 		if !strings.Contains(e.Message, f) {
 			a.stderr.printf("  %s\n", f)
@@ -270,4 +270,15 @@ func (a *app) renderError(what string, e *api.Error) {
 	if e.Hint != "" {
 		a.stderr.printf("hint: %s\n", e.Hint)
 	}
+}
+
+// named is the message, with the code before it where that is what people and
+// scripts look for.
+func named(e *api.Error) string {
+	switch e.Code {
+	case api.CodeRunTokenConflict, api.CodeRunEnded, api.CodeDAGIDTaken, api.CodePlainForbidden, api.CodeTrustChanged,
+		api.CodeClockBehind, api.CodeDamaged, api.CodeNoSpace:
+		return string(e.Code) + ": " + e.Message
+	}
+	return e.Message
 }

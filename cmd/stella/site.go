@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -38,7 +40,7 @@ func runInit(a *app, opt engine.InitOptions) error {
 	if err := a.needHome(); err != nil {
 		return err
 	}
-	opt.Version, opt.Now = version, a.now
+	opt.Actor, opt.Now = server.LocalPrincipal(os.Getuid()), a.now
 	res, err := engine.Init(a.opt.home, opt)
 	if err != nil {
 		return err

@@ -18,7 +18,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -362,18 +361,6 @@ func bootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(raw))
-}
-
-// Actor names the user of this process as the ledger does: uid:N(name).
-func Actor() string { return ActorOf(os.Getuid()) }
-
-// ActorOf names a user by number: uid:N(name).
-func ActorOf(uid int) string {
-	name := ""
-	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
-		name = "(" + u.Username + ")"
-	}
-	return "uid:" + strconv.Itoa(uid) + name
 }
 
 // SocketPath is where the holder of a site serves: in its home, or in the

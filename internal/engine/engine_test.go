@@ -36,7 +36,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, home: filepath.Join(t.TempDir(), "site")}
 	removable(t, l.home)
-	if _, err := engine.Init(l.home, engine.InitOptions{AllowPlain: true, Version: "test"}); err != nil {
+	if _, err := engine.Init(l.home, engine.InitOptions{AllowPlain: true}); err != nil {
 		t.Fatal(err)
 	}
 	var err error

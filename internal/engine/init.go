@@ -31,7 +31,7 @@ type InitOptions struct {
 	RootFile   string // a fleet's root.toml, with its signatures and policy beside it; "" makes a root
 	ExpectRoot string // SHA-256 of its bytes; required with RootFile
 	AllowPlain bool   // site.toml allows attempts without fences
-	Version    string
+	Actor      string // who makes it; "" means uid:N of this process
 	Now        func() time.Time
 }
 
@@ -52,6 +52,9 @@ type InitResult struct {
 func Init(home string, opt InitOptions) (InitResult, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
+	}
+	if opt.Actor == "" {
+		opt.Actor = fmt.Sprintf("uid:%d", os.Getuid())
 	}
 	home, err := filepath.Abs(home)
 	if err != nil {
@@ -149,7 +152,7 @@ func genesis(dir string, res InitResult, t *verify.Trust, files verify.Files, op
 	change := t.Change("init")
 	db, err := store.Create(dir, ledger.SiteInit{
 		SiteID: res.SiteID, Keys: res.Keys, Root: res.Root, Policy: res.Policy,
-	}, change, Actor(), store.Options{Now: opt.Now})
+	}, change, opt.Actor, store.Options{Now: opt.Now})
 	if err != nil {
 		return internal(err)
 	}
