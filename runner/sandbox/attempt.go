@@ -19,10 +19,6 @@ import (
 	"github.com/stellarun/stella/runner"
 )
 
-// How long init may take to report after it was told to kill: longer than it
-// tries itself.
-const killWait = 8 * time.Second
-
 // An attempt is one execution under way. Only the goroutine of run touches it.
 type attempt struct {
 	box      *Sandbox
@@ -54,7 +50,7 @@ func (a *attempt) run(ctx context.Context) error {
 		}
 	}
 	a.start = time.Now()
-	s, files := spec(a.task, a.prepared, wasmStatus, a.box.now())
+	s, files := a.box.spec(a.task, a.prepared, wasmStatus)
 	var err error
 	if a.proc, err = startInit(&s, a.prepared.stdin, files); err != nil {
 		return err
@@ -99,7 +95,7 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 		select {
 		case s, ok := <-a.proc.status:
 			if !ok {
-				return a.died()
+				return a.died("the init process of the attempt was killed")
 			}
 			if s.Kind == initproc.Started && a.task.Timeout > 0 && a.report.Stop == "" {
 				deadline = time.After(a.task.Timeout)
@@ -115,9 +111,9 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			stop(runner.StopResource, what)
 		case <-grace:
 			a.proc.command(initproc.CommandKill)
-			lost = time.After(killWait)
+			lost = time.After(a.box.patience)
 		case <-lost:
-			return a.died()
+			return a.died("the init process of the attempt did not report and was killed")
 		}
 	}
 }
@@ -173,14 +169,13 @@ func (a *attempt) end(s *initproc.Status) {
 	}
 }
 
-// died records that init went without a report: something killed it, and the
-// program with it.
-func (a *attempt) died() error {
+// died records that init went without a report, and the program with it.
+func (a *attempt) died(how string) error {
 	if !a.may {
 		return errors.New("the init process died before the program ran")
 	}
 	a.report.Signal = "SIGKILL"
-	a.note("the init process of the attempt was killed")
+	a.note(how)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -95,7 +94,6 @@ func mustReadlink(t testing.TB, path string) string {
 // descriptors lists what this process has open, beside the listing itself.
 func descriptors(t testing.TB) []string {
 	t.Helper()
-	runtime.GC() // closes what was merely forgotten, and so hides nothing that grows
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)

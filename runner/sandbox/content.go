@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -96,14 +97,15 @@ func memfd(name string) (*os.File, error) {
 }
 
 // openInterpreter opens the interpreter and compares the digest of what is
-// open; that descriptor is what will be executed. A relative path is a file of
-// the task that the bundle brings, and is handed over as the entry is. The
-// caller closes the file.
+// open; that descriptor is what will be executed. A path that is relative, or
+// lies below the attempt's folder, is a file of the task that the bundle
+// brings, and is handed over as the entry is. The caller closes the file.
 func openInterpreter(t *runner.Task) (*os.File, error) {
 	in := t.Interpreter
-	if !filepath.IsAbs(in.Path) {
+	own, below := strings.CutPrefix(in.Path, t.Dir+"/")
+	if below || !filepath.IsAbs(in.Path) {
 		for _, f := range t.Files {
-			if f.Path == in.Path {
+			if f.Path == own {
 				c := f.Content
 				c.SHA256 = in.SHA256
 				return sealed(c, "interpreter")

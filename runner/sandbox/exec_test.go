@@ -131,15 +131,21 @@ func TestAScriptRunsWithItsInterpreter(t *testing.T) {
 }
 
 func TestAnInterpreterOfTheBundle(t *testing.T) {
-	task, rec := task(t)
-	program := file(t, evil())
-	task.Files = []runner.Placed{{Path: "bundle/bin/interp", Mode: "0755", Content: program}}
-	task.Interpreter = &runner.Interpreter{Path: "bundle/bin/interp", SHA256: program.SHA256}
-	task.Entry = bytesContent([]byte("script"))
-	rep := execute(t, task)
-	exited(t, rep, 64, rec) // the test program does not know the behaviour "/proc/self/fd/3"
-	if got := strings.Join(rec.order, "\n"); !strings.Contains(got, `["bundle/bin/interp" "/proc/self/fd/3"]`) {
-		t.Errorf("output %q", got)
+	for _, below := range []string{"", "absolute"} {
+		task, rec := task(t)
+		program := file(t, evil())
+		path := "bundle/bin/interp"
+		if below != "" {
+			path = task.Dir + "/" + path
+		}
+		task.Files = []runner.Placed{{Path: "bundle/bin/interp", Mode: "0755", Content: program}}
+		task.Interpreter = &runner.Interpreter{Path: path, SHA256: program.SHA256}
+		task.Entry = bytesContent([]byte("script"))
+		rep := execute(t, task)
+		exited(t, rep, 64, rec) // the test program does not know the behaviour "/proc/self/fd/3"
+		if got, want := strings.Join(rec.order, "\n"), fmt.Sprintf("[%q %q]", path, "/proc/self/fd/3"); !strings.Contains(got, want) {
+			t.Errorf("output %q, want %s", got, want)
+		}
 	}
 }
 

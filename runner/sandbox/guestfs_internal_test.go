@@ -109,6 +109,20 @@ func testGuestFiles(t *testing.T, g *guestFS) {
 			t.Fatal(errno)
 		}
 	}
+	testGuestFolder(t, g)
+	if errno := g.Utimens("tmp/f000", wsys.UTIME_OMIT, 5e9); errno != 0 {
+		t.Error(errno)
+	}
+	if info, err := g.root.Stat("tmp/f000"); err != nil || info.ModTime().Unix() != 5 {
+		t.Errorf("%v, %v", info.ModTime(), err)
+	}
+	if errno := g.Unlink("tmp/f000"); errno != 0 {
+		t.Error(errno)
+	}
+}
+
+func testGuestFolder(t *testing.T, g *guestFS) {
+	t.Helper()
 	d, errno := g.OpenFile("tmp", wsys.O_RDONLY|wsys.O_DIRECTORY, 0)
 	if errno != 0 {
 		t.Fatal(errno)
@@ -137,14 +151,5 @@ func testGuestFiles(t *testing.T, g *guestFS) {
 		if _, errno := d.Seek(0, 0); errno != 0 {
 			t.Fatal(errno)
 		}
-	}
-	if errno := g.Utimens("tmp/f000", wsys.UTIME_OMIT, 5e9); errno != 0 {
-		t.Error(errno)
-	}
-	if info, err := g.root.Stat("tmp/f000"); err != nil || info.ModTime().Unix() != 5 {
-		t.Errorf("%v, %v", info.ModTime(), err)
-	}
-	if errno := g.Unlink("tmp/f000"); errno != 0 {
-		t.Error(errno)
 	}
 }

@@ -148,7 +148,11 @@ func execute(t testing.TB, task runner.Task) runner.Report {
 
 func executeCtx(t testing.TB, ctx context.Context, task runner.Task) runner.Report {
 	t.Helper()
-	rep, err := sandbox.New(sandbox.Options{Look: 5 * time.Millisecond}).Execute(ctx, task)
+	s := sandbox.New(sandbox.Options{Look: 5 * time.Millisecond})
+	if wasmSlack > 0 {
+		s.SetWASMSlack(wasmSlack)
+	}
+	rep, err := s.Execute(ctx, task)
 	if err != nil {
 		t.Fatalf("Execute: %v", err)
 	}

@@ -39,7 +39,7 @@ type logs struct {
 func newLogs(t *runner.Task, now func() time.Time) *logs {
 	limit := t.Limits.Log
 	if limit <= 0 {
-		limit = DefaultLog
+		limit = defaultLog
 	}
 	l := &logs{now: now, emit: t.Log, head: limit - limit/2}
 	l.tail.limit = int(limit / 2)

@@ -187,7 +187,7 @@ func (p *outputParser) line(line []byte) error {
 }
 
 func (p *outputParser) outputs(values map[string]json.RawMessage) error {
-	if p.out.Values == nil {
+	if p.out.Values == nil && len(values) > 0 {
 		p.out.Values = make(map[string]json.RawMessage)
 	}
 	for key, raw := range values {

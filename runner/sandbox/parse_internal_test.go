@@ -81,7 +81,7 @@ func FuzzOutput(f *testing.F) {
 		`{"output":{"b":{"z":1,"a":[true,null]},"a":1.5}}` + "\n",
 		`{"artifact":{"name":"a/b","path":"c","mediaType":"text/plain"}}` + "\n" + `{"progress":0.25,"message":"m"}` + "\n",
 		`{"error":{"code":"X","message":"m","retryable":true,"retryAfterMs":5}}` + "\nrest",
-		`{"output":{"k":1,"k":2}}` + "\n", "k=v\n", "\n", `{"output":{"\u2028":"é"}}` + "\n",
+		`{"output":{"k":1,"k":2}}` + "\n", "k=v\n", "\n", "{\"output\":{}}\n", `{"output":{"\u2028":"é"}}` + "\n",
 	} {
 		f.Add([]byte(s))
 	}

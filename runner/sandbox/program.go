@@ -5,7 +5,6 @@ import (
 	"os"
 	"strconv"
 	"syscall"
-	"time"
 
 	"a.stella/initproc"
 
@@ -16,50 +15,51 @@ import (
 // Limits of every program.
 const (
 	maxFiles = 4096 // open descriptors
-	// wasmData is what the WebAssembly runtime may take besides the guest's
-	// memory: compiling needs about 35 bytes for each byte of a module.
-	wasmData        = 384 << 20
+	// wasmSlack is what the WebAssembly runtime may take besides the guest's
+	// memory and what it needs for each byte of a module: compiling takes
+	// about 35.
+	wasmSlack       = 384 << 20
 	wasmDataPerByte = 64
 )
 
 // spec says what the init process executes for this task. files are the open
 // files that it inherits, the first as initproc.FirstFD.
-func spec(t *runner.Task, p *prepared, wasmStatus *os.File, now time.Time) (s initproc.Spec, files []*os.File) {
+func (s *Sandbox) spec(t *runner.Task, p *prepared, wasmStatus *os.File) (spec initproc.Spec, files []*os.File) {
 	pass := func(f *os.File) int {
 		files = append(files, f)
 		return initproc.FirstFD + len(files) - 1
 	}
-	entry := pass(p.entry)
+	entry, now := pass(p.entry), s.now()
 	switch {
 	case t.Runtime == manifests.RuntimeWASM:
-		s = initproc.Spec{
+		spec = initproc.Spec{
 			// The init process is stella's binary, and so is its /proc/self/exe.
 			Path: "/proc/self/exe",
 			Args: append([]string{wasmMarker, t.Determinism, strconv.FormatInt(wasmMemory(t), 10)}, t.Args...),
 			Env:  environ(t, "/", now),
 			Dir:  t.Dir,
 		}
-		s.Files = []int{entry, pass(wasmStatus)} // wasmModuleFD, wasmStatusFD
+		spec.Files = []int{entry, pass(wasmStatus)} // wasmModuleFD, wasmStatusFD
 	case p.interpreter != nil:
 		// The interpreter reads the script through descriptor 3, the only one
 		// that a program of ours has besides 0, 1 and 2.
-		s = initproc.Spec{
+		spec = initproc.Spec{
 			Path: fdPath(pass(p.interpreter)),
 			Args: append([]string{t.Interpreter.Path, fdPath(3)}, t.Args...),
 			Env:  environ(t, t.Dir, now),
 			Dir:  t.Dir + "/" + workDir,
 		}
-		s.Files = []int{entry}
+		spec.Files = []int{entry}
 	default:
-		s = initproc.Spec{
+		spec = initproc.Spec{
 			Path: fdPath(entry),
 			Args: append([]string{"plugin"}, t.Args...),
 			Env:  environ(t, t.Dir, now),
 			Dir:  t.Dir + "/" + workDir,
 		}
 	}
-	s.Rlimits = rlimits(t)
-	return s, files
+	spec.Rlimits = s.rlimits(t)
+	return spec, files
 }
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
@@ -68,7 +68,7 @@ func wasmMemory(t *runner.Task) int64 {
 	if t.Limits.Memory > 0 {
 		return t.Limits.Memory
 	}
-	return DefaultWASMMemory
+	return defaultWASMMemory
 }
 
 // rlimits are the limits that a process carries by itself. They hold for each
@@ -76,7 +76,7 @@ func wasmMemory(t *runner.Task) int64 {
 // runtimes reserve address space far beyond what they use, and RLIMIT_NPROC is
 // not, since it counts all processes of the user. A Go program needs between
 // 32 and 64 MiB of RLIMIT_DATA merely to start.
-func rlimits(t *runner.Task) []initproc.Rlimit {
+func (s *Sandbox) rlimits(t *runner.Task) []initproc.Rlimit {
 	list := []initproc.Rlimit{
 		{Resource: syscall.RLIMIT_CORE, Value: 0},
 		{Resource: syscall.RLIMIT_NOFILE, Value: maxFiles},
@@ -88,16 +88,16 @@ func rlimits(t *runner.Task) []initproc.Rlimit {
 		seconds := math.Ceil(min(t.Timeout.Seconds()*t.Limits.CPU, 1e9))
 		list = append(list, initproc.Rlimit{Resource: syscall.RLIMIT_CPU, Value: uint64(seconds)})
 	}
-	if data := dataLimit(t); data > 0 {
+	if data := s.dataLimit(t); data > 0 {
 		list = append(list, initproc.Rlimit{Resource: syscall.RLIMIT_DATA, Value: uint64(data)})
 	}
 	return list
 }
 
 // dataLimit is RLIMIT_DATA in bytes; 0 is none.
-func dataLimit(t *runner.Task) int64 {
+func (s *Sandbox) dataLimit(t *runner.Task) int64 {
 	if t.Runtime == manifests.RuntimeWASM {
-		return wasmMemory(t) + wasmData + wasmDataPerByte*t.Entry.Size
+		return wasmMemory(t) + s.slack + wasmDataPerByte*t.Entry.Size
 	}
 	return t.Limits.Memory
 }

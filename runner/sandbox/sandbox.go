@@ -63,8 +63,8 @@ const TierPlain = "plain"
 
 // Defaults where a task's limits are zero.
 const (
-	DefaultLog        = 10 << 20  // bytes of output of one attempt
-	DefaultWASMMemory = 256 << 20 // bytes of a module's linear memory
+	defaultLog        = 10 << 20  // bytes of output of one attempt
+	defaultWASMMemory = 256 << 20 // bytes of a module's linear memory
 )
 
 // Options of a [Sandbox]. The zero value is ready to use.
@@ -82,13 +82,17 @@ type Options struct {
 type Sandbox struct {
 	now  func() time.Time
 	look time.Duration
+	// How long an init process may take to report after it was told to kill:
+	// longer than it tries itself. Afterwards it is killed.
+	patience time.Duration
+	slack    int64 // wasmSlack
 }
 
 var _ runner.Executor = (*Sandbox)(nil)
 
 // New returns a sandbox of the strongest tier that is built.
 func New(opt Options) *Sandbox {
-	s := &Sandbox{now: opt.Now, look: opt.Look}
+	s := &Sandbox{now: opt.Now, look: opt.Look, patience: 8 * time.Second, slack: wasmSlack}
 	if s.now == nil {
 		s.now = time.Now
 	}

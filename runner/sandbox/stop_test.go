@@ -128,6 +128,28 @@ func TestKillingTheInitProcess(t *testing.T) {
 	}
 }
 
+// TestStoppingTheInitProcess: an init process that no longer does anything is
+// given up, and its tree is killed all the same.
+func TestStoppingTheInitProcess(t *testing.T) {
+	task, rec := task(t, "stop-init")
+	ready := rec.saw("ready")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		<-ready
+		cancel(runner.ErrCancelled)
+	}()
+	task.Grace = 0
+	s := sandbox.New(sandbox.Options{})
+	s.SetPatience(200 * time.Millisecond)
+	rep, err := s.Execute(ctx, task)
+	if err != nil || rep.Stop != runner.StopCancel || rep.Signal != "SIGKILL" || rep.Leftover == 0 {
+		t.Errorf("%v, stop %q (%s), signal %q, leftover %d", err, rep.Stop, rep.Detail, rep.Signal, rep.Leftover)
+	}
+	if pids := left(t, task.Dir); len(pids) > 0 {
+		t.Errorf("alive: %v", pids)
+	}
+}
+
 func TestTheInitProcessIsOpaque(t *testing.T) {
 	if os.Getuid() == 0 {
 		// Root reads what it likes; the other user is tested by

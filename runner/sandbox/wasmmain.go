@@ -186,10 +186,14 @@ var errFirstMemory = errors.New("sandbox: the memory that the module begins with
 type guestMemory struct {
 	limit   uint64 // bytes, for the sum of all memories
 	used    uint64
-	refused uint64 // the size of the memory that was refused first; 0: none was
+	refused uint64 // the size of the memory that was refused last; 0: none was
+	err     error  // why the machine refused it; nil if the limit did
 }
 
 func (g *guestMemory) text() string {
+	if g.err != nil {
+		return fmt.Sprintf("reserving memory for a limit of %d bytes: %v", g.limit, g.err)
+	}
 	return fmt.Sprintf("memory of %d bytes refused, the limit is %d", g.refused, g.limit)
 }
 
@@ -222,7 +226,7 @@ func (m *linearMemory) Reallocate(size uint64) []byte {
 		space, err := unix.Mmap(-1, 0, int(reserve), unix.PROT_READ|unix.PROT_WRITE,
 			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 		if err != nil {
-			m.guest.refused = max(size, 1)
+			m.guest.refused, m.guest.err = max(size, 1), err
 			panic(errFirstMemory)
 		}
 		m.space = space

@@ -8,12 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 	"unsafe"
 )
 
@@ -74,8 +72,9 @@ func main() {
 		check(syscall.Kill(os.Getppid(), syscall.SIGKILL))
 		forever()
 	case "stop-init":
-		ready()
+		daemon()
 		check(syscall.Kill(os.Getppid(), syscall.SIGSTOP))
+		ready()
 		forever()
 	case "peek-init":
 		peekInit()
@@ -121,9 +120,10 @@ func main() {
 	case "write-self":
 		writeSelf()
 	case "progress":
+		check(syscall.Mkfifo("go-on", 0o644))
 		appendOutput(`{"progress":0.25,"message":"a quarter"}` + "\n")
-		ready()
-		wait("go-on")
+		_, err := os.Open("go-on") // waits until the test opens it, too
+		check(err)
 		appendOutput(`{"progress":1}` + "\n" + `{"output":{"done":true}}` + "\n")
 	case "write-work":
 		check(os.WriteFile("marker", []byte("x"), 0o644))
@@ -142,23 +142,13 @@ func check(err error) {
 
 func forever() {
 	for {
-		time.Sleep(time.Hour)
+		syscall.Pause()
 	}
 }
 
 // ready tells the test, by a line of output, that the program has come as far
 // as the test waits for.
 func ready() { fmt.Println("ready", os.Getpid()) }
-
-// wait waits until the test makes a file in the workspace.
-func wait(name string) {
-	for {
-		if _, err := os.Stat(filepath.Join(os.Getenv("STELLA_WORKSPACE"), name)); err == nil {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
 
 func appendOutput(s string) {
 	f, err := os.OpenFile(os.Getenv("STELLA_OUTPUT"), os.O_WRONLY|os.O_APPEND, 0)

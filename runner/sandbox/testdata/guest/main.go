@@ -65,30 +65,7 @@ func files(c *plugin.Call, input string) error {
 	if err := os.RemoveAll("a"); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp("", "x")
-	if err != nil {
-		return err
-	}
-	if _, err := tmp.WriteString("0123456789"); err != nil {
-		return err
-	}
-	if err := tmp.Truncate(5); err != nil {
-		return err
-	}
-	if _, err := tmp.WriteAt([]byte("X"), 1); err != nil {
-		return err
-	}
-	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	raw, err = io.ReadAll(tmp)
-	if err != nil {
-		return err
-	}
-	if err := c.Output("tmp", string(raw)); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
+	if err := temporary(c); err != nil {
 		return err
 	}
 	list, err := os.ReadDir(c.Path("bundle"))
@@ -113,6 +90,34 @@ func files(c *plugin.Call, input string) error {
 		return err
 	}
 	return c.Progress(1, "done")
+}
+
+// temporary writes, cuts and reads a file of $TMPDIR.
+func temporary(c *plugin.Call) error {
+	tmp, err := os.CreateTemp("", "x")
+	if err != nil {
+		return err
+	}
+	if _, err := tmp.WriteString("0123456789"); err != nil {
+		return err
+	}
+	if err := tmp.Truncate(5); err != nil {
+		return err
+	}
+	if _, err := tmp.WriteAt([]byte("X"), 1); err != nil {
+		return err
+	}
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(tmp)
+	if err != nil {
+		return err
+	}
+	if err := c.Output("tmp", string(raw)); err != nil {
+		return err
+	}
+	return tmp.Close()
 }
 
 // escape tries to reach what is not its own; it succeeds if nothing does.
