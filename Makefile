@@ -22,8 +22,7 @@ demo: build
 
 test:
 	$(GO) vet ./...
-	$(GO) test ./...
-	cd runner/sandbox/initproc && $(GO) vet ./... && $(GO) test ./...
+	$(GO) test ./... a.stella/initproc
 
 # The race detector alone needs cgo and a C compiler.
 race:

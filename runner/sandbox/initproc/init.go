@@ -40,6 +40,7 @@ func run() int {
 	if stage, err := setup(spec); err != nil {
 		return fail(stage, err)
 	}
+	defaultThreadSignals()
 	// A signal that has a handler is back at its default in the program, even
 	// where stella's own parent had it ignored.
 	sigs := make(chan os.Signal, 16)

@@ -161,3 +161,13 @@ func unblockSignals() {
 	var set uint64
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0)
 }
+
+// defaultThreadSignals sets the two signals that C libraries keep for their
+// threads to their default. Some parents, make among them, have them ignored,
+// and the Go runtime gives them no handler that an exec would reset.
+func defaultThreadSignals() {
+	var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer, mask
+	for sig := uintptr(32); sig <= 33; sig++ {
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+	}
+}
