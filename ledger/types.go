@@ -14,12 +14,14 @@ const (
 	TrustChanged    Type = "trust.changed"    // TrustChange
 	BundleAdmitted  Type = "bundle.admitted"  // BundleAdmission
 	BundleRejected  Type = "bundle.rejected"  // BundleRejection
+	BundlesRejected Type = "bundles.rejected" // BundleRejections; what came faster than one entry each
 	DAGPublished    Type = "dag.published"    // DAGPublication
 	ExportCreated   Type = "export.created"   // ExportCreation
 
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
 	RunCancelRequested Type = "run.cancel_requested" // Note
 	RunResumed         Type = "run.resumed"          // Note
+	RunTimedOut        Type = "run.timed_out"        // Note; its own deadline has passed
 	RunCompleted       Type = "run.completed"        // RunEnd
 	RunFailed          Type = "run.failed"           // RunEnd
 	RunCancelled       Type = "run.cancelled"        // RunEnd
@@ -108,7 +110,8 @@ type Verdict struct {
 	Attestations []string    `json:"attestations,omitempty"` // SHA-256 of each verified attestation file
 	Softened     []string    `json:"softened,omitempty"`     // reasons that level audit let pass
 	Trust        TrustRef    `json:"trust"`
-	Now          string      `json:"now"` // the clock that was used
+	TrustedTime  string      `json:"trustedTime,omitempty"` // newest time that a log or TSA vouches for
+	Now          string      `json:"now"`                   // the clock that was used
 	Checks       []string    `json:"checks"`
 }
 
@@ -130,6 +133,14 @@ type BundleRejection struct {
 	FileSHA256 string `json:"fileSha256"` // over the bytes read up to offset
 	Offset     int64  `json:"offset"`
 	Digest     string `json:"digest,omitempty"` // of the manifest, where it could be read
+}
+
+// BundleRejections is the data of [BundlesRejected]: refusals of a minute in
+// which there were too many for an entry each.
+type BundleRejections struct {
+	Count   int64            `json:"count"`
+	Reasons map[string]int64 `json:"reasons"` // reason → how many
+	Since   string           `json:"since"`   // when the minute began
 }
 
 // DAGPublication is the data of [DAGPublished].
@@ -212,6 +223,7 @@ type AttemptEnd struct {
 	ErrorCode    string     `json:"errorCode,omitempty"`
 	Message      string     `json:"message,omitempty"` // masked, at most 1 KiB
 	Retryable    bool       `json:"retryable,omitempty"`
+	Orderly      bool       `json:"orderly,omitempty"` // interrupted because stella was told to stop
 	RetryAfterMs int64      `json:"retryAfterMs,omitempty"`
 	ExitCode     *int       `json:"exitCode,omitempty"`
 	Signal       string     `json:"signal,omitempty"`

@@ -18,10 +18,21 @@ const (
 // what the expressions inside ${ } say is for the runner to check, only that
 // each has its end is checked here. Its error is [Faults].
 func ParseDAG(file string, raw []byte) (*DAG, error) {
+	d, faults := CheckDAG(file, raw)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return d, nil
+}
+
+// CheckDAG is [ParseDAG] for those who have more to report: with the faults
+// comes what could be read of the spec, where zero values stand for what is
+// wrong. It is nil if nothing could.
+func CheckDAG(file string, raw []byte) (*DAG, Faults) {
 	r := &report{file: file}
 	t := open(r, raw, DAGSchema, MaxBytes)
 	if t == nil {
-		return nil, r.err()
+		return nil, r.sorted()
 	}
 	t.need("dag_id", "version")
 	d := &DAG{
@@ -58,10 +69,7 @@ func ParseDAG(file string, raw []byte) (*DAG, error) {
 		t.fault("step", "is missing", "a DAG has at least one [[step]]")
 	}
 	t.done()
-	if err := r.err(); err != nil {
-		return nil, err
-	}
-	return d, nil
+	return d, r.sorted()
 }
 
 // dagCheck is what the steps of a spec have in common.

@@ -13,15 +13,14 @@ import (
 // table. It returns nil when there is no use in looking at single keys: the
 // report then says why.
 func open(r *report, raw []byte, schema string, most int) *table {
-	tree := scan(r, raw, most)
+	tree, text := scan(r, raw, most)
 	if tree == nil {
 		return nil
 	}
-	followed := len(r.faults) == 0
-	if ours := firstLine(r, raw, schema); !ours || !followed {
+	if ours := firstLine(r, raw, schema); !ours || text == nil {
 		return nil
 	}
-	values, err := decode(raw)
+	values, err := decode(text)
 	if err != nil {
 		r.add(err.Line, err.Key, err.Text, err.Hint)
 		return nil

@@ -1,10 +1,14 @@
 package manifests_test
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/stellarun/stella/manifests"
 )
 
 // tomlText generates text that is nearly TOML: few names, so that they meet,
@@ -66,5 +70,35 @@ func TestScanAndParserSeeTheSameKeys(t *testing.T) {
 	})
 	if both < tried/10 {
 		t.Errorf("only %d of %d texts were accepted by both", both, tried)
+	}
+}
+
+// TestWhatIsSetTwiceIsLeftOut also counts how often something was set twice and
+// nothing else was wrong.
+func TestWhatIsSetTwiceIsLeftOut(t *testing.T) {
+	text := tomlText()
+	cut := 0
+	rapid.Check(t, func(t *rapid.T) {
+		raw := []byte(text.Draw(t, "text"))
+		kept, faults := manifests.Kept(raw)
+		if kept == nil || faults == 0 {
+			return
+		}
+		cut++
+		if bytes.Count(kept, []byte("\n")) != bytes.Count(raw, []byte("\n")) || len(kept) != len(raw) {
+			t.Fatalf("lines have other numbers in\n%s\nthan in\n%s", kept, raw)
+		}
+		if f := manifests.Scan("f", kept); len(f) > 0 {
+			t.Fatalf("what is left of\n%s\nis\n%s\n%v", raw, kept, f)
+		}
+		if diff := cmp.Diff(manifests.Keys(raw), manifests.Keys(kept)); diff != "" {
+			t.Fatalf("what is left of\n%s\nis\n%s\n%s", raw, kept, diff)
+		}
+		if same, ok := manifests.Agree(kept, kept); ok && !same {
+			t.Fatalf("the parser reads something else in\n%s", kept)
+		}
+	})
+	if cut < 5 {
+		t.Errorf("only %d texts set something twice", cut)
 	}
 }

@@ -272,6 +272,23 @@ func TestBundleFaults(t *testing.T) {
 		{"a schema line that ends in CR LF",
 			"schema = \"stella.bundle/1\"⏎ => schema = \"stella.bundle/1\"\r⏎",
 			`1: schema: the first line must be exactly schema = "stella.bundle/1" and a line feed (lines of this file do not end with a line feed alone)`},
+		{"what is set twice keeps nobody from reading the rest",
+			`sequence = 7 => sequence = 0⏎sequence = { a = 1, a = [⏎2], b = 3 } # again
+			 kind = "plugin" => kind = "none"`,
+			`2: kind: "none" is not allowed here (want plugin, dag, data, trust or secrets)
+			 6: sequence: 0 is out of range (want 1 to 9007199254740991)
+			 7: sequence: the key is set twice, first on line 6
+			 7: sequence.a: the key is set twice, first on line 7`},
+		{"nor does a table",
+			`sequence = 7 => sequence = 0⏎[plugin]⏎sequence = 1⏎[plugin]⏎sequence = 2⏎[more]`,
+			`created: is missing
+			 content_digest: is missing
+			 6: sequence: 0 is out of range (want 1 to 9007199254740991)
+			 7: plugin.runtime: is missing
+			 8: plugin.sequence: unknown key (known here: actions, determinism, entry, host_read, interpreter, network, runtime)
+			 9: plugin: the table is set twice, first on line 7
+			 11: more: unknown key
+			 19: plugin: the table is set twice, first on line 7`},
 		{"faults of the scan stop the rest",
 			`sequence = 7 => sequence = 0⏎sequence = 1⏎a.b.c.d.e = 1`,
 			`7: sequence: the key is set twice, first on line 6

@@ -1,6 +1,10 @@
 package manifests_test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/stellarun/stella/manifests"
+)
 
 // TestDAGFaults changes a DAG spec that has everything.
 func TestDAGFaults(t *testing.T) {
@@ -254,4 +258,17 @@ func TestDAGSmallFaults(t *testing.T) {
 			`action = "scan" => action = "scan"⏎needs = ["b", "c"]⏎[[step]]⏎id = "b"⏎needs = ["c"]⏎checkpoint.question = "?"⏎[[step]]⏎id = "c"⏎needs = ["b", "scan"]⏎checkpoint.question = "?"`,
 			`9: step[0].needs: the steps wait for each other: scan -> c -> scan (take one of these needs away)`},
 	})
+}
+
+// TestCheckDAGGivesWhatCouldBeRead: the steps come along with the faults, so
+// that their expressions can be looked at too.
+func TestCheckDAGGivesWhatCouldBeRead(t *testing.T) {
+	small := sample(t, "dag/small.toml")
+	d, faults := manifests.CheckDAG("f", []byte(small+"\ncolour = \"red\"\n"))
+	if len(faults) != 1 || d == nil || len(d.Steps) == 0 || d.Steps[0].ID == "" {
+		t.Errorf("with one fault: %v and %+v", faults, d)
+	}
+	if d, faults := manifests.CheckDAG("f", []byte(small+"\ncolour = red\n")); len(faults) != 1 || d != nil {
+		t.Errorf("where the text cannot be followed: %v and %+v", faults, d)
+	}
 }

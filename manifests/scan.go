@@ -41,19 +41,26 @@ func Scan(file string, raw []byte) Faults {
 	return r.sorted()
 }
 
-// scan reports to r and returns the tree of the keys of raw. The tree may be
-// used only if nothing was reported.
-func scan(r *report, raw []byte, most int) *node {
+// scan reports to r. It returns the tree of the keys of raw, nil when raw is too
+// large, and the text that has exactly these keys: raw, with spaces in the place
+// of what is set for a second time, which is reported but keeps nobody from
+// reading the rest. The text is nil, and the tree of no use, where something else
+// was reported, or all that can be.
+func scan(r *report, raw []byte, most int) (tree *node, text []byte) {
 	if len(raw) > most {
 		r.add(0, "", fmt.Sprintf("the file has %d bytes, at most %d are allowed", len(raw), most), "")
-		return nil
+		return nil, nil
 	}
 	scanBytes(r, raw)
 	raw = bytes.TrimPrefix(raw, []byte(byteOrderMark))
-	s := scanner{report: r, raw: raw, line: 1, root: (&node{line: 1}).table(byHeader)}
+	s := scanner{report: r, raw: raw, line: 1, lost: -1, root: (&node{line: 1}).table(byHeader)}
 	s.table = s.root
 	s.run()
-	return s.root
+	s.endCut()
+	if len(r.faults)+r.more > s.again || len(r.faults) >= maxFaults {
+		return s.root, nil
+	}
+	return s.root, s.kept()
 }
 
 // scanBytes checks each physical line for its length and for bytes that no file
@@ -158,6 +165,10 @@ type scanner struct {
 	table *node // the keys of the current lines go here
 
 	open []frame // arrays and inline tables that are open
+
+	again int    // faults that are but a second setting of something
+	cuts  []span // what they set, in the order of the file
+	lost  int    // where a header of that kind begins, whose lines go nowhere; -1: nowhere
 }
 
 func (s *scanner) run() {

@@ -35,6 +35,7 @@ type node struct {
 	origin origin // of a table
 	line   int
 	weight int              // see scanner.weigh
+	again  bool             // its name was taken: the node stands outside the tree
 	kids   map[string]*node // of a table
 	elems  []*node          // of an array, or of tables
 }
@@ -89,7 +90,8 @@ func (s *scanner) lose(line int) { s.table = (&node{line: line}).table(byHeader)
 
 // header reads [name] or [[name]].
 func (s *scanner) header() bool {
-	line, brackets := s.line, 1
+	s.endCut()
+	start, line, brackets := s.pos, s.line, 1
 	s.pos++
 	if s.at() == '[' {
 		brackets = 2
@@ -114,12 +116,17 @@ func (s *scanner) header() bool {
 		s.lose(line)
 		return true
 	}
-	s.openTable(k, brackets == 2, line)
+	if !s.openTable(k, brackets == 2, line) {
+		s.again++
+		s.lost = start
+		s.lose(line)
+	}
 	return !s.stop
 }
 
-// openTable finds or makes the table of a header and enters it.
-func (s *scanner) openTable(k key, list bool, line int) {
+// openTable finds or makes the table of a header and enters it. It returns false
+// when it has reported that the name is taken.
+func (s *scanner) openTable(k key, list bool, line int) bool {
 	last := len(k.parts) - 1
 	t := s.root
 	for _, part := range k.parts[:last] {
@@ -132,8 +139,7 @@ func (s *scanner) openTable(k key, list bool, line int) {
 			next = next.elems[len(next.elems)-1]
 		case next.kind != tableNode || next.origin == byBraces:
 			s.add(line, k.String(), fmt.Sprintf("%s is set on line %d; nothing can be added to it here", next.path(), next.line), "")
-			s.lose(line)
-			return
+			return false
 		}
 		t = next
 	}
@@ -152,14 +158,14 @@ func (s *scanner) openTable(k key, list bool, line int) {
 		own.origin, own.line = byHeader, line
 	default:
 		s.headerTwice(line, own, list)
-		s.lose(line)
-		return
+		return false
 	}
 	if list {
 		own = own.newElem(line).table(byHeader)
 	}
 	s.table = own
 	s.weigh(own)
+	return true
 }
 
 // headerTwice reports a header for something that is there already.
@@ -180,13 +186,19 @@ func (s *scanner) headerTwice(line int, own *node, list bool) {
 
 // keyValue reads name = value.
 func (s *scanner) keyValue() bool {
-	line := s.line
+	start, line := s.pos, s.line
 	k, ok := s.key()
 	if !ok {
 		return false
 	}
 	leaf := s.assign(s.table, k, line)
-	return leaf != nil && s.equals() && s.value(leaf)
+	if leaf == nil || !s.equals() || !s.value(leaf) {
+		return false
+	}
+	if leaf.again {
+		s.cut(start)
+	}
+	return true
 }
 
 // equals steps over the sign between key and value.
@@ -197,6 +209,13 @@ func (s *scanner) equals() bool {
 	s.pos++
 	s.spaces()
 	return true
+}
+
+// twice marks a leaf whose name is taken, which was reported.
+func (s *scanner) twice(leaf *node) *node {
+	s.again++
+	leaf.again = true
+	return leaf
 }
 
 // assign makes the node of a key in table, and those of the tables that its
@@ -224,7 +243,7 @@ func (s *scanner) assign(table *node, k key, line int) *node {
 			leaf := next.newKid(k.parts[last], line)
 			s.add(line, leaf.path(), fmt.Sprintf("%s is set on line %d; a dotted key cannot add to it", next.path(), next.line),
 				"put the key where that table stands")
-			return leaf
+			return s.twice(leaf)
 		}
 		t = next
 		if !s.weigh(t) {
@@ -234,7 +253,7 @@ func (s *scanner) assign(table *node, k key, line int) *node {
 	leaf := t.newKid(k.parts[last], line)
 	if old := t.kids[leaf.name]; old != nil {
 		s.add(line, leaf.path(), fmt.Sprintf("the key is set twice, first on line %d", old.line), "")
-		return leaf
+		return s.twice(leaf)
 	}
 	t.kids[leaf.name] = leaf
 	if !s.weigh(leaf) {

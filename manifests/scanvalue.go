@@ -96,6 +96,8 @@ func (s *scanner) part() (string, bool) {
 type frame struct {
 	node  *node
 	comma bool // a comma or the end is due
+	last  int  // where the last comma stands
+	again bool // what follows it is set for a second time
 }
 
 // value reads a value into n. It keeps a stack of its own, maxNesting deep at
@@ -135,6 +137,10 @@ func (s *scanner) begin(n *node) bool {
 
 // next reads one item of the innermost open array or table, or its end.
 func (s *scanner) next(f *frame) bool {
+	if f.again { // its name was taken before, so that a comma stands before it
+		s.cut(f.last)
+		f.again = false
+	}
 	s.blank()
 	end, name := byte(']'), "list"
 	if f.node.kind == tableNode {
@@ -148,6 +154,7 @@ func (s *scanner) next(f *frame) bool {
 		s.open = s.open[:len(s.open)-1]
 		return true
 	case f.comma && s.at() == ',':
+		f.last = s.pos
 		s.pos++
 		f.comma = false
 		return true
@@ -168,7 +175,11 @@ func (s *scanner) next(f *frame) bool {
 		return false
 	}
 	leaf := s.assign(f.node, k, line)
-	return leaf != nil && s.equals() && s.begin(leaf)
+	if leaf == nil || !s.equals() {
+		return false
+	}
+	f.again = leaf.again
+	return s.begin(leaf)
 }
 
 // word reads a value that is neither text nor a list nor a table: a number, a

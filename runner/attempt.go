@@ -36,7 +36,7 @@ type prepared struct {
 	manifest   *manifests.Bundle
 	action     manifests.Action
 	trust      ledger.TrustRef
-	refused    error // trust no longer allows the plugin or its data
+	refused    error // trust no longer allows the plugin or its data, or something of ours failed
 	timeout    time.Duration
 }
 
@@ -51,14 +51,11 @@ func (r *Runner) work(ctx context.Context, it item) error {
 		return nil
 	}
 	n.claimed = true
-	params, fault := e.prog.with[n.step.ID].eval(ctx, e.scope())
+	params, fault := e.prog.with[n.step.ID].eval(context.WithoutCancel(ctx), e.scope())
 	artifacts := e.artifactsIn(params)
 	e.mu.Unlock()
 
-	p, err := r.prepare(n, params, fault)
-	if err != nil {
-		return err
-	}
+	p := r.prepare(n, params, fault)
 	p.artifacts = artifacts
 	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -74,20 +71,21 @@ func (r *Runner) work(ctx context.Context, it item) error {
 
 // prepare resolves everything an attempt needs that can be had without the
 // run's lock: sealed inputs, the manifest, and a fresh judgement.
-func (r *Runner) prepare(n *node, params any, fault error) (*prepared, error) {
+// What cannot be had is a fault of this attempt alone.
+func (r *Runner) prepare(n *node, params any, fault error) *prepared {
 	p := &prepared{fault: fault}
-	var err error
 	if p.fault == nil {
 		p.params, p.fault = jcs.Marshal(params)
 	}
 	if p.fault != nil {
-		return p, nil
+		return p
 	}
-	if p.inputsHash, err = r.opt.Sealed.Put(p.params); err != nil {
-		return nil, err
+	p.inputsHash = Hash(p.params)
+	if _, p.refused = r.opt.Sealed.Put(p.params); p.refused != nil {
+		return p
 	}
-	if p.manifest, err = r.opt.Sealed.Manifest(n.plan.Plugin.Digest); err != nil {
-		return nil, err
+	if p.manifest, p.refused = r.opt.Sealed.Manifest(n.plan.Plugin.Digest); p.refused != nil {
+		return p
 	}
 	p.action = p.manifest.Plugin.Actions[n.plan.Action]
 	if p.trust, p.refused = r.opt.Sealed.Judge(n.plan.Plugin.Digest); p.refused == nil {
@@ -98,7 +96,18 @@ func (r *Runner) prepare(n *node, params any, fault error) (*prepared, error) {
 		}
 	}
 	p.timeout = shortest(n.step.Timeout, p.action.Limits.Timeout, r.opt.Limits.Timeout)
-	return p, nil
+	return p
+}
+
+// lost is the end of an attempt whose program ran and whose results could not
+// be kept, by a fault of ours: it may be started again only where that cannot
+// do anything twice.
+func (p *prepared) lost(n *node, err error) *ledger.AttemptEnd {
+	end := &ledger.AttemptEnd{Outcome: string(state.Interrupted), Message: clip(err.Error())}
+	if !p.action.Idempotent || !n.step.Idempotent {
+		end.ErrorCode = string(state.Indeterminate)
+	}
+	return end
 }
 
 // shortest is the smallest of the given durations that are set; 0 if none is.
@@ -190,8 +199,8 @@ func (r *Runner) settle(ctx context.Context, e *execution, n *node, p *prepared,
 		return err
 	}
 	outputs, artifacts, err := r.results(end)
-	if err != nil {
-		return err
+	if err != nil { // sealed a moment ago, and gone
+		outputs, artifacts, end = nil, nil, p.lost(n, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -240,7 +249,9 @@ func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *led
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
 		return
 	case state.Interrupted:
-		n.interruptions++
+		if !end.Orderly {
+			n.interruptions++
+		}
 		switch {
 		case !action.Idempotent || !n.step.Idempotent:
 			e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{})

@@ -26,61 +26,65 @@ const maxArtifactBytes = 1 << 30
 // Nothing is reported done before its outputs, artifacts and log are on disk.
 func (r *Runner) execute(ctx context.Context, n *node, p *prepared) *ledger.AttemptEnd {
 	begun := r.opt.Now()
-	end, err := r.tryExecute(ctx, n, p)
-	if err != nil {
-		end = &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(err.Error())}
-		if cause := context.Cause(ctx); errors.Is(cause, ErrShutdown) {
-			end = &ledger.AttemptEnd{Outcome: string(state.Interrupted)}
-		}
-	}
+	end := r.tryExecute(ctx, n, p)
 	if end.Usage == nil {
 		end.Usage = &ledger.Usage{WallMs: r.opt.Now().Sub(begun).Milliseconds()}
 	}
 	return end
 }
 
-func (r *Runner) tryExecute(ctx context.Context, n *node, p *prepared) (*ledger.AttemptEnd, error) {
+func (r *Runner) tryExecute(ctx context.Context, n *node, p *prepared) *ledger.AttemptEnd {
 	dir, err := r.workspace(p.run.RunID, n.step.ID, n.attempt)
 	if err != nil {
-		return nil, err
+		return unstarted(err)
 	}
 	task, err := r.task(n, p, dir)
 	if err != nil {
-		return nil, err
+		return unstarted(err)
 	}
 	log, err := r.openLog(p.run.RunID, n.step.ID, n.attempt, p.limits(r.opt.Limits).Log)
 	if err != nil {
-		return nil, err
+		return unstarted(err)
 	}
 	defer log.close()
 	task.Log = log.line
 	report, err := r.opt.Executor.Execute(ctx, task)
 	if err != nil {
-		return nil, err
+		return unstarted(err)
 	}
 	if errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != "" {
 		report.Stop = StopDeadline
 	}
 	end, err := r.collect(n, p, report)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		end.Logs, err = log.keep(r)
 	}
-	if end.Logs, err = log.keep(r); err != nil {
-		return nil, err
+	if err != nil {
+		return p.lost(n, err)
 	}
 	end.Logs.Dropped += report.Dropped
-	if end.Outcome != string(state.Succeeded) {
-		return end, nil // the workspace is kept for whoever looks into it
+	if end.Outcome == string(state.Succeeded) { // of others it is kept for whoever looks into it
+		if err := os.RemoveAll(dir); err != nil {
+			r.opt.Log.Warn("a workspace could not be removed", "dir", dir, "error", err)
+		}
+		os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
+		os.Remove(filepath.Dir(filepath.Dir(dir)))
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
-	}
-	os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
-	os.Remove(filepath.Dir(filepath.Dir(dir)))
-	return end, nil
+	return end
 }
 
-// collect classifies a report and seals what the attempt handed over.
+// unstarted is the end of an attempt whose program never ran, by a fault of
+// ours: nothing can have been done twice.
+func unstarted(err error) *ledger.AttemptEnd {
+	return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(err.Error())}
+}
+
+// maxEndBytes bounds what an attempt may put into its last entry, whose data
+// line has at most 64 KiB: mostly the names and types of its artifacts.
+const maxEndBytes = 48 << 10
+
+// collect classifies a report and seals what the attempt handed over. Its error
+// is a fault of ours.
 func (r *Runner) collect(n *node, p *prepared, report Report) (*ledger.AttemptEnd, error) {
 	outputs, err := jcs.Marshal(report.Output.Values)
 	if err != nil || report.Output.Values == nil {
@@ -91,45 +95,62 @@ func (r *Runner) collect(n *node, p *prepared, report Report) (*ledger.AttemptEn
 		ExitCode: report.ExitCode, Signal: report.Signal, Usage: &report.Usage, Fences: report.Fences,
 	}
 	if v.Outcome == state.Succeeded {
-		if end.Artifacts, err = r.takeArtifacts(report.Output.Artifacts, p); err != nil {
-			v = Verdict{Outcome: state.OutcomeFailed, Code: state.ContractViolation, Message: err.Error()}
-			end.Artifacts = nil
-		} else if end.OutputsHash, err = r.opt.Sealed.Put(outputs); err != nil {
+		fault, err := r.take(end, report.Output.Artifacts, outputs, p)
+		if err != nil {
 			return nil, err
 		}
+		if fault != "" {
+			v = Verdict{Outcome: state.OutcomeFailed, Code: state.ContractViolation, Message: fault}
+			end.Artifacts, end.OutputsHash = nil, ""
+		}
 	}
-	if v.Outcome == state.Interrupted && !(p.action.Idempotent && n.step.Idempotent) {
-		v.Code = state.Indeterminate
+	if v.Outcome == state.Interrupted {
+		end.Orderly = true
+		if !p.action.Idempotent || !n.step.Idempotent {
+			v.Code = state.Indeterminate
+		}
 	}
 	end.Outcome, end.ErrorCode, end.Retryable = string(v.Outcome), string(v.Code), v.Retryable
 	end.RetryAfterMs, end.Message = v.RetryAfterMs, clip(v.Message)
 	return end, nil
 }
 
-func (r *Runner) takeArtifacts(files []ArtifactFile, p *prepared) ([]ledger.Artifact, error) {
+// take seals outputs and artifacts. The fault is the plugin's, the error ours.
+func (r *Runner) take(end *ledger.AttemptEnd, files []ArtifactFile, outputs []byte, p *prepared) (fault string, err error) {
+	if len(outputs) > MaxInputsBytes {
+		return fmt.Sprintf("the outputs have %d bytes in canonical form; at most %d", len(outputs), MaxInputsBytes), nil
+	}
 	limit := p.limits(r.opt.Limits).Workspace
 	if limit == 0 {
 		limit = maxArtifactBytes
 	}
-	var out []ledger.Artifact
 	for _, f := range files {
-		a, err := r.takeArtifact(f, limit)
-		if err != nil {
-			return nil, fmt.Errorf("artifact %s: %w", f.Name, err)
+		a, fault, err := r.takeArtifact(f, limit)
+		if fault != "" || err != nil {
+			return fault, err
 		}
-		out = append(out, a)
+		end.Artifacts = append(end.Artifacts, a)
 	}
-	return out, nil
+	if raw, err := jcs.Marshal(end); err != nil {
+		return "", err
+	} else if len(raw) > maxEndBytes {
+		return "the names and media types of its artifacts take too much room", nil
+	}
+	end.OutputsHash, err = r.opt.Sealed.Put(outputs)
+	return "", err
 }
 
-func (r *Runner) takeArtifact(f ArtifactFile, limit int64) (ledger.Artifact, error) {
+func (r *Runner) takeArtifact(f ArtifactFile, limit int64) (a ledger.Artifact, fault string, err error) {
 	rc, err := f.Open()
 	if err != nil {
-		return ledger.Artifact{}, err
+		return a, "artifact " + f.Name + ": " + err.Error(), nil
 	}
 	defer rc.Close()
-	digest, size, err := r.opt.Sealed.PutFrom(rc, limit)
-	return ledger.Artifact{Name: f.Name, SHA256: digest, Size: size, MediaType: f.MediaType}, err
+	digest, size, err := r.opt.Sealed.PutFrom(io.LimitReader(rc, limit+1), limit+1)
+	if err == nil && size > limit {
+		fault = fmt.Sprintf("artifact %s has more than %d bytes", f.Name, limit)
+	}
+	return ledger.Artifact{Name: f.Name, SHA256: digest, Size: size, MediaType: f.MediaType}, fault, err
 }
 
 // limits are the action's, with the site's where it has none.

@@ -74,7 +74,8 @@ type execution struct {
 	left     int                                // ordinary steps that have not ended
 	cancels  map[string]context.CancelCauseFunc // by step, of attempts under way
 	failed   *node                              // the step that fails the run, nil while none does
-	timeout  bool                               // the run's own deadline has passed
+	late     bool                               // the run's own deadline has passed
+	timeout  bool                               // and it passed before any step had failed the run
 	ended    bool
 	detached bool // nobody here executes it; the model lives for one decision
 
@@ -132,9 +133,18 @@ func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, input
 	if err := e.sortNodes(); err != nil {
 		return nil, err
 	}
+	e.late = run.TimedOutUTC != ""
+	e.timeout = e.late
 	for _, n := range e.nodes {
-		if n.phase == ordinary && n.status == state.Failed && !n.settled() && e.failed == nil {
+		if n.phase != ordinary || n.status != state.Failed || n.settled() {
+			continue
+		}
+		ended := records[n.step.ID].EndedUTC
+		if e.failed == nil || ended < records[e.failed.step.ID].EndedUTC {
 			e.failed = n
+		}
+		if e.late && ended <= run.TimedOutUTC {
+			e.timeout = false // it had failed before its deadline
 		}
 	}
 	return e, nil
@@ -180,7 +190,7 @@ func (e *execution) propose(t ledger.Type, n *node, data any) {
 
 // stopping says whether no further ordinary step may start.
 func (e *execution) stopping() bool {
-	return e.run.CancelRequested() || e.timeout || e.failed != nil && e.dag.FailFast
+	return e.run.CancelRequested() || e.late || e.failed != nil && e.dag.FailFast
 }
 
 // phaseNow is the group whose steps may run now: cleanup starts when every
@@ -191,7 +201,7 @@ func (e *execution) phaseNow() phase {
 		return ordinary
 	case e.run.CancelRequested():
 		return onCancel
-	case e.failed != nil || e.timeout:
+	case e.failed != nil || e.late:
 		return onFailure
 	}
 	return ordinary
@@ -237,6 +247,7 @@ func (e *execution) queue(n *node, reason string, due time.Time) {
 
 // begin queues what can run when a run starts or is taken up again.
 func (e *execution) begin(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
 	for _, n := range e.nodes {
 		switch {
 		case n.status == state.Queued:
@@ -279,6 +290,8 @@ func (e *execution) consider(ctx context.Context, n *node) {
 
 // advance draws every consequence of what has ended, up to the end of the run.
 func (e *execution) advance(ctx context.Context, r *Runner) error {
+	// Whoever asked may go away: that must not decide what the run becomes.
+	ctx = context.WithoutCancel(ctx)
 	for {
 		for len(e.todo) > 0 {
 			n := e.todo[0]
@@ -316,7 +329,7 @@ func (e *execution) sweep() {
 		switch {
 		case e.run.CancelRequested():
 			e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
-		case e.timeout:
+		case e.late:
 			e.end(n, ledger.StepSkipped, state.Skipped, state.RunTimeout, ledger.StepEnd{})
 		default:
 			e.end(n, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})

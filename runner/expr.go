@@ -11,6 +11,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
@@ -49,7 +50,7 @@ var exprEnv = sync.OnceValues(func() (*cel.Env, error) {
 type expr struct {
 	text    string
 	program cel.Program
-	steps   []string // the step ids that it names
+	names   names
 }
 
 func compileExpr(text string) (*expr, error) {
@@ -62,35 +63,74 @@ func compileExpr(text string) (*expr, error) {
 	}
 	checked, issues := env.Compile(text)
 	if err := issues.Err(); err != nil {
-		return nil, errors.New(strings.TrimPrefix(issues.Errors()[0].Message, "undeclared reference"))
+		return nil, errors.New(issues.Errors()[0].Message)
 	}
 	prg, err := env.Program(checked, cel.CostLimit(maxExprCost), cel.InterruptCheckFrequency(128))
 	if err != nil {
 		return nil, err
 	}
-	return &expr{text, prg, namedSteps(checked.NativeRep())}, nil
+	named, err := namesOf(checked.NativeRep())
+	if err != nil {
+		return nil, err
+	}
+	return &expr{text, prg, named}, nil
 }
 
-// namedSteps finds steps.ID and steps["ID"] in an expression.
-func namedSteps(a *ast.AST) []string {
-	var out []string
-	isSteps := func(e ast.Expr) bool { return e.Kind() == ast.IdentKind && e.AsIdent() == "steps" }
+// names are the fields of the three variables that an expression names.
+type names struct {
+	inputs, steps, run []string
+}
+
+func (n *names) add(of names) {
+	n.inputs = append(n.inputs, of.inputs...)
+	n.steps = append(n.steps, of.steps...)
+	n.run = append(n.run, of.run...)
+}
+
+// of is the list of one variable, nil where there is none of that name.
+func (n *names) of(variable string) *[]string {
+	switch variable {
+	case "inputs":
+		return &n.inputs
+	case "steps":
+		return &n.steps
+	case "run":
+		return &n.run
+	}
+	return nil
+}
+
+// namesOf finds what an expression names as steps.ID and steps["ID"], and so for
+// inputs and run. No variable of a macro may have one of these three names: the
+// same text would mean something else inside it.
+func namesOf(a *ast.AST) (n names, err error) {
+	add := func(operand ast.Expr, field string) {
+		if operand.Kind() == ast.IdentKind {
+			if list := n.of(strings.TrimPrefix(operand.AsIdent(), ".")); list != nil {
+				*list = append(*list, field)
+			}
+		}
+	}
 	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
 		case ast.SelectKind:
-			if s := e.AsSelect(); isSteps(s.Operand()) {
-				out = append(out, s.FieldName())
-			}
+			add(e.AsSelect().Operand(), e.AsSelect().FieldName())
 		case ast.CallKind:
 			c := e.AsCall()
-			if c.FunctionName() == "_[_]" && len(c.Args()) == 2 && isSteps(c.Args()[0]) && c.Args()[1].Kind() == ast.LiteralKind {
-				if id, ok := c.Args()[1].AsLiteral().(types.String); ok {
-					out = append(out, string(id))
+			if c.FunctionName() == operators.Index && len(c.Args()) == 2 && c.Args()[1].Kind() == ast.LiteralKind {
+				if field, ok := c.Args()[1].AsLiteral().(types.String); ok {
+					add(c.Args()[0], string(field))
+				}
+			}
+		case ast.ComprehensionKind:
+			for _, v := range []string{e.AsComprehension().IterVar(), e.AsComprehension().IterVar2()} {
+				if n.of(v) != nil {
+					err = fmt.Errorf("%q cannot be the name of a variable here", v)
 				}
 			}
 		}
 	}))
-	return out
+	return n, err
 }
 
 func (x *expr) eval(ctx context.Context, s Scope) (any, error) {
@@ -228,13 +268,13 @@ func splitTemplate(text string) ([]piece, error) {
 	}
 }
 
-// named lists the steps that the template's expressions name.
-func (t *template) named() []string {
-	var out []string
+// named is what the template's expressions name.
+func (t *template) named() names {
+	var out names
 	for _, text := range sortedKeys(t.exprs) {
 		for _, p := range t.exprs[text] {
 			if p.expr != nil {
-				out = append(out, p.expr.steps...)
+				out.add(p.expr.names)
 			}
 		}
 	}
@@ -342,103 +382,4 @@ func numbers(v any) any {
 		}
 	}
 	return v
-}
-
-// program is the compiled expressions of a DAG.
-type program struct {
-	when    map[string]*expr
-	with    map[string]*template
-	outputs *template
-}
-
-// compile compiles every expression of d and checks that each names only steps
-// that lie before it. All faults come at once.
-func compile(d *manifests.DAG) (*program, manifests.Faults) {
-	p := &program{when: map[string]*expr{}, with: map[string]*template{}}
-	var faults manifests.Faults
-	add := func(line int, key string, err error) {
-		faults = append(faults, manifests.Fault{File: "dag.toml", Line: line, Key: key, Text: err.Error()})
-	}
-	for _, s := range allSteps(d) {
-		var before map[string]bool
-		check := func(key string, names []string) {
-			if len(names) > 0 && before == nil {
-				before = ancestors(d, s)
-			}
-			for _, n := range names {
-				if !before[n] {
-					add(s.Line, "step "+s.ID+" "+key, fmt.Errorf("it uses steps[%q], which is not among the steps it needs", n))
-				}
-			}
-		}
-		if s.When != "" {
-			x, err := compileExpr(s.When)
-			if err != nil {
-				add(s.Line, "step "+s.ID+" when", err)
-			} else {
-				check("when", x.steps)
-				p.when[s.ID] = x
-			}
-		}
-		t, err := compileTemplate(anyMap(s.With))
-		if err != nil {
-			add(s.Line, "step "+s.ID+" with", err)
-			continue
-		}
-		check("with", t.named())
-		p.with[s.ID] = t
-	}
-	t, err := compileTemplate(anyMap(d.Outputs))
-	if err != nil {
-		add(0, "outputs", err)
-		return p, faults
-	}
-	p.outputs = t
-	known := map[string]bool{}
-	for i := range d.Steps {
-		known[d.Steps[i].ID] = true
-	}
-	for _, n := range t.named() {
-		if !known[n] {
-			add(0, "outputs", fmt.Errorf("there is no step %q", n))
-		}
-	}
-	return p, faults
-}
-
-func anyMap(m map[string]any) map[string]any {
-	if m == nil {
-		return map[string]any{}
-	}
-	return m
-}
-
-// ancestors are the steps that s needs, directly or not. Cleanup steps may
-// also name every ordinary step.
-func ancestors(d *manifests.DAG, s *manifests.Step) map[string]bool {
-	byID := map[string]*manifests.Step{}
-	ordinary := false
-	for _, t := range allSteps(d) {
-		byID[t.ID] = t
-	}
-	out := map[string]bool{}
-	for i := range d.Steps {
-		ordinary = ordinary || d.Steps[i].ID == s.ID
-	}
-	if !ordinary {
-		for i := range d.Steps {
-			out[d.Steps[i].ID] = true
-		}
-	}
-	todo := append([]string(nil), s.Needs...)
-	for len(todo) > 0 {
-		id := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if out[id] || byID[id] == nil {
-			continue
-		}
-		out[id] = true
-		todo = append(todo, byID[id].Needs...)
-	}
-	return out
 }

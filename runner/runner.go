@@ -136,6 +136,9 @@ func New(opt Options) *Runner {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
 	if opt.Rand == nil {
 		opt.Rand = rand.Float64
 	}
@@ -152,6 +155,8 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	if r.opt.Executor == nil {
 		return ErrNotExecuting
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var workers sync.WaitGroup
 	r.mu.Lock()
 	r.start = func(it item) {
@@ -164,6 +169,9 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	r.dispatch()
 	r.mu.Unlock()
 	err := r.wait(ctx, untilIdle)
+	if err != nil {
+		cancel() // nothing more can be recorded: what is under way ends
+	}
 	r.mu.Lock()
 	r.start, r.shut = nil, true
 	r.mu.Unlock()
@@ -343,16 +351,27 @@ func (r *Runner) done(it item) {
 	r.signal()
 }
 
+// broken ends the runner: the model is ahead of the store, and nothing may be
+// decided on it any more. Whoever opens the site next reads what is recorded.
+func (r *Runner) broken(e *execution, err error) error {
+	err = fmt.Errorf("runner: run %s: %w", e.run.RunID, err)
+	if !e.detached { // such a model is thrown away with the error
+		e.ended = true
+		r.fail(err)
+	}
+	return err
+}
+
 // commit writes what was decided and hands over what follows. A write that
 // fails leaves the model ahead of the store: the runner ends.
 func (r *Runner) commit(ctx context.Context, e *execution) error {
 	if err := e.advance(ctx, r); err != nil {
-		return err
+		return r.broken(e, err)
 	}
 	if len(e.batch) > 0 {
 		run, err := r.opt.Store.Commit(e.run.RunID, e.batch...)
 		if err != nil {
-			return fmt.Errorf("runner: run %s: %w", e.run.RunID, err)
+			return r.broken(e, err)
 		}
 		e.run, e.batch = run, e.batch[:0]
 	}

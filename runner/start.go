@@ -173,7 +173,7 @@ func NewToken() string {
 
 // watch ends the run when its own deadline passes. The caller holds e.mu.
 func (r *Runner) watch(e *execution) {
-	if e.dag.Timeout == 0 || e.ended {
+	if e.dag.Timeout == 0 || e.ended || e.late {
 		return
 	}
 	created, err := stamp.Parse(e.run.CreatedUTC)
@@ -194,12 +194,15 @@ func (r *Runner) timeOut(e *execution) error {
 	defer r.release()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended || e.timeout {
-		return nil
+	if e.ended || e.late || e.left == 0 {
+		return nil // what cleans up has its own deadlines
 	}
-	e.timeout = true
-	for _, cancel := range e.cancels {
-		cancel(errRunTimeout)
+	e.late, e.timeout = true, e.failed == nil
+	e.propose(ledger.RunTimedOut, nil, &ledger.Note{})
+	for id, cancel := range e.cancels {
+		if e.byID[id].phase == ordinary {
+			cancel(errRunTimeout)
+		}
 	}
 	return r.commit(context.Background(), e)
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/stellarun/stella/internal/failpoint"
@@ -22,15 +23,24 @@ var ErrDigest = errors.New("store: the bytes do not match their digest")
 
 // Blobs is the sealed content-addressed store: read-only files named by their
 // SHA-256. A blob that is in place is complete and was hashed while it was
-// written; readers hash again what they rely on.
+// written; readers hash again what they rely on. A blob that was damaged since
+// is replaced when its bytes come in again.
 type Blobs struct {
 	dir        string // sealed/sha256
 	quarantine string
-	mu         sync.Mutex // folder modes are changed while a name is added
+	mu         sync.Mutex          // folder modes are changed while a name is added
+	synced     bool                // the names of all fan-out folders are durable
+	known      map[string]struct{} // digests that this process has hashed, and whose names it has synced
 }
 
+// maxKnown bounds the memory that known digests take.
+const maxKnown = 1 << 16
+
 func newBlobs(home string) *Blobs {
-	return &Blobs{dir: filepath.Join(home, "sealed", "sha256"), quarantine: filepath.Join(home, "quarantine")}
+	return &Blobs{
+		dir: filepath.Join(home, "sealed", "sha256"), quarantine: filepath.Join(home, "quarantine"),
+		known: map[string]struct{}{},
+	}
 }
 
 // Path is where the blob of a digest lies, whether or not it is there.
@@ -41,10 +51,32 @@ func (b *Blobs) Path(digest string) string {
 	return filepath.Join(b.dir, digest[:2], digest)
 }
 
-// Has says whether a blob is in place.
-func (b *Blobs) Has(digest string) bool {
+// durable says whether this process knows that a blob is whole and that its
+// name outlives a power cut. Being in place says neither: the name may not be
+// synced yet, and the bytes may have changed since.
+func (b *Blobs) durable(digest string, size int64) bool {
+	b.mu.Lock()
+	_, ok := b.known[digest]
+	b.mu.Unlock()
+	if !ok {
+		return false
+	}
 	fi, err := os.Lstat(b.Path(digest))
-	return err == nil && fi.Mode().IsRegular()
+	return err == nil && fi.Mode().IsRegular() && fi.Size() == size
+}
+
+// learn remembers a digest; b.mu is held.
+func (b *Blobs) learn(digest string) {
+	if len(b.known) >= maxKnown {
+		clear(b.known)
+	}
+	b.known[digest] = struct{}{}
+}
+
+// intact hashes the blob in place, if there is one.
+func (b *Blobs) intact(digest string) bool {
+	_, err := b.Check(digest)
+	return err == nil
 }
 
 // Open opens a blob for reading; the caller closes it, and must hash what it
@@ -95,11 +127,12 @@ func (b *Blobs) Check(digest string) (int64, error) {
 	return n, nil
 }
 
-// Put seals raw and returns its digest.
+// Put seals raw and returns its digest. Values that this process has put before
+// cost a look.
 func (b *Blobs) Put(raw []byte) (string, error) {
 	sum := sha256.Sum256(raw)
 	digest := hex.EncodeToString(sum[:])
-	if b.Has(digest) {
+	if b.durable(digest, int64(len(raw))) {
 		return digest, nil
 	}
 	q, err := b.Quarantine()
@@ -118,7 +151,8 @@ func (b *Blobs) Put(raw []byte) (string, error) {
 type Quarantine struct {
 	blobs *Blobs
 	dir   string
-	names []string
+	names []string // to be moved
+	whole []string // sealed already, and hashed again
 	have  map[string]bool
 }
 
@@ -137,15 +171,26 @@ func (b *Blobs) Quarantine() (*Quarantine, error) {
 // with it.
 func (q *Quarantine) Dir() string { return q.dir }
 
-// Has says whether a digest is in this quarantine or sealed already.
-func (q *Quarantine) Has(digest string) bool { return q.have[digest] || q.blobs.Has(digest) }
+// has says whether a digest is in this quarantine, or sealed and whole.
+func (q *Quarantine) has(digest string) bool {
+	if q.have[digest] {
+		return true
+	}
+	if !q.blobs.intact(digest) {
+		return false
+	}
+	q.have[digest] = true
+	q.whole = append(q.whole, digest)
+	return true
+}
 
 // Add copies bytes in, hashing them; other bytes than the digest's are
-// [ErrDigest]. Bytes that are sealed already are read, checked and not kept.
+// [ErrDigest]. Bytes that are sealed already are read, checked and not kept,
+// unless what is sealed is damaged: then Seal replaces it.
 func (q *Quarantine) Add(digest string, r io.Reader) (err error) {
 	h := sha256.New()
 	var w io.Writer = h
-	keep := !q.Has(digest)
+	keep := !q.has(digest)
 	if keep {
 		f, err := os.OpenFile(filepath.Join(q.dir, digest), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 		if err != nil {
@@ -174,8 +219,10 @@ func (q *Quarantine) Add(digest string, r io.Reader) (err error) {
 	return nil
 }
 
-// Seal syncs everything and moves it into the sealed store. On an error some blobs
-// may be in place; they are complete, and nothing names them.
+// Seal syncs everything and moves it into the sealed store. What was sealed
+// before and found whole is made durable too, since whoever sealed it may have
+// ended before its name was. On an error some blobs may be in place; they are
+// complete, and nothing names them.
 func (q *Quarantine) Seal() error {
 	b := q.blobs
 	if err := q.sync(); err != nil {
@@ -184,33 +231,66 @@ func (q *Quarantine) Seal() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	touched := map[string]bool{}
+	for _, name := range q.whole {
+		touched[filepath.Dir(b.Path(name))] = true
+	}
+	opened := map[string]bool{}
 	for _, name := range q.names {
 		if err := failpoint.Hit(failpoint.SealBlob); err != nil {
 			return err
 		}
 		dir := filepath.Dir(b.Path(name))
-		if !touched[dir] {
+		if !opened[dir] {
 			if err := openFolder(dir); err != nil {
+				b.synced = false
 				return err
 			}
 			defer os.Chmod(dir, 0o555)
-			touched[dir] = true
+			opened[dir], touched[dir] = true, true
 		}
-		from := filepath.Join(q.dir, name)
-		if err := os.Chmod(from, 0o444); err != nil {
-			return fmt.Errorf("store: seal: %w", err)
-		}
-		if err := os.Rename(from, b.Path(name)); err != nil {
-			return fmt.Errorf("store: seal: %w", err)
+		if err := q.move(name); err != nil {
+			return err
 		}
 	}
-	for dir := range touched {
+	if err := b.syncFolders(touched); err != nil {
+		return err
+	}
+	for _, name := range slices.Concat(q.names, q.whole) {
+		b.learn(name)
+	}
+	q.names, q.whole = nil, nil
+	return os.RemoveAll(q.dir)
+}
+
+// move puts one content into its place; a damaged one there is replaced.
+func (q *Quarantine) move(name string) error {
+	from := filepath.Join(q.dir, name)
+	if err := os.Chmod(from, 0o444); err != nil {
+		return fmt.Errorf("store: seal: %w", err)
+	}
+	delete(q.blobs.known, name)
+	if err := os.Rename(from, q.blobs.Path(name)); err != nil {
+		return fmt.Errorf("store: seal: %w", err)
+	}
+	return nil
+}
+
+// syncFolders makes the names in fan-out folders durable, and once those of
+// the folders themselves; b.mu is held.
+func (b *Blobs) syncFolders(dirs map[string]bool) error {
+	for dir := range dirs {
 		if err := fsx.SyncDir(dir); err != nil {
 			return err
 		}
 	}
-	q.names = nil
-	return os.RemoveAll(q.dir)
+	if b.synced || len(dirs) == 0 {
+		return nil
+	}
+	if err := fsx.SyncDir(b.dir); err != nil {
+		return err
+	}
+	b.synced = true
+	return nil
 }
 
 // sync makes every content durable. Several at a time share the commits of the
@@ -293,8 +373,8 @@ func (b *Blobs) PutFrom(r io.Reader, limit int64) (string, int64, error) {
 		return "", n, fmt.Errorf("store: more than %d bytes", limit)
 	}
 	digest := hex.EncodeToString(h.Sum(nil))
-	if b.Has(digest) {
-		return digest, n, nil
+	if q.has(digest) {
+		return digest, n, q.Seal()
 	}
 	if err := os.Rename(f.Name(), filepath.Join(q.dir, digest)); err != nil {
 		return "", n, fmt.Errorf("store: quarantine: %w", err)
@@ -304,12 +384,12 @@ func (b *Blobs) PutFrom(r io.Reader, limit int64) (string, int64, error) {
 }
 
 // Begin opens a file of the quarantine for content that the caller verifies
-// while it writes. Nil means that the digest is here already.
+// while it writes. Nil means that the digest is here already, and whole.
 func (q *Quarantine) Begin(digest string) (*Incoming, error) {
 	if len(digest) != 64 {
 		return nil, fmt.Errorf("%w: %q", ErrDigest, digest)
 	}
-	if q.Has(digest) {
+	if q.has(digest) {
 		return nil, nil
 	}
 	f, err := os.OpenFile(filepath.Join(q.dir, digest), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -40,6 +42,91 @@ func (db *DB) Admit(actor string, a *ledger.BundleAdmission, judgedAt Floor) (in
 		return err
 	})
 	return seq, err
+}
+
+// Rejections that get an entry of their own in one minute; what comes beyond is
+// counted, and becomes one entry when the minute is over (THREATS 31).
+const (
+	rejectionsPerMinute = 10
+	rejectionMinute     = time.Minute
+)
+
+// rejections is what bMeta remembers of the minute.
+type rejections struct {
+	Since   string           `json:"since"`
+	Entries int              `json:"entries"`
+	More    map[string]int64 `json:"more,omitempty"` // reason → how many without an entry
+}
+
+// Reject records a refusal and returns the seq of its entry, or 0 when it was
+// only counted.
+func (db *DB) Reject(actor string, r *ledger.BundleRejection) (int64, error) {
+	var seq int64
+	err := db.update(func(tx *Tx) error {
+		seq = 0
+		now := db.now()
+		var m rejections
+		if err := getJSON(tx.bolt, bMeta, kRejections, &m); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if since, err := stamp.Parse(m.Since); err != nil || now.Sub(since) >= rejectionMinute || now.Before(since) {
+			if err := tx.flushRejections(m, actor); err != nil {
+				return err
+			}
+			m = rejections{Since: stamp.Format(now)}
+		}
+		if m.Entries < rejectionsPerMinute {
+			m.Entries++
+			env, err := tx.append(siteEntry(ledger.BundleRejected, actor, r))
+			if err != nil {
+				return err
+			}
+			seq = env.Seq
+		} else {
+			if m.More == nil {
+				m.More = map[string]int64{}
+			}
+			m.More[r.Reason]++
+		}
+		return tx.putJSON(bMeta, kRejections, m)
+	})
+	return seq, err
+}
+
+// flushRejections writes the entry of those that were only counted.
+func (tx *Tx) flushRejections(m rejections, actor string) error {
+	if len(m.More) == 0 {
+		return nil
+	}
+	all := &ledger.BundleRejections{Reasons: m.More, Since: m.Since}
+	for _, n := range m.More {
+		all.Count += n
+	}
+	_, err := tx.append(siteEntry(ledger.BundlesRejected, actor, all))
+	return err
+}
+
+// FlushRejections writes the entry of refusals that were only counted, if the
+// minute in which they came is over.
+func (db *DB) FlushRejections(actor string) error {
+	err := db.update(func(tx *Tx) error {
+		var m rejections
+		if err := getJSON(tx.bolt, bMeta, kRejections, &m); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		since, err := stamp.Parse(m.Since)
+		if len(m.More) == 0 || err == nil && db.now().Sub(since) < rejectionMinute {
+			return errUnchanged
+		}
+		if err := tx.flushRejections(m, actor); err != nil {
+			return err
+		}
+		return tx.delete(bMeta, kRejections)
+	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	return err
 }
 
 // Floor reads the sequence floor; the zero value means none yet.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,12 +36,13 @@ type CheckReport struct {
 	Root        ledger.Hash
 	Checkpoints int
 	Runs        int
-	Blobs       int
+	Blobs       int // sealed blobs and log segments that were hashed
 }
 
 // CheckOptions say how deep a check goes. The zero value checks the database.
 type CheckOptions struct {
-	Blobs    bool                                         // re-hash every sealed blob that the ledger relies on
+	Blobs    bool                                         // re-hash everything sealed that the ledger names: evidence, contents of bundles, artifacts
+	Logs     func(digest string) (io.ReadCloser, error)   // opens a log segment, which Blobs then hashes too; nil: none is
 	OpenNote func(note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint; nil: none is checked
 	Progress func(done, total int64)
 }
@@ -125,7 +127,7 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 			return damaged(err, "replay of entry %d", l.Seq)
 		}
 		if opt.Blobs {
-			if err := db.checkBlobs(l.Seq, data, seen); err != nil {
+			if err := db.checkSealed(l.Seq, data, opt, seen); err != nil {
 				return err
 			}
 		}
@@ -167,19 +169,6 @@ func (db *DB) checkHashes(l Lines) error {
 	}
 	if !slices.Equal(got, want) {
 		return damaged(fmt.Errorf("a stored hash differs from the one computed"), "tree hashes of entry %d", l.Seq)
-	}
-	return nil
-}
-
-func (db *DB) checkBlobs(seq int64, data any, seen map[string]bool) error {
-	for _, digest := range ledger.Evidence(data) {
-		if seen[digest] {
-			continue
-		}
-		seen[digest] = true
-		if _, err := db.blobs.Check(digest); err != nil {
-			return damaged(err, "evidence of entry %d", seq)
-		}
 	}
 	return nil
 }

@@ -81,10 +81,11 @@ func buckets() [][]byte {
 
 // Keys of bMeta.
 var (
-	kSchema    = []byte("schema")
-	kSite      = []byte("site")      // siteMeta
-	kTrust     = []byte("trust")     // ledger.TrustChange in force
-	kTrustPrev = []byte("trustprev") // the one before it
+	kSchema     = []byte("schema")
+	kSite       = []byte("site")       // siteMeta
+	kTrust      = []byte("trust")      // ledger.TrustChange in force
+	kTrustPrev  = []byte("trustprev")  // the one before it
+	kRejections = []byte("rejections") // rejections of the current minute
 )
 
 type siteMeta struct {
@@ -113,6 +114,7 @@ type DB struct {
 	size     int64         // committed entries
 	lastTime string        // of the last committed entry
 	failed   error         // the write error that ended acceptance
+	broken   chan struct{} // closed then
 	changed  chan struct{} // closed and replaced after each commit
 	once     sync.Once
 }
@@ -204,7 +206,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	return &DB{
 		home: home, bolt: b, now: now, blobs: newBlobs(home),
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), broken: make(chan struct{}),
 	}, nil
 }
 
@@ -293,6 +295,17 @@ func (db *DB) update(fn func(*Tx) error) error {
 	case <-db.quit:
 		return ErrClosed
 	}
+}
+
+// Failed is closed when a write has failed, after which nothing more is
+// accepted: whoever holds the site should end, and open it anew.
+func (db *DB) Failed() <-chan struct{} { return db.broken }
+
+// Failure is why, nil while nothing has failed.
+func (db *DB) Failure() error {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return db.failed
 }
 
 // Home is the folder of the site.

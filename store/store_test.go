@@ -335,3 +335,37 @@ func damage(t *testing.T, path, bucket, how string) bool {
 	}
 	return done
 }
+
+// Refusals that come too fast share one entry.
+func TestRejectionsAreRateLimited(t *testing.T) {
+	home := newHome(t)
+	create(t, home).Close()
+	now := time.Now()
+	db, err := store.Open(home, store.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkOnClose(t, db)
+	before := db.Size()
+	reject := func() {
+		t.Helper()
+		if _, err := db.Reject("x", &ledger.BundleRejection{Reason: "SIGNER_UNKNOWN", FileSHA256: digest}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 71 {
+		reject()
+	}
+	if got := db.Size() - before; got != 10 {
+		t.Errorf("71 refusals in one minute made %d entries, want 10", got)
+	}
+	now = now.Add(2 * time.Minute)
+	reject()
+	if got := db.Size() - before; got != 12 {
+		t.Fatalf("%d entries after the minute, want the counts and the new one", got-10)
+	}
+	l, err := db.Entry(before + 10)
+	if err != nil || !strings.Contains(string(l.Envelope), `"bundles.rejected"`) || !strings.Contains(string(l.Data), `"count":61`) {
+		t.Errorf("the entry of counts is %s %s, %v", l.Envelope, l.Data, err)
+	}
+}

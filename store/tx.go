@@ -37,7 +37,10 @@ func (db *DB) commit(batch []request) {
 	tx, err := db.transact(batch, results)
 	if err != nil {
 		db.mu.Lock()
-		db.failed = err
+		if db.failed == nil {
+			db.failed = err
+			close(db.broken)
+		}
 		db.mu.Unlock()
 		err = fmt.Errorf("%w: %v", ErrFailed, err)
 	} else if tx != nil {
@@ -48,7 +51,9 @@ func (db *DB) commit(batch []request) {
 		db.mu.Unlock()
 	}
 	for i, r := range batch {
-		if results[i] == nil {
+		if err != nil {
+			// Also of a write that was refused: it may have seen what others
+			// wrote before it in this transaction, which is not on disk.
 			results[i] = err
 		}
 		r.done <- results[i]

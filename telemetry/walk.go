@@ -63,7 +63,7 @@ func walkRun(changes []state.Change, see func(moment) error) error {
 func (m moment) count() {
 	e := m.Envelope
 	switch {
-	case e.Type == ledger.RunCancelRequested || e.Type == ledger.RunResumed:
+	case e.Type == ledger.RunCancelRequested || e.Type == ledger.RunResumed || e.Type == ledger.RunTimedOut:
 		m.run.events = append(m.run.events, m.Change)
 	case m.step == nil:
 	case e.Type == ledger.StepQueued:

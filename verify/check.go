@@ -55,7 +55,7 @@ type Result struct {
 	Absent       []string // blobs that the file leaves out and the site holds
 	FileSHA256   string   // of the bytes read
 	FileBytes    int64    // how many: the offset, after a refusal
-	// TrustedTime is that of [Signed.TrustedTime], for the site's floor.
+	// TrustedTime is that of [Signed.TrustedTime]; the verdict carries it too.
 	TrustedTime time.Time
 }
 

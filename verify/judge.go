@@ -247,6 +247,9 @@ func (j *judgement) verdict() (*ledger.Verdict, error) {
 		Threshold: j.threshold, Signers: j.counted, Ignored: j.in.Signed.ignored, Attestations: j.attestations,
 		Trust: j.trust.ref, Now: stamp.Format(j.in.Now), Checks: j.checks,
 	}
+	if at := j.in.Signed.TrustedTime(); !at.IsZero() {
+		v.TrustedTime = stamp.Format(at)
+	}
 	slices.Sort(v.Attestations)
 	if len(j.softened) > 0 {
 		v.Decision = AdmittedUnderAudit

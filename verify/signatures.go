@@ -42,8 +42,8 @@ func (s *Signed) Digest() string { return s.digest }
 func (s *Signed) Ignored() []string { return s.ignored }
 
 // TrustedTime is the latest time that a log or timestamp authority gave a
-// signature; zero without one. A site's trusted time never falls below it once
-// the bundle is admitted (THREATS 10).
+// signature; zero without one. The verdict carries it, so that a site can keep a
+// floor of trusted time (THREATS 10).
 func (s *Signed) TrustedTime() time.Time {
 	var latest time.Time
 	for _, one := range s.signers {

@@ -310,7 +310,7 @@ func runDaemonStop(ctx context.Context, a *app, force bool) error {
 			return nil
 		}
 		if st, err := c.Status(ctx); err == nil && st.PID == pid && st.Executing > 0 && !said {
-			a.stderr.note("waiting for %d attempts; --force interrupts them", st.Executing)
+			a.stderr.note("%s", waiting(st.Executing, force))
 			said = true
 		}
 		select {
@@ -319,6 +319,18 @@ func runDaemonStop(ctx context.Context, a *app, force bool) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// waiting says what a daemon does before it ends.
+func waiting(attempts int, force bool) string {
+	what := fmt.Sprintf("%d attempts", attempts)
+	if attempts == 1 {
+		what = "1 attempt"
+	}
+	if force {
+		return "interrupting " + what
+	}
+	return "waiting for " + what + "; --force interrupts"
 }
 
 // gone says whether a process has ended. A zombie has: only its parent is slow.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,17 +55,34 @@ func readSpec(path string) (*manifests.DAG, error) {
 	if err != nil {
 		return nil, fileError(path, err)
 	}
-	d, err := manifests.ParseDAG(path, raw)
-	if err != nil {
-		return nil, faulty(path, err)
+	d, faults := manifests.CheckDAG(path, raw)
+	if d != nil {
+		faults = append(faults, expressionFaults(d, path, len(faults) > 0)...)
 	}
-	if f := runner.Validate(d); len(f) > 0 {
-		for i := range f {
-			f[i].File = path
-		}
-		return nil, faulty(path, f)
+	if len(faults) > 0 {
+		slices.SortStableFunc(faults, func(a, b manifests.Fault) int { return cmp.Compare(a.Line, b.Line) })
+		return nil, faulty(path, faults)
 	}
 	return d, nil
+}
+
+// expressionFaults says what the runner has against a spec, of which only a part
+// could be read if it is broken.
+func expressionFaults(d *manifests.DAG, path string, broken bool) manifests.Faults {
+	if broken {
+		for _, steps := range [][]manifests.Step{d.Steps, d.OnFailure, d.OnCancel} {
+			for i := range steps {
+				if s := &steps[i]; s.Plugin == nil && s.DAG == "" && s.Checkpoint == nil {
+					s.Plugin = &manifests.Ref{} // what it runs could not be read; the runner would take it for a gate
+				}
+			}
+		}
+	}
+	faults := runner.Validate(d)
+	for i := range faults {
+		faults[i].File = path
+	}
+	return faults
 }
 
 // faulty is a file with faults: all of them, a line each.

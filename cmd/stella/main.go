@@ -70,7 +70,7 @@ func exitCode(code api.Code) int {
 		return exitEnded
 	case api.CodeTrustChanged:
 		return exitRefused
-	case api.CodeLocked, api.CodeNotExecuting, api.CodeStopping:
+	case api.CodeLocked, api.CodeNotWritable, api.CodeNotExecuting, api.CodeStopping:
 		return exitLocked
 	case api.CodeDamaged:
 		return exitDamaged

@@ -133,6 +133,14 @@ func whyStep(code, reason string) string {
 	return code + ": " + reason
 }
 
+// codeAnd joins the code and the message of an attempt; either may be missing.
+func codeAnd(code, message string) string {
+	if code == "" || message == "" {
+		return code + message
+	}
+	return code + ": " + message
+}
+
 func attempts(n int) string {
 	if n == 0 {
 		return "-"
@@ -204,10 +212,7 @@ func attemptRow(at state.Attempt) []string {
 	if e.Usage != nil {
 		row[4] = (time.Duration(e.Usage.WallMs) * time.Millisecond).String()
 	}
-	row[6] = e.ErrorCode
-	if e.Message != "" {
-		row[6] += ": " + e.Message
-	}
+	row[6] = codeAnd(e.ErrorCode, e.Message)
 	return row
 }
 

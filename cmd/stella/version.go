@@ -45,7 +45,7 @@ func runVersion(a *app, verbose bool) error {
 	}
 	return a.emit(info, func(s *screen) {
 		if !verbose {
-			s.printf("stella %s\n", info.Version)
+			s.printf("stella %s (%s)\n", info.Version, shortCommit(info.Commit))
 			return
 		}
 		s.fields("version", info.Version, "commit", info.Commit, "go", info.Go, "platform", info.Platform, "sha256", info.SHA256)
@@ -63,4 +63,12 @@ func ownDigest() (string, error) {
 		return "", fmt.Errorf("own executable: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// shortCommit is the part of a commit's id that people compare.
+func shortCommit(id string) string {
+	if id == "" {
+		return "commit unknown"
+	}
+	return id[:min(12, len(id))]
 }

@@ -134,10 +134,7 @@ func happening(l api.LedgerLine) string {
 	if t, err := stamp.Parse(e.Time); err == nil {
 		at = t.Format("15:04:05.000")
 	}
-	why := d.Data.ErrorCode
-	if d.Data.Message != "" {
-		why += ": " + d.Data.Message
-	}
+	why := codeAnd(d.Data.ErrorCode, d.Data.Message)
 	switch e.Type {
 	case ledger.AttemptStarted:
 		return fmt.Sprintf("%s  %s  attempt %d started", at, e.StepID, e.Attempt)

@@ -37,11 +37,12 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 		return api.ImportResult{}, internal(err)
 	}
 	defer q.Discard()
-	res, err := e.check(ctx, req.Path, e.opt.Now(), q.Dir(), quarantined{q}, p)
+	j := &judging{trust: e.currentTrust(), now: e.opt.Now(), dir: q.Dir(), sink: quarantined{q}}
+	res, err := e.check(ctx, req.Path, j, p)
 	var refusal *verify.RejectError
 	switch {
 	case errors.As(err, &refusal):
-		seq, aerr := e.db.Append(ledger.BundleRejected, s.actor, res.Rejection(err))
+		seq, aerr := e.db.Reject(s.actor, res.Rejection(err))
 		if aerr != nil {
 			return api.ImportResult{}, dbError(aerr)
 		}
@@ -49,11 +50,11 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 	case err != nil:
 		return api.ImportResult{}, readError(req.Path, err)
 	}
-	return s.admit(q, res)
+	return s.admit(q, res, j)
 }
 
 // admit seals the evidence with the contents, and writes the admission.
-func (s *site) admit(q *store.Quarantine, res *verify.Result) (api.ImportResult, error) {
+func (s *site) admit(q *store.Quarantine, res *verify.Result, j *judging) (api.ImportResult, error) {
 	e := s.e
 	if k := res.Manifest.Kind; k == manifests.KindTrust || k == manifests.KindSecrets {
 		return api.ImportResult{}, invalid("%s is a %s bundle: its signatures are good, but this version does not take such bundles in", res.Manifest.Ref(), k)
@@ -73,14 +74,16 @@ func (s *site) admit(q *store.Quarantine, res *verify.Result) (api.ImportResult,
 			return out, internal(err)
 		}
 	}
-	floor, err := e.db.Floor(res.Verdict.Kind, res.Verdict.Publisher, res.Verdict.Name)
-	if err != nil {
-		return out, dbError(err)
-	}
 	if err := q.Seal(); err != nil {
 		return out, spaceError(err)
 	}
-	if out.Seq, err = e.db.Admit(s.actor, res.Admission(), floor); err != nil {
+	e.mu.RLock() // trust does not change between here and the entry
+	defer e.mu.RUnlock()
+	if e.trust != j.trust {
+		return out, &api.Error{Code: api.CodeConflict, Message: "trust changed while the bundle was judged", Hint: "import it again"}
+	}
+	var err error
+	if out.Seq, err = e.db.Admit(s.actor, res.Admission(), j.floor); err != nil {
 		return out, dbError(err)
 	}
 	return out, nil
@@ -100,7 +103,7 @@ func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Pr
 		return ledger.Verdict{}, internal(err)
 	}
 	defer os.RemoveAll(dir)
-	res, err := s.e.check(ctx, req.Path, now, dir, nil, p)
+	res, err := s.e.check(ctx, req.Path, &judging{trust: s.e.currentTrust(), now: now, dir: dir}, p)
 	var refusal *verify.RejectError
 	switch {
 	case errors.As(err, &refusal):
@@ -111,8 +114,17 @@ func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Pr
 	return *res.Verdict, nil
 }
 
+// judging is one judgement: what it is made under, and what it saw.
+type judging struct {
+	trust *verify.Trust
+	now   time.Time
+	dir   string // for the spool
+	sink  verify.Sink
+	floor store.Floor // that it was held against
+}
+
 // check opens a bundle on a medium and judges it.
-func (e *Engine) check(ctx context.Context, path string, now time.Time, spoolDir string, sink verify.Sink, p api.Progress) (*verify.Result, error) {
+func (e *Engine) check(ctx context.Context, path string, j *judging, p api.Progress) (*verify.Result, error) {
 	f, err := fsx.OpenRegular(path)
 	if err != nil {
 		return nil, err
@@ -122,19 +134,19 @@ func (e *Engine) check(ctx context.Context, path string, now time.Time, spoolDir
 	if err != nil {
 		return nil, err
 	}
-	spool, err := os.OpenFile(filepath.Join(spoolDir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	spool, err := os.OpenFile(filepath.Join(j.dir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer spool.Close()
 	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
-	return verify.Check(r, e.currentTrust(), verify.Options{
-		Now: now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
-		Spool: spool, Floors: e.floors,
-	}, sink)
+	return verify.Check(r, j.trust, verify.Options{
+		Now: j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
+		Spool: spool, Floors: func(m *manifests.Bundle, digest string) (verify.Floors, error) { return e.floors(j, m, digest) },
+	}, j.sink)
 }
 
-func (e *Engine) floors(m *manifests.Bundle, digest string) (verify.Floors, error) {
+func (e *Engine) floors(j *judging, m *manifests.Bundle, digest string) (verify.Floors, error) {
 	var f verify.Floors
 	_, err := e.db.Bundle(digest)
 	if f.Admitted = err == nil; err != nil && !store.IsNotFound(err) {
@@ -143,8 +155,8 @@ func (e *Engine) floors(m *manifests.Bundle, digest string) (verify.Floors, erro
 	if f.Version, err = e.db.DigestOf(m.Ref()); err != nil {
 		return f, err
 	}
-	floor, err := e.db.Floor(string(m.Kind), m.Publisher, m.Name)
-	f.Sequence, f.Digest = floor.Sequence, floor.Digest
+	j.floor, err = e.db.Floor(string(m.Kind), m.Publisher, m.Name)
+	f.Sequence, f.Digest = j.floor.Sequence, j.floor.Digest
 	return f, err
 }
 

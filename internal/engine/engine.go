@@ -76,6 +76,7 @@ type Engine struct {
 	trust *verify.Trust
 
 	importing sync.Mutex // one import at a time moves floors
+	issuing   sync.Mutex // one checkpoint at a time: the file of an older one never replaces a newer
 
 	stop     chan struct{} // closed when somebody asked for the end
 	stopOnce sync.Once
@@ -146,6 +147,9 @@ func (e *Engine) load(ctx context.Context) error {
 	if err := e.recoverRuns(ctx); err != nil {
 		return dbError(err)
 	}
+	if err := e.db.FlushRejections("system:engine"); err != nil {
+		return dbError(err)
+	}
 	if e.opt.Executes {
 		e.tickers.Go(e.checkpoints)
 	}
@@ -163,26 +167,6 @@ func (e *Engine) runnerOptions() runner.Options {
 		o.Executor = e.opt.Executor
 	}
 	return o
-}
-
-// checkHead refuses a ledger that does not extend its last checkpoint, and one
-// whose checkpoint.note is gone (THREATS 27).
-func (e *Engine) checkHead() error {
-	paths := append([]string{filepath.Join(e.opt.Home, "checkpoint.note")}, e.site.CheckpointCopies...)
-	for _, path := range paths {
-		note, err := fsx.ReadFile(path, 64<<10)
-		if err != nil {
-			return damaged("checkpoint: %v", err)
-		}
-		c, err := ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
-		if err != nil {
-			return damaged("%s: %v", path, err)
-		}
-		if err := e.db.CheckHead(c); err != nil {
-			return damaged("%s: %v", path, err)
-		}
-	}
-	return nil
 }
 
 // recordStart writes who is about to execute steps here.
@@ -211,18 +195,51 @@ func (e *Engine) recoverRuns(ctx context.Context) error {
 			continue
 		}
 		o, err := e.opened(run)
-		if err != nil {
-			return fmt.Errorf("run %s: %w", run.RunID, err)
+		n := 0
+		if err == nil {
+			n, err = e.runner.Recover(ctx, o)
 		}
-		n, err := e.runner.Recover(ctx, o)
 		if err != nil {
-			return fmt.Errorf("run %s: %w", run.RunID, err)
+			// What the run was made of is damaged: nobody can know whether its
+			// attempts may be repeated. The site must open all the same.
+			e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
+			if n, err = e.interrupt(run); err != nil {
+				return fmt.Errorf("run %s: %w", run.RunID, err)
+			}
 		}
 		if n > 0 {
 			e.opt.Log.Warn("attempts were interrupted", "runId", run.RunID, "attempts", n)
 		}
 	}
 	return nil
+}
+
+// interrupt ends the open attempts of a run whose plan or plugins cannot be
+// read: none of them is started again.
+func (e *Engine) interrupt(run state.Run) (int, error) {
+	steps, err := e.db.Steps(run.RunID)
+	if err != nil {
+		return 0, err
+	}
+	var all []state.Proposal
+	n := 0
+	for id, s := range steps {
+		if !s.Open {
+			continue
+		}
+		n++
+		all = append(all,
+			state.Proposal{Type: ledger.AttemptEnded, Actor: "system:engine", StepID: id, Attempt: s.Attempt, Data: &ledger.AttemptEnd{
+				Generation: run.Generation, Outcome: string(state.Interrupted), ErrorCode: string(state.Indeterminate),
+				Message: "stella ended while the attempt was under way, and the run's sealed files cannot be read",
+			}},
+			state.Proposal{Type: ledger.StepFailed, Actor: "system:engine", StepID: id, Data: &ledger.StepEnd{ErrorCode: string(state.Indeterminate)}})
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	_, err = e.db.Commit(run.RunID, all...)
+	return n, err
 }
 
 // checkpoints issues a signed tree head at least as often as site.toml says.
@@ -253,19 +270,27 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
 		select {
 		case <-e.stop:
 			if !e.force {
 				e.runner.Drain(ctx)
 			}
 			cancel()
-		case <-done:
+		case <-e.db.Failed():
+			cancel()
+		case <-ctx.Done():
 		}
-	}()
-	if err := e.runner.Run(ctx, until == Idle); err != nil {
+	})
+	err := e.runner.Run(ctx, until == Idle)
+	cancel()
+	watcher.Wait()
+	if failure := e.db.Failure(); failure != nil {
+		return &api.Error{Code: api.CodeNoSpace, Message: "the ledger could not be written: " + failure.Error(),
+			Hint: "mend the disk (stella status shows the home), then start again: what was under way goes on with stella orch run resume --all"}
+	}
+	if err != nil {
 		return dbError(err)
 	}
 	return nil
@@ -296,25 +321,6 @@ func (e *Engine) Close() error {
 		err = errors.Join(err, e.db.Close())
 	})
 	return err
-}
-
-func (e *Engine) issueCheckpoint() (api.CheckpointNote, error) {
-	note, size, fresh, err := e.db.IssueCheckpoint(func(c ledger.Checkpoint) ([]byte, error) {
-		return ledger.SignCheckpoint(c, e.keys.log)
-	})
-	if err != nil {
-		return api.CheckpointNote{}, dbError(err)
-	}
-	for _, path := range e.site.CheckpointCopies {
-		if err := fsx.WriteFile(path, note, 0o644); err != nil {
-			return api.CheckpointNote{}, internal(fmt.Errorf("checkpoint copy: %w", err))
-		}
-	}
-	c, err := ledger.ParseCheckpoint(note)
-	if err != nil {
-		return api.CheckpointNote{}, internal(err)
-	}
-	return api.CheckpointNote{Size: size, Root: ledger.HexHash(c.Root), Note: string(note), New: fresh}, nil
 }
 
 // currentTrust is the trust in force.

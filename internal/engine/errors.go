@@ -3,7 +3,10 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"syscall"
 
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
@@ -51,8 +54,26 @@ func openError(home string, err error) error {
 			Hint: "make one with: stella init --home " + home}
 	case errors.Is(err, store.ErrNewerSchema):
 		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "use the stella that wrote it, or a newer one"}
+	case readOnly(err):
+		return notWritable(home, err)
 	}
 	return damaged("%v", err)
+}
+
+// readOnly says whether err is about permissions or a read-only file system,
+// which are no damage.
+func readOnly(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+}
+
+func notWritable(home string, err error) *api.Error {
+	e := &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("%s cannot be written to: %v", home, err)}
+	if errors.Is(err, syscall.EROFS) {
+		e.Hint = "mount it read-write: reading commands need that too"
+	} else {
+		e.Hint = fmt.Sprintf("it must belong to user %d, or stella must be started as its owner", os.Geteuid())
+	}
+	return e
 }
 
 // dbError turns what the store or the runner says into what the API says.
@@ -67,6 +88,8 @@ func dbError(err error) error {
 		return nil
 	case errors.As(err, &known):
 		return known
+	case errors.As(err, &damage):
+		return damaged("%v", err) // before what it wraps: a sealed file that is missing is no wrong request
 	case errors.Is(err, store.ErrNotFound):
 		return notFound("%s", strings.TrimSuffix(err.Error(), ": "+store.ErrNotFound.Error())+" is not here")
 	case errors.Is(err, store.ErrClockBehind):
@@ -83,7 +106,7 @@ func dbError(err error) error {
 		return &api.Error{Code: api.CodeInputsInvalid, Message: "the inputs are not what the DAG asks for", Faults: inputs.Faults}
 	case errors.As(err, &illegal):
 		return &api.Error{Code: api.CodeConflict, Message: illegal.Error()}
-	case errors.As(err, &damage), errors.Is(err, store.ErrDigest):
+	case errors.Is(err, store.ErrDigest):
 		return damaged("%v", err)
 	}
 	return internal(err)

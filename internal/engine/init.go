@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/stellarun/stella/bundle"
@@ -46,9 +47,11 @@ type InitResult struct {
 	RootKey string            `json:"rootKey,omitempty"` // where the root's private key lies
 }
 
-// Init makes a site in an empty folder: keys, trust, genesis entry and first
-// checkpoint. A home that holds anything is refused. It builds the site beside
-// home and renames it, so that a home is either whole or not there.
+// Init makes a site: keys, trust, genesis entry and first checkpoint. A home
+// that holds anything is refused. Where there is no home, it builds the site
+// beside it and renames it; into an empty folder, which may be a mount point,
+// it moves the finished parts, ledger.db last. A failure leaves the home as it
+// was.
 func Init(home string, opt InitOptions) (InitResult, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -60,26 +63,13 @@ func Init(home string, opt InitOptions) (InitResult, error) {
 	if err != nil {
 		return InitResult{}, internal(err)
 	}
-	if err := emptyHome(home); err != nil {
-		return InitResult{}, err
+	create := initBeside
+	if _, err := os.Stat(home); err == nil {
+		create = initInside
 	}
-	if err := os.MkdirAll(filepath.Dir(home), 0o755); err != nil {
-		return InitResult{}, internal(err)
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(home), ".stella-init-")
+	res, err := create(home, opt)
 	if err != nil {
-		return InitResult{}, internal(err)
-	}
-	defer os.RemoveAll(tmp)
-	res, err := build(tmp, opt)
-	if err != nil {
-		return InitResult{}, err
-	}
-	if err := os.Remove(home); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return InitResult{}, internal(err)
-	}
-	if err := fsx.Rename(tmp, home); err != nil {
-		return InitResult{}, internal(err)
+		return InitResult{}, initError(home, err)
 	}
 	res.Home = home
 	if res.RootKey != "" {
@@ -88,17 +78,139 @@ func Init(home string, opt InitOptions) (InitResult, error) {
 	return res, nil
 }
 
-func emptyHome(home string) error {
-	entries, err := os.ReadDir(home)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// initBeside makes a site where nothing is.
+func initBeside(home string, opt InitOptions) (InitResult, error) {
+	if err := os.MkdirAll(filepath.Dir(home), 0o755); err != nil {
+		return InitResult{}, err
 	}
+	tmp, err := os.MkdirTemp(filepath.Dir(home), ".stella-init-")
 	if err != nil {
-		return internal(err)
+		return InitResult{}, err
 	}
-	if len(entries) > 0 {
-		return &api.Error{Code: api.CodeSiteExists, Message: home + " is not empty",
-			Hint: "choose another --home; a site is never made over something else"}
+	defer removeSite(tmp)
+	res, err := build(tmp, opt)
+	if err != nil {
+		return res, err
+	}
+	return res, fsx.Rename(tmp, home)
+}
+
+// initInside makes a site in an empty folder.
+func initInside(home string, opt InitOptions) (res InitResult, err error) {
+	if err := emptyHome(home, ""); err != nil {
+		return res, err
+	}
+	before, err := os.Stat(home)
+	if err != nil {
+		return res, err
+	}
+	tmp := filepath.Join(home, workName)
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return res, err
+	}
+	defer func() {
+		if err != nil {
+			os.Chmod(home, before.Mode().Perm())
+		}
+	}()
+	defer removeSite(tmp)
+	if err := emptyHome(home, workName); err != nil {
+		return res, err // another init was faster
+	}
+	if err := os.Chmod(home, 0o700); err != nil {
+		return res, err
+	}
+	if res, err = build(tmp, opt); err != nil {
+		return res, err
+	}
+	return res, moveIn(tmp, home)
+}
+
+// workName is where a site is built inside its home.
+const workName = ".stella-init"
+
+// moveIn moves everything from tmp into home, ledger.db last, which makes the
+// folder a site. On an error it removes what it moved.
+func moveIn(tmp, home string) (err error) {
+	entries, err := os.ReadDir(tmp)
+	if err != nil {
+		return err
+	}
+	names := []string{}
+	for _, e := range entries {
+		if e.Name() != ledgerName {
+			names = append(names, e.Name())
+		}
+	}
+	var moved []string
+	defer func() {
+		if err != nil {
+			for _, name := range moved {
+				removeSite(filepath.Join(home, name))
+			}
+		}
+	}()
+	for _, name := range append(names, ledgerName) {
+		if name == ledgerName {
+			if err := fsx.SyncDir(home); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(home, name)); err != nil {
+			return err
+		}
+		moved = append(moved, name)
+	}
+	return fsx.SyncDir(home)
+}
+
+const ledgerName = "ledger.db"
+
+// removeSite removes a folder with the read-only folders in it.
+func removeSite(dir string) {
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	os.RemoveAll(dir)
+}
+
+// initError says what to do about a failure.
+func initError(home string, err error) error {
+	var known *api.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, syscall.EROFS):
+		return &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("no site can be made in %s: %v", home, err),
+			Hint: "mount the file system read-write, or choose another --home"}
+	case errors.Is(err, fs.ErrPermission):
+		return &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("no site can be made in %s: %v", home, err),
+			Hint: fmt.Sprintf("make the folder first, empty and owned by user %d: install -d -m 0700 -o %d %s", os.Geteuid(), os.Geteuid(), home)}
+	case errors.Is(err, syscall.ENOTDIR):
+		return invalid("no site can be made in %s: %v", home, err)
+	}
+	return spaceError(err)
+}
+
+// emptyHome refuses a folder that holds anything but ours, and what a new file
+// system has.
+func emptyHome(home, ours string) error {
+	entries, err := os.ReadDir(home)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == ours && ours != "" || e.Name() == "lost+found" && e.IsDir() {
+			continue
+		}
+		hint := "choose another --home; a site is never made over something else"
+		if e.Name() == workName {
+			hint = "another init is under way; if it was killed: chmod -R u+w " + filepath.Join(home, workName) + " && rm -r " + filepath.Join(home, workName)
+		}
+		return &api.Error{Code: api.CodeSiteExists, Message: home + " is not empty", Hint: hint}
 	}
 	return nil
 }
@@ -113,19 +225,19 @@ func build(dir string, opt InitOptions) (InitResult, error) {
 		{"quarantine", 0o700}, {"trash", 0o700}, {"cache", 0o700}, {"snapshots", 0o700}, {"archives", 0o755},
 	} {
 		if err := fsx.Mkdir(filepath.Join(dir, d.name), d.perm); err != nil {
-			return InitResult{}, internal(err)
+			return InitResult{}, err
 		}
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
-		return InitResult{}, internal(err)
+		return InitResult{}, err
 	}
 	config := manifests.EncodeSite(&manifests.Site{AllowPlain: opt.AllowPlain})
 	if err := fsx.WriteFile(filepath.Join(dir, "site.toml"), config, 0o644); err != nil {
-		return InitResult{}, internal(err)
+		return InitResult{}, err
 	}
 	pub, err := newKeys(filepath.Join(dir, "keys"), opt.RootFile == "")
 	if err != nil {
-		return InitResult{}, internal(err)
+		return InitResult{}, err
 	}
 	files, err := initialTrust(dir, opt)
 	if err != nil {
@@ -136,7 +248,7 @@ func build(dir string, opt InitOptions) (InitResult, error) {
 		return InitResult{}, invalid("%v", err)
 	}
 	if err := writeTrust(filepath.Join(dir, "trust"), files); err != nil {
-		return InitResult{}, internal(err)
+		return InitResult{}, err
 	}
 	var id [16]byte
 	rand.Read(id[:])
@@ -154,21 +266,18 @@ func genesis(dir string, res InitResult, t *verify.Trust, files verify.Files, op
 		SiteID: res.SiteID, Keys: res.Keys, Root: res.Root, Policy: res.Policy,
 	}, change, opt.Actor, store.Options{Now: opt.Now})
 	if err != nil {
-		return internal(err)
+		return err
 	}
 	defer db.Close()
 	if err := sealTrust(db.Blobs(), files); err != nil {
-		return internal(err)
+		return err
 	}
 	k, err := readKeys(filepath.Join(dir, "keys"))
 	if err != nil {
-		return internal(err)
+		return err
 	}
 	_, _, _, err = db.IssueCheckpoint(func(c ledger.Checkpoint) ([]byte, error) { return ledger.SignCheckpoint(c, k.log) })
-	if err != nil {
-		return internal(err)
-	}
-	return nil
+	return err
 }
 
 // initialTrust takes a fleet's trust files, or makes those of a site that is
@@ -208,11 +317,11 @@ func initialTrust(dir string, opt InitOptions) (verify.Files, error) {
 func ownTrust(keyFile string, now time.Time) (verify.Files, error) {
 	key, err := readPrivateKey(keyFile)
 	if err != nil {
-		return verify.Files{}, internal(err)
+		return verify.Files{}, err
 	}
 	pub, err := verify.MarshalPublicKey(&key.PublicKey)
 	if err != nil {
-		return verify.Files{}, internal(err)
+		return verify.Files{}, err
 	}
 	var fleet [16]byte
 	rand.Read(fleet[:])
@@ -234,7 +343,7 @@ func ownTrust(keyFile string, now time.Time) (verify.Files, error) {
 	} {
 		sig, err := verify.SignManifest(x.raw, key)
 		if err != nil {
-			return f, internal(err)
+			return f, err
 		}
 		x.put(verify.RoleFile{Raw: x.raw, Signatures: []bundle.Attached{sig}})
 	}

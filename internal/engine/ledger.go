@@ -2,9 +2,18 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"syscall"
 	"time"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 )
@@ -105,12 +114,20 @@ func (s *site) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) 
 	return line(l), nil
 }
 
-// VerifyLedger re-hashes everything, the sealed evidence included.
+// VerifyLedger re-hashes everything: entries, evidence, the contents of bundles,
+// artifacts and logs.
 func (s *site) VerifyLedger(ctx context.Context, p api.Progress) (api.LedgerReport, error) {
 	e := s.e
 	begun := time.Now()
 	rep, err := e.db.Check(ctx, store.CheckOptions{
 		Blobs: true, Progress: p,
+		Logs: func(digest string) (io.ReadCloser, error) {
+			f, err := fsx.OpenRegular(runner.LogPath(filepath.Join(e.opt.Home, "logs"), digest))
+			if err != nil {
+				return nil, err
+			}
+			return f, nil
+		},
 		OpenNote: func(note []byte) (ledger.Checkpoint, error) {
 			return ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
 		},
@@ -127,8 +144,17 @@ func (s *site) VerifyLedger(ctx context.Context, p api.Progress) (api.LedgerRepo
 	}, nil
 }
 
-// Checkpoint issues a signed tree head if the tree has grown.
-func (s *site) Checkpoint(context.Context) (api.CheckpointNote, error) { return s.e.issueCheckpoint() }
+// Checkpoint issues a signed tree head if the tree has grown, and writes its
+// copies. A copy that cannot be written is an error here only: somebody waits
+// for it.
+func (s *site) Checkpoint(context.Context) (api.CheckpointNote, error) {
+	note, failed, err := s.e.signHead()
+	if err == nil && failed != nil {
+		err = &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("the checkpoint of %d entries is made, but %v", note.Size, failed),
+			Hint: "it lies in " + filepath.Join(s.e.opt.Home, "checkpoint.note") + "; mend the path, or take it out of checkpoint_copies in site.toml"}
+	}
+	return note, err
+}
 
 // ProveEntry makes a proof that an entry is in the tree of the newest
 // checkpoint, issuing one if none covers it.
@@ -175,4 +201,106 @@ func (s *site) ProveConsistency(_ context.Context, old int64) (api.ConsistencyPr
 		out.Proof = append(out.Proof, ledger.HexHash(h))
 	}
 	return out, nil
+}
+
+// checkHead refuses a ledger that does not extend its last checkpoint, and one
+// whose checkpoint.note is gone (THREATS 27). A copy outside the home counts
+// when it is there, and must be there once it was written.
+func (e *Engine) checkHead() error {
+	if err := e.checkNote(filepath.Join(e.opt.Home, "checkpoint.note")); err != nil {
+		return damaged("%v", err)
+	}
+	written, err := e.db.NotePaths()
+	if err != nil {
+		return dbError(err)
+	}
+	for _, path := range e.site.CheckpointCopies {
+		err := e.checkNote(path)
+		if missing(err) && !slices.Contains(written, path) {
+			continue
+		}
+		if err != nil {
+			d := damaged("checkpoint copy: %v", err)
+			d.Hint = "if the ledger is right and the copy is lost, take its path out of checkpoint_copies in site.toml"
+			return d
+		}
+	}
+	return nil
+}
+
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// checkNote holds the ledger against a checkpoint in a file.
+func (e *Engine) checkNote(path string) error {
+	note, err := fsx.ReadFile(path, ledger.MaxNote)
+	if err != nil {
+		return err // it names the path
+	}
+	c, err := ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if c.Origin != e.db.Origin() {
+		return fmt.Errorf("%s: it is of %s, the ledger is %s", path, c.Origin, e.db.Origin())
+	}
+	if err := e.db.CheckHead(c); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// issueCheckpoint issues a signed tree head if the tree has grown. A copy that
+// cannot be written is logged: it stops no run and no end.
+func (e *Engine) issueCheckpoint() (api.CheckpointNote, error) {
+	note, failed, err := e.signHead()
+	if failed != nil {
+		e.opt.Log.Error("checkpoint copy", "error", failed)
+	}
+	return note, err
+}
+
+// signHead issues a checkpoint and writes its copies; failed says which copies
+// could not be written.
+func (e *Engine) signHead() (note api.CheckpointNote, failed, err error) {
+	e.issuing.Lock()
+	defer e.issuing.Unlock()
+	raw, size, fresh, err := e.db.IssueCheckpoint(func(c ledger.Checkpoint) ([]byte, error) {
+		return ledger.SignCheckpoint(c, e.keys.log)
+	})
+	if err != nil {
+		return note, nil, dbError(err)
+	}
+	c, err := ledger.ParseCheckpoint(raw)
+	if err != nil {
+		return note, nil, internal(err)
+	}
+	failed = e.writeCopies(raw)
+	return api.CheckpointNote{Size: size, Root: ledger.HexHash(c.Root), Note: string(raw), New: fresh}, failed, nil
+}
+
+// writeCopies writes a checkpoint to the paths that the operator names, and
+// remembers where it did, so that a copy that goes missing is noticed. A file
+// there that speaks against this ledger is evidence, and stays.
+func (e *Engine) writeCopies(note []byte) error {
+	known, err := e.db.NotePaths()
+	if err != nil {
+		return err
+	}
+	var written []string
+	var failed error
+	for _, path := range e.site.CheckpointCopies {
+		err := e.checkNote(path)
+		if err == nil || missing(err) {
+			err = fsx.WriteFile(path, note, 0o644)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("copy to %s: %w", path, err))
+		}
+		if err == nil || slices.Contains(known, path) {
+			written = append(written, path)
+		}
+	}
+	return errors.Join(failed, e.db.PutNotePaths(written))
 }

@@ -330,12 +330,17 @@ func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]
 	out := []state.Run{}
 	for _, run := range runs {
 		o, err := e.opened(run)
-		if err != nil {
-			return out, dbError(err)
+		if err == nil {
+			err = e.runner.Resume(ctx, actor, o)
 		}
-		if err := e.runner.Resume(ctx, actor, o); errors.Is(err, runner.ErrEnded) {
+		if errors.Is(err, runner.ErrEnded) {
 			continue
-		} else if err != nil {
+		}
+		if err != nil && len(runs) > 1 && e.db.Failure() == nil {
+			e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
+			continue // the others are not to suffer for it
+		}
+		if err != nil {
 			return out, dbError(err)
 		}
 		if run, err = e.db.Run(run.RunID); err != nil {

@@ -82,6 +82,9 @@ func applyRunStart(v *View, c Change) error {
 func applyRun(run *Run, c Change) error {
 	switch d := c.Data.(type) {
 	case *ledger.Note:
+		if c.Envelope.Type == ledger.RunTimedOut && run.TimedOutUTC == "" {
+			run.TimedOutUTC = c.Envelope.Time
+		}
 		if c.Envelope.Type == ledger.RunCancelRequested && run.CancelledBy == "" {
 			run.CancelledBy, run.CancelReason = c.Envelope.Actor, d.Reason
 		}
@@ -153,7 +156,9 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		}
 		switch Outcome(d.Outcome) {
 		case Interrupted:
-			step.Interruptions++
+			if !d.Orderly { // an operator who stops stella is no fault of the step
+				step.Interruptions++
+			}
 		case Infra:
 			step.InfraFaults++
 		case Succeeded, OutcomeCancelled:

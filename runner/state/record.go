@@ -34,6 +34,7 @@ type Run struct {
 	Open          int               `json:"open,omitempty"` // attempts under way
 	CancelledBy   string            `json:"cancelledBy,omitempty"`
 	CancelReason  string            `json:"cancelReason,omitempty"`
+	TimedOutUTC   string            `json:"timedOutUtc,omitempty"` // when its own deadline passed
 	FirstSeq      int64             `json:"firstSeq"`
 	LastSeq       int64             `json:"lastSeq"`
 	CreatedUTC    string            `json:"createdUtc"`

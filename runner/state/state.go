@@ -107,13 +107,14 @@ var runTable = map[Status]map[ledger.Type]Status{
 		ledger.StepQueued: Planning, ledger.StepSkipped: Planning, ledger.StepCancelled: Planning,
 		ledger.StepFailed:     Planning,
 		ledger.AttemptStarted: Running, ledger.RunCancelRequested: Planning, ledger.RunResumed: Planning,
+		ledger.RunTimedOut:  Planning,
 		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
 	},
 	Running: {
 		ledger.StepQueued: Running, ledger.StepSkipped: Running, ledger.StepCancelled: Running,
 		ledger.StepCompleted: Running, ledger.StepFailed: Running,
 		ledger.AttemptStarted: Running, ledger.AttemptEnded: Running,
-		ledger.RunCancelRequested: Running, ledger.RunResumed: Running,
+		ledger.RunCancelRequested: Running, ledger.RunResumed: Running, ledger.RunTimedOut: Running,
 		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
 	},
 }

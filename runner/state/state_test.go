@@ -130,7 +130,7 @@ func data(t *rapid.T, typ ledger.Type, generation int) any {
 	switch typ {
 	case ledger.RunStarted:
 		return &ledger.RunStart{Steps: 2}
-	case ledger.RunCancelRequested, ledger.RunResumed:
+	case ledger.RunCancelRequested, ledger.RunResumed, ledger.RunTimedOut:
 		return &ledger.Note{Reason: "r"}
 	case ledger.RunCompleted, ledger.RunFailed, ledger.RunCancelled:
 		return &ledger.RunEnd{}
@@ -151,7 +151,7 @@ func TestRandomHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := &history{steps: map[string]*state.Step{}, attempts: map[string]*state.Attempt{}, now: time.Unix(1e9, 0)}
 		all := []ledger.Type{
-			ledger.RunStarted, ledger.RunCancelRequested, ledger.RunResumed, ledger.RunCompleted, ledger.RunFailed, ledger.RunCancelled,
+			ledger.RunStarted, ledger.RunCancelRequested, ledger.RunResumed, ledger.RunTimedOut, ledger.RunCompleted, ledger.RunFailed, ledger.RunCancelled,
 			ledger.StepQueued, ledger.StepSkipped, ledger.StepCompleted, ledger.StepFailed, ledger.StepCancelled,
 			ledger.AttemptStarted, ledger.AttemptEnded,
 		}

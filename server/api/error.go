@@ -26,6 +26,7 @@ const (
 	CodeNotExecuting     Code = "NOT_EXECUTING" // the holder of the site does not execute steps; try again
 	CodeStopping         Code = "STOPPING"      // the holder is shutting down; try again
 	CodeNoSite           Code = "NO_SITE"
+	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours
 	CodeSiteExists       Code = "SITE_EXISTS"
 	CodeClockBehind      Code = "CLOCK_BEHIND"
 	CodeClockAhead       Code = "CLOCK_AHEAD"
@@ -74,7 +75,7 @@ func (e *Error) Status() int {
 		return http.StatusForbidden
 	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeSiteExists, CodeWindowOpen:
 		return http.StatusConflict
-	case CodeLocked, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
+	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable
 	case CodeNoSpace:
 		return http.StatusInsufficientStorage

@@ -1,0 +1,161 @@
+package runner
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stellarun/stella/manifests"
+)
+
+// program is the compiled expressions of a DAG.
+type program struct {
+	when    map[string]*expr
+	with    map[string]*template
+	outputs *template
+}
+
+// compile compiles every expression of d and checks that each names only inputs
+// that there are and steps that lie before it. All faults come at once.
+func compile(d *manifests.DAG) (*program, manifests.Faults) {
+	c := newCompiler(d)
+	p := &program{when: map[string]*expr{}, with: map[string]*template{}}
+	for _, s := range allSteps(d) {
+		key := "step " + s.ID + " "
+		if s.When != "" {
+			x, err := compileExpr(s.When)
+			if err != nil {
+				c.add(s.Line, key+"when", err.Error())
+			} else {
+				c.check(s, key+"when", x.names)
+				p.when[s.ID] = x
+			}
+		}
+		t, err := compileTemplate(anyMap(s.With))
+		if err != nil {
+			c.add(s.Line, key+"with", err.Error())
+			continue
+		}
+		c.check(s, key+"with", t.named())
+		p.with[s.ID] = t
+	}
+	t, err := compileTemplate(anyMap(d.Outputs))
+	if err != nil {
+		c.add(0, "outputs", err.Error())
+		return p, c.faults
+	}
+	p.outputs = t
+	c.check(nil, "outputs", t.named())
+	return p, c.faults
+}
+
+// runFields are the fields of the variable run.
+func runFields() []string {
+	return []string{"runId", "dagId", "dagVersion", "tenant", "createdUtc", "runToken"}
+}
+
+// A compiler checks what the expressions of a DAG name.
+type compiler struct {
+	dag    *manifests.DAG
+	steps  map[string]bool // ids of all lists
+	faults manifests.Faults
+}
+
+func newCompiler(d *manifests.DAG) *compiler {
+	c := &compiler{dag: d, steps: map[string]bool{}}
+	for _, s := range allSteps(d) {
+		c.steps[s.ID] = true
+	}
+	return c
+}
+
+func (c *compiler) add(line int, key, text string) {
+	c.faults = append(c.faults, manifests.Fault{File: "dag.toml", Line: line, Key: key, Text: text})
+}
+
+// check reports the names that step s, or the outputs if it is nil, cannot use.
+func (c *compiler) check(s *manifests.Step, key string, n names) {
+	line := 0
+	if s != nil {
+		line = s.Line
+	}
+	for _, name := range distinct(n.inputs) {
+		if _, ok := c.dag.Inputs[name]; !ok {
+			c.add(line, key, fmt.Sprintf("there is no input %q", name))
+		}
+	}
+	for _, name := range distinct(n.run) {
+		if !slices.Contains(runFields(), name) {
+			c.add(line, key, fmt.Sprintf("run has no field %q; it has %s", name, strings.Join(runFields(), ", ")))
+		}
+	}
+	if len(n.steps) == 0 {
+		return
+	}
+	before := c.before(s)
+	for _, id := range distinct(n.steps) {
+		switch {
+		case before[id]:
+		case !c.steps[id]:
+			c.add(line, key, fmt.Sprintf("there is no step %q", id))
+		case s == nil:
+			c.add(line, key, fmt.Sprintf("it uses steps[%q], which is not one of [[step]]", id))
+		default:
+			c.add(line, key, fmt.Sprintf("it uses steps[%q], which is not among the steps it needs", id))
+		}
+	}
+}
+
+// before are the steps that have ended where s begins, or the run, if s is nil.
+func (c *compiler) before(s *manifests.Step) map[string]bool {
+	if s != nil {
+		return ancestors(c.dag, s)
+	}
+	out := map[string]bool{}
+	for i := range c.dag.Steps {
+		out[c.dag.Steps[i].ID] = true
+	}
+	return out
+}
+
+// distinct sorts the names and leaves out repetitions.
+func distinct(list []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(list)))
+}
+
+func anyMap(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return m
+}
+
+// ancestors are the steps that s needs, directly or not. Cleanup steps may
+// also name every ordinary step.
+func ancestors(d *manifests.DAG, s *manifests.Step) map[string]bool {
+	byID := map[string]*manifests.Step{}
+	ordinary := false
+	for _, t := range allSteps(d) {
+		byID[t.ID] = t
+	}
+	out := map[string]bool{}
+	for i := range d.Steps {
+		ordinary = ordinary || d.Steps[i].ID == s.ID
+	}
+	if !ordinary {
+		for i := range d.Steps {
+			out[d.Steps[i].ID] = true
+		}
+	}
+	todo := append([]string(nil), s.Needs...)
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if out[id] || byID[id] == nil {
+			continue
+		}
+		out[id] = true
+		todo = append(todo, byID[id].Needs...)
+	}
+	return out
+}
