@@ -13,7 +13,7 @@ type Verdict string
 const (
 	Verified        Verdict = "VERIFIED"        // everything was checked against keys from outside, and holds
 	Incomplete      Verdict = "INCOMPLETE"      // what is there holds; something was withheld, or cannot be judged with what was given
-	Unauthenticated Verdict = "UNAUTHENTICATED" // consistent in itself; who made it is not known
+	Unauthenticated Verdict = "UNAUTHENTICATED" // consistent in itself; who made it is not known, or another than the auditor's site
 	Failed          Verdict = "FAILED"          // something does not hold
 )
 
@@ -122,15 +122,28 @@ type skip struct {
 
 func (e *skip) Error() string { return e.why }
 
+// foreign is the error of a check that holds with the keys inside the archive,
+// but not with those of the auditor: as if somebody else had made it.
+type foreign struct{ err error }
+
+func (e *foreign) Error() string { return e.err.Error() }
+
+func (e *foreign) Unwrap() error { return e.err }
+
 // judge is the verdict of a report's checks, given the best that the skipped
-// ones allow.
-func judge(checks []Check, best Verdict) Verdict {
-	for _, c := range checks {
-		if c.Status == Bad {
+// ones allow. Where the archive is consistent, and no more than its keys are
+// others than the auditor's, it is not damaged: nobody vouches for it.
+func (v *verifier) judge() Verdict {
+	verdict := v.best
+	for _, c := range v.report.Checks {
+		switch {
+		case c.Status == Bad && v.foreign[c.Name]:
+			verdict = worse(verdict, Unauthenticated)
+		case c.Status == Bad:
 			return Failed
 		}
 	}
-	return best
+	return verdict
 }
 
 // worse returns the worse of two verdicts.

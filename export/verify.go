@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ type verifier struct {
 	best    Verdict
 	report  Report
 	status  map[string]Status
+	foreign map[string]bool // checks that failed by nothing but the auditor's keys
 	unfit   map[string]bool // files that are not what was signed, or not what the manifest says
 
 	rawSums  []byte
@@ -94,7 +96,7 @@ type verifier struct {
 // A report always means that the archive was judged. An error means that it was
 // not: it cannot be read, it changed meanwhile, a key is not one, or ctx ended.
 func Verify(ctx context.Context, path string, opt VerifyOptions) (*Report, error) {
-	v := &verifier{ctx: ctx, opt: opt, best: Verified, status: map[string]Status{}, unfit: map[string]bool{}}
+	v := &verifier{ctx: ctx, opt: opt, best: Verified, status: map[string]Status{}, foreign: map[string]bool{}, unfit: map[string]bool{}}
 	if err := v.keys(); err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func Verify(ctx context.Context, path string, opt VerifyOptions) (*Report, error
 			return nil, err
 		}
 	}
-	v.report.Verdict = judge(v.report.Checks, v.best)
+	v.report.Verdict = v.judge()
 	return &v.report, nil
 }
 
@@ -197,6 +199,8 @@ func (v *verifier) run(s step) error {
 		if errors.As(err, &at) {
 			check.File, check.Line = at.file, at.line
 		}
+		var other *foreign
+		v.foreign[s.name] = errors.As(err, &other)
 	}
 	v.status[s.name] = check.Status
 	v.report.Checks = append(v.report.Checks, check)
@@ -204,11 +208,11 @@ func (v *verifier) run(s step) error {
 }
 
 // attempt runs the check unless one that it needs did not hold. A signature
-// that could not be checked does not keep the archive from being looked at; one
-// that is wrong does.
+// that could not be checked, or is another's, does not keep the archive from
+// being looked at; one that is wrong does.
 func (v *verifier) attempt(s step) (string, error) {
 	for _, need := range s.needs {
-		if v.status[need] == Bad || v.status[need] == Skipped && need != checkSigned {
+		if v.status[need] == Bad && !v.foreign[need] || v.status[need] == Skipped && need != checkSigned {
 			return "", &skip{"it needs the check " + need, Verified}
 		}
 	}
@@ -246,9 +250,37 @@ func (v *verifier) signature() (string, error) {
 		return "", &skip{"no key of the site was given", Unauthenticated}
 	}
 	if err := checkSignature(v.rawSums, file, v.siteKey); err != nil {
+		own, bad := v.ownKey(siteKeyPath, parseSiteKey)
+		if bad == nil && string(own.der) != string(v.siteKey.der) && checkSignature(v.rawSums, file, own) == nil {
+			err = &foreign{err}
+		}
 		return "", badFile(signaturePath, err)
 	}
 	return "", nil
+}
+
+// signedBy tells whether the archive is signed with a key that lies in it and is
+// not the auditor's: a key that signed nothing does not belong there.
+func (v *verifier) signedBy(own publicKey) bool {
+	if own.sig != nil {
+		return v.foreign[checkSigned]
+	}
+	note, err := v.c.small(checkpointPath, ledger.MaxNote)
+	if err != nil {
+		return false
+	}
+	_, err = ledger.OpenCheckpoint(note, own.log, v.siteID)
+	return err == nil
+}
+
+// ownKey reads a key that lies in the archive. It proves nothing but that the
+// archive agrees with itself.
+func (v *verifier) ownKey(path string, parse func([]byte) (publicKey, error)) (publicKey, error) {
+	raw, err := v.c.small(path, maxSmall)
+	if err != nil {
+		return publicKey{}, err
+	}
+	return parse(raw)
 }
 
 func (v *verifier) sums() (string, error) {
@@ -372,6 +404,7 @@ func (v *verifier) closure() error {
 }
 
 func (v *verifier) keyFiles() (string, error) {
+	var other error
 	for _, k := range []struct {
 		path  string
 		parse func([]byte) (publicKey, error)
@@ -389,8 +422,15 @@ func (v *verifier) keyFiles() (string, error) {
 			return "", badFile(k.path, errors.New("it is not in the one form of a public key"))
 		}
 		if k.want.der != nil && string(k.want.der) != string(got.der) {
-			return "", badFile(k.path, fmt.Errorf("it is another key than the one given, by SHA-256 %s", digestOf(got.der)))
+			err := fmt.Errorf("it is another key than the one given, by SHA-256 %s", digestOf(got.der))
+			if !v.signedBy(got) {
+				return "", badFile(k.path, err)
+			}
+			other = cmp.Or(other, badFile(k.path, &foreign{err}))
 		}
+	}
+	if other != nil {
+		return "", other
 	}
 	if v.logKey.der == nil || v.siteKey.der == nil {
 		return "", &skip{"not both keys were given to compare them with", Unauthenticated}

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -172,12 +173,31 @@ func (v *verifier) firstEntry() (string, error) {
 	if init.SiteID != v.siteID {
 		return "", &badLine{dataPath, 1, fmt.Errorf("entry 0 is of site %s", init.SiteID)}
 	}
-	for purpose, key := range map[string]publicKey{"log": v.logKey, "site": v.siteKey} {
-		if key.der != nil && init.Keys[purpose] != base64.StdEncoding.EncodeToString(key.der) {
-			return "", &badLine{dataPath, 1, fmt.Errorf("entry 0 binds another key for %s than the one given", purpose)}
+	return "", v.boundKeys(init.Keys)
+}
+
+// boundKeys compares the keys that entry 0 binds with those given. Others are
+// foreign only if they are those of the archive.
+func (v *verifier) boundKeys(bound map[string]string) error {
+	var other error
+	for _, k := range []struct {
+		purpose, path string
+		parse         func([]byte) (publicKey, error)
+		want          publicKey
+	}{{"log", logKeyPath, parseLogKey, v.logKey}, {"site", siteKeyPath, parseSiteKey, v.siteKey}} {
+		key := bound[k.purpose]
+		if k.want.der == nil || key == base64.StdEncoding.EncodeToString(k.want.der) {
+			continue
 		}
+		err := &badLine{dataPath, 1, fmt.Errorf("entry 0 binds another key for %s than the one given", k.purpose)}
+		own, bad := v.ownKey(k.path, k.parse)
+		if bad != nil || key != base64.StdEncoding.EncodeToString(own.der) {
+			return err
+		}
+		err.err = &foreign{err.err}
+		other = cmp.Or(other, error(err))
 	}
-	return "", nil
+	return other
 }
 
 // runs reads runs.ndjson and makes each line anew from its events.

@@ -178,6 +178,9 @@ func (v *verifier) note() (string, error) {
 		return "", &skip{"no key of the log was given: the signature is not checked", Unauthenticated}
 	}
 	if _, err := ledger.OpenCheckpoint(raw, v.logKey.log, v.siteID); err != nil {
+		if own, bad := v.ownKey(logKeyPath, parseLogKey); bad == nil && v.signedBy(own) {
+			err = &foreign{err}
+		}
 		return "", badFile(checkpointPath, err)
 	}
 	return fmt.Sprintf("%s, size %d", c.Origin, c.Size), nil

@@ -147,8 +147,8 @@ func newDAGPublishCmd(a *app) *cobra.Command {
 	}
 }
 
-func runDAGPublish(ctx context.Context, a *app, ref string) error {
-	file := ""
+func runDAGPublish(ctx context.Context, a *app, given string) error {
+	ref, file := given, ""
 	if fi, err := os.Stat(ref); err == nil && fi.Mode().IsRegular() {
 		if file, err = absolute(ref); err != nil {
 			return err
@@ -164,12 +164,23 @@ func runDAGPublish(ctx context.Context, a *app, ref string) error {
 		}
 		d, err := r.PublishDAG(ctx, ref)
 		if err != nil {
-			return err
+			return about(given, err)
 		}
 		return a.emit(d, func(s *screen) {
 			s.printf("published %s %s (%s)\n", d.DAGID, d.Version, short(d.Digest))
 		})
 	})
+}
+
+// about names what was given in an error that does not.
+func about(given string, err error) error {
+	var e *api.Error
+	if !errors.As(err, &e) || strings.Contains(e.Message, given) {
+		return err
+	}
+	named := *e
+	named.Message = given + ": " + e.Message
+	return &named
 }
 
 func newDAGListCmd(a *app) *cobra.Command {

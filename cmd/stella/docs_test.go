@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -161,5 +162,32 @@ func TestExitCodesAreDocumented(t *testing.T) {
 		if !strings.Contains(string(raw), fmt.Sprintf("\n| %d | ", exit)) {
 			t.Errorf("docs/cli.md does not say what exit %d means", exit)
 		}
+	}
+}
+
+// TestFirstSteps runs the block of README.md below "First steps" as a stranger
+// would, in a home that is empty.
+func TestFirstSteps(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(raw), "\n## First steps\n\n```\n")
+	block, _, ok := strings.Cut(text, "\n```\n")
+	build, rest, _ := strings.Cut(block, "\n")
+	if !ok || !strings.HasPrefix(build, "make build") {
+		t.Fatalf("README.md has no first steps that begin with make build: %q", block)
+	}
+	home, err := os.MkdirTemp("", "stella") // short: the site's socket is below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(home) })
+	cmd := exec.Command("sh", "-eux", "-c", rest)
+	cmd.Dir = t.TempDir()
+	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")} // testscript has put stella on it
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "completed") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -182,6 +182,9 @@ func archiveOutcome(path string, rep *export.Report) error {
 		return &outcome{exit: exitIncomplete, err: e}
 	case export.Unauthenticated:
 		e.Hint = "give the keys that you hold of the site: --log-key and --site-key"
+		if len(e.Faults) > 0 {
+			e.Hint = "it is another site's than the one whose keys you gave, or the keys are mistaken"
+		}
 		return &outcome{exit: exitRefused, err: e}
 	}
 	return &outcome{exit: exitDamaged, err: e}

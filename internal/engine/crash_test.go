@@ -93,7 +93,7 @@ func TestCrashAtEveryFailpoint(t *testing.T) {
 	for _, name := range failpoint.Names() {
 		for _, hit := range []int{1, 2, 5, 9} {
 			home := filepath.Join(t.TempDir(), "site")
-			copyTree(t, l.home, home)
+			copySite(t, l.home, home)
 			if crashOnce(t, home, media, fmt.Sprintf("%s=%d:kill", name, hit)) {
 				killed++
 			}
@@ -165,12 +165,4 @@ func afterCrash(e *engine.Engine, told []byte) error {
 	}
 	_, err = site.VerifyLedger(ctx, nil)
 	return err
-}
-
-func copyTree(t *testing.T, from, to string) {
-	t.Helper()
-	removable(t, to)
-	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
-		t.Fatalf("cp: %v: %s", err, out)
-	}
 }

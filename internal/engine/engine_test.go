@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -435,5 +436,14 @@ media_type = "text/plain"
 	var e *api.Error
 	if !errors.As(err, &e) || e.Refusal == nil {
 		t.Errorf("ImportBundle = %v, want a refusal", err)
+	}
+}
+
+// copySite copies a home as it is.
+func copySite(t *testing.T, from, to string) {
+	t.Helper()
+	removable(t, to)
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
 	}
 }

@@ -104,6 +104,10 @@ func initInside(home string, opt InitOptions) (res InitResult, err error) {
 	if err != nil {
 		return res, err
 	}
+	if owner := before.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return res, &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("%s belongs to user %d", home, owner),
+			Hint: "make the site as that user: nobody else could use it"}
+	}
 	tmp := filepath.Join(home, workName)
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return res, err
@@ -189,6 +193,8 @@ func initError(home string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("no site can be made in %s: %v", home, err),
 			Hint: fmt.Sprintf("make the folder first, empty and owned by user %d: install -d -m 0700 -o %d %s", os.Geteuid(), os.Geteuid(), home)}
+	case errors.Is(err, fs.ErrExist):
+		return &api.Error{Code: api.CodeSiteExists, Message: home + " is not empty: " + err.Error(), Hint: "another init was faster"}
 	case errors.Is(err, syscall.ENOTDIR):
 		return invalid("no site can be made in %s: %v", home, err)
 	}
@@ -208,7 +214,7 @@ func emptyHome(home, ours string) error {
 		}
 		hint := "choose another --home; a site is never made over something else"
 		if e.Name() == workName {
-			hint = "another init is under way; if it was killed: chmod -R u+w " + filepath.Join(home, workName) + " && rm -r " + filepath.Join(home, workName)
+			hint = "another init is under way; if it was killed, remove what it left (chmod -R u+w first): that is no site"
 		}
 		return &api.Error{Code: api.CodeSiteExists, Message: home + " is not empty", Hint: hint}
 	}
