@@ -158,6 +158,33 @@ func TestAForgersOwnKeysAreNotBelieved(t *testing.T) {
 	}
 }
 
+// Whose keys are not those of the archive still learns that it is damaged.
+func TestOtherKeysDoNotExcuseDamage(t *testing.T) {
+	s := busySite(t)
+	original := s.archive(window(0, 20))
+	otherLog := publicPEM(t, ed25519.NewKeyFromSeed(make([]byte, 32)).Public())
+	otherSite := publicPEM(t, &p256(t, 12).PublicKey)
+	opt := s.auditor()
+	opt.LogKey, opt.SiteKey = otherLog, otherSite
+	for name, tc := range map[string]struct {
+		forge func(k *kit)
+		want  export.Verdict
+	}{
+		"nothing":                     {func(*kit) {}, export.Unauthenticated},
+		"a span is another":           {func(k *kit) { k.replace("telemetry/traces.jsonl.zst", `"attempt"`, `"attempX"`) }, export.Failed},
+		"a log key that signed none":  {func(k *kit) { k.files["keys/log.pub"] = otherLog }, export.Failed},
+		"a site key that signed none": {func(k *kit) { k.files["keys/site.pub"] = otherSite }, export.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := takeApart(t, s, original)
+			tc.forge(k)
+			if r := check(t, k.pack(k.assemble()), opt); r.Verdict != tc.want {
+				t.Errorf("%s, want %s\n%s", r.Verdict, tc.want, explain(r))
+			}
+		})
+	}
+}
+
 // An earlier checkpoint shows that history was not rewritten, wherever it lies.
 func TestPreviousCheckpoints(t *testing.T) {
 	s := busySite(t)

@@ -12,10 +12,8 @@ func TestSiteFaults(t *testing.T) {
 			 default_tenant = "ops" => default_tenant = "Ops"
 			 grace = "20s" => grace = "11m"
 			 checkpoint_every = "15m" => checkpoint_every = "61m"
-			 max_gap = "720h" => max_gap = "0s"
 			 free_space_reserve = "1GiB" => free_space_reserve = 0
 			 max_bundle_bytes = 123456789 => max_bundle_bytes = "lots"
-			 max_run_entries = 5000 => max_run_entries = 0
 			 checkpoint_copies = ["/mnt/usb/checkpoint.note"] => checkpoint_copies = ["checkpoint.note"]
 			 [limits] => [limits]⏎disk = 1`,
 			`2: allow_plain: want true or false, found an integer
@@ -24,15 +22,13 @@ func TestSiteFaults(t *testing.T) {
 			 5: default_tenant: "Ops" is not allowed here (want a lower-case letter or digit, then at most 62 of a-z 0-9 . -)
 			 6: grace: "11m" is too long (at most 10m)
 			 7: checkpoint_every: "61m" is too long (at most 1h)
-			 8: max_gap: "0s" is not above zero
-			 9: free_space_reserve: 0 is out of range (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
-			 10: max_bundle_bytes: "lots" is not a size (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
-			 11: max_run_entries: 0 is out of range (want 1 to 9007199254740991)
-			 12: checkpoint_copies[0]: "checkpoint.note" is not allowed here (want an absolute path in its shortest form)
-			 15: limits.disk: unknown key (known here: cpu, log, memory, pids, timeout, workspace)`},
+			 8: free_space_reserve: 0 is out of range (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
+			 9: max_bundle_bytes: "lots" is not a size (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
+			 10: checkpoint_copies[0]: "checkpoint.note" is not allowed here (want an absolute path in its shortest form)
+			 13: limits.disk: unknown key (known here: cpu, log, memory, pids, timeout, workspace)`},
 		{"unknown keys",
-			`workers = 4 => worker = 4⏎maxGap = "1h"`,
+			`workers = 4 => worker = 4⏎maxBundleBytes = 1`,
 			`3: worker: unknown key (did you mean workers?)
-			 4: maxGap: unknown key (write max_gap; keys are lower-case with _)`},
+			 4: maxBundleBytes: unknown key (write max_bundle_bytes; keys are lower-case with _)`},
 	})
 }

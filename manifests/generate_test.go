@@ -447,8 +447,8 @@ func (g gen) revocations() *manifests.Revocations {
 func (g gen) site() *manifests.Site {
 	return &manifests.Site{AllowPlain: g.flip("plain"), Workers: 1 + g.upTo("workers", 9999), MaxParallelSteps: 1 + g.upTo("parallel", 9999),
 		DefaultTenant: g.name("tenant"), Grace: g.duration("grace", 10*time.Minute), CheckpointEvery: g.duration("checkpoint", time.Hour),
-		MaxGap: g.duration("gap", 87600*time.Hour), FreeSpaceReserve: g.size("reserve"), MaxBundleBytes: g.size("bundle"),
-		MaxRunEntries: g.int("entries", 1, 1<<53-1), CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits()}
+		FreeSpaceReserve: g.size("reserve"), MaxBundleBytes: g.size("bundle"),
+		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits()}
 }
 
 // TestWritingAndReadingGivesTheSame is the property that packing and trust

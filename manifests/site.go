@@ -11,10 +11,8 @@ type Site struct {
 	DefaultTenant    string        // default "default"
 	Grace            time.Duration // between SIGTERM and SIGKILL; default 10s
 	CheckpointEvery  time.Duration // default 1h
-	MaxGap           time.Duration // clock ahead of the last entry: CLOCK_AHEAD; default 8760h
 	FreeSpaceReserve int64         // bytes kept free for the ledger; default 64 MiB
 	MaxBundleBytes   int64         // default 4 GiB
-	MaxRunEntries    int64         // ceiling of one run's entries; default 1000000
 	CheckpointCopies []string      // operator-named paths outside the home (THREATS 27)
 	Limits           Limits        // defaults of attempts
 }

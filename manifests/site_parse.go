@@ -17,10 +17,8 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		DefaultTenant:    t.text("default_tenant", isName()),
 		Grace:            t.duration("grace", 10*time.Second, 10*time.Minute),
 		CheckpointEvery:  t.duration("checkpoint_every", time.Hour, time.Hour), // CONTRACT section 12: at least hourly
-		MaxGap:           t.duration("max_gap", 8760*time.Hour, maxDuration),
 		FreeSpaceReserve: t.size("free_space_reserve", 64<<20),
 		MaxBundleBytes:   t.size("max_bundle_bytes", 4<<30),
-		MaxRunEntries:    t.integer("max_run_entries", 1_000_000, 1, maxInt),
 		CheckpointCopies: t.texts("checkpoint_copies", isHostPath()),
 		Limits:           t.limits("limits"),
 	}

@@ -201,13 +201,13 @@ func TestEveryKeyOfTrustFilesHasItsField(t *testing.T) {
 func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 	check(t, parsed(t, "site", "site/site.toml"), &manifests.Site{
 		AllowPlain: true, Workers: 4, MaxParallelSteps: 3, DefaultTenant: "ops", Grace: 20 * time.Second, CheckpointEvery: 15 * time.Minute,
-		MaxGap: 720 * time.Hour, FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789, MaxRunEntries: 5000,
+		FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789,
 		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"},
 		Limits:           manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
 	})
 	defaults := &manifests.Site{
-		Workers: 2, MaxParallelSteps: 1, DefaultTenant: "default", Grace: 10 * time.Second, CheckpointEvery: time.Hour, MaxGap: 8760 * time.Hour,
-		FreeSpaceReserve: 64 << 20, MaxBundleBytes: 4 << 30, MaxRunEntries: 1_000_000,
+		Workers: 2, MaxParallelSteps: 1, DefaultTenant: "default", Grace: 10 * time.Second, CheckpointEvery: time.Hour,
+		FreeSpaceReserve: 64 << 20, MaxBundleBytes: 4 << 30,
 	}
 	check(t, parsed(t, "site", "site/empty.toml"), defaults)
 	again, err := manifests.ParseSite("f", manifests.EncodeSite(&manifests.Site{}))

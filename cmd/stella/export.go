@@ -97,7 +97,8 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 		Short: "Judge an archive",
 		Long: "Judge an archive, or the folder that it was unpacked to, without a site. Keys come from\n" +
 			"outside: --log-key and --site-key are the log.pub and site.pub that the site handed over\n" +
-			"earlier. Without them the archive is at best consistent, never authenticated.\n\n" +
+			"earlier. Without them, or with another site's, the archive is at best consistent, never\n" +
+			"authenticated.\n\n" +
 			"Exit 0 VERIFIED, 8 INCOMPLETE, 5 UNAUTHENTICATED, 7 FAILED.",
 		Example: "  stella export verify november.tar --log-key log.pub --site-key site.pub --previous october.note",
 		Args:    cobra.ExactArgs(1),

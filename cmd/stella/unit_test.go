@@ -238,3 +238,19 @@ func TestALongHomeHasItsSocketElsewhere(t *testing.T) {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
+
+func TestWordsFitWhatIsThere(t *testing.T) {
+	for got, want := range map[string]string{
+		codeAnd("STEP_FAILED", "exit 3"):              "STEP_FAILED: exit 3",
+		codeAnd("STEP_FAILED", ""):                    "STEP_FAILED",
+		codeAnd("", "stella ended"):                   "stella ended",
+		waiting(1, false):                             "waiting for 1 attempt; --force interrupts",
+		waiting(2, false):                             "waiting for 2 attempts; --force interrupts",
+		waiting(1, true):                              "interrupting 1 attempt",
+		about("x", &api.Error{Message: "no"}).Error(): (&api.Error{Message: "x: no"}).Error(),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

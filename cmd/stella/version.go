@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -65,10 +66,15 @@ func ownDigest() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// shortCommit is the part of a commit's id that people compare.
+// shortCommit is the part of a commit's id that people compare, and whether the
+// tree was changed since.
 func shortCommit(id string) string {
-	if id == "" {
-		return "commit unknown"
+	id, changed, dirty := strings.Cut(id, "+")
+	if id = id[:min(12, len(id))]; id == "" {
+		id = "unknown"
 	}
-	return id[:min(12, len(id))]
+	if dirty {
+		id += "+" + changed
+	}
+	return id
 }

@@ -8,12 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/stellarun/stella/internal/engine"
-	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -30,19 +28,23 @@ func codeOf(err error) api.Code {
 func ran(t *testing.T) (l *lab, run string) {
 	t.Helper()
 	l = newLab(t)
-	l.script("audit-hello", helloScript, true)
+	l.script("audit-hello", artifactScript, true)
 	l.publish("1.0.0", hello)
 	res := l.start(api.StartRequest{DAGID: "audit"})
 	l.execute()
 	return l, res.Run.RunID
 }
 
+const artifactScript = helloScript + `echo found > "$STELLA_ARTIFACTS/report.txt"
+echo '{"artifact":{"name":"report.txt"}}' >> "$STELLA_OUTPUT"
+`
+
 // Whatever is sealed is hashed by ledger verify, and importing the bundle
 // again mends what is damaged of it.
 func TestVerifyLedgerReadsContents(t *testing.T) {
 	ctx := context.Background()
 	l, run := ran(t)
-	file := l.scriptFile("audit-hello", helloScript, true)
+	file := l.scriptFile("audit-hello", artifactScript, true)
 	if _, err := l.site().VerifyLedger(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +64,11 @@ func TestVerifyLedgerReadsContents(t *testing.T) {
 		t.Fatalf("no logs: %v", err)
 	}
 	targets := map[string]string{"program": blob(program), "manifest": blob(show.Digest), "log": logs[0]}
-	if list, err := l.site().ListArtifacts(ctx, run); err != nil {
-		t.Fatal(err)
-	} else if len(list) > 0 {
-		targets["artifact"] = blob(list[0].SHA256)
+	list, err := l.site().ListArtifacts(ctx, run)
+	if err != nil || len(list) == 0 {
+		t.Fatalf("no artifacts: %v", err)
 	}
+	targets["artifact"] = blob(list[0].SHA256)
 	for what, path := range targets {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -236,43 +238,6 @@ func TestACopyThatCannotBeWritten(t *testing.T) {
 		t.Errorf("checkpoint: %v", err)
 	}
 	l.reopen()
-}
-
-// Checkpoints that are issued at once leave the newest in the file.
-func TestCheckpointsAtOnce(t *testing.T) {
-	l := newLab(t)
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for range 5 {
-				l.script0()
-				if _, err := l.site().Checkpoint(context.Background()); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	raw, err := os.ReadFile(filepath.Join(l.home, "checkpoint.note"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := ledger.ParseCheckpoint(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if note, err := l.site().Checkpoint(context.Background()); err != nil || note.New || note.Size != c.Size {
-		t.Errorf("the file covers %d entries, the newest checkpoint %d (%v)", c.Size, note.Size, err)
-	}
-}
-
-// script0 appends an entry: the rejection of a file that is no bundle.
-func (l *lab) script0() {
-	path := filepath.Join(l.t.TempDir(), "x.stella")
-	os.WriteFile(path, []byte("no bundle"), 0o644)
-	if _, err := l.site().ImportBundle(context.Background(), api.ImportRequest{Path: path}, nil); err == nil {
-		l.t.Error("a file that is no bundle was imported")
-	}
 }
 
 func names(t *testing.T, dir string) string {
