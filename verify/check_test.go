@@ -205,6 +205,9 @@ func TestDescribeTellsWhomToTrust(t *testing.T) {
 			Statement: true, ID: verifytest.KeyID("reviewer"), Flow: verify.FlowKey, PredicateType: verifytest.Review,
 		}},
 	} {
+		if !c.want.Statement {
+			c.want.Digest = bundle.Digest(manifest)
+		}
 		got, err := verify.Describe(c.a.Data)
 		if err != nil || *got != c.want {
 			t.Errorf("%+v, %v, want %+v", got, err, c.want)

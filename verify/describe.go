@@ -1,6 +1,9 @@
 package verify
 
-import "fmt"
+import (
+	"encoding/hex"
+	"fmt"
+)
 
 // Description is what a signature or attestation file says of itself. Nothing
 // of it is verified: it tells whom to ask, and what to write into a policy.
@@ -10,6 +13,7 @@ type Description struct {
 	Flow          string `json:"flow"`      // key | certificate
 	Issuer        string `json:"issuer,omitempty"`
 	SAN           string `json:"san,omitempty"`
+	Digest        string `json:"digest,omitempty"` // SHA-256 that a signature says it is over
 	PredicateType string `json:"predicateType,omitempty"`
 	LogEntries    int    `json:"logEntries"`
 	Timestamps    int    `json:"timestamps"`
@@ -28,6 +32,7 @@ func Describe(raw []byte) (*Description, error) {
 	if f.leaf != nil {
 		d.Flow = FlowCertificate
 	}
+	d.Digest = hex.EncodeToString(f.pb.GetMessageSignature().GetMessageDigest().GetDigest())
 	if d.Statement {
 		s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload())
 		if err != nil {

@@ -37,22 +37,22 @@ func newBundleInspectCmd(a *app) *cobra.Command {
 
 // inspected is what inspect prints.
 type inspected struct {
-	Digest       string           `json:"digest"`
-	Kind         string           `json:"kind"`
-	Publisher    string           `json:"publisher"`
-	Name         string           `json:"name"`
-	Version      string           `json:"version"`
-	Sequence     int64            `json:"sequence"`
-	Created      string           `json:"created"`
-	NotBefore    string           `json:"notBefore,omitempty"`
-	Expires      string           `json:"expires,omitempty"`
-	Audience     []string         `json:"audience"`
-	Signatures   []sigFile        `json:"signatures"`
-	Attestations []sigFile        `json:"attestations"`
-	Files        []api.BundleFile `json:"files"`
-	Absent       []string         `json:"absent"` // contents that a delta leaves out
-	SHA256       string           `json:"sha256"` // of the file
-	Bytes        int64            `json:"bytes"`
+	Digest       string                `json:"digest"`
+	Kind         string                `json:"kind"`
+	Publisher    string                `json:"publisher"`
+	Name         string                `json:"name"`
+	Version      string                `json:"version"`
+	Sequence     int64                 `json:"sequence"`
+	Created      string                `json:"created"`
+	NotBefore    string                `json:"notBefore,omitempty"`
+	Expires      string                `json:"expires,omitempty"`
+	Audience     []string              `json:"audience"`
+	Signatures   []*verify.Description `json:"signatures"`
+	Attestations []*verify.Description `json:"attestations"`
+	Files        []api.BundleFile      `json:"files"`
+	Absent       []string              `json:"absent"` // contents that a delta leaves out
+	SHA256       string                `json:"sha256"` // of the file
+	Bytes        int64                 `json:"bytes"`
 }
 
 func runBundleInspect(a *app, file string, manifest bool) error {
@@ -101,7 +101,7 @@ func describe(head *bundle.Head, m *manifests.Bundle) *inspected {
 	in := &inspected{
 		Digest: bundle.Digest(head.Manifest), Kind: string(m.Kind), Publisher: m.Publisher, Name: m.Name, Version: m.Version,
 		Sequence: m.Sequence, Created: stamp.Format(m.Created), Audience: m.Audience,
-		Attestations: []sigFile{}, Files: []api.BundleFile{}, Absent: []string{},
+		Attestations: []*verify.Description{}, Files: []api.BundleFile{}, Absent: []string{},
 	}
 	if in.Audience == nil {
 		in.Audience = []string{}
@@ -176,13 +176,13 @@ func checkBlobs(r *bundle.Reader) error {
 }
 
 // sigFiles reads files of a bundle; one that cannot be read is a refusal.
-func sigFiles(file string, list []bundle.Attached, reason verify.Reason, name func(string) string) ([]sigFile, error) {
-	out := []sigFile{}
+func sigFiles(file string, list []bundle.Attached, reason verify.Reason, name func(string) string) ([]*verify.Description, error) {
+	out := []*verify.Description{}
 	for _, at := range list {
 		canonical, err := verify.Canonical(at.Data)
-		var f sigFile
+		var f *verify.Description
 		if err == nil {
-			f, err = readSigFile(canonical)
+			f, err = verify.Describe(canonical)
 		}
 		if err != nil {
 			return nil, &api.Error{
@@ -209,10 +209,10 @@ func renderInspected(s *screen, in *inspected) {
 		facts = append(facts, "signed by", "nobody: stella bundle sign")
 	}
 	for _, x := range in.Signatures {
-		facts = append(facts, "signed by", x.demand())
+		facts = append(facts, "signed by", demand(x))
 	}
 	for _, x := range in.Attestations {
-		facts = append(facts, "attested by", x.demand())
+		facts = append(facts, "attested by", demand(x))
 	}
 	s.fields(facts...)
 	if len(in.Signatures) > 0 {
@@ -227,13 +227,13 @@ func renderInspected(s *screen, in *inspected) {
 }
 
 // demand is a signer in the terms in which a policy demands one.
-func (f sigFile) demand() string {
+func demand(f *verify.Description) string {
 	who := "key " + f.ID
 	if f.Flow == "certificate" {
 		who = fmt.Sprintf("san %q issuer %q", f.SAN, f.Issuer)
 	}
-	if f.Log > 0 {
-		who += fmt.Sprintf(", %d log entries", f.Log)
+	if f.LogEntries > 0 {
+		who += fmt.Sprintf(", %d log entries", f.LogEntries)
 	}
 	if f.Timestamps > 0 {
 		who += fmt.Sprintf(", %d timestamps", f.Timestamps)

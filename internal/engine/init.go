@@ -112,11 +112,6 @@ func initInside(home string, opt InitOptions) (res InitResult, err error) {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return res, err
 	}
-	defer func() {
-		if err != nil {
-			os.Chmod(home, before.Mode().Perm())
-		}
-	}()
 	defer removeSite(tmp)
 	if err := emptyHome(home, workName); err != nil {
 		return res, err // another init was faster
@@ -124,6 +119,11 @@ func initInside(home string, opt InitOptions) (res InitResult, err error) {
 	if err := os.Chmod(home, 0o700); err != nil {
 		return res, err
 	}
+	defer func() {
+		if err != nil {
+			os.Chmod(home, before.Mode().Perm())
+		}
+	}()
 	if res, err = build(tmp, opt); err != nil {
 		return res, err
 	}

@@ -29,7 +29,6 @@ const (
 	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours
 	CodeSiteExists       Code = "SITE_EXISTS"
 	CodeClockBehind      Code = "CLOCK_BEHIND"
-	CodeClockAhead       Code = "CLOCK_AHEAD"
 	CodeTrustChanged     Code = "TRUST_CHANGED"
 	CodeDamaged          Code = "DAMAGED"
 	CodeNoSpace          Code = "NO_SPACE"
@@ -75,7 +74,7 @@ func (e *Error) Status() int {
 		return http.StatusForbidden
 	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeSiteExists, CodeWindowOpen:
 		return http.StatusConflict
-	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
+	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeTrustChanged:
 		return http.StatusServiceUnavailable
 	case CodeNoSpace:
 		return http.StatusInsufficientStorage
