@@ -24,6 +24,7 @@ demo: build
 test:
 	$(GO) vet ./...
 	$(GO) test ./... a.stella/initproc
+	@sh scripts/peers.sh
 
 # The race detector alone needs cgo and a C compiler.
 race:
@@ -51,6 +52,8 @@ fixtures:
 
 # What takes too long for every commit.
 soak: crash race
+	$(GO) test -count=1 -timeout 60m ./export -run Flipped -every
+	$(GO) test -count=1 -timeout 60m ./verify -run 'Every' -every
 	$(MAKE) fuzz FUZZTIME=60s
 
 clean:

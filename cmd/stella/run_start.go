@@ -303,7 +303,7 @@ func (e *execution) render(ctx context.Context, a *app, r *reached, ended bool) 
 			msg += ": " + why
 		}
 		return &outcome{exit: exitRunFailed, err: api.Error{
-			Code: codeRunFailed, Message: msg, TraceID: d.TraceID, Hint: "stella orch run logs " + d.RunID,
+			Code: codeRunFailed, Message: msg, TraceID: d.TraceID, Hint: "stella orch run inspect " + d.RunID + " says why; stella orch run logs " + d.RunID + " what it wrote",
 		}}
 	}
 	return nil

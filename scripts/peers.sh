@@ -1,0 +1,27 @@
+#!/bin/sh
+# Says which tests against other programs, or as another kind of user, were not
+# exercised here. Each such test skips by itself; go test shows no skips of a
+# package that passes, so they are named here. STELLA_REQUIRE=cosign,zstd makes
+# a missing one a failure.
+set -u
+rc=0
+missing() {
+	echo "NOT EXERCISED: $1: $2"
+	case ",${STELLA_REQUIRE:-}," in *",$1,"*) rc=1 ;; esac
+}
+for p in \
+	"cosign|signatures of both sides verified by the other" \
+	"sha256sum|the archive's list checked without stella" \
+	"zstd|the archive's files decompressed without stella" \
+	"jq|the archive's JSON read without stella" \
+	"dpkg|the order of Debian versions compared"; do
+	command -v "${p%%|*}" >/dev/null 2>&1 || missing "${p%%|*}" "${p#*|}"
+done
+if [ "$(id -u)" = 0 ]; then
+	unshare -n true 2>/dev/null || missing unshare "commands in an empty network namespace"
+	missing ordinary-user "the suite as an ordinary user"
+else
+	unshare -rn true 2>/dev/null || missing unshare "commands in an empty network namespace"
+	missing root "the suite as root"
+fi
+exit $rc
