@@ -251,7 +251,7 @@ func afterVerb(text string, f id) bool {
 // what it closes.
 func last(text string, f id) bool {
 	rest := text[f.end:]
-	if i := strings.IndexByte(strings.ToLower(rest), '('); i >= 0 && strings.HasPrefix(strings.ToLower(rest[i:]), "(closes:") && strings.HasSuffix(rest, ")") {
+	if i := strings.IndexByte(rest, '('); i >= 0 && strings.HasPrefix(strings.ToLower(rest[i:]), "(closes:") && strings.HasSuffix(rest, ")") {
 		rest = rest[:i]
 	}
 	rest = strings.TrimRight(rest, ". ")
