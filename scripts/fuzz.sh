@@ -14,7 +14,7 @@ for dir in $targets; do
 	for target in $(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$dir"/*_test.go | sed 's/^func //'); do
 		echo "== $dir $target ($time)"
 		n=$((n + 1))
-		if go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$dir" >"$log" 2>&1; then
+		if (cd "$dir" && go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x .) >"$log" 2>&1; then
 			tail -n 3 "$log" | head -n 1
 		elif grep -q 'context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log"; then
 			echo "   no finding; the time ended in the middle of an input"
