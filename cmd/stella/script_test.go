@@ -52,6 +52,10 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 		})
 	}
 	kit := newKit(t)
+	fixtures, err := filepath.Abs(filepath.Join("..", "..", "testdata", "bundles"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Files:               files,
 		RequireExplicitExec: true,
@@ -60,6 +64,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("STELLA_HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("KIT", kit)
+			e.Setenv("FIXTURES", fixtures)
 			e.Defer(func() { stopLeftDaemon(e) })
 			return nil
 		},

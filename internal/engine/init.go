@@ -311,6 +311,10 @@ func initialTrust(dir string, opt InitOptions) (verify.Files, error) {
 		return verify.Files{}, readError("policy.toml", err)
 	}
 	f := verify.Files{Roots: []verify.RoleFile{root}, Policy: policy}
+	f.Revocations, err = readRoleFile(filepath.Join(filepath.Dir(opt.RootFile), "revocations.toml"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return verify.Files{}, readError("revocations.toml", err)
+	}
 	f.TrustedRoot, err = fsx.ReadFile(filepath.Join(filepath.Dir(opt.RootFile), "trusted_root.json"), maxTrustFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return verify.Files{}, readError("trusted_root.json", err)
