@@ -101,7 +101,7 @@ func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, input
 			}
 			if rec, ok := records[n.step.ID]; ok {
 				n.status, n.reason = rec.Status, state.Code(rec.Reason)
-				if n.reason == "" {
+				if rec.Status == state.Failed { // its reason is in words
 					n.reason = state.Code(rec.ErrorCode)
 				}
 				n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults

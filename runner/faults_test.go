@@ -207,3 +207,36 @@ func TestAFailedCommitEndsTheRunner(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// A step that failed by its condition has a reason in words beside its code:
+// a run that is taken up again must fail with the code.
+func TestTheCodeOfAFailureSurvivesACrash(t *testing.T) {
+	stuck := make(chan struct{})
+	w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) {
+		close(stuck)
+		select {}
+	})
+	w.r = w.runner(1)
+	d := dag(func(d *manifests.DAG) {
+		d.FailFast = false
+		d.Steps[0].When = "1 + 1"
+	}, "a", "b")
+	run := w.start(d, "{}")
+	go w.r.Run(context.Background(), true) // never returns: b never ends
+	<-stuck
+	w.exec = &fake{run: ok}
+	w.reopen()
+	run, err := w.db.Run(run.RunID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.r.Recover(context.Background(), w.opened(run, d)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.r.Resume(context.Background(), "uid:0", w.opened(run, d)); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := w.finish(run.RunID); got.FailureReason != "EXPRESSION_INVALID" || got.FailedStep != "a" {
+		t.Errorf("the run failed with %q in %q", got.FailureReason, got.FailedStep)
+	}
+}
