@@ -225,12 +225,6 @@ func defaultRetry() Retry {
 	return Retry{MaxAttempts: 1, Backoff: time.Second, MaxBackoff: 5 * time.Minute, Jitter: 0.2}
 }
 
-func (r Retry) isDefault() bool {
-	d := defaultRetry()
-	return len(r.RetryOn) == 0 && r.MaxAttempts == d.MaxAttempts && r.Backoff == d.Backoff &&
-		r.MaxBackoff == d.MaxBackoff && r.Jitter == d.Jitter
-}
-
 func retry(t *table) Retry {
 	r := defaultRetry()
 	s := t.sub("retry")

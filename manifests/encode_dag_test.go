@@ -1,6 +1,7 @@
 package manifests
 
-// EncodeDAG writes a DAG spec in its plainest form; parsing it gives d again,
+// EncodeDAG is for the tests that ask whether parsing is a fixed point: nothing
+// in stella writes DAG specs, people do. It writes one in its plainest form; parsing it gives d again,
 // but for the lines of its steps.
 func EncodeDAG(d *DAG) []byte {
 	w := newWriter(DAGSchema)
@@ -116,4 +117,10 @@ func (w *writer) stepTables(key string, s *Step) {
 			w.text("decision", o.Decision)
 		}
 	}
+}
+
+func (r Retry) isDefault() bool {
+	d := defaultRetry()
+	return len(r.RetryOn) == 0 && r.MaxAttempts == d.MaxAttempts && r.Backoff == d.Backoff &&
+		r.MaxBackoff == d.MaxBackoff && r.Jitter == d.Jitter
 }
