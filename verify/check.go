@@ -57,6 +57,9 @@ type Result struct {
 	FileBytes    int64    // how many: the offset, after a refusal
 	// TrustedTime is that of [Signed.TrustedTime]; the verdict carries it too.
 	TrustedTime time.Time
+
+	attested bool    // all attestations were read
+	floors   *Floors // that it was judged by
 }
 
 // Check reads and judges a bundle in the order that the package comment gives,
@@ -144,7 +147,7 @@ func (c *checking) judge(m *manifests.Bundle, signed *Signed) (*judgement, error
 		if err != nil {
 			return nil, fmt.Errorf("verify: floors: %w", err)
 		}
-		in.Floors = &floors
+		in.Floors, c.res.floors = &floors, &floors
 	}
 	return c.trust.judgeManifest(in)
 }
@@ -153,15 +156,16 @@ func (c *checking) attestations(j *judgement) error {
 	for {
 		a, err := c.NextAttestation()
 		if errors.Is(err, io.EOF) {
+			c.res.attested = true
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		c.res.Attestations = append(c.res.Attestations, a)
 		if err := j.attest(a); err != nil {
 			return err
 		}
-		c.res.Attestations = append(c.res.Attestations, a)
 	}
 }
 

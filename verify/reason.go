@@ -83,13 +83,17 @@ func (e *RejectError) Unwrap() error { return e.Err }
 
 // reject makes a refusal with the hint of its reason.
 func reject(reason Reason, subject, format string, args ...any) *RejectError {
-	e := &RejectError{Reason: reason, Subject: subject, Detail: fmt.Sprintf(format, args...)}
+	return &RejectError{Reason: reason, Subject: subject, Detail: fmt.Sprintf(format, args...), Hint: hintOf(reason)}
+}
+
+// hintOf is the hint of a reason.
+func hintOf(reason Reason) string {
 	for _, info := range Reasons() {
 		if info.Reason == reason {
-			e.Hint = info.Hint
+			return info.Hint
 		}
 	}
-	return e
+	return ""
 }
 
 // because keeps the cause of a refusal.
