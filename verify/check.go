@@ -58,6 +58,8 @@ type Result struct {
 	// TrustedTime is that of [Signed.TrustedTime]; the verdict carries it too.
 	TrustedTime time.Time
 
+	trust    *Trust  // that it was judged under
+	opt      Options // likewise
 	attested bool    // all attestations were read
 	floors   *Floors // that it was judged by
 }
@@ -69,7 +71,7 @@ type Result struct {
 // byte of the file can refuse it.
 func Check(r io.Reader, t *Trust, opt Options, sink Sink) (*Result, error) {
 	in := bundle.NewReader(r, opt.Limits)
-	c := &checking{Reader: in, trust: t, opt: opt, sink: sink, res: new(Result)}
+	c := &checking{Reader: in, trust: t, opt: opt, sink: sink, res: &Result{trust: t, opt: opt}}
 	err := c.run()
 	c.res.FileSHA256, c.res.FileBytes = in.FileSHA256(), in.Offset()
 	if err != nil {

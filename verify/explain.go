@@ -64,6 +64,9 @@ type Case struct {
 	Now       time.Time
 }
 
+// maxClaim bounds what a report repeats of the claims of a file.
+const maxClaim = 1 << 10
+
 // A Report is a judgement told check by check. It admits nothing: only a
 // verdict of [Check], [Trust.Judge] or [Trust.Rejudge] does.
 type Report struct {
@@ -307,11 +310,12 @@ func (e *explaining) end() *Report {
 	return r
 }
 
-// Case is what [Trust.Explain] needs to tell of a refusal by [Check].
-func (r *Result) Case(err error, opt Options) Case {
+// Case is what [Trust.Explain] needs to tell of what [Check] came to, which
+// returned err.
+func (r *Result) Case(err error) Case {
 	c := Case{
 		Evidence: Evidence{r.Raw, r.Signatures, r.Attestations},
-		Attested: r.attested, Whole: err == nil, Floors: r.floors, SiteID: opt.SiteID, Stella: opt.Stella, Now: opt.Now,
+		Attested: r.attested, Whole: err == nil, Floors: r.floors, SiteID: r.opt.SiteID, Stella: r.opt.Stella, Now: r.opt.Now,
 	}
 	var form *bundle.FormatError
 	if errors.As(err, &form) {
@@ -319,6 +323,9 @@ func (r *Result) Case(err error, opt Options) Case {
 	}
 	return c
 }
+
+// Report tells what [Check] came to, which returned err.
+func (r *Result) Report(err error) *Report { return r.trust.Explain(r.Case(err)) }
 
 // demands says in words what the policy asks of a publisher.
 func (p *publisher) demands() []string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/stamp"
@@ -40,16 +41,24 @@ func (e *explaining) signatures() (*Signed, error) {
 func (r *SignerReport) claims(f *file) {
 	r.ID, r.Flow = f.id, FlowKey
 	if f.leaf != nil {
-		r.Flow, r.Issuer, r.SAN = FlowCertificate, f.issuer, f.san
+		r.Flow, r.Issuer, r.SAN = FlowCertificate, clip(f.issuer), clip(f.san)
 	}
+}
+
+// clip cuts what would make a report long.
+func clip(s string) string {
+	if len(s) <= maxClaim {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxClaim], "") + "…"
 }
 
 // because notes the refusal of a signature or an attestation.
 func (r *SignerReport) because(state string, err error) {
-	r.State, r.Detail = state, err.Error()
+	r.State, r.Detail = state, clip(err.Error())
 	var refused *RejectError
 	if errors.As(err, &refused) {
-		r.Reason, r.Detail = string(refused.Reason), refused.Detail
+		r.Reason, r.Detail = string(refused.Reason), clip(refused.Detail)
 	}
 }
 
@@ -166,7 +175,7 @@ func describeAttestation(a bundle.Attached) SignerReport {
 	}
 	r.claims(f)
 	if s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload()); err == nil {
-		r.PredicateType = s.PredicateType
+		r.PredicateType = clip(s.PredicateType)
 	}
 	return r
 }

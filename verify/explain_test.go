@@ -37,7 +37,7 @@ func TestAnExplanationAgreesWithTheJudgement(t *testing.T) {
 	for _, f := range fixtures() {
 		opt := f.Options(place)
 		res, err := verify.Check(bytes.NewReader(f.Raw), trusts[f.Trust], opt, nil)
-		r := trusts[f.Trust].Explain(res.Case(err, opt))
+		r := res.Report(err)
 		if got := told(r); got != f.Expect {
 			t.Errorf("%s: told as %s, judged %s", f.Name, got, f.Expect)
 		}
@@ -102,7 +102,7 @@ func TestAStrangersManifestIsNotParsed(t *testing.T) {
 	opt := (&verifytest.Fixture{Now: verifytest.Now()}).Options(place)
 	res, err := verify.Check(bytes.NewReader(raw), trust, opt, nil)
 	for _, strangers := range []bool{false, true} {
-		c := res.Case(err, opt)
+		c := res.Case(err)
 		c.Strangers = strangers
 		r := trust.Explain(c)
 		state := verify.StateNotReached

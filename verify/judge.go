@@ -207,6 +207,9 @@ func (j *judgement) audience() error {
 	if slices.Contains(m.Audience, fleet) || j.in.SiteID != "" && slices.Contains(m.Audience, j.in.SiteID) {
 		return nil
 	}
+	if j.in.SiteID == "" {
+		return reject(AudienceMismatch, "audience", "it does not name the fleet %s, and no site was named that judges", fleet)
+	}
 	return reject(AudienceMismatch, "audience", "it names neither the site %s nor the fleet %s", j.in.SiteID, fleet)
 }
 

@@ -124,3 +124,13 @@ type ReasonInfo struct {
 	Doc    string `json:"doc"`
 	Hint   string `json:"hint,omitempty"`
 }
+
+// StageOf is the stage at which a reason is found.
+func StageOf(reason Reason) Stage {
+	for _, info := range Reasons() {
+		if info.Reason == reason {
+			return info.Stage
+		}
+	}
+	return ""
+}

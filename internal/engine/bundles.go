@@ -235,8 +235,8 @@ func rejected(path string, res *verify.Result, r *verify.RejectError, seq int64)
 	return &api.Error{
 		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint,
 		Refusal: &api.Refusal{
-			Reason: string(r.Reason), Subject: r.Subject, Offset: res.FileBytes, SHA256: res.FileSHA256,
-			Digest: res.Digest, Seq: seq,
+			Reason: string(r.Reason), Stage: string(verify.StageOf(r.Reason)), Subject: r.Subject, Detail: r.Detail, Hint: r.Hint,
+			Offset: res.FileBytes, SHA256: res.FileSHA256, Digest: res.Digest, Seq: seq, Report: Report(res.Report(r)),
 		},
 	}
 }
@@ -253,7 +253,9 @@ func (s *site) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, 
 		if q.Kind != "" && q.Kind != v.Kind || q.Publisher != "" && q.Publisher != v.Publisher || q.Name != "" && q.Name != v.Name {
 			continue
 		}
-		out = append(out, showBundle(r))
+		b := showBundle(r)
+		b.Now = s.e.sealed.now(r.Digest)
+		out = append(out, b)
 	}
 	slices.SortFunc(out, func(a, b api.Bundle) int {
 		if c := strings.Compare(a.Publisher+"/"+a.Name, b.Publisher+"/"+b.Name); c != 0 {
@@ -287,6 +289,10 @@ func (s *site) ShowBundle(_ context.Context, ref string) (api.BundleDetail, erro
 		return api.BundleDetail{}, damaged("%v", err)
 	}
 	out := api.BundleDetail{Bundle: showBundle(rec), Admission: rec.Admission, Manifest: string(raw), Files: []api.BundleFile{}}
+	if out.Report, err = s.e.sealed.explain(rec); err != nil {
+		return api.BundleDetail{}, dbError(err)
+	}
+	out.Now = s.e.sealed.now(rec.Digest)
 	for _, f := range m.Files {
 		out.Files = append(out.Files, api.BundleFile{Path: f.Path, SHA256: f.SHA256, Size: f.Size, Mode: f.Mode})
 	}

@@ -148,9 +148,5 @@ func (e *Engine) Trust() (ledger.TrustRef, []byte, error) {
 // LoadTrust loads the trust files of a home without opening its site, for
 // judgements outside it. They are held against nothing but their signatures.
 func LoadTrust(home string) (*verify.Trust, error) {
-	files, err := readTrust(filepath.Join(home, "trust"))
-	if err != nil {
-		return nil, err
-	}
-	return verify.Load(files)
+	return LoadTrustDir(filepath.Join(home, "trust"))
 }

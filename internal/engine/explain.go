@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// Report is a report as it travels.
+func Report(r *verify.Report) *api.Report {
+	out := &api.Report{
+		Decision: r.Decision, Reason: r.Reason, Digest: r.Digest, Now: r.Now, Trust: r.Trust, Threshold: r.Threshold,
+		Counted: r.Counted, Demands: r.Demands, Softened: r.Softened, Checks: make([]api.Check, len(r.Checks)),
+		Signatures: signerReports(r.Signatures), Attestations: signerReports(r.Attestations),
+	}
+	for i, c := range r.Checks {
+		out.Checks[i] = api.Check(c)
+	}
+	return out
+}
+
+func signerReports(list []verify.SignerReport) []api.SignerReport {
+	out := make([]api.SignerReport, len(list))
+	for i, s := range list {
+		out[i] = api.SignerReport{
+			File: s.File, ID: s.ID, Flow: s.Flow, Issuer: s.Issuer, SAN: s.SAN, PredicateType: s.PredicateType,
+			State: s.State, Reason: s.Reason, Detail: s.Detail, Times: s.Times,
+		}
+		for _, l := range s.Lines {
+			out[i].Lines = append(out[i].Lines, api.PolicyLine(l))
+		}
+	}
+	return out
+}
+
+// now says whether the trust in force still admits a sealed bundle: ok, or the
+// reason why not.
+func (s *sealed) now(digest string) string {
+	_, err := s.Judge(digest)
+	var r *refused
+	var known *api.Error
+	switch {
+	case err == nil:
+		return api.BundleOK
+	case errors.As(err, &r):
+		return r.Reason()
+	case errors.As(dbError(err), &known):
+		return string(known.Code)
+	}
+	return string(api.CodeInternal)
+}
+
+// explain tells what the trust in force says of sealed evidence.
+func (s *sealed) explain(rec store.BundleRecord) (*api.Report, error) {
+	ev, err := s.evidence(rec)
+	if err != nil {
+		return nil, err
+	}
+	return Report(s.e.currentTrust().Explain(verify.Case{
+		Evidence: ev, Attested: true, Whole: true, SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: s.e.opt.Now(),
+	})), nil
+}
+
+// LoadTrustDir loads trust files from a folder that is laid out like trust/ of
+// a site. They are held against nothing but their signatures.
+func LoadTrustDir(dir string) (*verify.Trust, error) {
+	files, err := readTrust(dir)
+	if err != nil {
+		return nil, err
+	}
+	return verify.Load(files)
+}
+
+// Outside is a judgement without a site. Trust and Now are required.
+type Outside struct {
+	Trust  *verify.Trust
+	SiteID string // of the site whose judgement it is to be; "": of any in the fleet
+	Stella string // version of this program
+	Now    time.Time
+}
+
+// VerifyBundle judges a bundle as a site would that has admitted nothing yet,
+// and keeps nothing. There are no floors, and no contents but the file's own.
+func (o Outside) VerifyBundle(ctx context.Context, path string, p api.Progress) (ledger.Verdict, error) {
+	f, err := fsx.OpenRegular(path)
+	if err != nil {
+		return ledger.Verdict{}, readError(path, err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return ledger.Verdict{}, readError(path, err)
+	}
+	dir, err := os.MkdirTemp("", "stella-verify-")
+	if err != nil {
+		return ledger.Verdict{}, internal(err)
+	}
+	defer os.RemoveAll(dir)
+	spool, err := os.OpenFile(filepath.Join(dir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return ledger.Verdict{}, internal(err)
+	}
+	defer spool.Close()
+	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
+	res, err := verify.Check(r, o.Trust, verify.Options{
+		Now: o.Now, Limits: bundle.Limits{}, SiteID: o.SiteID, Stella: o.Stella, Spool: spool,
+	}, nil)
+	var refusal *verify.RejectError
+	switch {
+	case errors.As(err, &refusal):
+		return ledger.Verdict{}, rejected(path, res, refusal, 0)
+	case err != nil:
+		return ledger.Verdict{}, readError(path, err)
+	}
+	return *res.Verdict, nil
+}
