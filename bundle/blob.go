@@ -153,7 +153,16 @@ func (b *Blob) undecodable(f *frame, err error) error {
 		b.r.err = fmt.Errorf("bundle: spool: %w", f.broken)
 		return b.r.err
 	}
-	return b.r.fail(BlobEncoding, b.name(), "%v", err)
+	reason := BlobEncoding
+	switch {
+	case errors.Is(err, errNotOne), errors.Is(err, errSkip):
+		reason = BlobFrames
+	case errors.Is(err, errWindow):
+		reason = BlobWindow
+	case errors.Is(err, errNeedDict):
+		reason = BlobDictionary
+	}
+	return b.r.fail(reason, b.name(), "%v", err)
 }
 
 // keepError remembers the error of the writer, to tell it from the reader's.

@@ -33,6 +33,10 @@ const (
 // errMalformed says that a file is not a Sigstore bundle of the accepted form.
 var errMalformed = errors.New("not a Sigstore bundle of the accepted form")
 
+// errNotCanonical says that a Sigstore bundle is well-formed, but is written in
+// another than the one form.
+var errNotCanonical = errors.New("not in canonical form")
+
 // Canonical reads a Sigstore bundle, as cosign writes it, and returns the one
 // form of it that a stella bundle may hold: RFC 8785 JSON with padded standard
 // base64. It checks the shape and verifies nothing.
@@ -80,7 +84,10 @@ func parse(raw []byte) (*file, error) {
 		return nil, err
 	}
 	if !bytes.Equal(raw, again) {
-		return nil, fmt.Errorf("%w: not in canonical form", errMalformed)
+		if _, err := shape(pb); err != nil {
+			return nil, err
+		}
+		return nil, errNotCanonical
 	}
 	f, err := shape(pb)
 	if err != nil {

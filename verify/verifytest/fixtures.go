@@ -49,12 +49,17 @@ func Fixtures() []Fixture {
 	var l list
 	l.admitted()
 	l.container()
+	l.attacks()
 	l.signatures()
+	l.signatureForms()
+	l.manifestForms()
 	l.policy()
 	l.floors()
 	l.capabilities()
 	l.attestations()
+	l.attestationForms()
 	l.blobs()
+	l.frames()
 	return l.all
 }
 
@@ -151,7 +156,7 @@ func (l *list) signatures() {
 	l.add("unsigned", trustPlain, string(verify.SignatureMissing), "nobody signed it", unsigned)
 	pretty := sign("acme-1")
 	pretty.Data = append(bytes.Clone(pretty.Data), '\n')
-	l.add("signature-not-canonical", trustPlain, string(verify.SignatureMalformed), "a line feed after the JSON", with(pretty))
+	l.add("signature-not-canonical", trustPlain, string(verify.SignatureNotCanonical), "a line feed after the JSON", with(pretty))
 	statement := Attestation(packed.Digest, Review, `{"verificationResult":"FAILED"}`, "acme-1")
 	statement.ID = KeyID("acme-1")
 	l.add("signature-is-statement", trustPlain, string(verify.SignatureIsStatement), "a statement where a signature belongs", with(statement))
