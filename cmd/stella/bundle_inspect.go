@@ -78,7 +78,11 @@ func inspect(file string) (*inspected, error) {
 		return nil, fileError(file, err)
 	}
 	defer f.Close()
-	r := bundle.NewReader(f, bundle.Limits{})
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, fileError(file, err)
+	}
+	r := bundle.NewReader(f, bundle.Limits{Size: fi.Size()})
 	head, err := r.Head()
 	if err != nil {
 		return nil, containerError(file, err)
