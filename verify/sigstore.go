@@ -41,14 +41,36 @@ var errNotCanonical = errors.New("not in canonical form")
 // form of it that a stella bundle may hold: RFC 8785 JSON with padded standard
 // base64. It checks the shape and verifies nothing.
 func Canonical(raw []byte) ([]byte, error) {
-	pb := new(protobundle.Bundle)
-	if err := protojson.Unmarshal(raw, pb); err != nil {
-		return nil, fmt.Errorf("verify: %w: %v", errMalformed, err)
+	pb, err := unmarshal(raw)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
 	}
 	if _, err := shape(pb); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	return encode(pb)
+}
+
+// maxValues bounds the values in a Sigstore bundle. One with a log entry has
+// about a hundred; each that is not there costs a parser 60 times its length.
+const maxValues = 4096
+
+// unmarshal parses the JSON of a Sigstore bundle, whatever its form.
+func unmarshal(raw []byte) (*protobundle.Bundle, error) {
+	n := 0
+	for _, c := range raw {
+		if c == ',' || c == '{' || c == '[' {
+			n++
+		}
+	}
+	if n > maxValues {
+		return nil, fmt.Errorf("%w: more than %d values", errMalformed, maxValues)
+	}
+	pb := new(protobundle.Bundle)
+	if err := protojson.Unmarshal(raw, pb); err != nil {
+		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+	}
+	return pb, nil
 }
 
 func encode(pb *protobundle.Bundle) ([]byte, error) {
@@ -75,9 +97,9 @@ type file struct {
 
 // parse reads a file that must be in canonical form.
 func parse(raw []byte) (*file, error) {
-	pb := new(protobundle.Bundle)
-	if err := protojson.Unmarshal(raw, pb); err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+	pb, err := unmarshal(raw)
+	if err != nil {
+		return nil, err
 	}
 	again, err := encode(pb)
 	if err != nil {
