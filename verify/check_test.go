@@ -78,9 +78,10 @@ func TestTheSinkSeesVerifiedContents(t *testing.T) {
 }
 
 func TestWhatIsRefusedIsAborted(t *testing.T) {
+	trusts := loadTrusts()
 	for _, f := range fixtures() {
 		r := new(recorder)
-		_, err := verify.Check(bytes.NewReader(f.Raw), loadTrusts()[f.Trust], f.Options(spool(t)), r)
+		_, err := verify.Check(bytes.NewReader(f.Raw), trusts[f.Trust], f.Options(spool(t)), r)
 		begun, ended := 0, 0
 		for _, e := range r.events {
 			switch e {

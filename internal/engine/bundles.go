@@ -141,7 +141,7 @@ func (e *Engine) check(ctx context.Context, path string, j *judging, p api.Progr
 	defer spool.Close()
 	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
 	return verify.Check(r, j.trust, verify.Options{
-		Now: j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
+		Now: j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes, Size: fi.Size()}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
 		Spool: spool, Floors: func(m *manifests.Bundle, digest string) (verify.Floors, error) { return e.floors(j, m, digest) },
 	}, j.sink)
 }
@@ -197,6 +197,9 @@ func (e *Engine) room(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil {
 		return readError(path, err)
+	}
+	if fi.Size() > e.site.MaxBundleBytes {
+		return nil // which is the refusal; space would be the wrong advice
 	}
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(e.opt.Home, &fs); err != nil {

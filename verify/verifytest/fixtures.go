@@ -28,6 +28,7 @@ type Fixture struct {
 	Note   string
 	Raw    []byte
 	Now    time.Time
+	Then   string         // reason for which what is admitted is not taken in: trust files; "" for none
 	Limit  int64          // size of a bundle that the site accepts; 0: the default
 	Floors *verify.Floors // what the site admitted before; nil: nothing
 }
@@ -49,12 +50,17 @@ func Fixtures() []Fixture {
 	var l list
 	l.admitted()
 	l.container()
+	l.attacks()
 	l.signatures()
+	l.signatureForms()
+	l.manifestForms()
 	l.policy()
 	l.floors()
 	l.capabilities()
 	l.attestations()
+	l.attestationForms()
 	l.blobs()
+	l.frames()
 	return l.all
 }
 
@@ -116,20 +122,29 @@ func (l *list) admitted() {
 	}).Sign("acme-1"))
 	l.add("trust", trustPlain, ExpectAdmit, "a new policy, signed by the role", trustBundle().Sign("policy"))
 	l.add("trust-after-expiry", trustPolicy, ExpectAdmit, "an expired policy admits what may replace it", trustBundle().Sign("policy"))
+	l.add("trust-signed-by-another-role", trustPlain, ExpectAdmit, "admitted, but the policy in it is signed by the role for revocations", trustBundle("revocation").Sign("policy")).
+		Then = string(verify.TrustInvalid)
+	l.add("trust-same-serial", trustPlain, ExpectAdmit, "admitted, but another policy with this serial is in force", policyBundle(1, "policy").Sign("policy")).
+		Then = string(verify.TrustRollback)
+	l.add("trust-jump", trustPlain, ExpectAdmit, "admitted, but the serial is more than a million above the one in force", policyBundle(1_000_002, "policy").Sign("policy")).
+		Then = string(verify.TrustRollback)
 	l.add("again", trustPlain, ExpectAdmit, "what was admitted before is judged without the floor", NewBundle().Sign("acme-1")).
 		Floors = &verify.Floors{Admitted: true, Version: NewBundle().Digest(), Sequence: 9, Digest: digest("newer")}
 	l.add("next", trustPlain, ExpectAdmit, "a higher sequence", NewBundle().Sign("acme-1")).
 		Floors = &verify.Floors{Sequence: 6, Digest: digest("older")}
 }
 
-// trustBundle carries a new policy, with its signature.
-func trustBundle() *Bundle {
+// trustBundle carries a new policy, signed by the keys or by the policy role.
+func trustBundle(keys ...string) *Bundle { return policyBundle(2, append(keys, "policy")[0]) }
+
+// policyBundle carries a policy with that serial, signed by the key.
+func policyBundle(serial int64, key string) *Bundle {
 	t := NewTrust()
-	t.Policy.Serial = 2
+	t.Policy.Serial, t.Policy.NextUpdate = serial, t.Policy.NextUpdate.Add(time.Hour)
 	b := NewBundle()
 	b.Manifest.Kind, b.Manifest.Data, b.Manifest.Publisher, b.Manifest.Name = manifests.KindTrust, nil, "fleet", "fleet.policy"
 	b.Manifest.Audience, b.Manifest.Trust = []string{FleetID}, &manifests.TrustFiles{Policy: "policy.toml"}
-	policy := t.Files().Policy
+	policy := Signed(t.Files().Policy.Raw, key)
 	b.Files = map[string]string{"policy.toml": string(policy.Raw)}
 	for _, s := range policy.Signatures {
 		b.Files["policy.toml.signatures/"+s.ID+".sigstore.json"] = string(s.Data)
@@ -151,7 +166,7 @@ func (l *list) signatures() {
 	l.add("unsigned", trustPlain, string(verify.SignatureMissing), "nobody signed it", unsigned)
 	pretty := sign("acme-1")
 	pretty.Data = append(bytes.Clone(pretty.Data), '\n')
-	l.add("signature-not-canonical", trustPlain, string(verify.SignatureMalformed), "a line feed after the JSON", with(pretty))
+	l.add("signature-not-canonical", trustPlain, string(verify.SignatureNotCanonical), "a line feed after the JSON", with(pretty))
 	statement := Attestation(packed.Digest, Review, `{"verificationResult":"FAILED"}`, "acme-1")
 	statement.ID = KeyID("acme-1")
 	l.add("signature-is-statement", trustPlain, string(verify.SignatureIsStatement), "a statement where a signature belongs", with(statement))
