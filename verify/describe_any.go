@@ -15,6 +15,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/stamp"
 )
 
@@ -41,14 +42,21 @@ type Details struct {
 // stella bundle may hold: the error then says why not. The description is nil
 // for what is no Sigstore bundle at all.
 func Look(raw []byte) (*Description, error) {
-	pb := new(protobundle.Bundle)
-	if err := protojson.Unmarshal(raw, pb); err != nil {
-		return nil, fmt.Errorf("verify: %w: %v", errMalformed, err)
+	pb, err := unmarshal(raw)
+	if err != nil && !errors.Is(err, errTooMany) { // one field is wrong, perhaps
+		pb = new(protobundle.Bundle)
+		_ = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(raw, pb) // as far as it goes
 	}
 	if pb.GetMediaType() == "" && pb.GetVerificationMaterial() == nil {
-		return nil, fmt.Errorf("verify: %w: it has no mediaType", errMalformed)
+		if err == nil {
+			err = fmt.Errorf("%w: it has no mediaType", errMalformed)
+		}
+		return nil, fmt.Errorf("verify: %w", err)
 	}
-	canonical, err := Canonical(raw)
+	var canonical []byte
+	if err == nil {
+		canonical, err = Canonical(raw)
+	}
 	if err == nil {
 		return Describe(canonical)
 	}
@@ -147,4 +155,17 @@ func leading(der []byte, to ...any) error {
 		}
 	}
 	return nil
+}
+
+// CheckSignature says whether a file of signatures/ has the one form that a
+// judgement accepts. The error is a [*RejectError].
+func CheckSignature(a bundle.Attached) error {
+	_, err := signatureFile(a)
+	return err
+}
+
+// CheckAttestation is [CheckSignature] for a file of attestations/.
+func CheckAttestation(a bundle.Attached) error {
+	_, err := attestationFile(a)
+	return err
 }

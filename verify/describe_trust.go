@@ -139,9 +139,13 @@ func (t *Trust) KeyPEM(id string) string {
 	return ""
 }
 
-// NamedBy lists the entries of trust files that name a key: of roles,
-// publishers and required attestations.
-func (t *Trust) NamedBy(id string) []PolicyLine {
+// NamedBy lists the entries of trust files that name the signer of d, or come
+// near.
+func (t *Trust) NamedBy(d *Description) []PolicyLine {
+	f := &file{id: d.ID, issuer: d.Issuer, san: d.SAN}
+	if d.Flow == FlowCertificate {
+		f.leaf = new(x509.Certificate)
+	}
 	e := &explaining{trust: t, lines: manifests.PolicyLines(t.policyText)}
-	return e.linesOf(&file{id: id})
+	return e.linesOf(f)
 }

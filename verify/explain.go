@@ -46,9 +46,11 @@ const (
 	StateInvalid    = "invalid"     // it refuses the bundle
 )
 
-// Rejected is the decision of a [Report] with a check that failed. Verdicts
-// never have it.
-const Rejected = "rejected"
+// Decisions of a [Report] that verdicts never have.
+const (
+	Rejected  = "rejected"  // a check failed
+	Undecided = "undecided" // none failed, but not all were reached
+)
 
 // Case is what [Trust.Explain] explains. Manifest and Now are required, apart
 // from a file whose manifest could not be read.
@@ -56,6 +58,7 @@ type Case struct {
 	Evidence
 	Attested  bool                // all attestations of the file are in Evidence
 	Whole     bool                // the file was read to its end, and its contents are what was signed
+	Absent    int                 // contents that the file leaves out, as a delta does
 	Damage    *bundle.FormatError // what ended the reading of the file; nil for nothing
 	Strangers bool                // read a manifest too that nobody signed whom the trust names
 	Floors    *Floors             // nil outside a site
@@ -70,7 +73,7 @@ const maxClaim = 1 << 10
 // A Report is a judgement told check by check. It admits nothing: only a
 // verdict of [Check], [Trust.Judge] or [Trust.Rejudge] does.
 type Report struct {
-	Decision     string // admitted | admitted_under_audit | rejected
+	Decision     string // admitted | admitted_under_audit | rejected | undecided
 	Reason       string // of the first check that failed
 	Digest       string // of the manifest
 	Now          string
@@ -166,7 +169,7 @@ func (e *explaining) failed(name string, err error) {
 	case errors.As(err, &refused):
 		c.Reason, c.Detail, c.Hint = string(refused.Reason), subjectAnd(refused.Subject, refused.Detail), refused.Hint
 	case errors.As(err, &form) && form != nil:
-		c.Reason, c.Detail, c.Hint = string(form.Reason), subjectAnd(form.Entry, form.Detail), hintOf(form.Reason)
+		c.Reason, c.Detail, c.Hint = string(form.Reason), subjectAnd(form.Entry, form.Detail), HintOf(form.Reason)
 	default:
 		c.State = StateNotReached
 	}
@@ -283,6 +286,9 @@ func (e *explaining) contents() {
 		e.failed(checkContents, e.in.Damage)
 	case e.in.Whole:
 		e.passed(checkContents, "")
+	case e.in.Absent > 0:
+		e.add(CheckReport{Name: checkContents, State: StateNotReached,
+			Detail: fmt.Sprintf("%d contents are left out, and must be at the site", e.in.Absent)})
 	default:
 		e.add(CheckReport{Name: checkContents, State: StateNotReached})
 	}
@@ -299,12 +305,12 @@ func (e *explaining) end() *Report {
 		r.Softened = append(r.Softened, string(s))
 	}
 	for _, c := range r.Checks {
-		if c.State != StateFail && c.State != StateNotReached {
-			continue
-		}
-		if r.Decision = Rejected; c.Reason != "" {
-			r.Reason = c.Reason
+		if c.State == StateFail {
+			r.Decision, r.Reason = Rejected, c.Reason
 			break
+		}
+		if c.State == StateNotReached {
+			r.Decision = Undecided
 		}
 	}
 	return r

@@ -89,11 +89,11 @@ func (e *RejectError) Unwrap() error { return e.Err }
 
 // reject makes a refusal with the hint of its reason.
 func reject(reason Reason, subject, format string, args ...any) *RejectError {
-	return &RejectError{Reason: reason, Subject: subject, Detail: fmt.Sprintf(format, args...), Hint: hintOf(reason)}
+	return &RejectError{Reason: reason, Subject: subject, Detail: fmt.Sprintf(format, args...), Hint: HintOf(reason)}
 }
 
-// hintOf is the hint of a reason.
-func hintOf(reason Reason) string {
+// HintOf is the hint of a reason.
+func HintOf(reason Reason) string {
 	for _, info := range Reasons() {
 		if info.Reason == reason {
 			return info.Hint

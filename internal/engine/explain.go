@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/bundle"
@@ -28,6 +30,9 @@ func Report(r *verify.Report) *api.Report {
 	return out
 }
 
+// PolicyLine is a line of a report as it travels.
+func PolicyLine(l verify.PolicyLine) api.PolicyLine { return api.PolicyLine(l) }
+
 func signerReports(list []verify.SignerReport) []api.SignerReport {
 	out := make([]api.SignerReport, len(list))
 	for i, s := range list {
@@ -36,7 +41,7 @@ func signerReports(list []verify.SignerReport) []api.SignerReport {
 			State: s.State, Reason: s.Reason, Detail: s.Detail, Times: s.Times,
 		}
 		for _, l := range s.Lines {
-			out[i].Lines = append(out[i].Lines, api.PolicyLine(l))
+			out[i].Lines = append(out[i].Lines, PolicyLine(l))
 		}
 	}
 	return out
@@ -100,20 +105,7 @@ func (o Outside) VerifyBundle(ctx context.Context, path string, p api.Progress) 
 	if err != nil {
 		return ledger.Verdict{}, readError(path, err)
 	}
-	dir, err := os.MkdirTemp("", "stella-verify-")
-	if err != nil {
-		return ledger.Verdict{}, internal(err)
-	}
-	defer os.RemoveAll(dir)
-	spool, err := os.OpenFile(filepath.Join(dir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return ledger.Verdict{}, internal(err)
-	}
-	defer spool.Close()
-	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
-	res, err := verify.Check(r, o.Trust, verify.Options{
-		Now: o.Now, Limits: bundle.Limits{}, SiteID: o.SiteID, Stella: o.Stella, Spool: spool,
-	}, nil)
+	res, err := o.Check(&watched{ctx: ctx, r: f, total: fi.Size(), progress: p}, fi.Size(), nil)
 	var refusal *verify.RejectError
 	switch {
 	case errors.As(err, &refusal):
@@ -122,4 +114,36 @@ func (o Outside) VerifyBundle(ctx context.Context, path string, p api.Progress) 
 		return ledger.Verdict{}, readError(path, err)
 	}
 	return *res.Verdict, nil
+}
+
+// Check judges what r, of that size, reads. The sink may be nil.
+func (o Outside) Check(r io.Reader, size int64, sink verify.Sink) (*verify.Result, error) {
+	dir, err := os.MkdirTemp("", "stella-verify-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	spool, err := os.OpenFile(filepath.Join(dir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer spool.Close()
+	return verify.Check(r, o.Trust, verify.Options{
+		Now: o.Now, Limits: bundle.Limits{Size: size}, SiteID: o.SiteID, Stella: o.Stella, Spool: spool,
+	}, sink)
+}
+
+// SiteIDOf reads the id of a home's site without opening it, "" where nothing
+// says it. It is the note's word alone: for looking, not for admitting.
+func SiteIDOf(home string) string {
+	note, err := fsx.ReadFile(filepath.Join(home, "checkpoint.note"), 64<<10)
+	if err != nil {
+		return ""
+	}
+	origin, _, _ := strings.Cut(string(note), "\n")
+	id, _, err := ledger.ParseOrigin(origin)
+	if err != nil {
+		return ""
+	}
+	return id
 }

@@ -5,7 +5,7 @@ import "github.com/stellarun/stella/ledger"
 // A Report is a judgement told check by check: what each found, also those
 // behind the first that failed. It admits nothing; only a verdict does.
 type Report struct {
-	Decision     string          `json:"decision"`         // admitted | admitted_under_audit | rejected
+	Decision     string          `json:"decision"`         // admitted | admitted_under_audit | rejected | undecided
 	Reason       string          `json:"reason,omitempty"` // of the first check that failed
 	Digest       string          `json:"digest,omitempty"` // of the manifest
 	Now          string          `json:"now"`              // time of the judgement
