@@ -157,15 +157,28 @@ func leading(der []byte, to ...any) error {
 	return nil
 }
 
-// CheckSignature says whether a file of signatures/ has the one form that a
-// judgement accepts. The error is a [*RejectError].
-func CheckSignature(a bundle.Attached) error {
-	_, err := signatureFile(a)
-	return err
+// DescribeSignature describes a file of signatures/. Where a judgement would not
+// accept its form, the error is the refusal, and the description goes as far as
+// [Look].
+func DescribeSignature(a bundle.Attached) (*Description, error) {
+	f, err := signatureFile(a)
+	if err != nil {
+		d, _ := Look(a.Data)
+		return d, err
+	}
+	return f.describe()
 }
 
-// CheckAttestation is [CheckSignature] for a file of attestations/.
-func CheckAttestation(a bundle.Attached) error {
-	_, err := attestationFile(a)
-	return err
+// DescribeAttestation is [DescribeSignature] for a file of attestations/.
+func DescribeAttestation(a bundle.Attached) (*Description, error) {
+	f, err := attestationFile(a)
+	if err != nil {
+		d, _ := Look(a.Data)
+		return d, err
+	}
+	d, err := f.describe()
+	if err != nil {
+		return d, reject(AttestationMalformed, bundle.AttestationName(a.ID), "%v", err).because(err)
+	}
+	return d, nil
 }

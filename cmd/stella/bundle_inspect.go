@@ -216,7 +216,10 @@ func (in *inspected) bundle(f *os.File, size int64) error {
 	var form *bundle.FormatError
 	switch {
 	case errors.As(broken, &form):
+		found := in.Findings
+		in.Findings = nil
 		in.find(form.Reason, form.Entry, form)
+		in.Findings = append(in.Findings, found...) // the damage comes first
 		in.evidence.Damage = form
 		if in.evidence.Manifest == nil {
 			in.What = whatUnknown
@@ -274,16 +277,15 @@ func (in *inspected) describe(m *manifests.Bundle) {
 // look describes a file of signatures/ or attestations/. What no site would take
 // is found, whatever can be read of it.
 func (in *inspected) look(at bundle.Attached, attestation bool) {
-	name, list, err := bundle.SignatureName(at.ID), &in.Signatures, error(nil)
+	read, list := verify.DescribeSignature, &in.Signatures
 	if attestation {
-		name, list, err = bundle.AttestationName(at.ID), &in.Attestations, verify.CheckAttestation(at)
-	} else {
-		err = verify.CheckSignature(at)
+		read, list = verify.DescribeAttestation, &in.Attestations
 	}
+	d, err := read(at)
 	if err != nil {
-		in.find("", name, err)
+		in.find("", "", err)
 	}
-	if d, _ := verify.Look(at.Data); d != nil {
+	if d != nil {
 		*list = append(*list, d)
 	}
 }
