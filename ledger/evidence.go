@@ -13,12 +13,15 @@ func Evidence(data any) []string {
 			}
 		}
 	}
-	trust := func(t TrustRef) { add(t.Root, t.Policy, t.Revocations, t.TrustedRoot) }
+	trust := func(t TrustRef) { add(t.Root, t.Policy, t.Revocations, t.TrustedRoot, t.Extension) }
 	switch d := data.(type) {
 	case *SiteInit:
 		add(d.Root, d.Policy)
 	case *TrustChange:
 		add(d.Root, d.Policy, d.Revocations, d.TrustedRoot)
+		add(d.Signatures...)
+	case *TrustExtension:
+		add(d.File)
 		add(d.Signatures...)
 	case *BundleAdmission:
 		add(d.Verdict.Digest)

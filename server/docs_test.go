@@ -52,6 +52,10 @@ func TestEveryRouteIsServed(t *testing.T) {
 		switch {
 		case r.Method == "POST" && r.Path == "/trust":
 			body = `{"publisher":"acme"}`
+		case r.Method == "POST" && r.Path == "/trust:revoke":
+			body = `{"reason":"stolen"}`
+		case r.Method == "POST" && r.Path == "/trust:accept-time":
+			body = `{"time":"now"}`
 		case r.Method == "POST" && r.Path == "/exports":
 			body = `{"path":"/x","force":true}`
 		case r.Method == "POST":

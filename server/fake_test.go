@@ -370,8 +370,30 @@ func (f *fake) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustRepo
 	return api.TrustReport{Policy: string(raw)}, err
 }
 
-// trustAs is as for the other half of the fake.
-func (f *fake) trustAs(api.Principal) api.Trust { return f }
+func (f *fake) RotateTrust(_ context.Context, r api.TrustRotation) (api.TrustReport, error) {
+	raw, err := json.Marshal(r)
+	return api.TrustReport{Root: string(raw), DryRun: r.DryRun}, err
+}
+
+func (f *fake) RevokeTrust(_ context.Context, r api.TrustRevocation) (api.TrustReport, error) {
+	if r.Reason == "" {
+		return api.TrustReport{}, &api.Error{Code: api.CodeInvalid, Message: "no reason"}
+	}
+	raw, err := json.Marshal(r)
+	return api.TrustReport{Revocations: string(raw), Ended: 2, Refused: []api.RefusedBundle{{Ref: "a/b@1.0.0", Reason: "REVOKED_KEY"}}}, err
+}
+
+func (f *fake) ExtendTrust(_ context.Context, x api.TrustExtension) (api.TrustReport, error) {
+	raw, err := json.Marshal(x)
+	return api.TrustReport{Extension: string(raw)}, err
+}
+
+func (f *fake) AcceptTime(_ context.Context, t api.TimeAcceptance) error {
+	if t.Time == "" {
+		return &api.Error{Code: api.CodeClockAhead, Message: "no time"}
+	}
+	return nil
+}
 
 func (f *fake) Status(context.Context) (api.SiteStatus, error) {
 	return api.SiteStatus{SiteID: "s", Mode: "daemon", PID: 1, Queued: 2, Executing: 1, Trust: ledger.TrustRef{Root: "r"}}, nil

@@ -24,8 +24,9 @@ func (db *DB) Append(t ledger.Type, actor string, data any) (int64, error) {
 }
 
 // Admit writes the admission of a bundle whose blobs are sealed, unless the
-// floor moved since it was judged ([ErrFloorMoved]: judge again).
-func (db *DB) Admit(actor string, a *ledger.BundleAdmission, judgedAt Floor) (int64, error) {
+// floor moved since it was judged ([ErrFloorMoved]: judge again). A bundle of
+// kind trust brings the change that it makes; nil for none.
+func (db *DB) Admit(actor string, a *ledger.BundleAdmission, judgedAt Floor, change *ledger.TrustChange) (int64, error) {
 	var seq int64
 	err := db.update(func(tx *Tx) error {
 		v := a.Verdict
@@ -39,6 +40,10 @@ func (db *DB) Admit(actor string, a *ledger.BundleAdmission, judgedAt Floor) (in
 		}
 		env, err := tx.append(siteEntry(ledger.BundleAdmitted, actor, a))
 		seq = env.Seq
+		if err != nil || change == nil {
+			return err
+		}
+		_, err = tx.append(siteEntry(ledger.TrustChanged, actor, change))
 		return err
 	})
 	return seq, err
@@ -279,6 +284,16 @@ func (db *DB) Trust() (now ledger.TrustChange, before *ledger.TrustChange, err e
 		return getJSON(t, bMeta, kTrust, &now)
 	})
 	return now, before, err
+}
+
+// Extension reads the extension of expired trust on record, nil without one.
+func (db *DB) Extension() (*ledger.TrustExtension, error) {
+	x := new(ledger.TrustExtension)
+	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bMeta, kExtension, x) })
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return x, err
 }
 
 // Exports reads the exports on record, oldest first.

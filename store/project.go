@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -28,10 +29,12 @@ func (r *BundleRecord) Ref() string {
 }
 
 // Floor is the highest sequence that was admitted for one kind, publisher and
-// name, and the digest that holds it.
+// name, and the digest that holds it. A policy can begin the sequences of a name
+// anew, in a higher epoch.
 type Floor struct {
 	Sequence int64  `json:"sequence"`
 	Digest   string `json:"digest"`
+	Epoch    int64  `json:"epoch,omitempty"`
 }
 
 // DAGRecord is the projection of a published DAG version.
@@ -51,14 +54,13 @@ type DAGRecord struct {
 func (tx *Tx) project(env ledger.Envelope, data any) error {
 	switch d := data.(type) {
 	case *ledger.TrustChange:
-		if old := tx.get(bMeta, kTrust); old != nil {
-			if err := tx.put(bMeta, kTrustPrev, bytes.Clone(old)); err != nil {
-				return err
-			}
-		}
-		return tx.putJSON(bMeta, kTrust, d)
+		return tx.projectTrust(d)
 	case *ledger.BundleAdmission:
 		return tx.projectAdmission(env, d)
+	case *ledger.ClockAcceptance:
+		return tx.projectClock(env, d)
+	case *ledger.TrustExtension:
+		return tx.putJSON(bMeta, kExtension, d)
 	case *ledger.DAGPublication:
 		return tx.putJSON(bDAGs, pair(d.DAGID, d.Version), DAGRecord{
 			DAGID: d.DAGID, Version: d.Version, Digest: d.Digest, Spec: d.Spec, Publisher: d.Publisher,
@@ -71,6 +73,26 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		return tx.projectRun(env, data)
 	}
 	return nil // the entry only records
+}
+
+// projectTrust puts a change of trust in force. An extension outlives all but
+// another root, which is what it was signed under.
+func (tx *Tx) projectTrust(d *ledger.TrustChange) error {
+	if old := tx.get(bMeta, kTrust); old != nil {
+		if err := tx.put(bMeta, kTrustPrev, bytes.Clone(old)); err != nil {
+			return err
+		}
+		var before ledger.TrustChange
+		if err := json.Unmarshal(old, &before); err != nil {
+			return err
+		}
+		if before.Root != d.Root && tx.get(bMeta, kExtension) != nil {
+			if err := tx.delete(bMeta, kExtension); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.putJSON(bMeta, kTrust, d)
 }
 
 func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) error {
@@ -87,12 +109,13 @@ func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) e
 	if err != nil {
 		return err
 	}
-	if v.Sequence > floor.Sequence || floor.Digest == "" {
-		err = tx.putJSON(bFloors, floorKey(v.Kind, v.Publisher, v.Name), Floor{v.Sequence, v.Digest})
+	if d.Epoch > floor.Epoch || d.Epoch == floor.Epoch && v.Sequence > floor.Sequence || floor.Digest == "" {
+		err = tx.putJSON(bFloors, floorKey(v.Kind, v.Publisher, v.Name), Floor{v.Sequence, v.Digest, d.Epoch})
 	}
 	return errors.Join(err,
 		tx.putJSON(bBundles, []byte(v.Digest), rec),
-		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)))
+		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)),
+		tx.projectTrusted(v.TrustedTime))
 }
 
 func (tx *Tx) projectRun(env ledger.Envelope, data any) error {

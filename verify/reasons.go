@@ -105,5 +105,6 @@ func contentReasons() []ReasonInfo {
 		{bundle.TrailingData, StageBlobs, "bytes after the end marker", hintBroken},
 		{TrustInvalid, StageTrust, "a trust file is not valid under the root in force", hintTrust},
 		{TrustRollback, StageTrust, "a trust file is older than the one in force", hintTrust},
+		{ExtensionInvalid, StageTrust, "an extension of expired trust is not signed by enough of the root's break_glass role, or is for another site, other files or too long", "stella trust break-glass --dry-run prints the extension that this site needs"},
 	}
 }

@@ -109,6 +109,7 @@ func runBundleImport(ctx context.Context, a *app, files []string) error {
 				return err
 			}
 			done.Imports = append(done.Imports, res)
+			a.warn(res.Warnings)
 			if err := a.imported(res); err != nil {
 				return err
 			}

@@ -37,11 +37,18 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 		return api.ImportResult{}, internal(err)
 	}
 	defer q.Discard()
-	j := &judging{trust: e.currentTrust(), now: e.opt.Now(), dir: q.Dir(), sink: quarantined{q}}
+	now, err := e.clock()
+	if err != nil {
+		return api.ImportResult{}, err
+	}
+	j := &judging{trust: e.currentTrust(), now: now, dir: q.Dir(), sink: quarantined{q}, only: req.Kind}
 	res, err := e.check(ctx, req.Path, j, p)
 	var refusal *verify.RejectError
 	switch {
 	case errors.As(err, &refusal):
+		if out, ok := e.knownTrust(res, refusal); ok {
+			return out, nil
+		}
 		seq, aerr := e.db.Reject(s.actor, res.Rejection(err))
 		if aerr != nil {
 			return api.ImportResult{}, dbError(aerr)
@@ -56,8 +63,8 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 // admit seals the evidence with the contents, and writes the admission.
 func (s *site) admit(q *store.Quarantine, res *verify.Result, j *judging) (api.ImportResult, error) {
 	e := s.e
-	if k := res.Manifest.Kind; k == manifests.KindTrust || k == manifests.KindSecrets {
-		return api.ImportResult{}, invalid("%s is a %s bundle: its signatures are good, but this version does not take such bundles in", res.Manifest.Ref(), k)
+	if res.Manifest.Kind == manifests.KindSecrets {
+		return api.ImportResult{}, invalid("%s is a secrets bundle: its signatures are good, but this version does not take such bundles in", res.Manifest.Ref())
 	}
 	out := api.ImportResult{Verdict: *res.Verdict, Bytes: res.FileBytes}
 	if _, err := e.db.Bundle(res.Digest); err == nil {
@@ -74,29 +81,35 @@ func (s *site) admit(q *store.Quarantine, res *verify.Result, j *judging) (api.I
 			return out, internal(err)
 		}
 	}
+	if res.Manifest.Kind == manifests.KindTrust {
+		return s.admitTrust(q, res, j, out)
+	}
 	if err := q.Seal(); err != nil {
 		return out, spaceError(err)
 	}
 	e.mu.RLock() // trust does not change between here and the entry
 	defer e.mu.RUnlock()
 	if e.trust != j.trust {
-		return out, &api.Error{Code: api.CodeConflict, Message: "trust changed while the bundle was judged", Hint: "import it again"}
+		return out, errTrustMoved
 	}
 	var err error
-	if out.Seq, err = e.db.Admit(s.actor, res.Admission(), j.floor); err != nil {
+	if out.Seq, err = e.db.Admit(s.actor, res.Admission(), j.floor, nil); err != nil {
 		return out, dbError(err)
 	}
+	out.Warnings = e.warnings()
 	return out, nil
 }
 
 // VerifyBundle judges a bundle as an import would, and keeps nothing.
 func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Progress) (ledger.Verdict, error) {
-	now := s.e.opt.Now()
+	var now time.Time
+	var err error
 	if req.AsOf != "" {
-		var err error
 		if now, err = stamp.Parse(req.AsOf); err != nil {
 			return ledger.Verdict{}, invalid("%v", err)
 		}
+	} else if now, err = s.e.clock(); err != nil {
+		return ledger.Verdict{}, err
 	}
 	dir, err := os.MkdirTemp(filepath.Join(s.e.opt.Home, "quarantine"), "verify-")
 	if err != nil {
@@ -116,11 +129,12 @@ func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Pr
 
 // judging is one judgement: what it is made under, and what it saw.
 type judging struct {
-	trust *verify.Trust
+	trust *inForce
 	now   time.Time
 	dir   string // for the spool
 	sink  verify.Sink
 	floor store.Floor // that it was held against
+	only  string      // kind that is wanted; "" for any
 }
 
 // check opens a bundle on a medium and judges it.
@@ -140,14 +154,18 @@ func (e *Engine) check(ctx context.Context, path string, j *judging, p api.Progr
 	}
 	defer spool.Close()
 	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
-	return verify.Check(r, j.trust, verify.Options{
-		Now: j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
+	return verify.Check(r, j.trust.Trust, verify.Options{
+		Files: &j.trust.files,
+		Now:   j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
 		Spool: spool, Floors: func(m *manifests.Bundle, digest string) (verify.Floors, error) { return e.floors(j, m, digest) },
 	}, j.sink)
 }
 
 func (e *Engine) floors(j *judging, m *manifests.Bundle, digest string) (verify.Floors, error) {
 	var f verify.Floors
+	if j.only != "" && string(m.Kind) != j.only {
+		return f, invalid("%s is of kind %s, a %s bundle is wanted", m.Ref(), m.Kind, j.only)
+	}
 	_, err := e.db.Bundle(digest)
 	if f.Admitted = err == nil; err != nil && !store.IsNotFound(err) {
 		return f, err
@@ -156,7 +174,7 @@ func (e *Engine) floors(j *judging, m *manifests.Bundle, digest string) (verify.
 		return f, err
 	}
 	j.floor, err = e.db.Floor(string(m.Kind), m.Publisher, m.Name)
-	f.Sequence, f.Digest = j.floor.Sequence, j.floor.Digest
+	f.Sequence, f.Digest, f.Epoch = j.floor.Sequence, j.floor.Digest, j.floor.Epoch
 	return f, err
 }
 
@@ -219,7 +237,10 @@ func spaceError(err error) error {
 }
 
 func readError(path string, err error) error {
+	var known *api.Error
 	switch {
+	case errors.As(err, &known):
+		return known
 	case errors.Is(err, os.ErrNotExist):
 		return notFound("%s: no such file", path)
 	case errors.Is(err, fsx.ErrNotRegular):

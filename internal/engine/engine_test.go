@@ -16,7 +16,6 @@ import (
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/engine"
-	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/sandbox"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
@@ -49,9 +48,8 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.open()
-	_, err = l.e.AddTrust(context.Background(), who, engine.TrustAdd{
-		Publisher: "acme", KeyPEM: pub, Names: []string{"audit"}, Interpreters: []string{"/bin/sh"},
-		Kinds: []manifests.Kind{manifests.KindPlugin, manifests.KindDAG, manifests.KindData},
+	_, err = l.e.As(api.Principal{Name: who}).AddTrust(context.Background(), api.TrustAddition{
+		Publisher: "acme", Key: string(pub), Names: []string{"audit"}, Interpreters: []string{"/bin/sh"}, Kinds: []string{"plugin", "dag", "data"},
 	})
 	if err != nil {
 		t.Fatal(err)

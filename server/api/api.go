@@ -24,6 +24,7 @@ type Principal struct {
 // tenant.
 type Site interface {
 	Bundles
+	Trust
 	DAGs
 	Runs
 	Artifacts
@@ -106,6 +107,7 @@ type Host interface {
 // ImportRequest names a bundle by a path that the holder of the site can read.
 type ImportRequest struct {
 	Path string `json:"path"`
+	Kind string `json:"kind,omitempty"` // only a bundle of this kind; "" for any
 }
 
 // ImportResult is what an import did.
@@ -114,6 +116,11 @@ type ImportResult struct {
 	Already bool           `json:"already"` // the digest was admitted before, and was judged anew
 	Seq     int64          `json:"seq"`     // of the admission's entry
 	Bytes   int64          `json:"bytes"`   // of the container
+
+	TrustChanged bool            `json:"trustChanged,omitempty"` // what a trust bundle brought is in force now
+	Warnings     []string        `json:"warnings,omitempty"`     // what is about to end of the trust in force
+	Refused      []RefusedBundle `json:"refused,omitempty"`      // admitted bundles that a trust bundle refuses from now on
+	Ended        int             `json:"ended,omitempty"`        // attempts under way that it ended
 }
 
 // VerifyRequest asks for a judgement without an import. AsOf, in the form of
@@ -344,4 +351,5 @@ type SiteStatus struct {
 	DAGs       int             `json:"dags"`
 	StoreBytes int64           `json:"storeBytes"`
 	Trust      ledger.TrustRef `json:"trust"`
+	Warnings   []string        `json:"warnings,omitempty"`
 }
