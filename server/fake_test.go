@@ -92,6 +92,24 @@ func (f *fake) VerifyBundle(_ context.Context, req api.VerifyRequest, p api.Prog
 	return verdict(), nil
 }
 
+func (f *fake) AuditStorage(_ context.Context, p api.Progress) (api.AuditReport, error) {
+	if p == nil {
+		return api.AuditReport{Blobs: 1}, nil
+	}
+	p(3, 4)
+	return api.AuditReport{Blobs: 2, Damage: 1, Findings: []api.Finding{
+		{Kind: "missing", Damage: true, Path: "sealed/<x>", SHA256: "ab", What: "evidence", Seq: 3, Bundle: "acme/x@1.0.0", Fix: "import it"},
+	}, More: 2}, nil
+}
+
+func (f *fake) CollectGarbage(_ context.Context, req api.GCRequest, _ api.Progress) (api.GCReport, error) {
+	if req.Keep < 0 {
+		return api.GCReport{}, &api.Error{Code: api.CodeInvalid, Message: "keep"}
+	}
+	return api.GCReport{DryRun: req.DryRun, Blobs: int64(req.Keep), Bundles: []string{"acme/x@1.0.0"},
+		Kept: []api.Kept{{Bundle: "acme/y@1.0.0", Why: "a run"}}, Seq: []int64{4}}, nil
+}
+
 func (f *fake) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, error) {
 	if q.Kind == "none" {
 		return nil, nil

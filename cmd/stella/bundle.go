@@ -16,7 +16,8 @@ func newBundleCmd(a *app) *cobra.Command {
 		"Make, sign and look at bundles, which needs no site; import them into a site, and list\n"+
 			"what it has admitted.",
 		newBundleNewCmd(a), newBundlePackCmd(a), newBundleKeygenCmd(a), newBundleSignCmd(a), newBundleInspectCmd(a),
-		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a))
+		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a),
+		newBundleAuditCmd(a), newBundleGCCmd(a))
 }
 
 func newBundleVerifyCmd(a *app) *cobra.Command {

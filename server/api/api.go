@@ -43,6 +43,11 @@ type Bundles interface {
 	ImportBundle(ctx context.Context, req ImportRequest, p Progress) (ImportResult, error)
 	// VerifyBundle judges the file as an import would, and keeps nothing.
 	VerifyBundle(ctx context.Context, req VerifyRequest, p Progress) (ledger.Verdict, error)
+	// AuditStorage hashes everything sealed, and reports all that differs from
+	// what the ledger names.
+	AuditStorage(ctx context.Context, p Progress) (AuditReport, error)
+	// CollectGarbage gives up what nothing needs.
+	CollectGarbage(ctx context.Context, req GCRequest, p Progress) (GCReport, error)
 	ListBundles(ctx context.Context, q BundleQuery) ([]Bundle, error)
 	// ShowBundle takes a digest, a unique prefix of one of at least 8 digits,
 	// or publisher/name@version.
