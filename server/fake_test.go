@@ -92,6 +92,24 @@ func (f *fake) VerifyBundle(_ context.Context, req api.VerifyRequest, p api.Prog
 	return verdict(), nil
 }
 
+func (f *fake) ImportMedia(_ context.Context, req api.MediaRequest, watch func(api.MediaEvent)) (api.MediaReport, error) {
+	if len(req.Paths) == 0 {
+		return api.MediaReport{}, &api.Error{Code: api.CodeInvalid, Message: "no paths"}
+	}
+	items := []api.ImportItem{
+		{Path: "/m/a<b>.stella", Outcome: api.OutcomeAdmitted, SHA256: "ab", ImportResult: &api.ImportResult{Verdict: verdict(), Seq: 9, Bytes: 2048}},
+		{Path: "/m/c.stella", Outcome: api.OutcomeRefused, Error: &api.Error{Code: "ROLLBACK", Message: "old", Refusal: &api.Refusal{Reason: "ROLLBACK"}}},
+	}
+	for i := range items {
+		if watch != nil {
+			watch(api.MediaEvent{File: i + 1, Files: 2, Path: items[i].Path, Done: 1, Total: 2, Item: &items[i]})
+		}
+	}
+	return api.MediaReport{DryRun: req.DryRun, Imports: items, Skipped: []api.Skipped{{Path: "/m/._a", Why: "macOS"}},
+		Media: []ledger.Medium{{Mount: "/m", Label: req.Carrier}}, Admitted: 1, Refused: 1, Seq: 12,
+		ReceiptSHA256: "cd", Receipt: json.RawMessage(`{"a":"<&>"}`)}, nil
+}
+
 func (f *fake) AuditStorage(_ context.Context, p api.Progress) (api.AuditReport, error) {
 	if p == nil {
 		return api.AuditReport{Blobs: 1}, nil

@@ -30,6 +30,34 @@ func (h *handler) collectGarbage(w http.ResponseWriter, q *request) error {
 	})
 }
 
+func (h *handler) importMedia(w http.ResponseWriter, q *request) error {
+	var req api.MediaRequest
+	if err := q.decode(&req); err != nil {
+		return err
+	}
+	if !q.wantsStream() {
+		rep, err := q.site.ImportMedia(q.Context(), req, nil)
+		return h.reply(w, q, http.StatusOK, rep, err)
+	}
+	s := h.stream(w, q)
+	rep, err := q.site.ImportMedia(q.Context(), req, s.media)
+	return s.end(rep, err)
+}
+
+// ImportMedia implements [api.Bundles].
+func (c *Client) ImportMedia(ctx context.Context, req api.MediaRequest, watch func(api.MediaEvent)) (api.MediaReport, error) {
+	q := call{method: http.MethodPost, path: "/bundles:import", body: req}
+	if watch == nil {
+		return get[api.MediaReport](ctx, c, q)
+	}
+	return follow[api.MediaReport](ctx, c, q, func(e event) error {
+		if e.Media != nil {
+			watch(*e.Media)
+		}
+		return nil
+	})
+}
+
 // AuditStorage implements [api.Bundles].
 func (c *Client) AuditStorage(ctx context.Context, p api.Progress) (api.AuditReport, error) {
 	return long[api.AuditReport](ctx, c, call{method: http.MethodPost, path: "/bundles:audit", body: struct{}{}}, p)
