@@ -75,12 +75,13 @@ func crashJob(home, media string) error {
 // crashCollect gives up the contents of a superseded bundle, and empties the
 // trash of what has been there for long.
 func crashCollect(ctx context.Context, site api.Site, home, media string) error {
-	for _, name := range []string{"audit-data-1.0.1.stella", "audit-data-1.0.2.stella"} {
-		res, err := site.ImportBundle(ctx, api.ImportRequest{Path: filepath.Join(media, name)}, nil)
-		if err != nil {
-			return err
+	_, err := site.ImportMedia(ctx, api.MediaRequest{Paths: []string{media}}, func(e api.MediaEvent) {
+		if e.Item != nil && e.Item.Outcome == api.OutcomeAdmitted {
+			fmt.Println("bundle", e.Item.Verdict.Digest)
 		}
-		fmt.Println("bundle", res.Verdict.Digest)
+	})
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Join(home, "trash", "20260101T000000Z-00000000"), 0o700); err != nil {
 		return err
