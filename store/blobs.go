@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -258,8 +259,7 @@ func SealAll(qs ...*Quarantine) error {
 			}
 			dir := filepath.Dir(b.Path(name))
 			if !opened[dir] {
-				if err := openFolder(dir); err != nil {
-					b.synced = false
+				if err := b.openFolder(dir); err != nil {
 					return err
 				}
 				defer os.Chmod(dir, 0o555)
@@ -301,10 +301,8 @@ func (q *Quarantine) move(name string) error {
 // syncFolders makes the names in fan-out folders durable, and once those of
 // the folders themselves; b.mu is held.
 func (b *Blobs) syncFolders(dirs map[string]bool) error {
-	for dir := range dirs {
-		if err := fsx.SyncDir(dir); err != nil {
-			return err
-		}
+	if err := together(slices.Collect(maps.Keys(dirs)), fsx.SyncDir); err != nil {
+		return err
 	}
 	if b.synced || len(dirs) == 0 {
 		return nil
@@ -316,16 +314,30 @@ func (b *Blobs) syncFolders(dirs map[string]bool) error {
 	return nil
 }
 
-// syncAll makes every content durable. Several at a time share the commits of
-// the file system's journal, which is what many small files wait for.
+// syncAll makes every content durable.
 func syncAll(qs []*Quarantine) error {
-	const atATime = 16
 	var paths []string
 	for _, q := range qs {
 		for _, name := range q.names {
 			paths = append(paths, filepath.Join(q.dir, name))
 		}
 	}
+	return together(paths, func(path string) error {
+		f, err := os.Open(path)
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("store: seal: %w", err)
+		}
+		return nil
+	})
+}
+
+// together syncs several paths at a time, which share the commits of the file
+// system's journal: what many small files wait for. It returns the first error.
+func together(paths []string, one func(path string) error) error {
+	const atATime = 16
 	errs := make(chan error, len(paths))
 	slots := make(chan struct{}, atATime)
 	var wg sync.WaitGroup
@@ -333,28 +345,29 @@ func syncAll(qs []*Quarantine) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			f, err := os.Open(path)
-			if err == nil {
-				err = errors.Join(f.Sync(), f.Close())
-			}
-			errs <- err
+			errs <- one(path)
 		})
 	}
 	wg.Wait()
 	close(errs)
 	for err := range errs {
 		if err != nil {
-			return fmt.Errorf("store: seal: %w", err)
+			return err
 		}
 	}
 	return nil
 }
 
-// openFolder makes a fan-out folder writable, creating it durably.
-func openFolder(dir string) error {
+// openFolder makes a fan-out folder writable, creating it where it is not
+// there: then syncFolders makes its name durable. b.mu is held.
+func (b *Blobs) openFolder(dir string) error {
 	err := os.Chmod(dir, 0o755)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fsx.Mkdir(dir, 0o755)
+		b.synced = false
+		err = os.Mkdir(dir, 0o755)
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // whatever the umask
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("store: seal: %w", err)
