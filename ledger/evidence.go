@@ -28,6 +28,10 @@ func Evidence(data any) []string {
 		add(d.Signatures...)
 		add(d.Verdict.Attestations...)
 		trust(d.Verdict.Trust)
+	case *MediaImport:
+		add(d.Receipt)
+	case *GarbageCollection:
+		add(d.List)
 	case *DAGPublication:
 		add(d.Digest, d.Spec)
 	case *RunStart:

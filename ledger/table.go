@@ -36,6 +36,8 @@ var table = [...]TypeInfo{
 	{BundleAdmitted, 1, "A bundle was judged and let in, with the verdict.", fresh[BundleAdmission]},
 	{BundleRejected, 1, "A bundle was judged and refused, with the reason.", fresh[BundleRejection]},
 	{BundlesRejected, 1, "Bundles were refused faster than one entry each.", fresh[BundleRejections]},
+	{ImportReceived, 1, "A medium was imported: what came of each file is in the sealed receipt.", fresh[MediaImport]},
+	{GCCompleted, 1, "Blobs that nothing needs were given up, and contents of superseded bundles if that was asked for.", fresh[GarbageCollection]},
 	{DAGPublished, 1, "A version of a DAG can be started from now on.", fresh[DAGPublication]},
 	{ExportCreated, 1, "An archive left the site.", fresh[ExportCreation]},
 	{RunStarted, 1, "A run was accepted and its plan frozen. The first entry of a run.", fresh[RunStart]},

@@ -20,6 +20,8 @@ const (
 	BundleAdmitted  Type = "bundle.admitted"  // BundleAdmission
 	BundleRejected  Type = "bundle.rejected"  // BundleRejection
 	BundlesRejected Type = "bundles.rejected" // BundleRejections; what came faster than one entry each
+	ImportReceived  Type = "import.received"  // MediaImport; after the entries of the bundles themselves
+	GCCompleted     Type = "gc.completed"     // GarbageCollection; on disk before anything is moved away
 	DAGPublished    Type = "dag.published"    // DAGPublication
 	ExportCreated   Type = "export.created"   // ExportCreation
 
@@ -192,6 +194,43 @@ type BundleRejections struct {
 	Count   int64            `json:"count"`
 	Reasons map[string]int64 `json:"reasons"` // reason → how many
 	Since   string           `json:"since"`   // when the minute began
+}
+
+// MediaImport is the data of [ImportReceived]: what came from outside in one
+// go, with the digest of the sealed receipt that lists every file.
+type MediaImport struct {
+	Receipt     string   `json:"receipt"`           // SHA-256 of the receipt
+	Carrier     string   `json:"carrier,omitempty"` // who brought it, as the importer said
+	Media       []Medium `json:"media"`
+	Started     string   `json:"started"`
+	Ended       string   `json:"ended"`
+	Files       int64    `json:"files"`    // bundles that were looked at
+	Admitted    int64    `json:"admitted"` // for the first time
+	Again       int64    `json:"again"`    // admitted before, and judged anew
+	Refused     int64    `json:"refused"`
+	Failed      int64    `json:"failed"`  // could not be read or kept
+	Skipped     int64    `json:"skipped"` // files that are no bundles
+	Bytes       int64    `json:"bytes"`   // that were read of bundles
+	Interrupted bool     `json:"interrupted,omitempty"`
+}
+
+// Medium is where bundles came from, as far as the machine could tell. Label
+// is what somebody called the file system: it proves nothing.
+type Medium struct {
+	Mount  string `json:"mount,omitempty"`
+	Device string `json:"device,omitempty"`
+	FSType string `json:"fsType,omitempty"`
+	UUID   string `json:"uuid,omitempty"`
+	Label  string `json:"label,omitempty"`
+}
+
+// GarbageCollection is the data of [GCCompleted]. From this entry on the listed
+// blobs are not at the site, until an import brings them again.
+type GarbageCollection struct {
+	Bundles []string `json:"bundles,omitempty"` // digests of bundles whose contents go; their evidence stays
+	Blobs   int64    `json:"blobs"`
+	Bytes   int64    `json:"bytes"`
+	List    string   `json:"list"` // SHA-256 of the sealed list of blobs
 }
 
 // DAGPublication is the data of [DAGPublished].

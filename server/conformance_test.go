@@ -80,6 +80,30 @@ func siteCalls() []siteCall {
 		{"verify as of a time", "VerifyBundle", func(ctx context.Context, s api.Site) (any, error) {
 			return s.VerifyBundle(ctx, api.VerifyRequest{Path: "/m/a", AsOf: "2026-11-22T00:00:00.000000000Z"}, nil)
 		}},
+		{"import of media", "ImportMedia", func(ctx context.Context, s api.Site) (any, error) {
+			var told []api.MediaEvent
+			rep, err := s.ImportMedia(ctx, api.MediaRequest{Paths: []string{"/m"}, DryRun: true, FailFast: true, Carrier: "Ann", Receipt: true},
+				func(e api.MediaEvent) { told = append(told, e) })
+			return []any{rep, told}, err
+		}},
+		{"import of media in silence", "ImportMedia", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ImportMedia(ctx, api.MediaRequest{Paths: []string{"/m"}}, nil)
+		}},
+		{"import of nothing", "ImportMedia", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ImportMedia(ctx, api.MediaRequest{}, func(api.MediaEvent) {})
+		}},
+		{"audit", "AuditStorage", func(ctx context.Context, s api.Site) (any, error) {
+			var p progressLog
+			rep, err := s.AuditStorage(ctx, p.note)
+			return []any{rep, p}, err
+		}},
+		{"audit in silence", "AuditStorage", func(ctx context.Context, s api.Site) (any, error) { return s.AuditStorage(ctx, nil) }},
+		{"collect", "CollectGarbage", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CollectGarbage(ctx, api.GCRequest{DryRun: true, Keep: 3}, nil)
+		}},
+		{"collect what cannot be", "CollectGarbage", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CollectGarbage(ctx, api.GCRequest{Keep: -1}, func(_, _ int64) {})
+		}},
 		{"bundles", "ListBundles", func(ctx context.Context, s api.Site) (any, error) {
 			return s.ListBundles(ctx, api.BundleQuery{Kind: "plugin", Publisher: "acme", Name: "a b&c"})
 		}},

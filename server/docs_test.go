@@ -58,6 +58,8 @@ func TestEveryRouteIsServed(t *testing.T) {
 			body = `{"time":"now"}`
 		case r.Method == "POST" && r.Path == "/exports":
 			body = `{"path":"/x","force":true}`
+		case r.Method == "POST" && r.Path == "/bundles:import":
+			body = `{"paths":["/x"]}`
 		case r.Method == "POST":
 			body = "{}"
 		}

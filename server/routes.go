@@ -57,7 +57,10 @@ func Routes() []Route {
 
 		{Method: "GET", Path: "/bundles", Scope: ScopeRead, Does: "list admitted bundles", handle: (*handler).listBundles},
 		{Method: "POST", Path: "/bundles", Scope: ScopeAdmin, Does: "judge a bundle and seal it", Stream: true, handle: (*handler).importBundle},
+		{Method: "POST", Path: "/bundles:import", Scope: ScopeAdmin, Does: "judge and seal all bundles in files and folders", Stream: true, handle: (*handler).importMedia},
 		{Method: "POST", Path: "/bundles:verify", Scope: ScopeRead, Does: "judge a bundle and keep nothing", Stream: true, handle: (*handler).verifyBundle},
+		{Method: "POST", Path: "/bundles:audit", Scope: ScopeAdmin, Does: "hash everything sealed and compare it with the ledger", Stream: true, handle: (*handler).auditStorage},
+		{Method: "POST", Path: "/bundles:gc", Scope: ScopeAdmin, Does: "give up what nothing needs", Stream: true, handle: (*handler).collectGarbage},
 		{Method: "GET", Path: "/bundles/{ref}", Scope: ScopeRead, Does: "one admitted bundle with its evidence", handle: (*handler).showBundle},
 
 		{Method: "GET", Path: "/trust", Scope: ScopeRead, Does: "the trust in force", handle: (*handler).showTrust},

@@ -20,6 +20,9 @@ type BundleRecord struct {
 	FirstSeq  int64                  `json:"firstSeq"`
 	Time      string                 `json:"time"`
 	Admission ledger.BundleAdmission `json:"admission"`
+	// Removed is the entry by which the contents were given up; 0 while they
+	// are here. The next admission brings them back.
+	Removed int64 `json:"removed,omitempty"`
 }
 
 // Ref is publisher/name@version.
@@ -61,6 +64,8 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		return tx.projectClock(env, d)
 	case *ledger.TrustExtension:
 		return tx.putJSON(bMeta, kExtension, d)
+	case *ledger.GarbageCollection:
+		return tx.projectCollection(env, d)
 	case *ledger.DAGPublication:
 		return tx.putJSON(bDAGs, pair(d.DAGID, d.Version), DAGRecord{
 			DAGID: d.DAGID, Version: d.Version, Digest: d.Digest, Spec: d.Spec, Publisher: d.Publisher,
@@ -116,6 +121,20 @@ func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) e
 		tx.putJSON(bBundles, []byte(v.Digest), rec),
 		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)),
 		tx.projectTrusted(v.TrustedTime))
+}
+
+func (tx *Tx) projectCollection(env ledger.Envelope, d *ledger.GarbageCollection) error {
+	for _, digest := range d.Bundles {
+		var rec BundleRecord
+		if err := getJSON(tx.bolt, bBundles, []byte(digest), &rec); err != nil {
+			return fmt.Errorf("bundle %s: %w", digest, err)
+		}
+		rec.Removed = env.Seq
+		if err := tx.putJSON(bBundles, []byte(digest), rec); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (tx *Tx) projectRun(env ledger.Envelope, data any) error {

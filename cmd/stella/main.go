@@ -76,7 +76,7 @@ func exitCode(code api.Code) int {
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
-		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeInternal:
+		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal:
 		return exitFailed
 	}
 	return exitFailed

@@ -88,8 +88,10 @@ type Engine struct {
 	mu    sync.RWMutex // guards trust
 	trust *inForce
 
-	importing sync.Mutex // one import at a time moves floors
-	issuing   sync.Mutex // one checkpoint at a time: the file of an older one never replaces a newer
+	importing  chan struct{} // holds one for each file that is being judged
+	gate       sync.RWMutex  // held in writing while a collection decides: no start, no publication
+	collecting sync.Mutex    // one collection at a time
+	issuing    sync.Mutex    // one checkpoint at a time: the file of an older one never replaces a newer
 
 	stop     chan struct{} // closed when somebody asked for the end
 	stopOnce sync.Once
@@ -117,7 +119,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	}
 	e := &Engine{
 		opt: opt, db: db, started: opt.Now(),
-		stop: make(chan struct{}), closing: make(chan struct{}),
+		stop: make(chan struct{}), closing: make(chan struct{}), importing: make(chan struct{}, importsAtOnce),
 	}
 	if err := e.load(ctx); err != nil {
 		db.Close()

@@ -30,6 +30,7 @@ type lab struct {
 	home string
 	key  *ecdsa.PrivateKey
 	e    *engine.Engine
+	omit func(sha256 string) bool // contents that bundles leave out
 }
 
 func newLab(t *testing.T) *lab {
@@ -95,6 +96,26 @@ func (l *lab) site() api.Site { return l.e.As(api.Principal{Name: who}) }
 // bundle packs and signs files, and returns the path of the bundle.
 func (l *lab) bundle(files map[string]string) string {
 	l.t.Helper()
+	return l.packed(files, bundle.PackOptions{})
+}
+
+// deltaFile makes a version of a data bundle that leaves out these contents.
+func (l *lab) deltaFile(name string, version int, files map[string]string, out ...string) string {
+	l.t.Helper()
+	omit := map[string]bool{}
+	for _, text := range out {
+		omit[bundle.Digest([]byte(text))] = true
+	}
+	l.omit = func(sum string) bool { return omit[sum] }
+	defer func() { l.omit = nil }()
+	return l.dataFile(name, version, files)
+}
+
+func (l *lab) packed(files map[string]string, opt bundle.PackOptions) string {
+	l.t.Helper()
+	if l.omit != nil {
+		opt.Omit = l.omit
+	}
 	dir := l.t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(dir, name)
@@ -110,7 +131,7 @@ func (l *lab) bundle(files map[string]string) string {
 		}
 	}
 	var raw bytes.Buffer
-	packed, err := bundle.Pack(dir, &raw, bundle.PackOptions{})
+	packed, err := bundle.Pack(dir, &raw, opt)
 	if err != nil {
 		l.t.Fatal(err)
 	}

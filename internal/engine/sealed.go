@@ -197,6 +197,11 @@ func (s *sealed) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manif
 	if err != nil {
 		return "", nil, err
 	}
+	if rec, err := s.e.db.Bundle(digest); err != nil {
+		return "", nil, err
+	} else if rec.Removed > 0 {
+		return "", nil, fmt.Errorf("the contents of %s were given up by a collection, entry %d: bring them back with stella bundle import of the same bundle", ref, rec.Removed)
+	}
 	if m.Kind != kind {
 		return "", nil, fmt.Errorf("%s is a %s bundle, a %s is wanted", ref, m.Kind, kind)
 	}

@@ -231,68 +231,77 @@ func clip(s string) string {
 	return s
 }
 
-// knownTrust says of a refused bundle of kind trust that it was admitted before:
-// the roles that signed it may have given way to others since, through what it
-// brought. It changes nothing any more, and is no reason to stop at.
-func (e *Engine) knownTrust(res *verify.Result, refusal *verify.RejectError) (api.ImportResult, bool) {
+// A knownError is a bundle of kind trust that was admitted before and would be
+// refused now: the roles that signed it may have given way to others since,
+// through what it brought. It changes nothing any more, and is no reason to stop.
+type knownError struct{ out api.ImportResult }
+
+func (k *knownError) Error() string { return "the trust bundle was admitted before" }
+
+// knownTrust recognises such a bundle; nil for others.
+func (e *Engine) knownTrust(res *verify.Result, refusal *verify.RejectError) error {
 	switch refusal.Reason {
 	case verify.SignerUnknown, verify.SignerForeign, verify.ThresholdNotMet:
 	default:
-		return api.ImportResult{}, false
+		return nil
 	}
 	rec, err := e.db.Bundle(res.Digest)
 	if err != nil || rec.Admission.Verdict.Kind != string(manifests.KindTrust) {
-		return api.ImportResult{}, false
+		return nil
 	}
-	return api.ImportResult{
-		Verdict: rec.Admission.Verdict, Already: true, Seq: rec.Seq, Bytes: res.FileBytes, Warnings: e.warnings(),
-	}, true
+	return &knownError{api.ImportResult{Verdict: rec.Admission.Verdict, Already: true, Seq: rec.Seq, Bytes: res.FileBytes}}
 }
 
-// admitTrust puts in force what an admitted bundle of kind trust brings; the
-// bundle is in the quarantine, judged under j.
-func (s *site) admitTrust(q *store.Quarantine, res *verify.Result, j *judging, out api.ImportResult) (api.ImportResult, error) {
-	seq, next, err := s.putTrust(q, res, j)
+// admitTrust seals and admits a bundle of kind trust, and puts in force what it
+// brings.
+func (s *site) admitTrust(b *awaiting) (api.ImportResult, error) {
+	out := api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
+	if _, err := s.e.db.Bundle(b.res.Digest); err == nil {
+		out.Already = true
+	} else if !store.IsNotFound(err) {
+		return out, dbError(err)
+	}
+	if err := addEvidence(b); err != nil {
+		return out, spaceError(err)
+	}
+	seq, next, err := s.putTrust(b)
 	out.Seq = seq
 	if err != nil || next == nil {
-		out.Warnings = s.e.warnings()
 		return out, err
 	}
 	r, err := s.e.changed(next, false)
-	out.TrustChanged, out.Warnings, out.Refused, out.Ended = true, r.Warnings, r.Refused, r.Ended
+	out.TrustChanged, out.Refused, out.Ended = true, r.Refused, r.Ended
 	return out, err
 }
 
 // putTrust seals, records and adopts; next is nil where nothing changes.
-func (s *site) putTrust(q *store.Quarantine, res *verify.Result, j *judging) (seq int64, next *inForce, err error) {
+func (s *site) putTrust(b *awaiting) (seq int64, next *inForce, err error) {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.trust != j.trust {
+	if e.trust != b.j.trust {
 		return 0, nil, errTrustMoved
 	}
-	if err := q.Seal(); err != nil {
+	if err := store.SealAll(b.q); err != nil {
 		return 0, nil, spaceError(err)
 	}
-	var entry *ledger.TrustChange
-	if res.Next != nil {
-		if next, err = e.withExtension(&inForce{res.Next, res.NextFiles}); err != nil {
+	entry := store.Admitting{Admission: b.res.Admission(), JudgedAt: b.j.floor}
+	if b.res.Next != nil {
+		if next, err = e.withExtension(&inForce{b.res.Next, b.res.NextFiles}); err != nil {
 			return 0, nil, err
 		}
 		if err := sealTrust(e.db.Blobs(), next.files); err != nil {
 			return 0, nil, spaceError(err)
 		}
-		c := next.Change("bundle " + res.Digest)
-		entry = &c
+		c := next.Change("bundle " + b.res.Digest)
+		entry.Change = &c
 	}
-	seq, err = e.db.Admit(s.actor, res.Admission(), j.floor, entry)
+	seq, err = e.db.Admit(s.actor, entry)
 	if err != nil || next == nil {
-		return seq, nil, dbError(err)
+		return seq, nil, err
 	}
 	return seq, next, e.adopt(next)
 }
-
-var errTrustMoved = &api.Error{Code: api.CodeConflict, Message: "trust changed while the bundle was judged", Hint: "import it again"}
 
 // LoadTrust loads the trust files of a home without opening its site, for
 // judgements outside it. They are held against nothing but their signatures.

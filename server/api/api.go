@@ -42,8 +42,17 @@ type Bundles interface {
 	// ImportBundle judges the file and seals what it admits. A refusal is an
 	// *[Error] with Refusal set.
 	ImportBundle(ctx context.Context, req ImportRequest, p Progress) (ImportResult, error)
+	// ImportMedia imports all bundles in files and folders. That some are
+	// refused is no error. watch is told how far it is and what comes of each;
+	// it may be nil.
+	ImportMedia(ctx context.Context, req MediaRequest, watch func(MediaEvent)) (MediaReport, error)
 	// VerifyBundle judges the file as an import would, and keeps nothing.
 	VerifyBundle(ctx context.Context, req VerifyRequest, p Progress) (ledger.Verdict, error)
+	// AuditStorage hashes everything sealed, and reports all that differs from
+	// what the ledger names.
+	AuditStorage(ctx context.Context, p Progress) (AuditReport, error)
+	// CollectGarbage gives up what nothing needs.
+	CollectGarbage(ctx context.Context, req GCRequest, p Progress) (GCReport, error)
 	ListBundles(ctx context.Context, q BundleQuery) ([]Bundle, error)
 	// ShowBundle takes a digest, a unique prefix of one of at least 8 digits,
 	// or publisher/name@version.

@@ -34,6 +34,7 @@ const (
 	CodeTrustChanged     Code = "TRUST_CHANGED"
 	CodeDamaged          Code = "DAMAGED"
 	CodeNoSpace          Code = "NO_SPACE"
+	CodeMedium           Code = "MEDIUM_FAILED" // a medium could not be read
 	CodeInternal         Code = "INTERNAL"
 )
 
