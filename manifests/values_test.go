@@ -215,7 +215,7 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 		AllowPlain: true, Workers: 4, MaxParallelSteps: 3, DefaultTenant: "ops", Grace: 20 * time.Second, CheckpointEvery: 15 * time.Minute,
 		FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789,
 		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"}, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour,
-		Limits:           manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
+		Limits: manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
 	})
 	if s := parsed(t, "site", "site/clock.toml").(*manifests.Site); s.MaxGap != 720*time.Hour || s.TrustWarning != 48*time.Hour {
 		t.Errorf("gap %v, warning %v", s.MaxGap, s.TrustWarning)

@@ -61,6 +61,7 @@ const (
 	AttestationSubject      Reason = "ATTESTATION_SUBJECT"
 	AttestationMissing      Reason = "ATTESTATION_MISSING"
 	TrustInvalid            Reason = "TRUST_INVALID"
+	ExtensionInvalid        Reason = "EXTENSION_INVALID"
 	TrustRollback           Reason = "TRUST_ROLLBACK"
 )
 

@@ -117,7 +117,7 @@ func contentReasons() []ReasonInfo {
 		{AttestationInvalid, StageAttestations, "an attestation of a trusted signer does not verify", hintBroken},
 		{AttestationSubject, StageAttestations, "an attestation of a trusted signer is about something else", "attest the digest of stella.toml"},
 		{AttestationMissing, StageAttestations, "an attestation that the policy demands is not there", hintPolicy},
-		{bundle.BlobMissing, StageBlobs, "a blob is neither in the bundle nor at this site from the same publisher and name", "import the full bundle"},
+		{bundle.BlobMissing, StageBlobs, "a blob is neither in the bundle nor at this site from the same publisher and name", "import the full bundle, or first the one that it was packed against"},
 		{bundle.BlobSize, StageBlobs, "a blob's stored size is not the signed one", hintBroken},
 		{bundle.BlobDigest, StageBlobs, "a blob's stored bytes are not the signed ones", hintBroken},
 		{bundle.BlobEncoding, StageBlobs, "a blob is not a zstd frame that can be decoded", hintBroken},
@@ -129,5 +129,6 @@ func contentReasons() []ReasonInfo {
 		{bundle.TrailingData, StageBlobs, "bytes after the end marker", hintBroken},
 		{TrustInvalid, StageTrust, "a trust file is not valid under the root in force", hintTrust},
 		{TrustRollback, StageTrust, "a trust file is older than the one in force", hintTrust},
+		{ExtensionInvalid, StageTrust, "an extension of expired trust is not signed by enough of the root's break_glass role, or is for another site, other files or too long", "stella trust break-glass --dry-run prints the extension that this site needs"},
 	}
 }

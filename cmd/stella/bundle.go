@@ -14,7 +14,8 @@ func newBundleCmd(a *app) *cobra.Command {
 		"Make, sign and look at bundles, which needs no site; import them into a site, and list\n"+
 			"what it has admitted.",
 		newBundleNewCmd(a), newBundlePackCmd(a), newBundleKeygenCmd(a), newBundleSignCmd(a), newBundleInspectCmd(a),
-		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a))
+		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a),
+		newBundleAuditCmd(a), newBundleGCCmd(a))
 }
 
 func newBundleVerifyCmd(a *app) *cobra.Command {
@@ -40,68 +41,6 @@ func newBundleVerifyCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.trust, "trust", "", "`DIR` with trust files, laid out like trust/ of a site; no site is then needed")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that judges, with --trust")
 	return c
-}
-
-func newBundleImportCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "import FILE...",
-		Short: "Judge bundles and seal them",
-		Long: "Judge bundles under the site's trust, and seal those that it admits: copied, read-only,\n" +
-			"with the evidence they were judged by. The first refusal ends the command with exit 5; it\n" +
-			"is recorded. Importing again is judging again.",
-		Example: "  stella bundle import /media/stick/*.stella",
-		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runBundleImport(c.Context(), a, args) },
-	}
-}
-
-// importList is what an import printed as JSON.
-type importList struct {
-	Imports []api.ImportResult `json:"imports"`
-}
-
-func runBundleImport(ctx context.Context, a *app, files []string) error {
-	done := importList{Imports: []api.ImportResult{}}
-	err := a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		for _, file := range files[len(done.Imports):] { // the rest, after a change of holder
-			path, err := absolute(file)
-			if err != nil {
-				return err
-			}
-			res, err := r.ImportBundle(ctx, api.ImportRequest{Path: path}, a.progressOf("importing"))
-			if err != nil {
-				return err
-			}
-			done.Imports = append(done.Imports, res)
-			if err := a.imported(res); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if a.opt.output == outJSON {
-		if jerr := a.stdout.json(done, true); err == nil {
-			err = jerr
-		}
-	}
-	return err
-}
-
-// imported says what became of one file, as soon as it is known.
-func (a *app) imported(res api.ImportResult) error {
-	switch a.opt.output {
-	case outJSON:
-		return nil
-	case outNDJSON:
-		return a.stdout.json(res, false)
-	}
-	v := res.Verdict
-	again := ""
-	if res.Already {
-		again = " again"
-	}
-	a.stdout.printf("%s%s  %s  %s/%s@%s  sha256:%s\n", v.Decision, again, v.Kind, v.Publisher, v.Name, v.Version, short(v.Digest))
-	return a.stdout.err
 }
 
 func newBundleListCmd(a *app) *cobra.Command {
