@@ -45,12 +45,13 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 		publisher, kind, name = in.Publisher, in.Kind, in.Name
 	}
 	end := " --kind " + quote(kind) + " --name " + quote(name)
+	if in.judge != nil && in.judge.Trust.Publisher(publisher) != nil {
+		end = "" // it may bring what it may bring already
+	}
 	if d.Flow == verify.FlowCertificate {
 		out.Signer = d.SAN
 		out.TOML = manifests.EncodeIdentity(manifests.Identity{Issuer: d.Issuer, SAN: d.SAN})
-		if trustAddHas("issuer", "san") {
-			out.Command = "stella trust add " + quote(publisher) + " --issuer " + quote(d.Issuer) + " --san " + quote(d.SAN) + end
-		}
+		out.Command = "stella trust add " + quote(publisher) + " --certificate-identity " + quote(d.SAN) + " --certificate-oidc-issuer " + quote(d.Issuer) + end
 		out.Note = "trusted_root.json must hold the authority that issued the certificate, and the log or timestamp authority"
 	} else {
 		file := publisher + ".pub"
@@ -65,7 +66,7 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 		}
 	}
 	if d.Statement { // who attests is not who signs
-		out.Command = ""
+		out.Command = "stella trust add " + quote(publisher) + " --attestation " + quote(d.PredicateType+"=KEY.pub")
 		out.TOML = manifests.EncodeAttestation(manifests.RequiredAttestation{PredicateType: d.PredicateType, Keys: keysOf(pem)})
 		if pem == "" {
 			out.Note = "keys = the PEM of the public key with the id " + d.ID
@@ -87,17 +88,6 @@ func keysOf(pem string) []string {
 		return nil
 	}
 	return []string{pem}
-}
-
-// trustAddHas says whether trust add has these flags.
-func trustAddHas(flags ...string) bool {
-	c := newTrustAddCmd(newApp())
-	for _, f := range flags {
-		if c.Flags().Lookup(f) == nil {
-			return false
-		}
-	}
-	return true
 }
 
 // quote makes one word for a shell, whatever a file says.
