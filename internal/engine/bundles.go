@@ -417,12 +417,10 @@ func readError(path string, err error) error {
 
 // rejected says what a refusal was, and what to do about it.
 func rejected(path string, res *verify.Result, r *verify.RejectError, seq int64) error {
+	f := refusalOf(r)
+	f.Offset, f.SHA256, f.Digest, f.Seq, f.Report = res.FileBytes, res.FileSHA256, res.Digest, seq, Report(res.Report(r))
 	return &api.Error{
-		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint,
-		Refusal: &api.Refusal{
-			Reason: string(r.Reason), Stage: string(verify.StageOf(r.Reason)), Subject: r.Subject, Detail: r.Detail, Hint: r.Hint,
-			Offset: res.FileBytes, SHA256: res.FileSHA256, Digest: res.Digest, Seq: seq, Report: Report(res.Report(r)),
-		},
+		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint, Refusal: f,
 	}
 }
 
@@ -439,7 +437,7 @@ func (s *site) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, 
 			continue
 		}
 		b := showBundle(r)
-		b.Now = s.e.sealed.now(r.Digest)
+		b.Now = s.e.sealed.now(r)
 		out = append(out, b)
 	}
 	slices.SortFunc(out, func(a, b api.Bundle) int {
@@ -474,10 +472,7 @@ func (s *site) ShowBundle(_ context.Context, ref string) (api.BundleDetail, erro
 		return api.BundleDetail{}, damaged("%v", err)
 	}
 	out := api.BundleDetail{Bundle: showBundle(rec), Admission: rec.Admission, Manifest: string(raw), Files: []api.BundleFile{}}
-	if out.Report, err = s.e.sealed.explain(rec); err != nil {
-		return api.BundleDetail{}, dbError(err)
-	}
-	out.Now = s.e.sealed.now(rec.Digest)
+	out.Now, out.Report = s.e.sealed.now(rec), s.e.sealed.explain(rec)
 	for _, f := range m.Files {
 		out.Files = append(out.Files, api.BundleFile{Path: f.Path, SHA256: f.SHA256, Size: f.Size, Mode: f.Mode})
 	}

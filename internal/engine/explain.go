@@ -47,32 +47,58 @@ func signerReports(list []verify.SignerReport) []api.SignerReport {
 	return out
 }
 
+// refusalOf is a refusal as it travels.
+func refusalOf(r *verify.RejectError) *api.Refusal {
+	return &api.Refusal{
+		Reason: string(r.Reason), Stage: string(verify.StageOf(r.Reason)), Subject: r.Subject, Detail: r.Detail, Hint: r.Hint,
+	}
+}
+
 // now says whether the trust in force still admits a sealed bundle: ok, or the
-// reason why not.
-func (s *sealed) now(digest string) string {
-	_, err := s.Judge(digest)
-	var r *refused
+// reason why not. Unlike [sealed.Judge] it keeps nothing, since it is asked about
+// every bundle there is.
+func (s *sealed) now(rec store.BundleRecord) string {
+	err := s.rejudge(rec)
+	var r *verify.RejectError
 	var known *api.Error
 	switch {
 	case err == nil:
 		return api.BundleOK
 	case errors.As(err, &r):
-		return r.Reason()
+		return string(r.Reason)
 	case errors.As(dbError(err), &known):
 		return string(known.Code)
 	}
 	return string(api.CodeInternal)
 }
 
-// explain tells what the trust in force says of sealed evidence.
-func (s *sealed) explain(rec store.BundleRecord) (*api.Report, error) {
+func (s *sealed) rejudge(rec store.BundleRecord) error {
+	now, err := s.e.clock()
+	if err != nil {
+		return err
+	}
 	ev, err := s.evidence(rec)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	_, err = s.e.currentTrust().Rejudge(ev, s.e.db.SiteID(), s.e.opt.Version, now)
+	return err
+}
+
+// explain tells what the trust in force says of sealed evidence; nil where that
+// is damaged.
+func (s *sealed) explain(rec store.BundleRecord) *api.Report {
+	now, err := s.e.clock()
+	if err != nil {
+		now = s.e.opt.Now() // a clock that is wrong is no reason to say nothing
+	}
+	ev, err := s.evidence(rec)
+	if err != nil {
+		return nil
 	}
 	return Report(s.e.currentTrust().Explain(verify.Case{
-		Evidence: ev, Attested: true, Whole: true, SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: s.e.opt.Now(),
-	})), nil
+		Evidence: ev, Attested: true, Whole: true, SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: now,
+	}))
 }
 
 // LoadTrustDir loads trust files from a folder that is laid out like trust/ of

@@ -176,7 +176,7 @@ func trustRefused(err error) error {
 	}
 	return &api.Error{
 		Code: api.Code(r.Reason), Message: r.Error(), Hint: r.Hint,
-		Refusal: &api.Refusal{Reason: string(r.Reason), Subject: r.Subject},
+		Refusal: refusalOf(r),
 	}
 }
 
