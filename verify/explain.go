@@ -59,6 +59,7 @@ type Case struct {
 	Attested  bool                // all attestations of the file are in Evidence
 	Whole     bool                // the file was read to its end, and its contents are what was signed
 	Absent    int                 // contents that the file leaves out, as a delta does
+	Torn      bool                // Damage is in the manifest or among the signatures
 	Damage    *bundle.FormatError // what ended the reading of the file; nil for nothing
 	Strangers bool                // read a manifest too that nobody signed whom the trust names
 	Floors    *Floors             // nil outside a site
@@ -128,6 +129,12 @@ func (t *Trust) Explain(c Case) *Report {
 	e.lines = manifests.PolicyLines(t.policyText)
 	if c.Manifest == nil {
 		e.out.Digest = ""
+		e.failed(checkContainer, c.Damage)
+		e.rest(checkSignatures)
+		return e.end()
+	}
+	if c.Torn {
+		_, _ = e.signatures() // those before the damage are told, and count for nothing
 		e.failed(checkContainer, c.Damage)
 		e.rest(checkSignatures)
 		return e.end()

@@ -209,6 +209,7 @@ func (in *inspected) open(path string) error {
 func (in *inspected) bundle(f *os.File, size int64) error {
 	r := bundle.NewReader(f, bundle.Limits{Size: size})
 	broken := in.head(r)
+	in.evidence.Torn = broken != nil
 	if broken == nil && in.manifest != nil {
 		broken = in.rest(r)
 	}
