@@ -70,11 +70,8 @@ func predict(m *manifests.Bundle) ([]*Blob, error) {
 // before they are decompressed; for others it may be nil. Memory does not grow
 // with the blob.
 func (b *Blob) CopyTo(w io.Writer, spool Spool) error {
-	if b.r.err != nil {
-		return b.r.err
-	}
-	if b.r.open != b {
-		return errors.New("bundle: CopyTo out of turn")
+	if err := b.ready(); err != nil {
+		return err
 	}
 	if b.Encoding == "" {
 		return b.copyStored(w)
@@ -95,6 +92,27 @@ func (b *Blob) CopyTo(w io.Writer, spool Spool) error {
 		return fmt.Errorf("bundle: spool: %w", err)
 	}
 	return b.decompress(w, io.LimitReader(spool, b.StoredSize))
+}
+
+// CheckStored reads the stored bytes and compares their digest with that in the
+// manifest. It is for whoever does not know yet who signed that manifest: no
+// decompressor sees a byte.
+func (b *Blob) CheckStored() error {
+	if err := b.ready(); err != nil {
+		return err
+	}
+	return b.copyStored(io.Discard)
+}
+
+// ready says whether b is the blob at hand.
+func (b *Blob) ready() error {
+	if b.r.err != nil {
+		return b.r.err
+	}
+	if b.r.open != b {
+		return errors.New("bundle: the blob is not the one at hand")
+	}
+	return nil
 }
 
 // copyStored writes the stored bytes to w and compares their digest.
@@ -153,7 +171,16 @@ func (b *Blob) undecodable(f *frame, err error) error {
 		b.r.err = fmt.Errorf("bundle: spool: %w", f.broken)
 		return b.r.err
 	}
-	return b.r.fail(BlobEncoding, b.name(), "%v", err)
+	reason := BlobEncoding
+	switch {
+	case errors.Is(err, errNotOne), errors.Is(err, errSkip):
+		reason = BlobFrames
+	case errors.Is(err, errWindow):
+		reason = BlobWindow
+	case errors.Is(err, errNeedDict):
+		reason = BlobDictionary
+	}
+	return b.r.fail(reason, b.name(), "%v", err)
 }
 
 // keepError remembers the error of the writer, to tell it from the reader's.

@@ -51,6 +51,9 @@ const firstLine = `schema = "` + manifests.BundleSchema + "\"\n"
 // Limits bound what a [Reader] accepts beyond the format's own limits.
 type Limits struct {
 	Bytes int64 // size of the whole file; 0 means DefaultBytes
+	// Size is that of the file, where it is known before it is read: one that is
+	// too large is refused without a look at it. 0: it is not known.
+	Size int64
 }
 
 // Attached is a file of signatures/ or attestations/.

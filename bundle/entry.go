@@ -34,8 +34,11 @@ func (r *Reader) peek() (h header, ok bool, err error) {
 	if err := r.src.full(b[:]); err != nil {
 		return h, false, r.broken("", err)
 	}
-	if r.stage == atStart && string(b[magicAt:magicAt+8]) != "ustar\x0000" {
+	if r.stage == atStart && string(b[magicAt:magicAt+8]) != magic {
 		return h, false, r.fail(NotABundle, "", "the file does not begin as a USTAR tar")
+	}
+	if name := nameOf(&b); r.stage == atStart && name != ManifestName {
+		return h, false, r.fail(NotABundle, name, "the first entry is not %s", ManifestName)
 	}
 	if b == [block]byte{} {
 		r.ahead, r.ended = true, true

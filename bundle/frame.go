@@ -33,6 +33,9 @@ const (
 var (
 	errFrame    = errors.New("not a zstd frame of the accepted form")
 	errNotOne   = errors.New("more than one zstd frame, or bytes after it")
+	errSkip     = errors.New("a skippable zstd frame")
+	errWindow   = errors.New("the zstd frame needs a larger window than 8 MiB")
+	errNeedDict = errors.New("the zstd frame needs a dictionary")
 	errTooShort = errors.New("the zstd frame is cut short")
 )
 
@@ -122,9 +125,11 @@ func (f *frame) header() error {
 	}
 	switch {
 	case h.Skippable:
-		return fmt.Errorf("%w: a skippable frame", errFrame)
+		return errSkip
 	case h.DictionaryID != 0:
-		return fmt.Errorf("%w: it needs a dictionary", errFrame)
+		return errNeedDict
+	case h.WindowSize > maxWindow, h.SingleSegment && h.FrameContentSize > maxWindow:
+		return errWindow
 	}
 	f.part, f.left, f.sum = frameBlock, h.HeaderSize, h.HasCheckSum
 	return nil

@@ -56,7 +56,7 @@ type Reader struct {
 
 // NewReader returns a Reader of r, which it never closes. It reads ahead in r.
 func NewReader(r io.Reader, lim Limits) *Reader {
-	if lim.Bytes == 0 {
+	if lim.Bytes <= 0 {
 		lim.Bytes = DefaultBytes
 	}
 	return &Reader{src: newSource(r), lim: lim, seen: map[string]bool{}}
@@ -73,13 +73,16 @@ func (r *Reader) Head() (*Head, error) {
 	if r.stage != atStart {
 		return nil, errors.New("bundle: Head is read twice")
 	}
+	if r.lim.Size > r.lim.Bytes {
+		return nil, r.fail(TooLarge, "", "%d bytes, the limit is %d", r.lim.Size, r.lim.Bytes)
+	}
 	h, ok, err := r.peek()
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case !ok || h.name != ManifestName:
-		return nil, r.fail(NotABundle, h.name, "the first entry is not %s", ManifestName)
+	case !ok:
+		return nil, r.fail(NotABundle, "", "the first entry is not %s", ManifestName)
 	case h.size > MaxManifest:
 		return nil, r.fail(ManifestTooLarge, h.name, "%d bytes, the limit is %d", h.size, MaxManifest)
 	}

@@ -110,7 +110,7 @@ func bundleSections(t *table, b *Bundle) []mention {
 	}
 	var named []mention
 	path := func(s *table, key string) string {
-		p := s.text(key, isPath())
+		p := s.file(key)
 		named = append(named, mention{t: s, key: key, path: p})
 		return p
 	}
@@ -195,7 +195,7 @@ func onePath(rows []*table, files []File) map[string]*File {
 		}
 		fold := strings.ToLower(f.Path)
 		if line, ok := lines[fold]; ok {
-			row.fault("path", f.Path+" is listed twice, paths differing only in case included", lineHint(line))
+			row.broken(RuleCollision, "path", f.Path+" is listed twice, paths differing only in case included", lineHint(line))
 			continue
 		}
 		byPath[fold], lines[fold] = f, row.node.kids["path"].line
@@ -250,7 +250,7 @@ func readFile(t *table) File {
 	defer t.done()
 	t.need("path", "sha256", "size", "mode")
 	f := File{
-		Path:   t.text("path", isPath()),
+		Path:   t.file("path"),
 		SHA256: t.text("sha256", isHash()),
 		Size:   t.integer("size", 0, 0, maxInt),
 		Mode:   t.text("mode", rule{func(s string) bool { return s == "0644" || s == "0755" }, `"0644" or "0755"`}),

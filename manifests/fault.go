@@ -9,6 +9,7 @@ package manifests
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,7 +20,19 @@ type Fault struct {
 	Key  string `json:"key,omitempty"`
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
+	Rule Rule   `json:"rule,omitempty"` // where it is one that a caller tells from others
 }
+
+// Rule names what a fault breaks, where a caller tells it from other faults.
+type Rule string
+
+// Rules that have a name.
+const (
+	RuleShape     Rule = "shape"     // what the scan refuses so that no parser spends on it: lines, depth, count
+	RuleTraversal Rule = "traversal" // a path that is absolute, or has a part that is empty, . or ..
+	RuleForbidden Rule = "forbidden" // a path with other characters than the allowed ones, or too long
+	RuleCollision Rule = "collision" // two paths that differ only in case, or not at all
+)
 
 func (f Fault) String() string {
 	var b strings.Builder
@@ -40,6 +53,11 @@ func (f Fault) String() string {
 
 // Faults is the error of every parser here: all that is wrong, by line.
 type Faults []Fault
+
+// Breaks says whether one of the faults breaks the rule.
+func (f Faults) Breaks(rule Rule) bool {
+	return slices.ContainsFunc(f, func(x Fault) bool { return x.Rule == rule })
+}
 
 func (f Faults) Error() string {
 	lines := make([]string, len(f))

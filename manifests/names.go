@@ -41,16 +41,20 @@ func ValidRunToken(s string) bool {
 
 // ValidPath tells whether s may be the path of a file in a bundle (FORMATS
 // section 1). It says nothing of other paths: see the checks of [ParseBundle].
-func ValidPath(s string) bool {
-	if s == "" || len(s) > 255 {
-		return false
-	}
+func ValidPath(s string) bool { return PathRule(s) == "" }
+
+// PathRule is the rule that s breaks as a path of a file in a bundle, "" for
+// none. One that leads elsewhere is a traversal, whatever else it is.
+func PathRule(s string) Rule {
 	for part := range strings.SplitSeq(s, "/") {
 		if part == "" || part == "." || part == ".." {
-			return false
+			return RuleTraversal
 		}
 	}
-	return only(s, func(c byte) bool { return isBareChar(c) || c == '.' || c == '+' || c == '@' || c == '/' })
+	if len(s) > 255 || !only(s, func(c byte) bool { return isBareChar(c) || c == '.' || c == '+' || c == '@' || c == '/' }) {
+		return RuleForbidden
+	}
+	return ""
 }
 
 // validField tells whether s may name an input or output: it is a key that

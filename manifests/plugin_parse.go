@@ -66,7 +66,7 @@ func entries(t *table, p *Plugin) []mention {
 	p.Entry = map[string]string{}
 	var named []mention
 	for _, platform := range slices.Sorted(maps.Keys(s.values)) {
-		path := s.text(platform, isPath())
+		path := s.file(platform)
 		p.Entry[platform] = path
 		named = append(named, mention{t: s, key: platform, path: path, exec: p.Runtime == RuntimeExec})
 		switch {
@@ -95,8 +95,8 @@ func action(t *table) Action {
 	return Action{
 		Description: t.text("description", isProse()),
 		Args:        t.lines("args", rule{func(s string) bool { return len(s) <= 4096 && prose(s) }, "text of at most 4096 bytes"}),
-		Params:      t.text("params", isPath()),
-		Outputs:     t.text("outputs", isPath()),
+		Params:      t.file("params"),
+		Outputs:     t.file("outputs"),
 		Idempotent:  t.boolean("idempotent", false),
 		Secrets:     t.texts("secrets", isName()),
 		Limits:      t.limits("limits"),

@@ -20,11 +20,14 @@ type report struct {
 	effort int // spent on matching patterns; see match
 }
 
-func (r *report) add(line int, key, text, hint string) {
+func (r *report) add(line int, key, text, hint string) { r.broke("", line, key, text, hint) }
+
+// broke is add with the name of the rule.
+func (r *report) broke(rule Rule, line int, key, text, hint string) {
 	if r.full() {
 		return
 	}
-	r.faults = append(r.faults, Fault{File: r.file, Line: line, Key: key, Text: text, Hint: hint})
+	r.faults = append(r.faults, Fault{File: r.file, Line: line, Key: key, Text: text, Hint: hint, Rule: rule})
 }
 
 // full tells, and counts one more, when there is no use in making up a fault.

@@ -79,7 +79,7 @@ func scanBytes(r *report, raw []byte) {
 			raw = nil
 		}
 		if len(text) > maxLine {
-			r.add(line, "", fmt.Sprintf("the line has %d bytes, at most %d are allowed", len(text), maxLine),
+			r.broke(RuleShape, line, "", fmt.Sprintf("the line has %d bytes, at most %d are allowed", len(text), maxLine),
 				`break it up; in a """ string a \ at the end of a line joins it to the next`)
 		}
 		scanLine(r, line, text)
@@ -197,7 +197,7 @@ func (s *scanner) fail(text, hint string) bool {
 
 // limit reports a fault of the whole file and ends the scan.
 func (s *scanner) limit(text string) bool {
-	s.add(s.line, "", text, "")
+	s.broke(RuleShape, s.line, "", text, "")
 	s.stop = true
 	return false
 }

@@ -46,7 +46,7 @@ func (s *scanner) key() (key, bool) {
 		s.pos++
 	}
 	if k.over > 0 {
-		s.add(s.line, k.String(), fmt.Sprintf("the name has %d parts, at most %d are allowed", k.over, maxParts),
+		s.broke(RuleShape, s.line, k.String(), fmt.Sprintf("the name has %d parts, at most %d are allowed", k.over, maxParts),
 			"quote a name that has dots in it")
 	}
 	return k, true
@@ -85,7 +85,8 @@ func (s *scanner) part() (string, bool) {
 	case name == "":
 		return "", s.fail("the key is empty", "")
 	case len(name) > maxKeyPart:
-		return "", s.fail(fmt.Sprintf("a part of the key has %d bytes, at most %d are allowed", len(name), maxKeyPart), "")
+		s.broke(RuleShape, s.line, "", fmt.Sprintf("a part of the key has %d bytes, at most %d are allowed", len(name), maxKeyPart), "")
+		return "", false
 	case !plain(name) || !utf8.ValidString(name):
 		return "", s.fail("the key "+show(name)+" has characters that cannot be seen", "")
 	}
@@ -127,7 +128,7 @@ func (s *scanner) begin(n *node) bool {
 		return s.word()
 	}
 	if len(s.open) == maxNesting {
-		s.add(s.line, n.path(), fmt.Sprintf("lists and tables stand more than %d deep in each other", maxNesting), "")
+		s.broke(RuleShape, s.line, n.path(), fmt.Sprintf("lists and tables stand more than %d deep in each other", maxNesting), "")
 		return false
 	}
 	s.pos++

@@ -30,7 +30,6 @@ const (
 func isName() rule   { return rule{ValidName, nameRule} }
 func isStepID() rule { return rule{ValidStepID, idRule} }
 func isField() rule  { return rule{validField, fieldRule} }
-func isPath() rule   { return rule{ValidPath, pathRule} }
 func isVersion() rule {
 	return rule{ValidVersion, versionRule}
 }
@@ -227,7 +226,7 @@ func (t *table) free(key string) any {
 
 func (t *table) json(value any, n *node, depth int) any {
 	if n.kind != scalarNode && depth > maxNesting {
-		t.add(n.line, n.path(), fmt.Sprintf("lists and tables stand more than %d deep in each other", maxNesting), "")
+		t.broke(RuleShape, n.line, n.path(), fmt.Sprintf("lists and tables stand more than %d deep in each other", maxNesting), "")
 		return nil
 	}
 	switch v := value.(type) {

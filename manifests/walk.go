@@ -37,14 +37,17 @@ func (t *table) path(key string) string { return join(t.node.path(), key) }
 
 // fault reports something about a key: at its line, or where the table begins
 // if the key is not there.
-func (t *table) fault(key, text, hint string) {
+func (t *table) fault(key, text, hint string) { t.broken("", key, text, hint) }
+
+// broken is fault with the name of the rule.
+func (t *table) broken(rule Rule, key, text, hint string) {
 	line := t.node.line
 	if kid := t.node.kids[key]; kid != nil {
 		line = kid.line
 	} else if t.node.parent == nil {
 		line = 0
 	}
-	t.add(line, t.path(key), text, hint)
+	t.broke(rule, line, t.path(key), text, hint)
 }
 
 func (t *table) faultf(key, format string, args ...any) {
@@ -128,6 +131,19 @@ func (t *table) text(key string, r rule) string {
 	}
 	if !r.ok(s) {
 		t.fault(key, show(s)+" is not allowed here", "want "+r.want)
+		return ""
+	}
+	return s
+}
+
+// file reads the path of a file of the bundle.
+func (t *table) file(key string) string {
+	s, ok := take[string](t, key, "a string")
+	if !ok {
+		return ""
+	}
+	if broken := PathRule(s); broken != "" {
+		t.broken(broken, key, show(s)+" is not allowed here", "want "+pathRule)
 		return ""
 	}
 	return s

@@ -143,10 +143,14 @@ func attestationFile(a bundle.Attached) (*file, error) {
 	switch {
 	case errors.Is(err, errID):
 		return nil, reject(AttestationID, name, "%v", err).because(err)
+	case errors.Is(err, errNotCanonical):
+		return nil, reject(AttestationNotCanonical, name, "%v", err).because(err)
 	case err != nil:
 		return nil, reject(AttestationMalformed, name, "%v", err).because(err)
-	case !f.isStatement() || f.pb.GetDsseEnvelope().GetPayloadType() != payloadType:
-		return nil, reject(AttestationMalformed, name, "it does not hold an in-toto statement")
+	case !f.isStatement():
+		return nil, reject(AttestationIsSignature, name, "it holds no statement")
+	case f.pb.GetDsseEnvelope().GetPayloadType() != payloadType:
+		return nil, reject(AttestationType, name, "its payload is not of type %s", payloadType)
 	}
 	return f, nil
 }

@@ -3,7 +3,6 @@ package verify_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,66 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/verify"
 	"github.com/stellarun/stella/verify/verifytest"
 )
-
-// hostile are files of somebody who has no key (THREATS 40), each as costly as
-// its sender could make it.
-func hostile() map[string][]byte {
-	manifest := func(filler string) []byte {
-		raw := []byte("schema = \"stella.bundle/1\"\n")
-		return append(raw, strings.Repeat(filler, (bundle.MaxManifest-len(raw))/len(filler))...)
-	}
-	signed := func(raw []byte, sigs ...[]byte) []byte {
-		entries := []verifytest.Entry{{Name: bundle.ManifestName, Data: raw}}
-		for i, s := range sigs {
-			entries = append(entries, verifytest.Entry{Name: bundle.SignatureName(fmt.Sprintf("%064x", i)), Data: s})
-		}
-		return verifytest.Container(entries...)
-	}
-	fill := func(before, filler, after string) []byte {
-		return []byte(before + strings.Repeat(filler, (bundle.MaxSignature-len(before)-len(after))/len(filler)) + after)
-	}
-	out := map[string][]byte{
-		"dotted keys":     signed(manifest("a."), []byte("{}")),
-		"brackets":        signed(manifest("["), []byte("{}")),
-		"nested JSON":     signed(manifest("#"), fill(`{"verificationMaterial":`, `{"a":`, "")),
-		"nested arrays":   signed(manifest("#"), fill("", "[", "")),
-		"empty entries":   signed(manifest("#"), fill(`{"verificationMaterial":{"tlogEntries":[{}`, ",{}", `]}}`)),
-		"empty stamps":    signed(manifest("#"), fill(`{"verificationMaterial":{"timestampVerificationData":{"rfc3161Timestamps":[{}`, ",{}", `]}}}`)),
-		"a large payload": signed(manifest("#"), fill(`{"dsseEnvelope":{"payload":"`, "A", `"}}`)),
-		"zeros":           make([]byte, 8<<20),
-	}
-	// Sixteen good signatures by strangers over the largest manifest, and sixteen
-	// that claim to be by a trusted signer.
-	raw := manifest("a.")
-	var keys []string
-	for i := range bundle.MaxSignatures {
-		keys = append(keys, fmt.Sprint("stranger-", i))
-	}
-	var entries []verifytest.Entry
-	sigs := verifytest.Signatures(raw, keys...)
-	unsigned := verifytest.Container(verifytest.Entry{Name: bundle.ManifestName, Data: raw})
-	for _, s := range sigs {
-		entries = append(entries, verifytest.Entry{Name: bundle.SignatureName(s.ID), Data: s.Data})
-	}
-	sortEntries(entries)
-	out["sixteen strangers"] = verifytest.Container(append(verifytest.Entries(unsigned), entries...)...)
-	forged := verifytest.Signatures([]byte("x"), "acme-1")[0]
-	out["a forged signer"] = verifytest.Container(verifytest.Entry{Name: bundle.ManifestName, Data: raw},
-		verifytest.Entry{Name: bundle.SignatureName(forged.ID), Data: forged.Data})
-	return out
-}
-
-func sortEntries(e []verifytest.Entry) {
-	for i := range e {
-		for j := i; j > 0 && e[j].Name < e[j-1].Name; j-- {
-			e[j], e[j-1] = e[j-1], e[j]
-		}
-	}
-}
 
 const budgetEnv = "STELLA_TEST_HOSTILE"
 
@@ -86,7 +28,7 @@ func TestUnauthenticatedInputHasABudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, raw := range hostile() {
+	for name, raw := range verifytest.Hostile() {
 		path := t.TempDir() + "/hostile"
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
@@ -147,7 +89,7 @@ func dataSize() (uint64, error) {
 // TestTheLargestHeadIsReadAtMost: nobody without a key makes us read more.
 func TestTheLargestHeadIsReadAtMost(t *testing.T) {
 	trust := verifytest.NewTrust().Load()
-	for name, raw := range hostile() {
+	for name, raw := range verifytest.Hostile() {
 		in := &countingReader{r: io.MultiReader(bytes.NewReader(raw), zeros{})}
 		_, err := verify.Check(in, trust, options(t), nil)
 		if !refused(err) || in.n > 3<<20 {

@@ -76,9 +76,10 @@ func TestTheSinkSeesVerifiedContents(t *testing.T) {
 }
 
 func TestWhatIsRefusedIsAborted(t *testing.T) {
+	trusts := loadTrusts()
 	for _, f := range fixtures() {
 		r := new(recorder)
-		_, err := verify.Check(bytes.NewReader(f.Raw), loadTrusts()[f.Trust], f.Options(spool(t)), r)
+		_, err := verify.Check(bytes.NewReader(f.Raw), trusts[f.Trust], f.Options(spool(t)), r)
 		begun, ended := 0, 0
 		for _, e := range r.events {
 			switch e {
@@ -102,7 +103,7 @@ func TestWhatIsRefusedIsAborted(t *testing.T) {
 // TestNothingIsHandedOutBeforeTheJudgement counts on a sink that must stay
 // unused.
 func TestNothingIsHandedOutBeforeTheJudgement(t *testing.T) {
-	late := []verify.Stage{verify.StageBlobs}
+	late := []verify.Stage{verify.StageBlobs, verify.StageTrust}
 	stage := map[string]verify.Stage{}
 	for _, r := range verify.Reasons() {
 		stage[string(r.Reason)] = r.Stage

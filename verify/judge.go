@@ -87,9 +87,30 @@ func (t *Trust) Rejudge(e Evidence, siteID, stella string, now time.Time) (*ledg
 func parseManifest(raw []byte) (*manifests.Bundle, error) {
 	m, err := manifests.ParseBundle(bundle.ManifestName, raw)
 	if err != nil {
-		return nil, reject(ManifestInvalid, bundle.ManifestName, "%v", err).because(err)
+		return nil, reject(manifestReason(err), bundle.ManifestName, "%v", err).because(err)
 	}
 	return m, nil
+}
+
+// manifestReason is the first reason, in the order of [Reasons], that the
+// faults of a manifest give.
+func manifestReason(err error) Reason {
+	var faults manifests.Faults
+	errors.As(err, &faults)
+	for _, r := range []struct {
+		rule   manifests.Rule
+		reason Reason
+	}{
+		{manifests.RuleTraversal, bundle.PathTraversal},
+		{manifests.RuleForbidden, bundle.PathForbidden},
+		{manifests.RuleShape, ManifestTooComplex},
+		{manifests.RuleCollision, CaseCollision},
+	} {
+		if faults.Breaks(r.rule) {
+			return r.reason
+		}
+	}
+	return ManifestInvalid
 }
 
 // judgeManifest makes all decisions that need no attestation.

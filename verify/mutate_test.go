@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/verify"
 	"github.com/stellarun/stella/verify/verifytest"
@@ -85,4 +86,25 @@ func changeBytes(t *testing.T, f *verifytest.Fixture, trust *verify.Trust, flips
 func refused(err error) bool {
 	var r *verify.RejectError
 	return errors.As(err, &r)
+}
+
+// TestEveryCutIsRefused ends a bundle with everything in it at each byte near
+// the edge of a block, and at many others: each time as cut short.
+func TestEveryCutIsRefused(t *testing.T) {
+	raw := verifytest.Attach(verifytest.NewBundle().Sign("acme-1"), nil, attached(
+		verifytest.Attestation(verifytest.NewBundle().Digest(), verifytest.Review, "1", "reviewer")))
+	trust, place := verifytest.NewTrust().Load(), spool(t)
+	f := verifytest.Fixture{Name: "cut", Raw: raw, Now: verifytest.Now()}
+	if _, err := verify.Check(bytes.NewReader(raw), trust, f.Options(place), nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range raw {
+		if edge := i % 512; edge > 1 && edge < 511 && i%61 != 0 {
+			continue
+		}
+		_, err := verify.Check(bytes.NewReader(raw[:i]), trust, f.Options(place), nil)
+		if got := outcome(nil, err); got != string(bundle.Truncated) {
+			t.Errorf("cut at %d: %s (%v), want %s", i, got, err, bundle.Truncated)
+		}
+	}
 }

@@ -4,6 +4,10 @@ import "github.com/stellarun/stella/bundle"
 
 // Hints that several reasons share.
 const (
+	hintForeign  = "stella bundle pack makes bundles; tar and other programs write entries that no bundle has"
+	hintManifest = "stella bundle pack checks it before it is signed"
+	hintPath     = "rename the file, and pack it with stella bundle pack"
+	hintRepack   = "ask the publisher to pack it with stella bundle pack"
 	hintBroken   = "the file is damaged or was made by another program: copy it again, or ask the publisher for it"
 	hintSigner   = "stella bundle inspect shows who signed; stella trust show shows who is trusted"
 	hintResign   = "ask the publisher to sign it again with stella bundle sign"
@@ -12,7 +16,9 @@ const (
 	hintPolicy   = "stella trust show prints what the policy allows this publisher"
 )
 
-// Reasons lists all reasons in the order in which they are checked.
+// Reasons lists all reasons in the order in which they are checked. Those of the
+// container are checked at each entry, by that order; the two about paths hold
+// for the paths in stella.toml as well, and come before the others of its stage.
 func Reasons() []ReasonInfo {
 	all := containerReasons()
 	all = append(all, signatureReasons()...)
@@ -25,7 +31,16 @@ func containerReasons() []ReasonInfo {
 		{bundle.TooLarge, StageContainer, "the file exceeds the site's limit for bundles", "raise max_bundle_bytes in site.toml"},
 		{bundle.Truncated, StageContainer, "the file ends before the end marker", hintBroken},
 		{bundle.NotABundle, StageContainer, "the file does not begin with stella.toml in USTAR form", "stella bundle pack makes bundles"},
-		{bundle.EntryType, StageContainer, "an entry is a link, device, folder, sparse file or extension header", hintBroken},
+		{bundle.HeaderChecksum, StageContainer, "an entry's header does not have the checksum in it", "the file is damaged: copy it again"},
+		{bundle.EntryLink, StageContainer, "an entry is a symbolic or hard link", hintForeign},
+		{bundle.EntryDevice, StageContainer, "an entry is a device or pipe", hintForeign},
+		{bundle.EntryFolder, StageContainer, "an entry is a folder", hintForeign},
+		{bundle.EntryExtended, StageContainer, "an entry is a PAX or GNU header about another entry", hintForeign},
+		{bundle.EntrySparse, StageContainer, "an entry is a sparse file", hintForeign},
+		{bundle.EntryType, StageContainer, "an entry is of another type than a regular file", hintForeign},
+		{bundle.PathTraversal, StageContainer, "a path, of an entry or in stella.toml, is absolute or has an empty part, . or ..", hintPath},
+		{bundle.PathForbidden, StageContainer, "a path, of an entry or in stella.toml, has more than 255 bytes or others than A-Z a-z 0-9 . _ + @ - and /", hintPath},
+		{bundle.EntrySize, StageContainer, "an entry's size is not eleven octal digits, which reach to 8 GiB", "put the content into smaller files"},
 		{bundle.HeaderInvalid, StageContainer, "an entry's header is not the one accepted form", hintBroken},
 		{bundle.PaddingInvalid, StageContainer, "the bytes that fill up an entry's last block are not zero", hintBroken},
 		{bundle.ManifestTooLarge, StageContainer, "stella.toml has more than 1 MiB", "put the content into fewer files"},
@@ -42,7 +57,8 @@ func containerReasons() []ReasonInfo {
 func signatureReasons() []ReasonInfo {
 	return []ReasonInfo{
 		{SignatureMissing, StageSignatures, "nobody has signed the bundle", "sign it with stella bundle sign"},
-		{SignatureMalformed, StageSignatures, "a signature file is not the canonical JSON of a Sigstore bundle v0.3 with a P-256 signature", "attach it with stella bundle sign --attach, which makes the canonical form"},
+		{SignatureMalformed, StageSignatures, "a signature file is not a Sigstore bundle v0.3 with an ECDSA signature", hintResign},
+		{SignatureNotCanonical, StageSignatures, "a signature file is a Sigstore bundle, but not in its canonical form", "attach it with stella bundle sign --attach, which makes the canonical form"},
 		{SignatureIsStatement, StageSignatures, "a signature file holds an attestation, which says something else than: this is mine", "attestations belong into attestations/"},
 		{SignatureID, StageSignatures, "a signature file is not named by the key that it claims", hintResign},
 		{SignatureExtra, StageSignatures, "a signature file brings log entries or timestamps that the policy does not verify", "demand them in the policy, or have it signed without them"},
@@ -50,7 +66,9 @@ func signatureReasons() []ReasonInfo {
 		{TrustedTimeAhead, StageSignatures, "a trusted time lies more than ten minutes after the clock", "set the clock of this machine"},
 		{DuplicateSigner, StageSignatures, "two signatures of one signer", "one signer counts once"},
 		{SignerUnknown, StageSignatures, "no trust file names any of the signers", hintSigner},
-		{ManifestInvalid, StageManifest, "stella.toml breaks the rules of its language", "stella bundle pack checks it before it is signed"},
+		{ManifestTooComplex, StageManifest, "stella.toml has lines of more than 4 KiB, names of more than 4 parts, values nested more than 8 deep, or too many of them", hintManifest},
+		{CaseCollision, StageManifest, "stella.toml lists two paths that differ only in case, or not at all", "rename one of the files"},
+		{ManifestInvalid, StageManifest, "stella.toml breaks the rules of its language", hintManifest},
 	}
 }
 
@@ -90,7 +108,10 @@ func contentReasons() []ReasonInfo {
 		{bundle.AttestationsTooMany, StageAttestations, "more than 64 attestations", hintResign},
 		{bundle.AttestationTooLarge, StageAttestations, "an attestation of more than 4 MiB, or 16 MiB in all", hintResign},
 		{bundle.AttestationDigest, StageAttestations, "an attestation is not named by its SHA-256", hintBroken},
-		{AttestationMalformed, StageAttestations, "an attestation is not the canonical JSON of a Sigstore bundle v0.3 with one in-toto statement", hintResign},
+		{AttestationMalformed, StageAttestations, "an attestation is not a Sigstore bundle v0.3 with an in-toto statement", hintResign},
+		{AttestationNotCanonical, StageAttestations, "an attestation is a Sigstore bundle, but not in its canonical form", "attach it with stella bundle sign --attach, which makes the canonical form"},
+		{AttestationIsSignature, StageAttestations, "an attestation is a signature over a file and states nothing", "signatures belong into signatures/"},
+		{AttestationType, StageAttestations, "an attestation's payload is of another type than application/vnd.in-toto+json", hintResign},
 		{AttestationID, StageAttestations, "an attestation's hint is not the hash of a key", hintResign},
 		{AttestationExtra, StageAttestations, "an attestation brings log entries or timestamps that the policy does not verify", hintResign},
 		{AttestationInvalid, StageAttestations, "an attestation of a trusted signer does not verify", hintBroken},
@@ -99,12 +120,14 @@ func contentReasons() []ReasonInfo {
 		{bundle.BlobMissing, StageBlobs, "a blob is neither in the bundle nor at this site from the same publisher and name", "import the full bundle, or first the one that it was packed against"},
 		{bundle.BlobSize, StageBlobs, "a blob's stored size is not the signed one", hintBroken},
 		{bundle.BlobDigest, StageBlobs, "a blob's stored bytes are not the signed ones", hintBroken},
-		{bundle.BlobEncoding, StageBlobs, "a blob is not exactly one zstd frame that can be decoded", hintBroken},
+		{bundle.BlobEncoding, StageBlobs, "a blob is not a zstd frame that can be decoded", hintBroken},
+		{bundle.BlobFrames, StageBlobs, "a blob has a skippable zstd frame, a second one, or bytes after the first", hintRepack},
+		{bundle.BlobWindow, StageBlobs, "a blob's zstd frame needs a window of more than 8 MiB", hintRepack},
+		{bundle.BlobDictionary, StageBlobs, "a blob's zstd frame needs a dictionary", hintRepack},
 		{bundle.BlobExceeds, StageBlobs, "a blob decompresses to more than the signed size", hintBroken},
 		{bundle.BlobContent, StageBlobs, "a blob decompresses to something else than what was signed", hintBroken},
 		{bundle.TrailingData, StageBlobs, "bytes after the end marker", hintBroken},
 		{TrustInvalid, StageTrust, "a trust file is not valid under the root in force", hintTrust},
 		{TrustRollback, StageTrust, "a trust file is older than the one in force", hintTrust},
-		{ExtensionInvalid, StageTrust, "an extension of expired trust is not signed by enough of the root's break_glass role, or is for another site, other files or too long", "stella trust break-glass --dry-run prints the extension that this site needs"},
 	}
 }

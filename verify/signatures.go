@@ -108,6 +108,8 @@ func signatureFile(sig bundle.Attached) (*file, error) {
 	switch {
 	case errors.Is(err, errID):
 		return nil, reject(SignatureID, name, "%v", err).because(err)
+	case errors.Is(err, errNotCanonical):
+		return nil, reject(SignatureNotCanonical, name, "%v", err).because(err)
 	case err != nil:
 		return nil, reject(SignatureMalformed, name, "%v", err).because(err)
 	case f.isStatement():

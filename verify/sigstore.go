@@ -33,18 +33,44 @@ const (
 // errMalformed says that a file is not a Sigstore bundle of the accepted form.
 var errMalformed = errors.New("not a Sigstore bundle of the accepted form")
 
+// errNotCanonical says that a Sigstore bundle is well-formed, but is written in
+// another than the one form.
+var errNotCanonical = errors.New("not in canonical form")
+
 // Canonical reads a Sigstore bundle, as cosign writes it, and returns the one
 // form of it that a stella bundle may hold: RFC 8785 JSON with padded standard
 // base64. It checks the shape and verifies nothing.
 func Canonical(raw []byte) ([]byte, error) {
-	pb := new(protobundle.Bundle)
-	if err := protojson.Unmarshal(raw, pb); err != nil {
-		return nil, fmt.Errorf("verify: %w: %v", errMalformed, err)
+	pb, err := unmarshal(raw)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
 	}
 	if _, err := shape(pb); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	return encode(pb)
+}
+
+// maxValues bounds the values in a Sigstore bundle. One with a log entry has
+// about a hundred; each that is not there costs a parser 60 times its length.
+const maxValues = 4096
+
+// unmarshal parses the JSON of a Sigstore bundle, whatever its form.
+func unmarshal(raw []byte) (*protobundle.Bundle, error) {
+	n := 0
+	for _, c := range raw {
+		if c == ',' || c == '{' || c == '[' {
+			n++
+		}
+	}
+	if n > maxValues {
+		return nil, fmt.Errorf("%w: more than %d values", errMalformed, maxValues)
+	}
+	pb := new(protobundle.Bundle)
+	if err := protojson.Unmarshal(raw, pb); err != nil {
+		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+	}
+	return pb, nil
 }
 
 func encode(pb *protobundle.Bundle) ([]byte, error) {
@@ -71,16 +97,19 @@ type file struct {
 
 // parse reads a file that must be in canonical form.
 func parse(raw []byte) (*file, error) {
-	pb := new(protobundle.Bundle)
-	if err := protojson.Unmarshal(raw, pb); err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+	pb, err := unmarshal(raw)
+	if err != nil {
+		return nil, err
 	}
 	again, err := encode(pb)
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(raw, again) {
-		return nil, fmt.Errorf("%w: not in canonical form", errMalformed)
+		if _, err := shape(pb); err != nil {
+			return nil, err
+		}
+		return nil, errNotCanonical
 	}
 	f, err := shape(pb)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -23,9 +22,10 @@ func newBundleInspectCmd(a *app) *cobra.Command {
 		Use:   "inspect FILE",
 		Short: "Look at a bundle, signed or not",
 		Long: "Look at a bundle without a site: what it says it is, which files it holds, and who says to\n" +
-			"have signed it, in the terms in which a policy demands them. The container and every file\n" +
-			"are checked against the manifest; signatures are not, since only a site knows whom to\n" +
-			"believe. --manifest writes the exact stella.toml, which is what is signed.",
+			"have signed it, in the terms in which a policy demands them. The container and every stored\n" +
+			"file are checked against the manifest; signatures are not, since only a site knows whom to\n" +
+			"believe, and therefore nothing is decompressed. --manifest writes the exact stella.toml,\n" +
+			"which is what is signed.",
 		Example: "  stella bundle inspect match-1.2.0.stella\n" +
 			"  stella bundle inspect match-1.2.0.stella --manifest > stella.toml",
 		Args: cobra.ExactArgs(1),
@@ -78,7 +78,11 @@ func inspect(file string) (*inspected, error) {
 		return nil, fileError(file, err)
 	}
 	defer f.Close()
-	r := bundle.NewReader(f, bundle.Limits{})
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, fileError(file, err)
+	}
+	r := bundle.NewReader(f, bundle.Limits{Size: fi.Size()})
 	head, err := r.Head()
 	if err != nil {
 		return nil, containerError(file, err)
@@ -124,8 +128,7 @@ func (in *inspected) readRest(file string, r *bundle.Reader, m *manifests.Bundle
 	if err := r.Bind(m, func(string) bool { return true }); err != nil {
 		return err
 	}
-	var atts []bundle.Attached
-	for {
+	for { // one at a time, since all of them may have 16 MiB
 		at, err := r.NextAttestation()
 		if errors.Is(err, io.EOF) {
 			break
@@ -133,11 +136,11 @@ func (in *inspected) readRest(file string, r *bundle.Reader, m *manifests.Bundle
 		if err != nil {
 			return err
 		}
-		atts = append(atts, at)
-	}
-	var err error
-	if in.Attestations, err = sigFiles(file, atts, verify.AttestationMalformed, bundle.AttestationName); err != nil {
-		return err
+		one, err := sigFiles(file, []bundle.Attached{at}, verify.AttestationMalformed, bundle.AttestationName)
+		if err != nil {
+			return err
+		}
+		in.Attestations = append(in.Attestations, one...)
 	}
 	if err := checkBlobs(r); err != nil {
 		return err
@@ -150,17 +153,9 @@ func (in *inspected) readRest(file string, r *bundle.Reader, m *manifests.Bundle
 	return nil
 }
 
-// checkBlobs reads every blob to its end. The stored bytes lie in a file that
-// has no name, until their digest is known.
+// checkBlobs reads every blob to its end. Since nobody has vouched for the
+// digests, nothing is decompressed.
 func checkBlobs(r *bundle.Reader) error {
-	spool, err := os.CreateTemp("", "stella-inspect-")
-	if err != nil {
-		return err
-	}
-	defer spool.Close()
-	if err := os.Remove(spool.Name()); err != nil {
-		return err
-	}
 	for {
 		b, err := r.NextBlob()
 		if errors.Is(err, io.EOF) {
@@ -169,7 +164,7 @@ func checkBlobs(r *bundle.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := b.CopyTo(io.Discard, spool); err != nil {
+		if err := b.CheckStored(); err != nil {
 			return err
 		}
 	}
@@ -179,10 +174,12 @@ func checkBlobs(r *bundle.Reader) error {
 func sigFiles(file string, list []bundle.Attached, reason verify.Reason, name func(string) string) ([]*verify.Description, error) {
 	out := []*verify.Description{}
 	for _, at := range list {
-		canonical, err := verify.Canonical(at.Data)
-		var f *verify.Description
-		if err == nil {
-			f, err = verify.Describe(canonical)
+		f, err := verify.Describe(at.Data)
+		if err != nil { // in another form, perhaps
+			var canonical []byte
+			if canonical, err = verify.Canonical(at.Data); err == nil {
+				f, err = verify.Describe(canonical)
+			}
 		}
 		if err != nil {
 			return nil, &api.Error{

@@ -268,7 +268,7 @@ func (e *Engine) check(ctx context.Context, path string, j *judging, p api.Progr
 	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
 	return verify.Check(r, j.trust.Trust, verify.Options{
 		Files: &j.trust.files,
-		Now:   j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
+		Now:   j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes, Size: fi.Size()}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
 		Spool: spool, Floors: func(m *manifests.Bundle, digest string) (verify.Floors, error) { return e.floors(j, m, digest) },
 		Have: j.holdings.have,
 	}, j.sink)
@@ -348,6 +348,9 @@ func (e *Engine) room(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil {
 		return readError(path, err)
+	}
+	if fi.Size() > e.site.MaxBundleBytes {
+		return nil // which is the refusal; space would be the wrong advice
 	}
 	return e.roomOf(filepath.Base(path), fi.Size())
 }

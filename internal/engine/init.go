@@ -34,6 +34,9 @@ type InitOptions struct {
 	AllowPlain bool   // site.toml allows attempts without fences
 	Actor      string // who makes it; "" means uid:N of this process
 	Now        func() time.Time
+	// SiteID of 32 hex digits makes a site anew whose ledger is lost, or one for
+	// which bundles were made before: "" draws one, which is what init does.
+	SiteID string
 }
 
 // InitResult is what a new site is known by.
@@ -256,9 +259,12 @@ func build(dir string, opt InitOptions) (InitResult, error) {
 	if err := writeTrust(filepath.Join(dir, "trust"), files); err != nil {
 		return InitResult{}, err
 	}
-	var id [16]byte
-	rand.Read(id[:])
-	res := InitResult{SiteID: hex.EncodeToString(id[:]), FleetID: t.Root().FleetID, Root: bundle.Digest(files.Roots[0].Raw), Policy: t.Ref().Policy, Keys: pub}
+	if opt.SiteID == "" {
+		var id [16]byte
+		rand.Read(id[:])
+		opt.SiteID = hex.EncodeToString(id[:])
+	}
+	res := InitResult{SiteID: opt.SiteID, FleetID: t.Root().FleetID, Root: bundle.Digest(files.Roots[0].Raw), Policy: t.Ref().Policy, Keys: pub}
 	if opt.RootFile == "" {
 		res.RootKey = rootKey
 	}

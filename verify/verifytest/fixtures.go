@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/bundle"
@@ -30,11 +31,12 @@ type Fixture struct {
 	Now    time.Time
 	Limit  int64          // size of a bundle that the site accepts; 0: the default
 	Floors *verify.Floors // what the site admitted before; nil: nothing
+	Files  *verify.Files  // of Trust, in force; nil for bundles of other kinds than trust
 }
 
 // Options are those for judging f.
 func (f *Fixture) Options(spool bundle.Spool) verify.Options {
-	opt := verify.Options{Now: f.Now, SiteID: SiteID, Stella: Stella, Spool: spool, Limits: bundle.Limits{Bytes: f.Limit}}
+	opt := verify.Options{Now: f.Now, SiteID: SiteID, Stella: Stella, Spool: spool, Limits: bundle.Limits{Bytes: f.Limit}, Files: f.Files}
 	opt.Floors = func(*manifests.Bundle, string) (verify.Floors, error) {
 		if f.Floors == nil {
 			return verify.Floors{}, nil
@@ -49,12 +51,24 @@ func Fixtures() []Fixture {
 	var l list
 	l.admitted()
 	l.container()
+	l.attacks()
 	l.signatures()
+	l.signatureForms()
+	l.manifestForms()
 	l.policy()
 	l.floors()
 	l.capabilities()
 	l.attestations()
+	l.attestationForms()
 	l.blobs()
+	l.frames()
+	trusts := Trusts()
+	for i := range l.all {
+		if f := &l.all[i]; strings.HasPrefix(f.Name, "trust") {
+			files := trusts[f.Trust].Files()
+			f.Files = &files
+		}
+	}
 	return l.all
 }
 
@@ -116,20 +130,26 @@ func (l *list) admitted() {
 	}).Sign("acme-1"))
 	l.add("trust", trustPlain, ExpectAdmit, "a new policy, signed by the role", trustBundle().Sign("policy"))
 	l.add("trust-after-expiry", trustPolicy, ExpectAdmit, "an expired policy admits what may replace it", trustBundle().Sign("policy"))
+	l.add("trust-signed-by-another-role", trustPlain, string(verify.TrustInvalid), "the policy in it is signed by the role for revocations", trustBundle("revocation").Sign("policy"))
+	l.add("trust-same-serial", trustPlain, string(verify.TrustRollback), "another policy with this serial is in force", policyBundle(1, "policy").Sign("policy"))
+	l.add("trust-jump", trustPlain, string(verify.TrustRollback), "the serial is more than a million above the one in force", policyBundle(1_000_002, "policy").Sign("policy"))
 	l.add("again", trustPlain, ExpectAdmit, "what was admitted before is judged without the floor", NewBundle().Sign("acme-1")).
 		Floors = &verify.Floors{Admitted: true, Version: NewBundle().Digest(), Sequence: 9, Digest: digest("newer")}
 	l.add("next", trustPlain, ExpectAdmit, "a higher sequence", NewBundle().Sign("acme-1")).
 		Floors = &verify.Floors{Sequence: 6, Digest: digest("older")}
 }
 
-// trustBundle carries a new policy, with its signature.
-func trustBundle() *Bundle {
+// trustBundle carries a new policy, signed by the keys or by the policy role.
+func trustBundle(keys ...string) *Bundle { return policyBundle(2, append(keys, "policy")[0]) }
+
+// policyBundle carries a policy with that serial, signed by the key.
+func policyBundle(serial int64, key string) *Bundle {
 	t := NewTrust()
-	t.Policy.Serial = 2
+	t.Policy.Serial, t.Policy.NextUpdate = serial, t.Policy.NextUpdate.Add(time.Hour)
 	b := NewBundle()
 	b.Manifest.Kind, b.Manifest.Data, b.Manifest.Publisher, b.Manifest.Name = manifests.KindTrust, nil, "fleet", "fleet.policy"
 	b.Manifest.Audience, b.Manifest.Trust = []string{FleetID}, &manifests.TrustFiles{Policy: "policy.toml"}
-	policy := t.Files().Policy
+	policy := Signed(t.Files().Policy.Raw, key)
 	b.Files = map[string]string{"policy.toml": string(policy.Raw)}
 	for _, s := range policy.Signatures {
 		b.Files["policy.toml.signatures/"+s.ID+".sigstore.json"] = string(s.Data)
@@ -151,7 +171,7 @@ func (l *list) signatures() {
 	l.add("unsigned", trustPlain, string(verify.SignatureMissing), "nobody signed it", unsigned)
 	pretty := sign("acme-1")
 	pretty.Data = append(bytes.Clone(pretty.Data), '\n')
-	l.add("signature-not-canonical", trustPlain, string(verify.SignatureMalformed), "a line feed after the JSON", with(pretty))
+	l.add("signature-not-canonical", trustPlain, string(verify.SignatureNotCanonical), "a line feed after the JSON", with(pretty))
 	statement := Attestation(packed.Digest, Review, `{"verificationResult":"FAILED"}`, "acme-1")
 	statement.ID = KeyID("acme-1")
 	l.add("signature-is-statement", trustPlain, string(verify.SignatureIsStatement), "a statement where a signature belongs", with(statement))

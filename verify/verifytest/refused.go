@@ -27,7 +27,7 @@ func (l *list) container() {
 	refuse("too-large", bundle.TooLarge, "the site accepts less", good).Limit = int64(len(good)) - 1
 	refuse("truncated", bundle.Truncated, "the last block is missing", good[:len(good)-512])
 	refuse("not-a-bundle", bundle.NotABundle, "a text file", bytes.Repeat([]byte("This is not a bundle.\n"), 50))
-	refuse("symlink", bundle.EntryType, "a link in the place of a blob", set(last, func(h *tar.Header) {
+	refuse("symlink", bundle.EntryLink, "a link in the place of a blob", set(last, func(h *tar.Header) {
 		h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, "/etc/passwd", 0
 	}))
 	refuse("other-mode", bundle.HeaderInvalid, "an entry with mode 0600", set(last, func(h *tar.Header) { h.Mode = 0o600 }))
@@ -157,7 +157,7 @@ func (l *list) attestations() {
 		Name: bundle.AttestationName(strings.Repeat("0", 64)), Data: reviewed.Data,
 	}))
 	signature := rename(Signatures(NewBundle().manifest(), "reviewer")[0])
-	refuse("attestation-is-signature", verify.AttestationMalformed, "a signature where a statement belongs", attest(built, reviewed, signature))
+	refuse("attestation-is-signature", verify.AttestationIsSignature, "a signature where a statement belongs", attest(built, reviewed, signature))
 	refuse("attestation-hint", verify.AttestationID, "a hint that is no hash", attest(built, rename(Edit(reviewed, func(v map[string]any) {
 		v["verificationMaterial"] = map[string]any{"publicKey": map[string]any{"hint": "reviewer"}}
 	}))))
@@ -195,9 +195,9 @@ func (l *list) blobs() {
 	text := bytes.Repeat([]byte("a line of text\n"), 100)
 	half := len(text) / 2
 	two := append(compress(text[:half]), compress(text[half:])...)
-	refuse("blob-two-frames", bundle.BlobEncoding, "two zstd frames that a decoder would join", stored(text, two))
+	refuse("blob-two-frames", bundle.BlobFrames, "two zstd frames that a decoder would join", stored(text, two))
 	skippable := append(compress(text), 0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 's', 'k', 'i', 'p')
-	refuse("blob-skippable-frame", bundle.BlobEncoding, "a skippable frame that a decoder would ignore", stored(text, skippable))
+	refuse("blob-skippable-frame", bundle.BlobFrames, "a skippable frame that a decoder would ignore", stored(text, skippable))
 	refuse("blob-bomb", bundle.BlobExceeds, "16 MiB of zeros, signed as 1500 bytes", stored(make([]byte, len(text)), compress(make([]byte, 16<<20))))
 	refuse("blob-other-content", bundle.BlobContent, "decompresses to something else", stored(text, compress(bytes.ToUpper(text))))
 }

@@ -3,6 +3,7 @@ package verifytest
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -172,4 +173,30 @@ func Edit(a bundle.Attached, edit func(v map[string]any)) bundle.Attached {
 	edit(v)
 	a.Data = encode(v)
 	return a
+}
+
+func unb64(s string) []byte {
+	raw, err := base64.StdEncoding.DecodeString(s)
+	must(err)
+	return raw
+}
+
+func unhex(s string) []byte {
+	raw, err := hex.DecodeString(s)
+	must(err)
+	return raw
+}
+
+// malleated takes an ECDSA signature apart and writes it again, with n-s in the
+// place of s if other is set.
+func malleated(sig []byte, other bool) []byte {
+	var v struct{ R, S *big.Int }
+	_, err := asn1.Unmarshal(sig, &v)
+	must(err)
+	if other {
+		v.S.Sub(elliptic.P256().Params().N, v.S)
+	}
+	out, err := asn1.Marshal(v)
+	must(err)
+	return out
 }

@@ -10,8 +10,10 @@ import (
 )
 
 // Tree is testdata/bundles: every fixture as NAME.stella, every trust as
-// trust/NAME/ in the layout of a site, and index.toml, which says what to
-// expect. Keys are slash-separated paths.
+// trust/NAME/ in the layout of a site, and index.toml, which says all that
+// somebody else needs to judge them: for which site, fleet and version, under
+// which trust, at which time, with which limit and floor, and the outcome. Keys
+// are slash-separated paths.
 func Tree() map[string][]byte {
 	out := map[string][]byte{}
 	trusts := Trusts()
