@@ -424,6 +424,7 @@ func showBundle(r store.BundleRecord) api.Bundle {
 	return api.Bundle{
 		Digest: r.Digest, Kind: v.Kind, Publisher: v.Publisher, Name: v.Name, Version: v.Version, Sequence: v.Sequence,
 		Decision: v.Decision, AdmittedUTC: r.Time, Seq: r.Seq, Bytes: r.Admission.FileBytes,
+		Removed: r.Removed,
 	}
 }
 
