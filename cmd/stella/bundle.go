@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -105,9 +106,17 @@ func runBundleList(ctx context.Context, a *app, q api.BundleQuery) error {
 		return emitList(a, bundleList{list}, list, []string{"BUNDLE", "KIND", "SEQUENCE", "DIGEST", "SIZE", "DECISION", "ADMITTED"},
 			func(b api.Bundle) []string {
 				return []string{b.Publisher + "/" + b.Name + "@" + b.Version, b.Kind, strconv.FormatInt(b.Sequence, 10),
-					short(b.Digest), size(b.Bytes), b.Decision, seconds(b.AdmittedUTC)}
+					short(b.Digest), size(b.Bytes), b.Decision + removed(b), seconds(b.AdmittedUTC)}
 			})
 	})
+}
+
+// removed marks a bundle whose contents were given up.
+func removed(b api.Bundle) string {
+	if b.Removed == 0 {
+		return ""
+	}
+	return ", given up"
 }
 
 func newBundleShowCmd(a *app) *cobra.Command {
@@ -139,6 +148,9 @@ func runBundleShow(ctx context.Context, a *app, ref string, manifest bool) error
 			facts := []string{"bundle", b.Publisher + "/" + b.Name + "@" + b.Version, "kind", b.Kind, "digest", "sha256:" + b.Digest,
 				"sequence", strconv.FormatInt(b.Sequence, 10), "decision", b.Decision, "admitted", seconds(b.AdmittedUTC),
 				"entry", strconv.FormatInt(b.Seq, 10), "container", size(b.Bytes) + ", sha256:" + b.Admission.FileSHA256}
+			if b.Removed > 0 {
+				facts = append(facts, "contents", fmt.Sprintf("given up, entry %d; importing the bundle again brings them back", b.Removed))
+			}
 			s.fields(append(facts, signerFacts(b.Admission.Verdict)...)...)
 			rows := make([][]string, len(b.Files))
 			for i, f := range b.Files {
