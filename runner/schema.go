@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ type schema struct {
 	root     any
 	id       string         // $id of the root
 	anchors  map[string]any // by name
-	targets  map[string]any // of references; nil for one that leads nowhere
+	targets  map[string]any // of references
 }
 
 // validate checks a JSON object against the schema with this digest.
@@ -61,11 +62,7 @@ func (s *schemas) validate(digest string, load func() ([]byte, error), object []
 		s.byID[digest] = c
 		s.mu.Unlock()
 	}
-	w := weighing{schema: c}
-	if err := w.meet(c.root, value, 0); err != nil {
-		return fmt.Errorf("schema: %w", err)
-	}
-	return c.compiled.Validate(value)
+	return c.check(value)
 }
 
 // compileSchema reads a schema. The compiler may load nothing: it has no loader,
@@ -78,8 +75,13 @@ func compileSchema(raw []byte) (*schema, error) {
 		return nil, err
 	}
 	c := &schema{anchors: map[string]any{}, targets: map[string]any{}}
-	if err := json.Unmarshal(raw, &c.root); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber() // numbers stay as they are written
+	if err := dec.Decode(&c.root); err != nil {
 		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows the JSON value")
 	}
 	if m, ok := c.root.(map[string]any); ok {
 		c.id, _ = m["$id"].(string)
@@ -88,15 +90,45 @@ func compileSchema(raw []byte) (*schema, error) {
 		return nil, err
 	}
 	for ref := range c.targets {
-		c.targets[ref] = c.at(ref)
+		if c.targets[ref] = c.at(ref); c.targets[ref] == nil {
+			return nil, fmt.Errorf("it refers to %.100q, which is not there", ref)
+		}
+	}
+	return c, c.compile()
+}
+
+// compile hands the schema to the library as it was looked at here: members
+// that were there twice are once.
+func (c *schema) compile() (err error) {
+	defer rescue(&err)
+	raw, err := json.Marshal(c.root)
+	if err != nil {
+		return err
 	}
 	var s jsonschema.Schema
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return nil, err
+		return err
 	}
-	var err error
 	c.compiled, err = s.Resolve(&jsonschema.ResolveOptions{})
-	return c, err
+	return err
+}
+
+// check checks a value. The library has assertions about schemas, which are for
+// the author of the plugin to hear of, and no reason to stop.
+func (c *schema) check(value any) (err error) {
+	defer rescue(&err)
+	w := weighing{schema: c}
+	if err := w.meet(c.root, value, 0); err != nil {
+		return fmt.Errorf("schema: %w", err)
+	}
+	return c.compiled.Validate(value)
+}
+
+// rescue makes an error of a panic.
+func rescue(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("schema: it cannot be used: %.200v", p)
+	}
 }
 
 // shallow refuses a schema that is nested too deep: a decoder reads each level
@@ -121,39 +153,76 @@ func shallow(raw []byte) error {
 }
 
 // closed refuses references that lead out of the schema, or that mean something
-// else from place to place, and takes note of the anchors. It looks into all
-// that may be a schema.
+// else from place to place, and takes note of the others and of the anchors.
 func (c *schema) closed(v any, root bool) error {
-	switch v := v.(type) {
-	case []any:
-		for _, x := range v {
-			if err := c.closed(x, false); err != nil {
-				return err
-			}
+	m, _ := v.(map[string]any)
+	for key, x := range m {
+		if like := keywordLike(key); like != "" {
+			return fmt.Errorf("%.100q is not %s, but would be taken for it", key, like)
 		}
-	case map[string]any:
-		for key, x := range v {
-			text, isText := x.(string)
-			switch {
-			case key == "const" || key == "enum" || key == "default" || key == "examples":
-				continue // values, not schemas
-			case isText && key == "$ref" && !c.local(text):
-				return fmt.Errorf("it refers to %.100q, which is outside of it", text)
-			case isText && key == "$ref":
-				c.targets[text] = nil
-			case isText && (key == "$dynamicRef" || key == "$recursiveRef" || key == "$dynamicAnchor"):
-				return fmt.Errorf("%s is not supported", key)
-			case isText && key == "$id" && !root:
-				return errors.New("$id stands below the top")
-			case isText && key == "$anchor":
-				c.anchors[text] = v
-			}
-			if err := c.closed(x, false); err != nil {
+		text, isText := x.(string)
+		switch {
+		case isText && key == "$ref" && !c.local(text):
+			return fmt.Errorf("it refers to %.100q, which is outside of it", text)
+		case isText && key == "$ref":
+			c.targets[text] = nil
+		case key == "$dynamicRef" || key == "$recursiveRef" || key == "$dynamicAnchor":
+			return fmt.Errorf("%s is not supported", key)
+		case key == "$id" && !root:
+			return errors.New("$id stands below the top")
+		case isText && key == "$anchor":
+			c.anchors[text] = v
+		}
+		for _, below := range schemasOf(key, x) {
+			if err := c.closed(below, false); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// schemasOf lists the schemas in the value of a keyword.
+func schemasOf(key string, v any) []any {
+	switch key {
+	case "not", "if", "then", "else", "items", "additionalItems", "contains", "unevaluatedItems", "additionalProperties",
+		"unevaluatedProperties", "propertyNames", "contentSchema", "allOf", "anyOf", "oneOf", "prefixItems":
+		if list, ok := v.([]any); ok {
+			return list
+		}
+		return []any{v}
+	case "properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies":
+		var out []any
+		members, _ := v.(map[string]any)
+		for _, x := range members {
+			out = append(out, x)
+		}
+		return out
+	}
+	return nil
+}
+
+// keywordLike is the keyword that the library would take key for, since it does
+// not mind the case of letters; "" where that is key itself, or none.
+func keywordLike(key string) string {
+	like := ""
+	for _, k := range [...]string{
+		"$anchor", "$comment", "$defs", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveRef", "$ref", "$schema", "$vocabulary",
+		"additionalItems", "additionalProperties", "allOf", "anyOf", "const", "contains", "contentEncoding", "contentMediaType",
+		"contentSchema", "default", "definitions", "dependencies", "dependentRequired", "dependentSchemas", "deprecated", "description",
+		"else", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format", "if", "items", "maxContains", "maxItems", "maxLength",
+		"maxProperties", "maximum", "minContains", "minItems", "minLength", "minProperties", "minimum", "multipleOf", "not", "oneOf",
+		"pattern", "patternProperties", "prefixItems", "properties", "propertyNames", "readOnly", "required", "then", "title", "type",
+		"unevaluatedItems", "unevaluatedProperties", "uniqueItems", "writeOnly",
+	} {
+		if k == key {
+			return ""
+		}
+		if strings.EqualFold(k, key) {
+			like = k
+		}
+	}
+	return like
 }
 
 // local says whether ref is a place in the schema.

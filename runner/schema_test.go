@@ -83,6 +83,11 @@ func TestASchemaHasLimits(t *testing.T) {
 		"by a way":  `{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"allOf":[{"$ref":"#/$defs/a"}]}}}`,
 		"in not":    `{"$defs":{"a":{"not":{"$ref":"#/$defs/a"}}},"$ref":"#/$defs/a"}`,
 		"in if":     `{"$defs":{"a":{"if":{"$ref":"#/$defs/a"}}},"$ref":"#/$defs/a"}`,
+		"odd case":  `{"$Ref":"#"}`,
+		"odd s":     `{"propertie\u017f":{"a":{"$ref":"#"}}}`,
+		"twice":     `{"not":{"$ref":"#/$defs/a"},"not":{"not":{}},"$defs":{"a":{"not":{"$ref":"#/$defs/a"}}},"$ref":"#/$defs/a"}`,
+		"nothing":   `{"properties":{"a":{"$ref":"#/properties/a/not"}}}`,
+		"two":       `{} {}`,
 		"dynamic":   `{"$dynamicAnchor":"x","$dynamicRef":"#x"}`,
 	} {
 		if err := newSchemas().validate("x", func() ([]byte, error) { return []byte(schema), nil }, []byte(`{"a":1}`)); err == nil {
