@@ -35,6 +35,7 @@ const (
 	KeyExpired           Reason = "KEY_EXPIRED"
 	TLogMissing          Reason = "TLOG_MISSING"
 	TimestampMissing     Reason = "TIMESTAMP_MISSING"
+	SCTMissing           Reason = "SCT_MISSING"
 	ThresholdNotMet      Reason = "THRESHOLD_NOT_MET"
 	KindNotAllowed       Reason = "KIND_NOT_ALLOWED"
 	NameNotAllowed       Reason = "NAME_NOT_ALLOWED"
@@ -54,6 +55,7 @@ const (
 	AttestationInvalid   Reason = "ATTESTATION_INVALID"
 	AttestationSubject   Reason = "ATTESTATION_SUBJECT"
 	AttestationMissing   Reason = "ATTESTATION_MISSING"
+	PredicateMismatch    Reason = "PREDICATE_MISMATCH"
 	TrustInvalid         Reason = "TRUST_INVALID"
 	TrustRollback        Reason = "TRUST_ROLLBACK"
 )
@@ -102,7 +104,7 @@ func (e *RejectError) because(err error) *RejectError {
 type Stage string
 
 // Stages of a judgement, in their order. Those of trust belong to trust files
-// inside an admitted bundle of kind trust.
+// inside an admitted bundle of kind trust, those of blob to [BlobVerifier] alone.
 const (
 	StageContainer    Stage = "container"
 	StageSignatures   Stage = "signatures"
@@ -111,6 +113,7 @@ const (
 	StageAttestations Stage = "attestations"
 	StageBlobs        Stage = "blobs"
 	StageTrust        Stage = "trust"
+	StageBlob         Stage = "blob"
 )
 
 // ReasonInfo documents one reason.

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -29,6 +31,9 @@ const (
 	mediaType   = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	payloadType = "application/vnd.in-toto+json"
 )
+
+// oidSCTList is the extension that embeds certificate timestamps (RFC 6962).
+var oidSCTList = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 
 // errMalformed says that a file is not a Sigstore bundle of the accepted form.
 var errMalformed = errors.New("not a Sigstore bundle of the accepted form")
@@ -102,6 +107,19 @@ func (f *file) timestamps() []*protocommon.RFC3161SignedTimestamp {
 	return f.pb.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()
 }
 
+// timeless says whether f brings no trusted time. A log promises a time in the
+// manner of Rekor v1 only; entries of v2 have none.
+func (f *file) timeless() bool {
+	return len(f.timestamps()) == 0 && !slices.ContainsFunc(f.entries(), func(e *protorekor.TransparencyLogEntry) bool {
+		return e.GetInclusionPromise() != nil
+	})
+}
+
+// hasSCT says whether the leaf embeds a list of certificate timestamps.
+func (f *file) hasSCT() bool {
+	return slices.ContainsFunc(f.leaf.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidSCTList) })
+}
+
 // shape checks what every accepted file has in common.
 func shape(pb *protobundle.Bundle) (*file, error) {
 	f := &file{pb: pb}
@@ -163,14 +181,16 @@ func digestHash(d *protocommon.HashOutput) (crypto.Hash, bool) {
 // over says whether f is a signature over the h of raw: which hash it is
 // depends on the key alone, so that a signature has one form.
 func (f *file) over(raw []byte, h crypto.Hash) bool {
-	d := f.pb.GetMessageSignature().GetMessageDigest()
-	got, ok := digestHash(d)
-	if !ok || got != h {
-		return false
-	}
 	sum := h.New()
 	sum.Write(raw)
-	return bytes.Equal(sum.Sum(nil), d.GetDigest())
+	return f.overDigest(sum.Sum(nil), h)
+}
+
+// overDigest is over for bytes of which only the h is at hand.
+func (f *file) overDigest(digest []byte, h crypto.Hash) bool {
+	d := f.pb.GetMessageSignature().GetMessageDigest()
+	got, ok := digestHash(d)
+	return ok && got == h && bytes.Equal(digest, d.GetDigest())
 }
 
 // errID says that a file does not name its key in the accepted way.

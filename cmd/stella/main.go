@@ -135,7 +135,7 @@ func withSignals(parent context.Context) (context.Context, func()) {
 // run executes one command line and returns its exit code. It alone turns
 // errors into text.
 func run(ctx context.Context, a *app, args []string) int {
-	root := newRootCmd(a)
+	root := newRootCmd(a, args...)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	a.stderr.clearProgress()
