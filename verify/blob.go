@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"regexp"
 	"time"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -88,7 +87,7 @@ func NewBlobVerifier(p BlobPolicy) (*BlobVerifier, error) {
 	v.identity = new(identity)
 	v.identity.Issuer, v.identity.SAN = p.Issuer, p.SAN
 	if p.SANRegexp != "" {
-		pattern, err := regexp.Compile(`\A(?:` + p.SANRegexp + `)\z`)
+		pattern, err := whole(p.SANRegexp)
 		if err != nil {
 			return nil, &PolicyError{Text: fmt.Sprintf("the pattern of the identity: %v", err)}
 		}

@@ -93,7 +93,7 @@ func newIdentity(p *publisher, def manifests.Identity, base root.TrustedMaterial
 		return nil, errors.New("an identity needs a trusted time: require tlog or timestamps")
 	}
 	if def.SANRegexp != "" {
-		pattern, err := regexp.Compile(`\A(?:` + def.SANRegexp + `)\z`)
+		pattern, err := whole(def.SANRegexp)
 		if err != nil {
 			return nil, err
 		}
@@ -115,6 +115,15 @@ func newIdentity(p *publisher, def manifests.Identity, base root.TrustedMaterial
 	}
 	id.material = m
 	return id, nil
+}
+
+// whole compiles a pattern that must match all of a text. It must be a pattern
+// by itself: one that closes the group around it would be free of its anchors.
+func whole(pattern string) (*regexp.Regexp, error) {
+	if _, err := regexp.Compile(pattern); err != nil {
+		return nil, err
+	}
+	return regexp.Compile(`\A(?:` + pattern + `)\z`)
 }
 
 // matches compares what the certificate says. The library compares it again

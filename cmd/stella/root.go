@@ -6,8 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// newRootCmd makes all commands, or where the arguments begin with verify that
-// one alone: it is called often, and the others cost more than it does.
+// newRootCmd makes all commands, or verify alone where the arguments ask for it.
 func newRootCmd(a *app, args ...string) *cobra.Command {
 	c := group("stella", "Run signed work on a machine without a network, and keep the evidence",
 		"stella admits signed bundles, runs the DAGs in them, records every step in an\n"+
@@ -26,7 +25,7 @@ func newRootCmd(a *app, args ...string) *cobra.Command {
 		return usage(cmd, err)
 	})
 	a.addGlobalFlags(c)
-	if len(args) > 0 && args[0] == "verify" {
+	if isVerify(args) {
 		c.AddCommand(newVerifyCmd(a))
 	} else {
 		c.AddCommand(allCommands(a)...)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,14 +40,14 @@ func newVerifyCmd(a *app) *cobra.Command {
 			"one certificate timestamp. Less must be asked for by name: --no-log takes the time from a\n" +
 			"timestamp authority, and with --key alone goes without; --no-sct is for authorities without\n" +
 			"a certificate log. A log entry or timestamp that would not be verified is refused.\n\n" +
-			"Exit 0 verified, 5 refused, 1 if no judgement was reached.",
+			"Exit 0 verified, 5 refused, 1 if no judgement was reached. A signal ends it at once.",
 		Example: "  stella verify app.tar --bundle app.sigstore.json --key release.pub --no-log\n" +
 			"  stella verify app.tar --bundle app.sigstore.json --trusted-root root.json \\\n" +
 			"    --certificate-identity release@acme.test --certificate-oidc-issuer https://issuer.test\n" +
 			"  stella verify sha256:5f2c… --bundle sbom.sigstore.json --key release.pub --no-log \\\n" +
 			"    --predicate-type https://cyclonedx.org/bom",
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runVerify(c.Context(), a, args[0], opt) },
+		RunE: func(_ *cobra.Command, args []string) error { return runVerify(a, args[0], opt) },
 	}
 	f := c.Flags()
 	f.StringVar(&opt.bundle, "bundle", "", "`FILE` with the signature or attestation (required)")
@@ -65,7 +64,7 @@ func newVerifyCmd(a *app) *cobra.Command {
 	return c
 }
 
-func runVerify(ctx context.Context, a *app, what string, opt blobOptions) error {
+func runVerify(a *app, what string, opt blobOptions) error {
 	now := a.now()
 	if opt.asOf != "" {
 		var err error
@@ -88,7 +87,7 @@ func runVerify(ctx context.Context, a *app, what string, opt blobOptions) error 
 	if err != nil {
 		return fileError(opt.bundle, err)
 	}
-	blob, done, err := a.blob(ctx, what)
+	blob, done, err := a.blob(what)
 	if err != nil {
 		return err
 	}
@@ -127,11 +126,11 @@ func (opt *blobOptions) policy() (verify.BlobPolicy, error) {
 }
 
 // blob opens what was signed; the caller calls the function once.
-func (a *app) blob(ctx context.Context, what string) (verify.Blob, func(), error) {
+func (a *app) blob(what string) (verify.Blob, func(), error) {
 	if digest, ok := strings.CutPrefix(what, digestPrefix); ok {
 		return verify.Blob{SHA256: digest}, func() {}, nil
 	}
-	r := &watched{ctx: ctx, r: a.stdin, progress: a.progressOf("verifying")}
+	r := &watched{r: a.stdin, progress: a.progressOf("verifying")}
 	if what == "-" {
 		return verify.Blob{Content: r}, func() {}, nil
 	}
@@ -146,18 +145,14 @@ func (a *app) blob(ctx context.Context, what string) (verify.Blob, func(), error
 	return verify.Blob{Content: r}, func() { _ = f.Close() }, nil // it was only read
 }
 
-// watched is a reader that ends with its context, and tells how far it is.
+// watched is a reader that tells how far it is.
 type watched struct {
-	ctx         context.Context
 	r           io.Reader
 	progress    api.Progress // may be nil
 	done, total int64
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
 	n, err := w.r.Read(p)
 	w.done += int64(n)
 	if w.progress != nil {

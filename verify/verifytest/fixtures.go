@@ -50,6 +50,7 @@ func Fixtures() []Fixture {
 	l.admitted()
 	l.container()
 	l.signatures()
+	l.flows()
 	l.policy()
 	l.floors()
 	l.capabilities()
