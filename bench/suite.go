@@ -29,6 +29,8 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"verify", "judging a bundle of one small file, its trust loaded", "sigstore-go's own verify of the same signature", 40, benchVerify},
 		{"verify-process", "stella bundle verify, whole process", "a minimal sigstore-go program on the same signature", 20, benchVerifyProcess},
+		{"verify-blob", "stella verify of a signature by a key, whole process", "a minimal sigstore-go program on the same signature", 20, benchBlob},
+		{"verify-cosign", "the same", "cosign verify-blob on the same signature, without a network", 20, benchBlobCosign},
 		{"import", "importing 256 MiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes", 20, benchImport},
 		{"starts", "starting 2,048 runs by 64 callers, each durable", "bbolt's Batch (1 ms) of as many entries by 64 callers", 20, benchStarts},
 		{"run", "stella orch run start of one step, whole process", "fork and exec of the same program", 20, benchRun},

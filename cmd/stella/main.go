@@ -107,8 +107,8 @@ func start() int {
 }
 
 // isVerify says whether the arguments begin with the command that scripts call
-// for each of many files. It is made ready alone and without a signal handler,
-// which together cost half as much again as what it does: docs/rationale.md.
+// for each of many files. It is made ready alone, and without a signal handler,
+// because a start costs more than a verification: docs/rationale.md.
 func isVerify(args []string) bool { return len(args) > 0 && args[0] == "verify" }
 
 // withSignals returns a context that SIGINT and SIGTERM end; a second signal
