@@ -335,3 +335,17 @@ func TestTheHashIsThatOfTheKey(t *testing.T) {
 	_, err := made.Load().Signatures(packed.Raw, attached(other), verifytest.Now())
 	wantReason(t, err, verify.SignatureInvalid)
 }
+
+// TestAnEntryOfTheSecondLogNeedsATimestamp: it promises no time, so a policy
+// that asks for a log entry alone is not met, at level audit either.
+func TestAnEntryOfTheSecondLogNeedsATimestamp(t *testing.T) {
+	raw, packed := verifytest.NewBundle().Pack(noOptions())
+	for _, level := range []string{"enforce", "audit"} {
+		made := verifytest.NewTrust()
+		made.TrustedRoot = verifytest.TrustedRoot()
+		made.Acme().Level, made.Acme().Require.TLog = level, 1
+		sig := verifytest.Signature(packed.Raw, "acme-1", verifytest.With{Logged2: true})
+		_, err := judge(t, made.Load(), verifytest.Attach(raw, attached(sig), nil), verifytest.Now())
+		wantReason(t, err, verify.TimestampMissing)
+	}
+}

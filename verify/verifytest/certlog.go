@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// sctList is the extension with the certificate log's timestamp (RFC 6962) of a
-// certificate that is complete but for this extension.
-func sctList(der []byte, at time.Time) pkix.Extension {
-	id, issuer, tbs := sha256.Sum256(spki(ctKey)), sha256.Sum256(spki(authorityKey)), parsed(der).RawTBSCertificate
+// sctList is the extension with the timestamp (RFC 6962), by the certificate log
+// with that key, of a certificate that is complete but for this extension.
+func sctList(der []byte, key string, at time.Time) pkix.Extension {
+	id, issuer, tbs := sha256.Sum256(spki(key)), sha256.Sum256(spki(authorityKey)), parsed(der).RawTBSCertificate
 	millis := binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli()))
 
 	signed := append([]byte{0, 0}, millis...) // v1, of a certificate
@@ -23,7 +23,7 @@ func sctList(der []byte, at time.Time) pkix.Extension {
 	sct := append([]byte{0}, id[:]...)
 	sct = append(append(sct, millis...), 0, 0)
 	sct = append(sct, 4, 3) // SHA-256, ECDSA
-	sct = append(sct, vector(sign(ctKey, signed))...)
+	sct = append(sct, vector(sign(key, signed))...)
 	value, err := asn1.Marshal(vector(vector(sct)))
 	must(err)
 	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: value}

@@ -86,6 +86,7 @@ func (l *list) flows() {
 	l.add("attested-types", trustTypes, ExpectAdmit, "statements of both versions: SLSA provenance v0.2 and v1, CycloneDX, SPDX", attest(types()...))
 
 	add("certificate-without-sct", trustSCT, string(verify.SCTMissing), "the policy demands a certificate timestamp", With{SAN: releaseSAN, Logged: at})
+	add("certificate-strange-sct", trustSCT, invalid, "its certificate timestamp is by a log that nobody trusts", With{SAN: releaseSAN, StrangeSCT: true, Logged: at})
 	add("timestamp-ahead", trustStamped, string(verify.TrustedTimeAhead), "stamped more than ten minutes after the clock", With{Stamped: Now().Add(11 * time.Minute)})
 	add("stamped-after-certificate", trustStamped, invalid, "stamped when its certificate had expired", With{SAN: releaseSAN, Issued: at, Stamped: at.Add(time.Hour)})
 	add("other-log", trustLog2, invalid, "the identity names the second log", With{SAN: releaseSAN, Logged: at, Stamped: at})

@@ -97,8 +97,8 @@ func Log2Pin() string { return KeyID(logKey2) }
 func StampPin() string { return KeyID(stampKey) }
 
 // leaf is a certificate for the key and the SAN, good for ten minutes; in the
-// certificate log if sct says so.
-func leaf(key, san string, at time.Time, sct bool) []byte {
+// certificate log of that key, if there is one.
+func leaf(key, san string, at time.Time, log string) []byte {
 	issuer, err := asn1.Marshal(Issuer)
 	must(err)
 	template := &x509.Certificate{
@@ -108,8 +108,8 @@ func leaf(key, san string, at time.Time, sct bool) []byte {
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer}},
 	}
 	der := certify(template, authority(), key, authorityKey)
-	if sct {
-		template.ExtraExtensions = append(template.ExtraExtensions, sctList(der, at))
+	if log != "" {
+		template.ExtraExtensions = append(template.ExtraExtensions, sctList(der, log, at))
 		der = certify(template, authority(), key, authorityKey)
 	}
 	return der
@@ -207,13 +207,14 @@ func inclusion(body []byte, origin, name, key string) object {
 
 // With says what a signature brings. The zero value is one by a key alone.
 type With struct {
-	SAN       string    // by a certificate for this identity
-	Issued    time.Time // of that certificate; as the first of the times below, if zero
-	SCT       bool      // its certificate is in the certificate log
-	Logged    time.Time // in the log since then
-	Logged2   bool      // in the second log, which tells no time
-	Stamped   time.Time // by the timestamp authority
-	Statement bool      // what is signed is an in-toto statement
+	SAN        string    // by a certificate for this identity
+	Issued     time.Time // of that certificate; as the first of the times below, if zero
+	SCT        bool      // its certificate is in the certificate log
+	StrangeSCT bool      // its certificate is in a log that nobody trusts
+	Logged     time.Time // in the log since then
+	Logged2    bool      // in the second log, which tells no time
+	Stamped    time.Time // by the timestamp authority
+	Statement  bool      // what is signed is an in-toto statement
 }
 
 // Signature is one over raw by the key of that name, with what it shall bring.
@@ -226,7 +227,7 @@ func Signature(raw []byte, key string, w With) bundle.Attached {
 	material := object{"publicKey": object{"hint": b64(id[:])}}
 	verifier, verifier2 := &pem.Block{Type: "PUBLIC KEY", Bytes: spki(key)}, object{"publicKey": object{"rawBytes": b64(spki(key))}}
 	if w.SAN != "" {
-		cert := leaf(key, w.SAN, w.issued(), w.SCT)
+		cert := leaf(key, w.SAN, w.issued(), w.certLog())
 		material = object{"certificate": object{"rawBytes": b64(cert)}}
 		verifier, verifier2 = &pem.Block{Type: "CERTIFICATE", Bytes: cert}, object{"x509Certificate": object{"rawBytes": b64(cert)}}
 	}
@@ -258,6 +259,16 @@ func Signature(raw []byte, key string, w With) bundle.Attached {
 }
 
 const statementType = "application/vnd.in-toto+json"
+
+func (w With) certLog() string {
+	switch {
+	case w.SCT:
+		return ctKey
+	case w.StrangeSCT:
+		return "strange-log"
+	}
+	return ""
+}
 
 func (w With) issued() time.Time {
 	for _, at := range []time.Time{w.Issued, w.Logged, w.Stamped} {
