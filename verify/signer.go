@@ -329,6 +329,11 @@ func (f *file) library(m *material, what sigverify.ArtifactPolicyOption, opts []
 	if f.isStatement() {
 		opts = append(opts, sigverify.WithoutStatementPredicate())
 	}
+	for _, ts := range f.timestamps() {
+		if err := m.known(ts.GetSignedTimestamp()); err != nil {
+			return nil, err
+		}
+	}
 	v, err := sigverify.NewVerifier(m, opts...)
 	if err != nil {
 		return nil, err

@@ -161,6 +161,11 @@ func shape(pb *protobundle.Bundle) (*file, error) {
 			return nil, err
 		}
 	}
+	for _, ts := range f.timestamps() {
+		if err := stampShape(ts.GetSignedTimestamp()); err != nil {
+			return nil, err
+		}
+	}
 	return f, nil
 }
 

@@ -214,6 +214,7 @@ type With struct {
 	Logged     time.Time // in the log since then
 	Logged2    bool      // in the second log, which tells no time
 	Stamped    time.Time // by the timestamp authority
+	Chain      [][]byte  // certificates in the timestamp; none: not even a list of them
 	Statement  bool      // what is signed is an in-toto statement
 }
 
@@ -242,7 +243,7 @@ func Signature(raw []byte, key string, w With) bundle.Attached {
 		material["tlogEntries"] = entries
 	}
 	if !w.Stamped.IsZero() {
-		material["timestampVerificationData"] = object{"rfc3161Timestamps": []object{{"signedTimestamp": b64(timestamp(sig, w.Stamped))}}}
+		material["timestampVerificationData"] = object{"rfc3161Timestamps": []object{{"signedTimestamp": b64(timestamp(sig, w.Stamped, w.Chain))}}}
 	}
 	out := object{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json", "verificationMaterial": material}
 	if w.Statement {

@@ -53,7 +53,8 @@ type (
 		Version int
 		Digests []algorithm `asn1:"set"`
 		Content content
-		Signers []signerInfo `asn1:"set"`
+		Certs   asn1.RawValue `asn1:"optional"`
+		Signers []signerInfo  `asn1:"set"`
 	}
 	imprint struct {
 		Hash  algorithm
@@ -83,9 +84,12 @@ func stamper() *x509.Certificate {
 	}, authority(), stampKey, authorityKey))
 }
 
-// timestamp is the authority's response for a signature at a time: DER, without
-// certificates, and the same bytes each time.
-func timestamp(sig []byte, at time.Time) []byte {
+// StampChain are the certificates of the timestamp authority, in DER.
+func StampChain() [][]byte { return [][]byte{stamper().Raw, authority().Raw} }
+
+// timestamp is the authority's response for a signature at a time, in DER, with
+// certs in it: the same bytes each time.
+func timestamp(sig []byte, at time.Time, certs [][]byte) []byte {
 	cert, sum := stamper(), sha256.Sum256(sig)
 	info := der(tstInfo{
 		Version: 1, Policy: oidPolicy, Serial: new(big.Int).SetBytes(sum[:8]), Time: at.UTC(),
@@ -105,6 +109,9 @@ func timestamp(sig []byte, at time.Time) []byte {
 	data := signedData{
 		Version: 3, Digests: []algorithm{{oidSHA256}}, Signers: []signerInfo{signer},
 		Content: content{oidTSTInfo, explicit(der(info))},
+	}
+	if certs != nil {
+		data.Certs = explicit(bytes.Join(certs, nil))
 	}
 	return der(stampResponse{Token: raw(der(content{oidSignedData, explicit(der(data))}))})
 }
