@@ -334,6 +334,9 @@ func (f *file) library(m *material, what sigverify.ArtifactPolicyOption, opts []
 			return nil, err
 		}
 	}
+	if err := f.bodies(m); err != nil {
+		return nil, err
+	}
 	v, err := sigverify.NewVerifier(m, opts...)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -255,10 +256,22 @@ func logShape(e *protorekor.TransparencyLogEntry) error {
 	if e.GetInclusionPromise() == nil && (e.GetIntegratedTime() != 0 || e.GetLogIndex() != e.GetInclusionProof().GetLogIndex()) {
 		return fmt.Errorf("%w: a log entry's time or index is not signed", errMalformed)
 	}
-	if !isCheckpoint(e.GetInclusionProof().GetCheckpoint().GetEnvelope()) {
+	proof := e.GetInclusionProof()
+	note := proof.GetCheckpoint().GetEnvelope()
+	if !isCheckpoint(note) {
 		return fmt.Errorf("%w: a log entry's checkpoint is not a note with one signature by its origin", errMalformed)
 	}
+	// Of Rekor v1 the library compares these.
+	if e.GetInclusionPromise() == nil && !isHead(note, proof.GetTreeSize(), proof.GetRootHash()) {
+		return fmt.Errorf("%w: a log entry's proof is for another tree than its checkpoint", errMalformed)
+	}
 	return nil
+}
+
+// isHead says whether note is about the tree of that size and root.
+func isHead(note string, size int64, root []byte) bool {
+	lines := strings.SplitN(note, "\n", 4)
+	return len(lines) == 4 && lines[1] == strconv.FormatInt(size, 10) && lines[2] == base64.StdEncoding.EncodeToString(root)
 }
 
 // isCheckpoint says whether note is a signed note with exactly one signature,
