@@ -10,9 +10,6 @@ import (
 	"math"
 	"reflect"
 	"regexp"
-	"sync"
-
-	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/manifests"
@@ -20,9 +17,6 @@ import (
 
 // MaxInputsBytes bounds the inputs of a start.
 const MaxInputsBytes = 1 << 20
-
-// maxSchemaBytes bounds one JSON Schema of a plugin (THREATS 6).
-const maxSchemaBytes = 256 << 10
 
 // CanonicalInputs returns the JCS form of the inputs as given, before defaults,
 // and its SHA-256, the run's inputsHash. Empty means {}.
@@ -157,49 +151,3 @@ func typeName(v any) string {
 	}
 	return "object"
 }
-
-// schemas holds compiled JSON Schemas by digest, so that a plugin that runs a
-// thousand times is compiled once.
-type schemas struct {
-	mu   sync.Mutex
-	byID map[string]*jsonschema.Resolved
-}
-
-// validate checks a JSON object against the schema with this digest. The
-// compiler may load nothing: a reference to anything outside the schema is an
-// error.
-func (s *schemas) validate(digest string, load func() ([]byte, error), object []byte) error {
-	var value any
-	if err := json.Unmarshal(object, &value); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	r, ok := s.byID[digest]
-	s.mu.Unlock()
-	if !ok {
-		raw, err := load()
-		if err != nil {
-			return err
-		}
-		if r, err = compileSchema(raw); err != nil {
-			return fmt.Errorf("schema: %w", err)
-		}
-		s.mu.Lock()
-		s.byID[digest] = r
-		s.mu.Unlock()
-	}
-	return r.Validate(value)
-}
-
-func compileSchema(raw []byte) (*jsonschema.Resolved, error) {
-	if len(raw) > maxSchemaBytes {
-		return nil, fmt.Errorf("%d bytes; at most %d", len(raw), maxSchemaBytes)
-	}
-	var s jsonschema.Schema
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return nil, err
-	}
-	return s.Resolve(&jsonschema.ResolveOptions{}) // no loader: remote references are refused
-}
-
-func newSchemas() *schemas { return &schemas{byID: map[string]*jsonschema.Resolved{}} }

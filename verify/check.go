@@ -69,6 +69,7 @@ type Result struct {
 	trust    *Trust  // that it was judged under
 	opt      Options // likewise
 	attested bool    // all attestations were read
+	judged   bool    // everything but the contents was admitted
 	floors   *Floors // that it was judged by
 
 	epoch int64
@@ -147,7 +148,7 @@ func (c *checking) run() error {
 	if c.res.Verdict, err = j.verdict(); err != nil {
 		return err
 	}
-	c.res.epoch = j.epoch()
+	c.res.epoch, c.res.judged = j.epoch(), true
 	if err := c.blobs(); err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ type Case struct {
 	Absent    int                 // contents that the file leaves out, as a delta does
 	Torn      bool                // Damage is in the manifest or among the signatures
 	Damage    *bundle.FormatError // what ended the reading of the file; nil for nothing
+	Refused   *RejectError        // why the contents are refused that were read; nil for nothing
 	Strangers bool                // read a manifest too that nobody signed whom the trust names
 	Floors    *Floors             // nil outside a site
 	SiteID    string
@@ -293,6 +294,8 @@ func (e *explaining) contents() {
 	switch {
 	case e.in.Damage != nil:
 		e.failed(checkContents, e.in.Damage)
+	case e.in.Refused != nil:
+		e.failed(checkContents, e.in.Refused)
 	case e.in.Whole:
 		e.passed(checkContents, "")
 	case e.in.Absent > 0:
@@ -335,6 +338,8 @@ func (r *Result) Case(err error) Case {
 	var form *bundle.FormatError
 	if errors.As(err, &form) {
 		c.Damage = form
+	} else if r.judged {
+		errors.As(err, &c.Refused)
 	}
 	return c
 }

@@ -15,28 +15,36 @@ import (
 // a site can open with an extension that is over, and say so. A refusal is a
 // [*RejectError].
 func (t *Trust) Extended(f RoleFile, siteID string) (*Trust, error) {
-	const file = "extension.toml"
 	_, ok := t.root.Roles[RoleBreakGlass]
 	if !ok {
-		return nil, reject(ExtensionInvalid, file, "root %d has no break_glass role", t.root.Version)
+		return nil, extensionRefused("root %d has no break_glass role", t.root.Version)
 	}
 	if err := t.extensionSigned(f); err != nil {
-		return nil, reject(ExtensionInvalid, file, "%v", err).because(err)
+		return nil, extensionRefused("%v", err).because(err)
 	}
-	x, err := manifests.ParseExtension(file, f.Raw)
+	x, err := manifests.ParseExtension(extensionFile, f.Raw)
 	switch {
 	case err != nil:
-		return nil, reject(ExtensionInvalid, file, "%v", err).because(err)
+		return nil, extensionRefused("%v", err).because(err)
 	case x.SiteID != siteID:
-		return nil, reject(ExtensionInvalid, file, "it is for the site %s, this is %s", x.SiteID, siteID)
+		return nil, extensionRefused("it is for the site %s, this is %s", x.SiteID, siteID)
 	case x.Root != t.ref.Root:
-		return nil, reject(ExtensionInvalid, file, "it extends the root %s, %s is in force", x.Root, t.ref.Root)
+		return nil, extensionRefused("it extends the root %s, %s is in force", x.Root, t.ref.Root)
 	case x.Until.Sub(x.Issued) > t.root.MaxExtension:
-		return nil, reject(ExtensionInvalid, file, "it lasts %s, the root allows %s", x.Until.Sub(x.Issued), t.root.MaxExtension)
+		return nil, extensionRefused("it lasts %s, the root allows %s", x.Until.Sub(x.Issued), t.root.MaxExtension)
 	}
 	next := *t
 	next.extension, next.ref.Extension = x, bundle.Digest(f.Raw)
 	return &next, nil
+}
+
+const extensionFile = "extension.toml"
+
+func extensionRefused(format string, args ...any) *RejectError {
+	return &RejectError{
+		Reason: ExtensionInvalid, Subject: extensionFile, Detail: fmt.Sprintf(format, args...),
+		Hint: "stella trust break-glass --reason TEXT --dry-run prints the extension that this site needs",
+	}
 }
 
 // extensionSigned checks the threshold of the break_glass role, and leaves the

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/verify"
 	"github.com/stellarun/stella/verify/verifytest"
@@ -85,4 +86,63 @@ func changeBytes(t *testing.T, f *verifytest.Fixture, trust *verify.Trust, flips
 func refused(err error) bool {
 	var r *verify.RejectError
 	return errors.As(err, &r)
+}
+
+// TestEveryCutIsRefused ends a bundle with everything in it at each byte near
+// the edge of a block, and at many others: each time as cut short.
+func TestEveryCutIsRefused(t *testing.T) {
+	raw := verifytest.Attach(verifytest.NewBundle().Sign("acme-1"), nil, attached(
+		verifytest.Attestation(verifytest.NewBundle().Digest(), verifytest.Review, "1", "reviewer")))
+	trust, place := verifytest.NewTrust().Load(), spool(t)
+	f := verifytest.Fixture{Name: "cut", Raw: raw, Now: verifytest.Now()}
+	if _, err := verify.Check(bytes.NewReader(raw), trust, f.Options(place), nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range raw {
+		if edge := i % 512; edge > 1 && edge < 511 && i%61 != 0 {
+			continue
+		}
+		_, err := verify.Check(bytes.NewReader(raw[:i]), trust, f.Options(place), nil)
+		if got := outcome(nil, err); got != string(bundle.Truncated) {
+			t.Errorf("cut at %d: %s (%v), want %s", i, got, err, bundle.Truncated)
+		}
+	}
+}
+
+// TestEveryChangedByteOfASigstoreFile changes each byte of signatures that bring
+// all that there is: none of it is still canonical JSON that verifies.
+func TestEveryChangedByteOfASigstoreFile(t *testing.T) {
+	at := verifytest.Created()
+	for name, c := range map[string]struct {
+		policy verify.BlobPolicy
+		with   verifytest.With
+	}{
+		"a key in the second log":         {byKey(rooted), verifytest.With{Logged2: true, Stamped: at}},
+		"a certificate in the log":        {byIdentity(), verifytest.With{SAN: san, SCT: true, Logged: at}},
+		"a certificate in the second log": {byIdentity(), verifytest.With{SAN: san, SCT: true, Logged2: true, Stamped: at}},
+	} {
+		v, err := verify.NewBlobVerifier(c.policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepts := func(sig []byte) bool {
+			if _, err := v.Verify(sig, verify.Blob{Content: bytes.NewReader(blob)}, verifytest.Now()); err != nil {
+				return false
+			}
+			form, err := verify.Canonical(sig)
+			return err == nil && bytes.Equal(form, sig)
+		}
+		sig := signed(c.with)
+		if !accepts(sig) {
+			t.Fatalf("%s: the control is refused", name)
+		}
+		for i := range sig {
+			flip := byte(1) << (i % 8)
+			sig[i] ^= flip
+			if accepts(sig) {
+				t.Errorf("%s: byte %d ^ %#x is accepted: …%s…", name, i, flip, sig[max(0, i-20):min(len(sig), i+20)])
+			}
+			sig[i] ^= flip
+		}
+	}
 }

@@ -38,6 +38,7 @@ const (
 	KeyExpired              Reason = "KEY_EXPIRED"
 	TLogMissing             Reason = "TLOG_MISSING"
 	TimestampMissing        Reason = "TIMESTAMP_MISSING"
+	SCTMissing              Reason = "SCT_MISSING"
 	ThresholdNotMet         Reason = "THRESHOLD_NOT_MET"
 	KindNotAllowed          Reason = "KIND_NOT_ALLOWED"
 	NameNotAllowed          Reason = "NAME_NOT_ALLOWED"
@@ -60,10 +61,15 @@ const (
 	AttestationInvalid      Reason = "ATTESTATION_INVALID"
 	AttestationSubject      Reason = "ATTESTATION_SUBJECT"
 	AttestationMissing      Reason = "ATTESTATION_MISSING"
+	PredicateMismatch       Reason = "PREDICATE_MISMATCH"
 	TrustInvalid            Reason = "TRUST_INVALID"
-	ExtensionInvalid        Reason = "EXTENSION_INVALID"
 	TrustRollback           Reason = "TRUST_ROLLBACK"
 )
+
+// ExtensionInvalid refuses an extension of expired trust, which is no bundle: it
+// is not signed by enough of the root's break_glass role, or is for another site,
+// other files, or too long.
+const ExtensionInvalid Reason = "EXTENSION_INVALID"
 
 // A RejectError is a refusal: the bytes were read, judged, and turned away. Any
 // other error of this package means that no judgement was reached.
@@ -113,7 +119,7 @@ func (e *RejectError) because(err error) *RejectError {
 type Stage string
 
 // Stages of a judgement, in their order. Those of trust belong to trust files
-// inside an admitted bundle of kind trust.
+// inside an admitted bundle of kind trust, those of blob to [BlobVerifier] alone.
 const (
 	StageContainer    Stage = "container"
 	StageSignatures   Stage = "signatures"
@@ -122,6 +128,7 @@ const (
 	StageAttestations Stage = "attestations"
 	StageBlobs        Stage = "blobs"
 	StageTrust        Stage = "trust"
+	StageBlob         Stage = "blob"
 )
 
 // ReasonInfo documents one reason.

@@ -96,6 +96,7 @@ func policyReasons() []ReasonInfo {
 		{KeyExpired, StagePolicy, "too few signers are left without a key that is no longer valid", "set the clock of this machine if it is ahead; else ask the publisher for a signature by a newer key, which stella trust rotate PUBLISHER --new-key FILE names"},
 		{TLogMissing, StagePolicy, "too few signatures are in a transparency log", "ask the publisher for a signature that is in a log, attached with stella bundle sign --attach"},
 		{TimestampMissing, StagePolicy, "too few signatures have a trusted timestamp", "ask the publisher for a signature with a timestamp, attached with stella bundle sign --attach"},
+		{SCTMissing, StagePolicy, "a certificate has no timestamp of a certificate log, and the policy demands one", "ask the publisher for a signature by a certificate that is in a certificate log"},
 		{ThresholdNotMet, StagePolicy, "fewer signers than the policy demands", "ask more of the signers that are named: stella bundle sign FILE --key KEY adds a signature"},
 		{KindNotAllowed, StagePolicy, "the publisher may not publish this kind", hintPolicy},
 		{NameNotAllowed, StagePolicy, "the publisher may not use this name", hintPolicy},
@@ -138,6 +139,6 @@ func contentReasons() []ReasonInfo {
 		{bundle.TrailingData, StageBlobs, "bytes after the end marker", hintBroken},
 		{TrustInvalid, StageTrust, "a trust file is not valid under the root in force", hintTrust},
 		{TrustRollback, StageTrust, "a trust file is older than the one in force", "newer trust files are in force already, and stella trust show prints them; if these are to follow, ask for a higher serial"},
-		{ExtensionInvalid, StageTrust, "an extension of expired trust is not signed by enough of the root's break_glass role, or is for another site, other files or too long", "stella trust break-glass --dry-run prints the extension that this site needs"},
+		{PredicateMismatch, StageBlob, "a verified statement is of another predicate type than the one demanded", "--predicate-type must be the one that the statement has"},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -71,9 +72,17 @@ func runBundleList(ctx context.Context, a *app, q api.BundleQuery) error {
 		return emitList(a, bundleList{list}, list, []string{"BUNDLE", "KIND", "SEQUENCE", "DIGEST", "SIZE", "DECISION", "NOW", "ADMITTED"},
 			func(b api.Bundle) []string {
 				return []string{b.Publisher + "/" + b.Name + "@" + b.Version, b.Kind, strconv.FormatInt(b.Sequence, 10),
-					short(b.Digest), size(b.Bytes), b.Decision, b.Now, seconds(b.AdmittedUTC)}
+					short(b.Digest), size(b.Bytes), b.Decision + removed(b), b.Now, seconds(b.AdmittedUTC)}
 			})
 	})
+}
+
+// removed marks a bundle whose contents were given up.
+func removed(b api.Bundle) string {
+	if b.Removed == 0 {
+		return ""
+	}
+	return ", given up"
 }
 
 func newBundleShowCmd(a *app) *cobra.Command {
@@ -106,6 +115,9 @@ func runBundleShow(ctx context.Context, a *app, ref string, manifest bool) error
 			facts := []string{"bundle", b.Publisher + "/" + b.Name + "@" + b.Version, "kind", b.Kind, "digest", "sha256:" + b.Digest,
 				"sequence", strconv.FormatInt(b.Sequence, 10), "decision", b.Decision, "admitted", seconds(b.AdmittedUTC),
 				"entry", strconv.FormatInt(b.Seq, 10), "container", size(b.Bytes) + ", sha256:" + b.Admission.FileSHA256}
+			if b.Removed > 0 {
+				facts = append(facts, "contents", fmt.Sprintf("given up, entry %d; importing the bundle again brings them back", b.Removed))
+			}
 			s.fields(append(facts, verdictFacts(b.Admission.Verdict)...)...)
 			s.printf("\nNow: %s\n\n", b.Now)
 			if b.Report != nil {

@@ -430,14 +430,14 @@ func (a *app) judgedBy(opt inspectOptions) (*engine.Outside, error) {
 		}
 	}
 	if opt.trust != "" {
-		o.Trust, err = loadTrustDir(opt.trust)
+		o.Trust, o.Files, err = loadTrustDir(opt.trust)
 		return o, err
 	}
 	dir := filepath.Join(a.opt.home, "trust")
 	if _, err := os.Stat(dir); a.opt.home == "" || err != nil {
 		return nil, nil //nolint:nilerr // there is no site
 	}
-	if o.Trust, err = engine.LoadTrust(a.opt.home); err != nil {
+	if o.Trust, o.Files, err = engine.LoadTrustDir(dir); err != nil {
 		a.stderr.note("the trust of the site in %s cannot be read, and nothing is judged by it: %s", a.opt.home, err)
 		return nil, nil //nolint:nilerr // said
 	}

@@ -60,7 +60,7 @@ func verifyOutside(ctx context.Context, a *app, file string, opt judgeOptions) e
 			return err
 		}
 	}
-	if out.Trust, err = loadTrustDir(opt.trust); err != nil {
+	if out.Trust, out.Files, err = loadTrustDir(opt.trust); err != nil {
 		return err
 	}
 	v, err := out.VerifyBundle(ctx, file, a.progressOf("verifying"))
@@ -71,16 +71,16 @@ func verifyOutside(ctx context.Context, a *app, file string, opt judgeOptions) e
 }
 
 // loadTrustDir loads trust files, and says what is wrong with them.
-func loadTrustDir(dir string) (*verify.Trust, error) {
-	t, err := engine.LoadTrustDir(dir)
+func loadTrustDir(dir string) (*verify.Trust, *verify.Files, error) {
+	t, files, err := engine.LoadTrustDir(dir)
 	switch {
 	case err == nil:
-		return t, nil
+		return t, files, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: %v", dir, err),
+		return nil, nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: %v", dir, err),
 			Hint: "--trust takes a folder like trust/ of a site: root/1.toml and policy.toml, each with its .signatures"}
 	}
-	return nil, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("%s: %v", dir, err),
+	return nil, nil, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("%s: %v", dir, err),
 		Hint: "look at one file of it with: stella bundle inspect " + filepath.Join(dir, "policy.toml")}
 }
 

@@ -44,7 +44,6 @@ type fixture struct {
 	Trust  string `toml:"trust"`
 	Now    string `toml:"now"`
 	Expect string `toml:"expect"`
-	Then   string `toml:"then"`
 	Limit  int64  `toml:"limit_bytes"`
 	Floor  *struct {
 		Sequence int64  `toml:"sequence"`
@@ -117,17 +116,15 @@ func TestFixturesThroughEveryPath(t *testing.T) {
 	}
 }
 
-// TestTheIndexNamesEveryReason, and nothing that is no reason.
+// TestTheIndexNamesEveryReason, and nothing that is no reason. Those of single
+// files have no bundle: see the scripts of stella verify.
 func TestTheIndexNamesEveryReason(t *testing.T) {
 	have := map[string]bool{}
 	for _, f := range readFixtures(t).Fixtures {
 		have[f.Expect] = true
-		if f.Then != "" {
-			have[f.Then] = true
-		}
 	}
 	for _, r := range verify.Reasons() {
-		if !have[string(r.Reason)] && r.Reason != verify.ExtensionInvalid { // no bundle holds an extension
+		if !have[string(r.Reason)] && r.Stage != verify.StageBlob {
 			t.Errorf("no fixture for %s", r.Reason)
 		}
 		delete(have, string(r.Reason))
@@ -172,9 +169,6 @@ func (j judged) text(t *testing.T) string {
 func compareJudged(t *testing.T, f *fixture, command, asked judged) {
 	t.Helper()
 	want, wantExit := f.Expect, exitDone
-	if f.Then != "" {
-		want = f.Then // a site judges the trust files in a bundle as well
-	}
 	if !strings.HasPrefix(want, "admit") {
 		wantExit = exitRefused
 	}

@@ -402,13 +402,15 @@ func readError(path string, err error) error {
 		return known
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.As(err, &medium):
-		return &api.Error{Code: api.CodeMedium, Message: fmt.Sprintf("%s: %v", path, medium),
+	case errors.As(err, &medium), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ESTALE):
+		return &api.Error{Code: api.CodeMedium, Message: fmt.Sprintf("%s: %v", path, err),
 			Hint: "nothing of it was kept; put the medium in again, or copy the file anew, and import it again"}
 	case errors.Is(err, os.ErrNotExist):
 		return notFound("%s: no such file", path)
 	case errors.Is(err, fsx.ErrNotRegular):
 		return invalid("%s is not a regular file", path)
+	case errors.Is(err, os.ErrPermission):
+		return &api.Error{Code: api.CodeInvalid, Message: path + ": permission denied", Hint: "the user of the site must be able to read it"}
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return spaceError(err)
 	}
@@ -454,6 +456,7 @@ func showBundle(r store.BundleRecord) api.Bundle {
 	return api.Bundle{
 		Digest: r.Digest, Kind: v.Kind, Publisher: v.Publisher, Name: v.Name, Version: v.Version, Sequence: v.Sequence,
 		Decision: v.Decision, AdmittedUTC: r.Time, Seq: r.Seq, Bytes: r.Admission.FileBytes,
+		Removed: r.Removed,
 	}
 }
 

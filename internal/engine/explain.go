@@ -103,19 +103,21 @@ func (s *sealed) explain(rec store.BundleRecord) *api.Report {
 
 // LoadTrustDir loads trust files from a folder that is laid out like trust/ of
 // a site. They are held against nothing but their signatures.
-func LoadTrustDir(dir string) (*verify.Trust, error) {
+func LoadTrustDir(dir string) (*verify.Trust, *verify.Files, error) {
 	files, err := readTrust(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return verify.Load(files)
+	t, err := verify.Load(files)
+	return t, &files, err
 }
 
 // Outside is a judgement without a site. Trust and Now are required.
 type Outside struct {
 	Trust  *verify.Trust
-	SiteID string // of the site whose judgement it is to be; "": of any in the fleet
-	Stella string // version of this program
+	Files  *verify.Files // of Trust, for what bundles of kind trust would put in force
+	SiteID string        // of the site whose judgement it is to be; "": of any in the fleet
+	Stella string        // version of this program
 	Now    time.Time
 }
 
@@ -155,7 +157,7 @@ func (o Outside) Check(r io.Reader, size int64, sink verify.Sink) (*verify.Resul
 	}
 	defer spool.Close()
 	return verify.Check(r, o.Trust, verify.Options{
-		Now: o.Now, Limits: bundle.Limits{Size: size}, SiteID: o.SiteID, Stella: o.Stella, Spool: spool,
+		Files: o.Files, Now: o.Now, Limits: bundle.Limits{Size: size}, SiteID: o.SiteID, Stella: o.Stella, Spool: spool,
 	}, sink)
 }
 

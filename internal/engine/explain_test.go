@@ -77,7 +77,7 @@ func TestOutsideJudgesAsASiteWould(t *testing.T) {
 	ctx := context.Background()
 	l := newLab(t)
 	file := l.scriptFile("audit-hello", helloScript, true)
-	trust, err := engine.LoadTrustDir(filepath.Join(l.home, "trust"))
+	trust, files, err := engine.LoadTrustDir(filepath.Join(l.home, "trust"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestOutsideJudgesAsASiteWould(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := engine.Outside{Trust: trust, Stella: "0.1.0", Now: time.Now()}
+	out := engine.Outside{Trust: trust, Files: files, Stella: "0.1.0", Now: time.Now()}
 	v, err := out.VerifyBundle(ctx, file, nil)
 	if err != nil || v.Digest != inside.Digest || v.Decision != inside.Decision || v.Trust != inside.Trust || len(v.Signers) != 1 {
 		t.Errorf("%+v, %v, inside %+v", v, err, inside)
@@ -95,7 +95,7 @@ func TestOutsideJudgesAsASiteWould(t *testing.T) {
 	if _, err = out.VerifyBundle(ctx, file, nil); !errors.As(err, &e) || e.Refusal == nil || e.Refusal.Reason != string(verify.RootExpired) {
 		t.Errorf("in fifty years: %v", err)
 	}
-	if _, err := engine.LoadTrustDir(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := engine.LoadTrustDir(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an empty folder: %v", err)
 	}
 	if id := engine.SiteIDOf(l.home); id != "" && len(id) != 32 {

@@ -85,10 +85,13 @@ func (g *gathering) folder(path string, depth int) error {
 	if err != nil {
 		return g.unreadable(path, depth, err)
 	}
-	entries, err := d.ReadDir(maxMediaNames)
+	entries, err := d.ReadDir(maxMediaNames + 1)
 	d.Close()
-	if err != nil && len(entries) == 0 && !isEOF(err) {
-		return g.unreadable(path, depth, err)
+	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: it is empty
+		if len(entries) == 0 {
+			return g.unreadable(path, depth, err)
+		}
+		g.skip(path, fmt.Sprintf("the folder can only be read in part: %v", err))
 	}
 	for _, e := range entries {
 		if g.names++; g.names > maxMediaNames {
@@ -103,7 +106,7 @@ func (g *gathering) folder(path string, depth int) error {
 
 func (g *gathering) unreadable(path string, depth int, err error) error {
 	if depth == 0 {
-		return readError(path, &mediumError{0, err})
+		return readError(path, err)
 	}
 	g.skip(path, fmt.Sprintf("the folder cannot be read: %v", err))
 	return nil
@@ -152,5 +155,3 @@ func (g *gathering) nothing(paths []string) error {
 	}
 	return err
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }

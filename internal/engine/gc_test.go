@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -162,4 +163,57 @@ func TestADeltaNeedsContentsThatAreHere(t *testing.T) {
 	l.importFile(delta)
 	l.audit()
 	l.verify()
+}
+
+// Contents of a base count only while nothing revokes it: not its manifest, not
+// a file of it, not its signer.
+func TestARevokedBaseIsNoBase(t *testing.T) {
+	for name, revoke := range map[string]func(base api.ImportResult) api.TrustRevocation{
+		"manifest": func(b api.ImportResult) api.TrustRevocation { return api.TrustRevocation{Manifest: b.Verdict.Digest} },
+		"another file of it": func(api.ImportResult) api.TrustRevocation {
+			return api.TrustRevocation{Blob: bundle.Digest([]byte("only in the base"))}
+		},
+		"nothing of it": func(api.ImportResult) api.TrustRevocation {
+			return api.TrustRevocation{Manifest: bundle.Digest([]byte("some other bundle"))}
+		},
+	} {
+		l := newLab(t)
+		base := l.importFile(l.dataFile("audit-data", 1, map[string]string{"a.txt": "alpha", "b.txt": "only in the base"}))
+		delta := l.deltaFile("audit-data", 2, map[string]string{"a.txt": "alpha", "c.txt": "gamma"}, "alpha")
+		r := revoke(base)
+		r.Reason = "test"
+		if _, err := l.site().RevokeTrust(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+		_, err := l.site().VerifyBundle(context.Background(), api.VerifyRequest{Path: delta}, nil)
+		_, ierr := l.site().ImportBundle(context.Background(), api.ImportRequest{Path: delta}, nil)
+		want := api.Code("BLOB_MISSING")
+		if name == "nothing of it" {
+			want = ""
+		}
+		if codeOf(err) != want || codeOf(ierr) != want {
+			t.Errorf("%s is revoked: verify says %v, import %v; want %q", name, err, ierr, want)
+		}
+		l.audit()
+	}
+}
+
+// A base whose sealed content is damaged does not count either.
+func TestADamagedBaseIsNoBase(t *testing.T) {
+	l := newLab(t)
+	one := l.dataFile("audit-data", 1, map[string]string{"a.txt": "alpha"})
+	l.importFile(one)
+	delta := l.deltaFile("audit-data", 2, map[string]string{"a.txt": "alpha", "c.txt": "gamma"}, "alpha")
+	sum := bundle.Digest([]byte("alpha"))
+	overwrite(t, filepath.Join(l.home, "sealed", "sha256", sum[:2], sum), []byte("alphb"))
+	if _, err := l.site().ImportBundle(context.Background(), api.ImportRequest{Path: delta}, nil); codeOf(err) != "BLOB_MISSING" {
+		t.Errorf("a delta of what is damaged: %v", err)
+	}
+	rep, err := l.site().AuditStorage(context.Background(), nil)
+	if err != nil || rep.Damage == 0 {
+		t.Errorf("the damage is not found: %+v, %v", rep, err)
+	}
+	l.importFile(one)
+	l.importFile(delta)
+	l.audit()
 }

@@ -34,9 +34,7 @@ type InitOptions struct {
 	AllowPlain bool   // site.toml allows attempts without fences
 	Actor      string // who makes it; "" means uid:N of this process
 	Now        func() time.Time
-	// SiteID of 32 hex digits makes a site anew whose ledger is lost, or one for
-	// which bundles were made before: "" draws one, which is what init does.
-	SiteID string
+	SiteID     string // 32 hex digits, for tests that judge bundles made for one site; "" draws one
 }
 
 // InitResult is what a new site is known by.

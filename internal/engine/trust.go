@@ -306,7 +306,8 @@ func (s *site) putTrust(b *awaiting) (seq int64, next *inForce, err error) {
 // LoadTrust loads the trust files of a home without opening its site, for
 // judgements outside it. They are held against nothing but their signatures.
 func LoadTrust(home string) (*verify.Trust, error) {
-	return LoadTrustDir(filepath.Join(home, "trust"))
+	t, _, err := LoadTrustDir(filepath.Join(home, "trust"))
+	return t, err
 }
 
 // extend applies a recorded extension to the trust that it was signed under.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -60,27 +62,55 @@ func sizeText(n, want int64) string {
 // seals that nothing can take back: not one byte of the file changes any more.
 const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
-// sealed copies c into a memory file, hashing it on the way, and seals it. The
-// caller closes the file.
-func sealed(c runner.Content, what string) (*os.File, error) {
+// sealed copies c into a memory file, seals it, and only then hashes it: what
+// was hashed is what will run, even if somebody got hold of the descriptor while
+// the file was being filled. The caller closes the file.
+func sealed(c runner.Content, what string) (_ *os.File, err error) {
 	f, err := memfd("stella-" + what)
 	if err != nil {
 		return nil, err
 	}
-	if err := copyContent(f, c, what); err != nil {
-		return nil, errors.Join(err, f.Close())
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if err := fill(f, c, what); err != nil {
+		return nil, err
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		return nil, errors.Join(fmt.Errorf("sealing %s: %w", what, err), f.Close())
+		return nil, fmt.Errorf("sealing %s: %w", what, err)
 	}
 	// Linux 6.3 and later: the execute bits are settled, too. Before, they
 	// could only be taken away, which denies and does not deceive.
 	unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_EXEC)
-	// The offset is shared with whoever inherits the descriptor.
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, errors.Join(err, f.Close())
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, math.MaxInt64)); err != nil {
+		return nil, fmt.Errorf("hashing %s: %w", what, err)
 	}
-	return f, nil
+	if got := hex.EncodeToString(h.Sum(nil)); got != c.SHA256 {
+		return nil, &DigestError{What: what, Want: c.SHA256, Got: got}
+	}
+	// The offset is shared with whoever inherits the descriptor.
+	_, err = f.Seek(0, io.SeekStart)
+	return f, err
+}
+
+// fill copies c into f and compares the size.
+func fill(f *os.File, c runner.Content, what string) error {
+	r, err := c.Open()
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", what, err)
+	}
+	defer r.Close()
+	n, err := io.Copy(f, io.LimitReader(r, c.Size+1))
+	if err != nil {
+		return fmt.Errorf("copying %s: %w", what, err)
+	}
+	if n != c.Size {
+		return &DigestError{What: what, Want: fmt.Sprintf("%d bytes", c.Size), Got: sizeText(n, c.Size)}
+	}
+	return nil
 }
 
 // memfd makes a memory file that can be sealed and executed.
@@ -99,7 +129,9 @@ func memfd(name string) (*os.File, error) {
 // openInterpreter opens the interpreter and compares the digest of what is
 // open; that descriptor is what will be executed. A path that is relative, or
 // lies below the attempt's folder, is a file of the task that the bundle
-// brings, and is handed over as the entry is. The caller closes the file.
+// brings, and is handed over as the entry is; so is a program of the host that
+// somebody but root could write into until it is started. The caller closes the
+// file.
 func openInterpreter(t *runner.Task) (*os.File, error) {
 	in := t.Interpreter
 	own, below := strings.CutPrefix(in.Path, t.Dir+"/")
@@ -121,15 +153,24 @@ func openInterpreter(t *runner.Task) (*os.File, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("interpreter %s is not a regular file", in.Path)
 	}
-	h := sha256.New()
-	if err == nil {
-		_, err = io.Copy(h, f)
-	}
 	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if !rootsOwn(info) {
+		return sealed(runner.Content{SHA256: in.SHA256, Size: info.Size(), Open: func() (io.ReadCloser, error) { return f, nil }}, "interpreter "+in.Path)
+	}
+	h := sha256.New()
+	if _, err = io.Copy(h, f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != in.SHA256 {
 		return nil, errors.Join(&DigestError{What: "interpreter " + in.Path, Want: in.SHA256, Got: got}, f.Close())
 	}
 	return f, nil
+}
+
+// rootsOwn says whether root alone can write into a file.
+func rootsOwn(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Uid == 0 && info.Mode().Perm()&0o022 == 0
 }

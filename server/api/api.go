@@ -158,6 +158,7 @@ type Bundle struct {
 	AdmittedUTC string `json:"admittedUtc"`
 	Seq         int64  `json:"seq"` // of the newest admission
 	Bytes       int64  `json:"bytes"`
+	Removed     int64  `json:"removed,omitempty"` // the entry by which the contents were given up
 	// Now is ok where the trust in force still admits the bundle, else the reason
 	// for which it does not. The evidence is judged anew for each answer.
 	Now string `json:"now"`
