@@ -396,8 +396,11 @@ func containerError(file string, err error) error {
 	}
 	if errors.As(err, &form) {
 		return &api.Error{
-			Code: api.Code(form.Reason), Message: file + ": " + form.Error(),
-			Refusal: &api.Refusal{Reason: string(form.Reason), Subject: form.Entry, Offset: form.Offset},
+			Code: api.Code(form.Reason), Message: file + ": " + form.Error(), Hint: verify.HintOf(form.Reason),
+			Refusal: &api.Refusal{
+				Reason: string(form.Reason), Stage: string(verify.StageOf(form.Reason)), Subject: form.Entry, Detail: form.Detail,
+				Hint: verify.HintOf(form.Reason), Offset: form.Offset,
+			},
 		}
 	}
 	return faulty(file, err)

@@ -49,7 +49,7 @@ func kindOfFile(begin []byte) string {
 	}
 	text := bytes.TrimSpace(begin)
 	switch {
-	case bytes.HasPrefix(text, []byte("{")) && bytes.Contains(begin, []byte("dev.sigstore.trustedroot")):
+	case bytes.HasPrefix(text, []byte("{")) && bytes.Contains(begin, trustedRootType):
 		return whatTrustedRoot
 	case bytes.HasPrefix(text, []byte("{")):
 		return whatSigstore
@@ -60,6 +60,10 @@ func kindOfFile(begin []byte) string {
 	}
 	return ""
 }
+
+// trustedRootType is part of the mediaType of each trusted_root.json, which may
+// stand anywhere in it.
+var trustedRootType = []byte("dev.sigstore.trustedroot")
 
 // looksLike names some forms in which a bundle may come by mistake.
 func looksLike(begin []byte) string {
@@ -85,6 +89,9 @@ var errNoBundle = errors.New("it is the manifest of a bundle, and no bundle")
 
 // small reads a file that was read whole.
 func (in *inspected) small(path string, raw []byte) {
+	if in.What == whatSigstore && bytes.Contains(raw, trustedRootType) {
+		in.What = whatTrustedRoot
+	}
 	switch in.What {
 	case whatManifest:
 		in.find(bundle.NotABundle, "", errNoBundle)

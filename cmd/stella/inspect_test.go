@@ -143,3 +143,16 @@ func TestWhatAFileLooksLike(t *testing.T) {
 		}
 	}
 }
+
+// TestATrustedRootIsKnownByItsType, wherever that stands: in the canonical form
+// it comes behind the authorities.
+func TestATrustedRootIsKnownByItsType(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trusted_root.json")
+	raw := `{"certificateAuthorities":[{"uri":"https://` + strings.Repeat("x", 8<<10) + `"}],"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`
+	if err := os.WriteFile(file, []byte(raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if in, exit, _ := inspectedFile(t, file); in.What != whatTrustedRoot || exit != exitDone || len(in.TrustedRoot) != 1 {
+		t.Errorf("%s, exit %d, %d authorities", in.What, exit, len(in.TrustedRoot))
+	}
+}

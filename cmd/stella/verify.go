@@ -181,7 +181,9 @@ func verifyError(what, file string, err error) error {
 	if errors.As(err, &refused) {
 		return &api.Error{
 			Code: api.Code(refused.Reason), Message: fmt.Sprintf("%s: %s: %v", what, file, refused), Hint: refused.Hint,
-			Refusal: &api.Refusal{Reason: string(refused.Reason), Subject: file},
+			Refusal: &api.Refusal{
+				Reason: string(refused.Reason), Stage: string(verify.StageOf(refused.Reason)), Subject: file, Detail: refused.Detail, Hint: refused.Hint,
+			},
 		}
 	}
 	var policy *verify.PolicyError
