@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -83,18 +84,18 @@ func measure(b benchmark, bin string) error {
 	if err != nil {
 		return err
 	}
-	var a, p, ratios []float64
+	var a, p, ratios, cpu []float64
 	for i := range b.pairs + 1 {
 		if w.before != nil {
 			if err := w.before(); err != nil {
 				return err
 			}
 		}
-		x, err := timed(w.ours)
+		x, xcpu, err := timed(w.ours)
 		if err != nil {
 			return err
 		}
-		y, err := timed(w.theirs)
+		y, ycpu, err := timed(w.theirs)
 		if err != nil {
 			return err
 		}
@@ -102,19 +103,37 @@ func measure(b benchmark, bin string) error {
 			continue // warm caches
 		}
 		a, p, ratios = append(a, x), append(p, y), append(ratios, x/y)
+		if ycpu > 0 {
+			cpu = append(cpu, xcpu/ycpu)
+		}
 	}
 	fmt.Printf("%-16s %10s %10s %8.2f  %.2f–%.2f of %d pairs: %s against %s\n", b.name, ms(quantile(a, .5)), ms(quantile(p, .5)),
 		quantile(ratios, .5), quantile(ratios, .25), quantile(ratios, .75), b.pairs, b.what, b.peer)
+	if len(cpu) > 0 { // steadier where other programs share the machine
+		e.note("ratio of processor time: %.2f", quantile(cpu, .5))
+	}
 	for _, n := range e.notes {
 		fmt.Printf("%-16s   %s\n", "", n)
 	}
 	return nil
 }
 
-func timed(f func() error) (float64, error) {
-	begun := time.Now()
-	err := f()
-	return time.Since(begun).Seconds(), err
+// timed measures wall and processor time, that of children included.
+func timed(f func() error) (wall, cpu float64, err error) {
+	begun, used := time.Now(), processorTime()
+	err = f()
+	return time.Since(begun).Seconds(), processorTime() - used, err
+}
+
+func processorTime() float64 {
+	var sum time.Duration
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if syscall.Getrusage(who, &u) == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum.Seconds()
 }
 
 func quantile(xs []float64, q float64) float64 {

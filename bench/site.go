@@ -11,7 +11,6 @@ import (
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/engine"
-	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
@@ -45,9 +44,8 @@ func (l *lab) renew() error {
 		return err
 	}
 	return l.with(nil, func(e *engine.Engine) error {
-		_, err := e.AddTrust(context.Background(), actor, engine.TrustAdd{
-			Publisher: "acme", KeyPEM: l.pub, Names: []string{"bench"},
-			Kinds: []manifests.Kind{manifests.KindPlugin, manifests.KindDAG, manifests.KindData},
+		_, err := siteOf(e).AddTrust(context.Background(), api.TrustAddition{
+			Publisher: "acme", Key: string(l.pub), Names: []string{"bench"}, Kinds: []string{"plugin", "dag", "data"},
 		})
 		return err
 	})

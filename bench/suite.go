@@ -30,6 +30,8 @@ func benchmarks() []benchmark {
 		{"verify", "judging a bundle of one small file, its trust loaded", "sigstore-go's own verify of the same signature", 40, benchVerify},
 		{"verify-process", "stella bundle verify, whole process", "a minimal sigstore-go program on the same signature", 20, benchVerifyProcess},
 		{"import", "importing 256 MiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes", 20, benchImport},
+		{"import-many", "importing a folder of 2,000 small bundles", "verify, and copy and sync, of the same files one by one", 3, benchImportMany},
+		{"import-1g", "importing 1 GiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes (aim: at most 1.4)", 3, benchImportHuge},
 		{"starts", "starting 2,048 runs by 64 callers, each durable", "bbolt's Batch (1 ms) of as many entries by 64 callers", 20, benchStarts},
 		{"run", "stella orch run start of one step, whole process", "fork and exec of the same program", 20, benchRun},
 	}

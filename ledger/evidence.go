@@ -13,18 +13,25 @@ func Evidence(data any) []string {
 			}
 		}
 	}
-	trust := func(t TrustRef) { add(t.Root, t.Policy, t.Revocations, t.TrustedRoot) }
+	trust := func(t TrustRef) { add(t.Root, t.Policy, t.Revocations, t.TrustedRoot, t.Extension) }
 	switch d := data.(type) {
 	case *SiteInit:
 		add(d.Root, d.Policy)
 	case *TrustChange:
 		add(d.Root, d.Policy, d.Revocations, d.TrustedRoot)
 		add(d.Signatures...)
+	case *TrustExtension:
+		add(d.File)
+		add(d.Signatures...)
 	case *BundleAdmission:
 		add(d.Verdict.Digest)
 		add(d.Signatures...)
 		add(d.Verdict.Attestations...)
 		trust(d.Verdict.Trust)
+	case *MediaImport:
+		add(d.Receipt)
+	case *GarbageCollection:
+		add(d.List)
 	case *DAGPublication:
 		add(d.Digest, d.Spec)
 	case *RunStart:

@@ -1,5 +1,7 @@
 package ledger
 
+import "slices"
+
 // Type names what an entry records. Types reach disk, archives and auditors:
 // never change or reuse one. The comment names the data fields, which are the
 // JSON fields of the struct of the same name in this file.
@@ -12,9 +14,14 @@ const (
 	SiteStarted     Type = "site.started"     // SiteStart; each start of something that may execute steps
 	SiteStopped     Type = "site.stopped"     // SiteStop; an orderly end
 	TrustChanged    Type = "trust.changed"    // TrustChange
+	TrustExtended   Type = "trust.extended"   // TrustExtension; break-glass
+	ClockAccepted   Type = "clock.accepted"   // ClockAcceptance
+	FloorWaived     Type = "floor.waived"     // FloorWaiver
 	BundleAdmitted  Type = "bundle.admitted"  // BundleAdmission
 	BundleRejected  Type = "bundle.rejected"  // BundleRejection
 	BundlesRejected Type = "bundles.rejected" // BundleRejections; what came faster than one entry each
+	ImportReceived  Type = "import.received"  // MediaImport; after the entries of the bundles themselves
+	GCCompleted     Type = "gc.completed"     // GarbageCollection; on disk before anything is moved away
 	DAGPublished    Type = "dag.published"    // DAGPublication
 	ExportCreated   Type = "export.created"   // ExportCreation
 
@@ -73,6 +80,50 @@ type TrustChange struct {
 	Reason           string   `json:"reason"`
 }
 
+// Same says whether two changes put the same files in force, for whatever reason.
+func (c TrustChange) Same(d TrustChange) bool {
+	c.Reason, d.Reason = "", ""
+	return slices.Equal(c.Signatures, d.Signatures) && c.without() == d.without()
+}
+
+// without is what can be compared of c, without its list of signatures.
+func (c TrustChange) without() TrustRef {
+	return TrustRef{
+		Root: c.Root, RootVersion: c.RootVersion, Policy: c.Policy, PolicySerial: c.PolicySerial,
+		Revocations: c.Revocations, RevocationSerial: c.RevocationSerial, TrustedRoot: c.TrustedRoot,
+	}
+}
+
+// TrustExtension is the data of [TrustExtended]: enough of the root's break_glass
+// role decided to go on for a while with what has expired.
+type TrustExtension struct {
+	File       string   `json:"file"`   // SHA-256 of extension.toml
+	Serial     int64    `json:"serial"` // its
+	Root       string   `json:"root"`   // digests of the trust files that it extends
+	Policy     string   `json:"policy"`
+	Until      string   `json:"until"`
+	Signatures []string `json:"signatures"` // SHA-256 of each signature file, sorted
+	Signers    []string `json:"signers"`    // ids of their keys, sorted
+	Reason     string   `json:"reason"`
+}
+
+// ClockAcceptance is the data of [ClockAccepted]: somebody typed the time because
+// the clock was behind the ledger, or far ahead of it.
+type ClockAcceptance struct {
+	Before   string `json:"before"`   // time of the last entry
+	Accepted string `json:"accepted"` // the typed time
+	Clock    string `json:"clock"`    // the machine's
+	Reason   string `json:"reason"`
+}
+
+// FloorWaiver is the data of [FloorWaived]: a floor outside the ledger was lost,
+// and somebody decided to go on without it.
+type FloorWaiver struct {
+	Floor  string `json:"floor"` // path of the copy of checkpoint.note, or checkpoint.note
+	Fault  string `json:"fault"` // lost
+	Reason string `json:"reason"`
+}
+
 // TrustRef names the trust that a judgement was made under.
 type TrustRef struct {
 	Root             string `json:"root"`
@@ -82,6 +133,7 @@ type TrustRef struct {
 	Revocations      string `json:"revocations,omitempty"`
 	RevocationSerial int64  `json:"revocationSerial,omitempty"`
 	TrustedRoot      string `json:"trustedRoot,omitempty"`
+	Extension        string `json:"extension,omitempty"` // SHA-256 of extension.toml, while one is on record
 }
 
 // SignerRef is one signer that a verdict counted.
@@ -121,9 +173,10 @@ type BundleAdmission struct {
 	FileSHA256    string   `json:"fileSha256"` // of the container as read
 	FileBytes     int64    `json:"fileBytes"`
 	ContentDigest string   `json:"contentDigest"`
-	Signatures    []string `json:"signatures"` // SHA-256 of each sealed signature file
-	Blobs         int      `json:"blobs"`      // files named by the manifest
-	Bytes         int64    `json:"bytes"`      // their size
+	Signatures    []string `json:"signatures"`      // SHA-256 of each sealed signature file
+	Epoch         int64    `json:"epoch,omitempty"` // sequence epoch of the name in the policy
+	Blobs         int      `json:"blobs"`           // files named by the manifest
+	Bytes         int64    `json:"bytes"`           // their size
 }
 
 // BundleRejection is the data of [BundleRejected]. It holds no text chosen by
@@ -141,6 +194,43 @@ type BundleRejections struct {
 	Count   int64            `json:"count"`
 	Reasons map[string]int64 `json:"reasons"` // reason → how many
 	Since   string           `json:"since"`   // when the minute began
+}
+
+// MediaImport is the data of [ImportReceived]: what came from outside in one
+// go, with the digest of the sealed receipt that lists every file.
+type MediaImport struct {
+	Receipt     string   `json:"receipt"`           // SHA-256 of the receipt
+	Carrier     string   `json:"carrier,omitempty"` // who brought it, as the importer said
+	Media       []Medium `json:"media"`
+	Started     string   `json:"started"`
+	Ended       string   `json:"ended"`
+	Files       int64    `json:"files"`    // bundles that were looked at
+	Admitted    int64    `json:"admitted"` // for the first time
+	Again       int64    `json:"again"`    // admitted before, and judged anew
+	Refused     int64    `json:"refused"`
+	Failed      int64    `json:"failed"`  // could not be read or kept
+	Skipped     int64    `json:"skipped"` // files that are no bundles
+	Bytes       int64    `json:"bytes"`   // that were read of bundles
+	Interrupted bool     `json:"interrupted,omitempty"`
+}
+
+// Medium is where bundles came from, as far as the machine could tell. Label
+// is what somebody called the file system: it proves nothing.
+type Medium struct {
+	Mount  string `json:"mount,omitempty"`
+	Device string `json:"device,omitempty"`
+	FSType string `json:"fsType,omitempty"`
+	UUID   string `json:"uuid,omitempty"`
+	Label  string `json:"label,omitempty"`
+}
+
+// GarbageCollection is the data of [GCCompleted]. From this entry on the listed
+// blobs are not at the site, until an import brings them again.
+type GarbageCollection struct {
+	Bundles []string `json:"bundles,omitempty"` // digests of bundles whose contents go; their evidence stays
+	Blobs   int64    `json:"blobs"`
+	Bytes   int64    `json:"bytes"`
+	List    string   `json:"list"` // SHA-256 of the sealed list of blobs
 }
 
 // DAGPublication is the data of [DAGPublished].

@@ -7,6 +7,7 @@ const (
 	BundleSchema      = "stella.bundle/1"
 	DAGSchema         = "stella.dag/1"
 	RootSchema        = "stella.root/1"
+	ExtensionSchema   = "stella.extension/1"
 	PolicySchema      = "stella.policy/1"
 	RevocationsSchema = "stella.revocations/1"
 	SiteSchema        = "stella.site/1"

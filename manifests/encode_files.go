@@ -86,6 +86,7 @@ func EncodeRoot(r *Root) []byte {
 	w.text("fleet_id", r.FleetID)
 	w.instant("issued", r.Issued)
 	w.instant("expires", r.Expires)
+	w.duration("max_extension", r.MaxExtension)
 	byName(r.Roles, func(name string, role Role) {
 		w.table("roles."+tomlKey(name), false)
 		w.integer("threshold", int64(role.Threshold))
@@ -134,6 +135,11 @@ func (w *writer) publisher(p *Publisher) {
 		w.texts("tsa", i.TSA)
 		w.texts("log", i.Log)
 	}
+	for _, s := range p.Sequences {
+		w.table("publisher.sequence", true)
+		w.text("name", s.Name)
+		w.integer("epoch", s.Epoch)
+	}
 	w.require(p.Require)
 	w.allow(p.Allow)
 }
@@ -169,6 +175,20 @@ func (w *writer) allow(a Allow) {
 	}
 }
 
+// EncodeExtension writes extension.toml; parsing it gives x again.
+func EncodeExtension(x *Extension) []byte {
+	w := newWriter(ExtensionSchema)
+	w.text("site_id", x.SiteID)
+	w.integer("serial", x.Serial)
+	w.text("root", x.Root)
+	w.text("policy", x.Policy)
+	w.text("revocations", x.Revocations)
+	w.instant("issued", x.Issued)
+	w.instant("until", x.Until)
+	w.text("reason", x.Reason)
+	return w.Bytes()
+}
+
 // EncodeRevocations writes revocations.toml; parsing it gives r again.
 func EncodeRevocations(r *Revocations) []byte {
 	w := newWriter(RevocationsSchema)
@@ -202,6 +222,8 @@ func EncodeSite(s *Site) []byte {
 	w.size("free_space_reserve", s.FreeSpaceReserve)
 	w.size("max_bundle_bytes", s.MaxBundleBytes)
 	w.texts("checkpoint_copies", s.CheckpointCopies)
+	w.duration("max_gap", s.MaxGap)
+	w.duration("trust_warning", s.TrustWarning)
 	w.limits("limits", s.Limits)
 	return w.Bytes()
 }

@@ -24,6 +24,9 @@ func TestRootFaults(t *testing.T) {
 			`[roles.policy] => [roles.revocations]`,
 			`7: roles.policy: is missing
 			 25: roles.revocations: unknown key (did you mean revocation?)`},
+		{"half of a break-glass rule",
+			`expires = "2027-11-22T00:00:00.000000000Z" => expires = "2027-11-22T00:00:00.000000000Z"⏎max_extension = "720h"`,
+			`6: max_extension: stands without its other half (max_extension and [roles.break_glass] come together)`},
 		{"a threshold above the keys",
 			`threshold = 2 => threshold = 3`,
 			`8: roles.root.threshold: 3 of 2 keys can never sign`},

@@ -135,3 +135,5 @@ func TestManifestsOfBundlesAreNotSources(t *testing.T) {
 		}
 	}
 }
+
+func FuzzExtension(f *testing.F) { fuzzLanguage(f, "extension") }

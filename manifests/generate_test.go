@@ -374,10 +374,23 @@ func (g gen) role() manifests.Role {
 	return manifests.Role{Threshold: 1 + g.upTo("threshold", len(keys)-1), Keys: keys}
 }
 
+func (g gen) extension() *manifests.Extension {
+	x := &manifests.Extension{SiteID: g.hash("site")[:32], Serial: g.int("serial", 1, 9), Root: g.hash("root"), Policy: g.hash("policy"),
+		Issued: g.moment("issued", time.Time{}), Reason: g.pick("reason", "at sea", "port is ten days away")}
+	if g.flip("revocations") {
+		x.Revocations = g.hash("revocations")
+	}
+	x.Until = g.moment("until", x.Issued)
+	return x
+}
+
 func (g gen) root() *manifests.Root {
 	r := &manifests.Root{Version: g.int("version", 1, 1<<53-1), FleetID: g.hash("fleet")[:32], Issued: g.moment("issued", time.Time{})}
 	r.Expires = g.moment("expires", r.Issued)
 	r.Roles = map[string]manifests.Role{"root": g.role(), "policy": g.role(), "revocation": g.role()}
+	if g.flip("break glass") {
+		r.Roles["break_glass"], r.MaxExtension = g.role(), g.duration("extension", 366*24*time.Hour)
+	}
 	return r
 }
 
@@ -404,6 +417,9 @@ func (g gen) policy() *manifests.Policy {
 			q.Require = manifests.Require{TLog: g.upTo("tlog", 16), SCT: g.upTo("sct", 16)}
 		}
 		q.Require.Audience = g.flip("audience")
+		if g.flip("sequences") {
+			q.Sequences = []manifests.SequenceEpoch{{Name: "a." + g.name("sequence"), Epoch: g.int("epoch", 1, 1<<53-1)}, {Name: "b", Epoch: 1}}
+		}
 		if g.flip("attestation") {
 			q.Require.Attestations = []manifests.RequiredAttestation{{PredicateType: g.line("type"), Keys: keys[1:2]},
 				{PredicateType: "https://slsa.dev/provenance/v1", Keys: keys[1:2], Builder: g.line("builder")}}
@@ -448,7 +464,8 @@ func (g gen) site() *manifests.Site {
 	return &manifests.Site{AllowPlain: g.flip("plain"), Workers: 1 + g.upTo("workers", 9999), MaxParallelSteps: 1 + g.upTo("parallel", 9999),
 		DefaultTenant: g.name("tenant"), Grace: g.duration("grace", 10*time.Minute), CheckpointEvery: g.duration("checkpoint", time.Hour),
 		FreeSpaceReserve: g.size("reserve"), MaxBundleBytes: g.size("bundle"),
-		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits()}
+		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits(),
+		MaxGap: g.duration("gap", 366*24*time.Hour), TrustWarning: g.duration("warning", 366*24*time.Hour)}
 }
 
 // TestWritingAndReadingGivesTheSame is the property that packing and trust
@@ -462,6 +479,7 @@ func TestWritingAndReadingGivesTheSame(t *testing.T) {
 		"bundle":      func(g gen) any { return g.bundle() },
 		"dag":         func(g gen) any { return g.dag() },
 		"root":        func(g gen) any { return g.root() },
+		"extension":   func(g gen) any { return g.extension() },
 		"policy":      func(g gen) any { return g.policy() },
 		"revocations": func(g gen) any { return g.revocations() },
 		"site":        func(g gen) any { return g.site() },

@@ -42,6 +42,7 @@ func languages() []language {
 		of("root", manifests.RootSchema, manifests.ParseRoot, manifests.EncodeRoot),
 		of("policy", manifests.PolicySchema, manifests.ParsePolicy, manifests.EncodePolicy),
 		of("revocations", manifests.RevocationsSchema, manifests.ParseRevocations, manifests.EncodeRevocations),
+		of("extension", manifests.ExtensionSchema, manifests.ParseExtension, manifests.EncodeExtension),
 		of("site", manifests.SiteSchema, manifests.ParseSite, manifests.EncodeSite),
 	}
 	all[len(all)-1].most = manifests.MaxSiteBytes

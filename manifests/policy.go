@@ -8,7 +8,10 @@ type Root struct {
 	FleetID string // 32 hex digits
 	Issued  time.Time
 	Expires time.Time
-	Roles   map[string]Role // root, policy, revocation: all three
+	Roles   map[string]Role // root, policy, revocation: all three; break_glass where there is one
+	// MaxExtension is how far break_glass may put off what has expired, counted
+	// from the day it decides; zero without that role.
+	MaxExtension time.Duration
 }
 
 // Role is the keys that may sign one kind of trust file.
@@ -36,6 +39,7 @@ type Publisher struct {
 	Names      []string // prefixes; no two publishers' may overlap
 	Keys       []PublisherKey
 	Identities []Identity
+	Sequences  []SequenceEpoch
 	Require    Require
 	Allow      Allow
 }
@@ -45,6 +49,23 @@ type PublisherKey struct {
 	PEM        string
 	ValidFrom  time.Time // zero when absent
 	ValidUntil time.Time // zero when absent
+}
+
+// SequenceEpoch is one [[publisher.sequence]]: the sequences of a name begin anew
+// in each epoch (THREATS 10). A name without one is in epoch 0.
+type SequenceEpoch struct {
+	Name  string
+	Epoch int64
+}
+
+// Epoch is the sequence epoch of a name.
+func (p *Publisher) Epoch(name string) int64 {
+	for _, s := range p.Sequences {
+		if s.Name == name {
+			return s.Epoch
+		}
+	}
+	return 0
 }
 
 // Identity is one [[publisher.identity]], a certificate's.
@@ -107,4 +128,18 @@ type Revocation struct {
 	SAN      string
 	From     time.Time // zero: from the beginning
 	Reason   string
+}
+
+// Extension is extension.toml: the decision of the root's break_glass role to
+// go on for a while with trust files whose time is over. It is about one site
+// and about exactly the files that it names.
+type Extension struct {
+	SiteID      string // 32 hex digits
+	Serial      int64  // one more with each extension of a site
+	Root        string // SHA-256 of root.toml
+	Policy      string
+	Revocations string // "" where there are none
+	Issued      time.Time
+	Until       time.Time
+	Reason      string
 }

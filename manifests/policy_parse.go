@@ -84,6 +84,7 @@ func (c *policyCheck) publisher(t *table) Publisher {
 		t.add(t.node.line, t.node.path(), "has neither key nor identity", "nobody could sign for it")
 	}
 	p.Threshold = t.threshold(signers, "keys and identities")
+	p.Sequences = sequences(t)
 	p.Require = c.require(t, own, len(p.Identities) > 0)
 	p.Allow = allow(t)
 	return p
@@ -150,6 +151,23 @@ func (c *policyCheck) identities(t *table, p *Publisher) {
 		p.Identities = append(p.Identities, i)
 		row.done()
 	}
+}
+
+// sequences reads [[publisher.sequence]].
+func sequences(t *table) []SequenceEpoch {
+	var out []SequenceEpoch
+	lines := map[string]int{}
+	for _, row := range t.list("sequence") {
+		row.need("name", "epoch")
+		s := SequenceEpoch{Name: row.text("name", isName()), Epoch: row.integer("epoch", 0, 1, maxInt)}
+		if line, ok := lines[s.Name]; ok && s.Name != "" {
+			row.fault("name", s.Name+" stands here twice", lineHint(line))
+		}
+		lines[s.Name] = row.node.line
+		out = append(out, s)
+		row.done()
+	}
+	return out
 }
 
 func (c *policyCheck) needsRoot(what string) {

@@ -21,18 +21,55 @@ func ParseRoot(file string, raw []byte) (*Root, error) {
 	if roles := t.sub("roles"); roles != nil {
 		names := []string{"root", "policy", "revocation"}
 		roles.need(names...)
-		for _, name := range names {
+		for _, name := range append(names, breakGlass) {
 			if s := roles.sub(name); s != nil {
 				root.Roles[name] = role(s)
 			}
 		}
 		roles.done()
 	}
+	root.MaxExtension = t.duration("max_extension", 0, maxExtension)
+	if _, ok := root.Roles[breakGlass]; ok != t.has("max_extension") {
+		t.fault("max_extension", "stands without its other half", "max_extension and [roles.break_glass] come together")
+	}
 	t.done()
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	return root, nil
+}
+
+// breakGlass is the role that may extend what has expired, for maxExtension at
+// most.
+const (
+	breakGlass   = "break_glass"
+	maxExtension = 366 * 24 * time.Hour
+)
+
+// ParseExtension reads extension.toml. Its error is [Faults].
+func ParseExtension(file string, raw []byte) (*Extension, error) {
+	r := &report{file: file}
+	t := open(r, raw, ExtensionSchema, MaxBytes)
+	if t == nil {
+		return nil, r.err()
+	}
+	t.need("site_id", "serial", "root", "policy", "issued", "until", "reason")
+	x := &Extension{
+		SiteID:      t.text("site_id", isSiteID()),
+		Serial:      t.integer("serial", 0, 1, maxInt),
+		Root:        t.text("root", isHash()),
+		Policy:      t.text("policy", isHash()),
+		Revocations: t.text("revocations", isHash()),
+		Issued:      t.instant("issued"),
+		Until:       t.instant("until"),
+		Reason:      t.text("reason", isProse()),
+	}
+	t.after("until", x.Until, "issued", x.Issued)
+	t.done()
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
 
 func role(t *table) Role {

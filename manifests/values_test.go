@@ -191,6 +191,18 @@ func TestEveryKeyOfTrustFilesHasItsField(t *testing.T) {
 			{Issuer: "https://idp.example", SAN: "bob@acme.example"},
 		},
 	})
+	r := parsed(t, "root", "root/break_glass.toml").(*manifests.Root)
+	if r.MaxExtension != 30*24*time.Hour || r.Roles["break_glass"].Threshold != 2 || len(r.Roles["break_glass"].Keys) != 2 {
+		t.Errorf("break_glass: %+v for %v", r.Roles["break_glass"], r.MaxExtension)
+	}
+	p := parsed(t, "policy", "policy/sequences.toml").(*manifests.Policy)
+	if q := p.Publishers[0]; q.Epoch("acme.match") != 2 || q.Epoch("acme.ship") != 1 || q.Epoch("acme") != 0 {
+		t.Errorf("sequences: %+v", q.Sequences)
+	}
+	check(t, parsed(t, "extension", "extension/extension.toml"), &manifests.Extension{
+		SiteID: "00112233445566778899aabbccddeeff", Serial: 1, Root: hash("1"), Policy: hash("2"), Revocations: hash("3"),
+		Issued: day(2027, 3, 1), Until: day(2027, 3, 15), Reason: "ten days from port",
+	})
 	raw := applyEdits(t, sample(t, "policy/policy.toml"), `level = "audit"⏎ =>`)
 	p, err := manifests.ParsePolicy("f", []byte(raw))
 	if err != nil || p.Publishers[1].Level != "enforce" {
@@ -202,12 +214,15 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 	check(t, parsed(t, "site", "site/site.toml"), &manifests.Site{
 		AllowPlain: true, Workers: 4, MaxParallelSteps: 3, DefaultTenant: "ops", Grace: 20 * time.Second, CheckpointEvery: 15 * time.Minute,
 		FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789,
-		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"},
-		Limits:           manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
+		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"}, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour,
+		Limits: manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
 	})
+	if s := parsed(t, "site", "site/clock.toml").(*manifests.Site); s.MaxGap != 720*time.Hour || s.TrustWarning != 48*time.Hour {
+		t.Errorf("gap %v, warning %v", s.MaxGap, s.TrustWarning)
+	}
 	defaults := &manifests.Site{
 		Workers: 2, MaxParallelSteps: 1, DefaultTenant: "default", Grace: 10 * time.Second, CheckpointEvery: time.Hour,
-		FreeSpaceReserve: 64 << 20, MaxBundleBytes: 4 << 30,
+		FreeSpaceReserve: 64 << 20, MaxBundleBytes: 4 << 30, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour,
 	}
 	check(t, parsed(t, "site", "site/empty.toml"), defaults)
 	again, err := manifests.ParseSite("f", manifests.EncodeSite(&manifests.Site{}))

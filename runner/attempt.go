@@ -36,6 +36,7 @@ type prepared struct {
 	manifest   *manifests.Bundle
 	action     manifests.Action
 	trust      ledger.TrustRef
+	trusts     int64 // when it was judged: see Runner.trusts
 	refused    error // trust no longer allows the plugin or its data, or something of ours failed
 	timeout    time.Duration
 }
@@ -66,6 +67,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 		return err
 	}
 	end := r.execute(actx, n, p)
+	revokedAs(actx, end)
 	return r.settle(ctx, e, n, p, end)
 }
 
@@ -88,13 +90,8 @@ func (r *Runner) prepare(n *node, params any, fault error) *prepared {
 		return p
 	}
 	p.action = p.manifest.Plugin.Actions[n.plan.Action]
-	if p.trust, p.refused = r.opt.Sealed.Judge(n.plan.Plugin.Digest); p.refused == nil {
-		for _, d := range n.plan.Data {
-			if _, p.refused = r.opt.Sealed.Judge(d.Digest); p.refused != nil {
-				break
-			}
-		}
-	}
+	p.trusts = r.trusts.Load()
+	p.trust, p.refused = r.judge(n)
 	p.timeout = shortest(n.step.Timeout, p.action.Limits.Timeout, r.opt.Limits.Timeout)
 	return p
 }
@@ -137,6 +134,9 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 		n.claimed = false
 		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("with: " + p.fault.Error())})
 		return false, r.commit(ctx, e)
+	}
+	if p.refused == nil && p.trusts != r.trusts.Load() {
+		p.trust, p.refused = r.judge(n)
 	}
 	n.attempt++
 	n.status = state.Running

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stellarun/stella/ledger"
@@ -84,8 +85,9 @@ type Runner struct {
 	opt     Options
 	schemas *schemas
 
-	progs   sync.Map   // *program by digest of the DAG's bundle
-	opening sync.Mutex // held while a model is made from records; taken before any other
+	progs   sync.Map     // *program by digest of the DAG's bundle
+	trusts  atomic.Int64 // how often trust has changed
+	opening sync.Mutex   // held while a model is made from records; taken before any other
 
 	mu    sync.Mutex // guards what follows; taken after an execution's
 	execs map[string]*execution

@@ -48,10 +48,7 @@ type Client struct {
 	http *http.Client
 }
 
-var (
-	_ api.Site  = (*Client)(nil)
-	_ api.Trust = (*Client)(nil)
-)
+var _ api.Site = (*Client)(nil)
 
 // NewClient returns a client that connects when it is first used.
 func NewClient(opt ClientOptions) *Client {

@@ -166,6 +166,27 @@ func (c *Client) AddTrust(ctx context.Context, add api.TrustAddition) (api.Trust
 	return get[api.TrustReport](ctx, c, call{method: http.MethodPost, path: "/trust", body: add})
 }
 
+// RotateTrust implements [api.Trust].
+func (c *Client) RotateTrust(ctx context.Context, r api.TrustRotation) (api.TrustReport, error) {
+	return get[api.TrustReport](ctx, c, call{method: http.MethodPost, path: "/trust:rotate", body: r})
+}
+
+// RevokeTrust implements [api.Trust].
+func (c *Client) RevokeTrust(ctx context.Context, r api.TrustRevocation) (api.TrustReport, error) {
+	return get[api.TrustReport](ctx, c, call{method: http.MethodPost, path: "/trust:revoke", body: r})
+}
+
+// ExtendTrust implements [api.Trust].
+func (c *Client) ExtendTrust(ctx context.Context, x api.TrustExtension) (api.TrustReport, error) {
+	return get[api.TrustReport](ctx, c, call{method: http.MethodPost, path: "/trust:extend", body: x})
+}
+
+// AcceptTime implements [api.Trust].
+func (c *Client) AcceptTime(ctx context.Context, t api.TimeAcceptance) error {
+	_, err := get[struct{}](ctx, c, call{method: http.MethodPost, path: "/trust:accept-time", body: t})
+	return err
+}
+
 // TailLedger implements [api.Ledger].
 func (c *Client) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerLine, error) {
 	body, err := get[entriesBody](ctx, c, call{method: http.MethodGet, path: "/ledger/entries", query: query(

@@ -52,8 +52,14 @@ func TestEveryRouteIsServed(t *testing.T) {
 		switch {
 		case r.Method == "POST" && r.Path == "/trust":
 			body = `{"publisher":"acme"}`
+		case r.Method == "POST" && r.Path == "/trust:revoke":
+			body = `{"reason":"stolen"}`
+		case r.Method == "POST" && r.Path == "/trust:accept-time":
+			body = `{"time":"now"}`
 		case r.Method == "POST" && r.Path == "/exports":
 			body = `{"path":"/x","force":true}`
+		case r.Method == "POST" && r.Path == "/bundles:import":
+			body = `{"paths":["/x"]}`
 		case r.Method == "POST":
 			body = "{}"
 		}

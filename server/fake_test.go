@@ -92,6 +92,42 @@ func (f *fake) VerifyBundle(_ context.Context, req api.VerifyRequest, p api.Prog
 	return verdict(), nil
 }
 
+func (f *fake) ImportMedia(_ context.Context, req api.MediaRequest, watch func(api.MediaEvent)) (api.MediaReport, error) {
+	if len(req.Paths) == 0 {
+		return api.MediaReport{}, &api.Error{Code: api.CodeInvalid, Message: "no paths"}
+	}
+	items := []api.ImportItem{
+		{Path: "/m/a<b>.stella", Outcome: api.OutcomeAdmitted, SHA256: "ab", ImportResult: &api.ImportResult{Verdict: verdict(), Seq: 9, Bytes: 2048}},
+		{Path: "/m/c.stella", Outcome: api.OutcomeRefused, Error: &api.Error{Code: "ROLLBACK", Message: "old", Refusal: &api.Refusal{Reason: "ROLLBACK"}}},
+	}
+	for i := range items {
+		if watch != nil {
+			watch(api.MediaEvent{File: i + 1, Files: 2, Path: items[i].Path, Done: 1, Total: 2, Item: &items[i]})
+		}
+	}
+	return api.MediaReport{DryRun: req.DryRun, Imports: items, Skipped: []api.Skipped{{Path: "/m/._a", Why: "macOS"}},
+		Media: []ledger.Medium{{Mount: "/m", Label: req.Carrier}}, Admitted: 1, Refused: 1, Seq: 12,
+		ReceiptSHA256: "cd", Receipt: json.RawMessage(`{"a":"<&>"}`)}, nil
+}
+
+func (f *fake) AuditStorage(_ context.Context, p api.Progress) (api.AuditReport, error) {
+	if p == nil {
+		return api.AuditReport{Blobs: 1}, nil
+	}
+	p(3, 4)
+	return api.AuditReport{Blobs: 2, Damage: 1, Findings: []api.Finding{
+		{Kind: "missing", Damage: true, Path: "sealed/<x>", SHA256: "ab", What: "evidence", Seq: 3, Bundle: "acme/x@1.0.0", Fix: "import it"},
+	}, More: 2}, nil
+}
+
+func (f *fake) CollectGarbage(_ context.Context, req api.GCRequest, _ api.Progress) (api.GCReport, error) {
+	if req.Keep < 0 {
+		return api.GCReport{}, &api.Error{Code: api.CodeInvalid, Message: "keep"}
+	}
+	return api.GCReport{DryRun: req.DryRun, Blobs: int64(req.Keep), Bundles: []string{"acme/x@1.0.0"},
+		Kept: []api.Kept{{Bundle: "acme/y@1.0.0", Why: "a run"}}, Seq: []int64{4}}, nil
+}
+
 func (f *fake) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, error) {
 	if q.Kind == "none" {
 		return nil, nil
@@ -370,8 +406,30 @@ func (f *fake) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustRepo
 	return api.TrustReport{Policy: string(raw)}, err
 }
 
-// trustAs is as for the other half of the fake.
-func (f *fake) trustAs(api.Principal) api.Trust { return f }
+func (f *fake) RotateTrust(_ context.Context, r api.TrustRotation) (api.TrustReport, error) {
+	raw, err := json.Marshal(r)
+	return api.TrustReport{Root: string(raw), DryRun: r.DryRun}, err
+}
+
+func (f *fake) RevokeTrust(_ context.Context, r api.TrustRevocation) (api.TrustReport, error) {
+	if r.Reason == "" {
+		return api.TrustReport{}, &api.Error{Code: api.CodeInvalid, Message: "no reason"}
+	}
+	raw, err := json.Marshal(r)
+	return api.TrustReport{Revocations: string(raw), Ended: 2, Refused: []api.RefusedBundle{{Ref: "a/b@1.0.0", Reason: "REVOKED_KEY"}}}, err
+}
+
+func (f *fake) ExtendTrust(_ context.Context, x api.TrustExtension) (api.TrustReport, error) {
+	raw, err := json.Marshal(x)
+	return api.TrustReport{Extension: string(raw)}, err
+}
+
+func (f *fake) AcceptTime(_ context.Context, t api.TimeAcceptance) error {
+	if t.Time == "" {
+		return &api.Error{Code: api.CodeClockAhead, Message: "no time"}
+	}
+	return nil
+}
 
 func (f *fake) Status(context.Context) (api.SiteStatus, error) {
 	return api.SiteStatus{SiteID: "s", Mode: "daemon", PID: 1, Queued: 2, Executing: 1, Trust: ledger.TrustRef{Root: "r"}}, nil

@@ -47,7 +47,6 @@ func newHandler(drain context.Context, opt Options) *handler {
 type request struct {
 	*http.Request
 	site    api.Site
-	trust   api.Trust // nil: not served
 	body    []byte
 	id      string // {id} without its verb
 	traceID string // of the traceparent header, else made here
@@ -171,9 +170,6 @@ func (h *handler) prepare(w http.ResponseWriter, q *request, route *Route) error
 	p := q.Context().Value(peerKey{}).(peer)
 	who := api.Principal{Name: p.principal, Tenant: tenant}
 	q.site = h.opt.Site(who)
-	if h.opt.Trust != nil {
-		q.trust = h.opt.Trust(who)
-	}
 	return nil
 }
 

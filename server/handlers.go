@@ -252,28 +252,44 @@ func (h *handler) tailLedger(w http.ResponseWriter, q *request) error {
 	return h.reply(w, q, http.StatusOK, entriesBody{some(lines)}, err)
 }
 
-func noTrust() error {
-	return &api.Error{Code: api.CodeNotFound, Message: "trust is not served here"}
+func (h *handler) showTrust(w http.ResponseWriter, q *request) error {
+	report, err := q.site.ShowTrust(q.Context())
+	return h.reply(w, q, http.StatusOK, report, err)
 }
 
-func (h *handler) showTrust(w http.ResponseWriter, q *request) error {
-	if q.trust == nil {
-		return noTrust()
+// changeTrust decodes what is asked for and calls one method of [api.Trust].
+func changeTrust[T any](h *handler, w http.ResponseWriter, q *request, change func(context.Context, T) (api.TrustReport, error)) error {
+	var req T
+	if err := q.decode(&req); err != nil {
+		return err
 	}
-	report, err := q.trust.ShowTrust(q.Context())
+	report, err := change(q.Context(), req)
 	return h.reply(w, q, http.StatusOK, report, err)
 }
 
 func (h *handler) addTrust(w http.ResponseWriter, q *request) error {
-	var add api.TrustAddition
-	if err := q.decode(&add); err != nil {
+	return changeTrust(h, w, q, q.site.AddTrust)
+}
+
+func (h *handler) rotateTrust(w http.ResponseWriter, q *request) error {
+	return changeTrust(h, w, q, q.site.RotateTrust)
+}
+
+func (h *handler) revokeTrust(w http.ResponseWriter, q *request) error {
+	return changeTrust(h, w, q, q.site.RevokeTrust)
+}
+
+func (h *handler) extendTrust(w http.ResponseWriter, q *request) error {
+	return changeTrust(h, w, q, q.site.ExtendTrust)
+}
+
+func (h *handler) acceptTime(w http.ResponseWriter, q *request) error {
+	var req api.TimeAcceptance
+	if err := q.decode(&req); err != nil {
 		return err
 	}
-	if q.trust == nil {
-		return noTrust()
-	}
-	report, err := q.trust.AddTrust(q.Context(), add)
-	return h.reply(w, q, http.StatusOK, report, err)
+	err := q.site.AcceptTime(q.Context(), req)
+	return h.reply(w, q, http.StatusOK, struct{}{}, err)
 }
 
 // seq reads the number of an entry out of the path.

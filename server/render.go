@@ -107,6 +107,7 @@ func encode(v any) ([]byte, error) {
 // comes last.
 type event struct {
 	Progress *progress       `json:"progress,omitempty"`
+	Media    *api.MediaEvent `json:"media,omitempty"`
 	Line     *api.LogLine    `json:"line,omitempty"`
 	Result   json.RawMessage `json:"result,omitempty"`
 	Error    *api.Error      `json:"error,omitempty"`
@@ -177,16 +178,28 @@ func (s *stream) flush() {
 	}
 }
 
+// due says whether it is time for another line of progress.
+func (s *stream) due() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.last) < progressEvery {
+		return false
+	}
+	s.last = time.Now()
+	return true
+}
+
 // progress is an [api.Progress].
 func (s *stream) progress(done, total int64) {
-	s.mu.Lock()
-	soon := time.Since(s.last) < progressEvery
-	if !soon {
-		s.last = time.Now()
-	}
-	s.mu.Unlock()
-	if !soon {
+	if s.due() {
 		_ = s.send(event{Progress: &progress{done, total}}) // the end finds out
+	}
+}
+
+// media passes on what comes of each file, and now and then how far it is.
+func (s *stream) media(e api.MediaEvent) {
+	if e.Item != nil || s.due() {
+		_ = s.send(event{Media: &e}) // the end finds out
 	}
 }
 
@@ -221,10 +234,13 @@ func (s *stream) end(result any, err error) error {
 	return s.put(event{Result: bytes.TrimSuffix(raw, []byte("\n"))})
 }
 
+// wantsStream says whether the caller accepts a stream.
+func (q *request) wantsStream() bool { return strings.Contains(q.Header.Get("Accept"), ContentNDJSON) }
+
 // long answers a request whose work reports progress: as a stream where the
 // caller accepts one, else with the result alone.
 func (h *handler) long(w http.ResponseWriter, q *request, status int, work func(api.Progress) (any, error)) error {
-	if !strings.Contains(q.Header.Get("Accept"), ContentNDJSON) {
+	if !q.wantsStream() {
 		v, err := work(nil)
 		return h.reply(w, q, status, v, err)
 	}

@@ -57,11 +57,18 @@ func Routes() []Route {
 
 		{Method: "GET", Path: "/bundles", Scope: ScopeRead, Does: "list admitted bundles", handle: (*handler).listBundles},
 		{Method: "POST", Path: "/bundles", Scope: ScopeAdmin, Does: "judge a bundle and seal it", Stream: true, handle: (*handler).importBundle},
+		{Method: "POST", Path: "/bundles:import", Scope: ScopeAdmin, Does: "judge and seal all bundles in files and folders", Stream: true, handle: (*handler).importMedia},
 		{Method: "POST", Path: "/bundles:verify", Scope: ScopeRead, Does: "judge a bundle and keep nothing", Stream: true, handle: (*handler).verifyBundle},
+		{Method: "POST", Path: "/bundles:audit", Scope: ScopeAdmin, Does: "hash everything sealed and compare it with the ledger", Stream: true, handle: (*handler).auditStorage},
+		{Method: "POST", Path: "/bundles:gc", Scope: ScopeAdmin, Does: "give up what nothing needs", Stream: true, handle: (*handler).collectGarbage},
 		{Method: "GET", Path: "/bundles/{ref}", Scope: ScopeRead, Does: "one admitted bundle with its evidence", handle: (*handler).showBundle},
 
 		{Method: "GET", Path: "/trust", Scope: ScopeRead, Does: "the trust in force", handle: (*handler).showTrust},
-		{Method: "POST", Path: "/trust", Scope: ScopeAdmin, Does: "add a publisher or a key to the policy", Once: true, handle: (*handler).addTrust},
+		{Method: "POST", Path: "/trust", Scope: ScopeAdmin, Does: "add a publisher, a signer or a demand to the policy", Once: true, handle: (*handler).addTrust},
+		{Method: "POST", Path: "/trust:rotate", Scope: ScopeAdmin, Does: "replace a publisher's key or the root's", Once: true, handle: (*handler).rotateTrust},
+		{Method: "POST", Path: "/trust:revoke", Scope: ScopeAdmin, Does: "revoke a key, bundle, file or identity", Once: true, handle: (*handler).revokeTrust},
+		{Method: "POST", Path: "/trust:extend", Scope: ScopeAdmin, Does: "go on with expired trust, or draft what that needs", Once: true, handle: (*handler).extendTrust},
+		{Method: "POST", Path: "/trust:accept-time", Scope: ScopeAdmin, Does: "accept a clock that is far from the record", Once: true, handle: (*handler).acceptTime},
 
 		{Method: "GET", Path: "/ledger/entries", Scope: ScopeAdmin, Does: "entries of the ledger", handle: (*handler).tailLedger},
 		{Method: "GET", Path: "/ledger/entries/{seq}", Scope: ScopeAdmin, Does: "one entry", handle: (*handler).showLedger},

@@ -48,12 +48,11 @@ const (
 
 // Options says what [Serve] serves, and to whom.
 type Options struct {
-	Site   func(api.Principal) api.Site  // required; the site as one principal sees it
-	Trust  func(api.Principal) api.Trust // likewise; nil: there are no routes of trust
-	Cookie []byte                        // required; what keys/cookie holds
-	Owner  int                           // uid of the site's owner; it and root may speak
-	Tenant string                        // of requests that name none; "" refuses them
-	Log    *slog.Logger                  // nil: nothing is logged
+	Site   func(api.Principal) api.Site // required; the site as one principal sees it
+	Cookie []byte                       // required; what keys/cookie holds
+	Owner  int                          // uid of the site's owner; it and root may speak
+	Tenant string                       // of requests that name none; "" refuses them
+	Log    *slog.Logger                 // nil: nothing is logged
 	// Drain is how long requests may go on once ctx is done. Those that only
 	// wait are ended at once, the others when it is over; both are told to try
 	// again, since another process can answer them. Zero means 10 s.

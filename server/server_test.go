@@ -54,7 +54,7 @@ func serve(t *testing.T, f *fake, change func(*server.Options)) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := server.Options{Site: f.as, Trust: f.trustAs, Cookie: []byte(cookie + "\n"), Owner: os.Getuid(), Tenant: "default"}
+	opt := server.Options{Site: f.as, Cookie: []byte(cookie + "\n"), Owner: os.Getuid(), Tenant: "default"}
 	if change != nil {
 		change(&opt)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,9 +29,11 @@ var ErrDigest = errors.New("store: the bytes do not match their digest")
 type Blobs struct {
 	dir        string // sealed/sha256
 	quarantine string
+	trash      string
 	mu         sync.Mutex          // folder modes are changed while a name is added
 	synced     bool                // the names of all fan-out folders are durable
 	known      map[string]struct{} // digests that this process has hashed, and whose names it has synced
+	pins       pins                // what a collection of garbage must leave alone; mu guards it
 }
 
 // maxKnown bounds the memory that known digests take.
@@ -39,7 +42,8 @@ const maxKnown = 1 << 16
 func newBlobs(home string) *Blobs {
 	return &Blobs{
 		dir: filepath.Join(home, "sealed", "sha256"), quarantine: filepath.Join(home, "quarantine"),
-		known: map[string]struct{}{},
+		trash: filepath.Join(home, "trash"),
+		known: map[string]struct{}{}, pins: newPins(),
 	}
 }
 
@@ -57,8 +61,9 @@ func (b *Blobs) Path(digest string) string {
 func (b *Blobs) durable(digest string, size int64) bool {
 	b.mu.Lock()
 	_, ok := b.known[digest]
+	_, doomed := b.pins.doomed[digest]
 	b.mu.Unlock()
-	if !ok {
+	if !ok || doomed {
 		return false
 	}
 	fi, err := os.Lstat(b.Path(digest))
@@ -132,6 +137,7 @@ func (b *Blobs) Check(digest string) (int64, error) {
 func (b *Blobs) Put(raw []byte) (string, error) {
 	sum := sha256.Sum256(raw)
 	digest := hex.EncodeToString(sum[:])
+	b.pinRecent(digest)
 	if b.durable(digest, int64(len(raw))) {
 		return digest, nil
 	}
@@ -149,11 +155,12 @@ func (b *Blobs) Put(raw []byte) (string, error) {
 // Quarantine is a place for blobs that are not judged yet. Either [Quarantine.Seal]
 // or [Quarantine.Discard] ends it; Discard after Seal does nothing.
 type Quarantine struct {
-	blobs *Blobs
-	dir   string
-	names []string // to be moved
-	whole []string // sealed already, and hashed again
-	have  map[string]bool
+	blobs  *Blobs
+	dir    string
+	names  []string // to be moved
+	whole  []string // sealed already, and hashed again
+	have   map[string]bool
+	pinned map[string]bool
 }
 
 // Quarantine makes an empty quarantine.
@@ -164,7 +171,7 @@ func (b *Blobs) Quarantine() (*Quarantine, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: quarantine: %w", err)
 	}
-	return &Quarantine{blobs: b, dir: dir, have: map[string]bool{}}, nil
+	return &Quarantine{blobs: b, dir: dir, have: map[string]bool{}, pinned: map[string]bool{}}, nil
 }
 
 // Dir is the folder of the quarantine, for spool files of the caller; they go
@@ -176,13 +183,17 @@ func (q *Quarantine) has(digest string) bool {
 	if q.have[digest] {
 		return true
 	}
-	if !q.blobs.intact(digest) {
+	if !q.hold(digest) || !q.blobs.intact(digest) {
 		return false
 	}
 	q.have[digest] = true
 	q.whole = append(q.whole, digest)
 	return true
 }
+
+// Has says whether a blob is sealed and whole, and keeps it for as long as the
+// quarantine lives.
+func (q *Quarantine) Has(digest string) bool { return len(digest) == 64 && q.has(digest) }
 
 // Add copies bytes in, hashing them; other bytes than the digest's are
 // [ErrDigest]. Bytes that are sealed already are read, checked and not kept,
@@ -223,43 +234,54 @@ func (q *Quarantine) Add(digest string, r io.Reader) (err error) {
 // before and found whole is made durable too, since whoever sealed it may have
 // ended before its name was. On an error some blobs may be in place; they are
 // complete, and nothing names them.
-func (q *Quarantine) Seal() error {
-	b := q.blobs
-	if err := q.sync(); err != nil {
+func (q *Quarantine) Seal() error { return SealAll(q) }
+
+// SealAll seals several quarantines of one store at the price of one: they
+// share the syncs. See [Quarantine.Seal].
+func SealAll(qs ...*Quarantine) error {
+	if len(qs) == 0 {
+		return nil
+	}
+	b := qs[0].blobs
+	if err := syncAll(qs); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	touched := map[string]bool{}
-	for _, name := range q.whole {
-		touched[filepath.Dir(b.Path(name))] = true
-	}
-	opened := map[string]bool{}
-	for _, name := range q.names {
-		if err := failpoint.Hit(failpoint.SealBlob); err != nil {
-			return err
+	touched, opened := map[string]bool{}, map[string]bool{}
+	for _, q := range qs {
+		for _, name := range q.whole {
+			touched[filepath.Dir(b.Path(name))] = true
 		}
-		dir := filepath.Dir(b.Path(name))
-		if !opened[dir] {
-			if err := openFolder(dir); err != nil {
-				b.synced = false
+		for _, name := range q.names {
+			if err := failpoint.Hit(failpoint.SealBlob); err != nil {
 				return err
 			}
-			defer os.Chmod(dir, 0o555)
-			opened[dir], touched[dir] = true, true
-		}
-		if err := q.move(name); err != nil {
-			return err
+			dir := filepath.Dir(b.Path(name))
+			if !opened[dir] {
+				if err := b.openFolder(dir); err != nil {
+					return err
+				}
+				defer os.Chmod(dir, 0o555)
+				opened[dir], touched[dir] = true, true
+			}
+			if err := q.move(name); err != nil {
+				return err
+			}
 		}
 	}
 	if err := b.syncFolders(touched); err != nil {
 		return err
 	}
-	for _, name := range slices.Concat(q.names, q.whole) {
-		b.learn(name)
+	var errs []error
+	for _, q := range qs {
+		for _, name := range slices.Concat(q.names, q.whole) {
+			b.learn(name)
+		}
+		q.names, q.whole = nil, nil
+		errs = append(errs, os.RemoveAll(q.dir))
 	}
-	q.names, q.whole = nil, nil
-	return os.RemoveAll(q.dir)
+	return errors.Join(errs...)
 }
 
 // move puts one content into its place; a damaged one there is replaced.
@@ -269,6 +291,7 @@ func (q *Quarantine) move(name string) error {
 		return fmt.Errorf("store: seal: %w", err)
 	}
 	delete(q.blobs.known, name)
+	delete(q.blobs.pins.doomed, name) // its bytes are here again
 	if err := os.Rename(from, q.blobs.Path(name)); err != nil {
 		return fmt.Errorf("store: seal: %w", err)
 	}
@@ -278,10 +301,8 @@ func (q *Quarantine) move(name string) error {
 // syncFolders makes the names in fan-out folders durable, and once those of
 // the folders themselves; b.mu is held.
 func (b *Blobs) syncFolders(dirs map[string]bool) error {
-	for dir := range dirs {
-		if err := fsx.SyncDir(dir); err != nil {
-			return err
-		}
+	if err := together(slices.Collect(maps.Keys(dirs)), fsx.SyncDir); err != nil {
+		return err
 	}
 	if b.synced || len(dirs) == 0 {
 		return nil
@@ -293,39 +314,60 @@ func (b *Blobs) syncFolders(dirs map[string]bool) error {
 	return nil
 }
 
-// sync makes every content durable. Several at a time share the commits of the
-// file system's journal, which is what a bundle of many small files waits for.
-func (q *Quarantine) sync() error {
+// syncAll makes every content durable.
+func syncAll(qs []*Quarantine) error {
+	var paths []string
+	for _, q := range qs {
+		for _, name := range q.names {
+			paths = append(paths, filepath.Join(q.dir, name))
+		}
+	}
+	return together(paths, func(path string) error {
+		f, err := os.Open(path)
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("store: seal: %w", err)
+		}
+		return nil
+	})
+}
+
+// together syncs several paths at a time, which share the commits of the file
+// system's journal: what many small files wait for. It returns the first error.
+func together(paths []string, one func(path string) error) error {
 	const atATime = 16
-	errs := make(chan error, len(q.names))
+	errs := make(chan error, len(paths))
 	slots := make(chan struct{}, atATime)
 	var wg sync.WaitGroup
-	for _, name := range q.names {
+	for _, path := range paths {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			f, err := os.Open(filepath.Join(q.dir, name))
-			if err == nil {
-				err = errors.Join(f.Sync(), f.Close())
-			}
-			errs <- err
+			errs <- one(path)
 		})
 	}
 	wg.Wait()
 	close(errs)
 	for err := range errs {
 		if err != nil {
-			return fmt.Errorf("store: seal: %w", err)
+			return err
 		}
 	}
 	return nil
 }
 
-// openFolder makes a fan-out folder writable, creating it durably.
-func openFolder(dir string) error {
+// openFolder makes a fan-out folder writable, creating it where it is not
+// there: then syncFolders makes its name durable. b.mu is held.
+func (b *Blobs) openFolder(dir string) error {
 	err := os.Chmod(dir, 0o755)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fsx.Mkdir(dir, 0o755)
+		b.synced = false
+		err = os.Mkdir(dir, 0o755)
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // whatever the umask
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("store: seal: %w", err)
@@ -333,8 +375,12 @@ func openFolder(dir string) error {
 	return nil
 }
 
-// Discard removes the quarantine and what is still in it.
-func (q *Quarantine) Discard() { os.RemoveAll(q.dir) }
+// Discard removes the quarantine and what is still in it, and lets go of the
+// blobs that it relied on: what it sealed must have been named by then.
+func (q *Quarantine) Discard() {
+	os.RemoveAll(q.dir)
+	q.release()
+}
 
 // SweepQuarantine removes what a process that died has left. Call it once,
 // right after the lock was taken.
@@ -373,6 +419,7 @@ func (b *Blobs) PutFrom(r io.Reader, limit int64) (string, int64, error) {
 		return "", n, fmt.Errorf("store: more than %d bytes", limit)
 	}
 	digest := hex.EncodeToString(h.Sum(nil))
+	b.pinRecent(digest)
 	if q.has(digest) {
 		return digest, n, q.Seal()
 	}

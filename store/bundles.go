@@ -23,25 +23,62 @@ func (db *DB) Append(t ledger.Type, actor string, data any) (int64, error) {
 	return seq, err
 }
 
+// An Admitting is an admission and the floor that it was judged against. A
+// bundle of kind trust brings the change that it makes.
+type Admitting struct {
+	Admission *ledger.BundleAdmission
+	JudgedAt  Floor
+	Change    *ledger.TrustChange // nil for none
+}
+
 // Admit writes the admission of a bundle whose blobs are sealed, unless the
 // floor moved since it was judged ([ErrFloorMoved]: judge again).
-func (db *DB) Admit(actor string, a *ledger.BundleAdmission, judgedAt Floor) (int64, error) {
-	var seq int64
+func (db *DB) Admit(actor string, a Admitting) (int64, error) {
+	seqs, err := db.AdmitAll(actor, []Admitting{a})
+	if err != nil {
+		return 0, err
+	}
+	return seqs[0], nil
+}
+
+// AdmitAll is Admit for several bundles in one transaction: all are admitted,
+// in their order, or none.
+func (db *DB) AdmitAll(actor string, all []Admitting) ([]int64, error) {
+	var seqs []int64
 	err := db.update(func(tx *Tx) error {
-		v := a.Verdict
+		seqs = seqs[:0]
+		for _, a := range all {
+			seq, err := tx.admit(actor, a)
+			if err != nil {
+				return err
+			}
+			seqs = append(seqs, seq)
+		}
+		return nil
+	})
+	return seqs, err
+}
+
+// admit writes one admission. A digest that is admitted already was judged
+// without the floor, and stays what its reference means.
+func (tx *Tx) admit(actor string, a Admitting) (int64, error) {
+	v := a.Admission.Verdict
+	if tx.get(bBundles, []byte(v.Digest)) == nil {
 		floor, err := floorOf(tx.bolt, v.Kind, v.Publisher, v.Name)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		ref := tx.get(bRefs, []byte(v.Publisher+"/"+v.Name+"@"+v.Version))
-		if floor != judgedAt || ref != nil && string(ref) != v.Digest {
-			return ErrFloorMoved
+		if floor != a.JudgedAt || ref != nil && string(ref) != v.Digest {
+			return 0, ErrFloorMoved
 		}
-		env, err := tx.append(siteEntry(ledger.BundleAdmitted, actor, a))
-		seq = env.Seq
-		return err
-	})
-	return seq, err
+	}
+	env, err := tx.append(siteEntry(ledger.BundleAdmitted, actor, a.Admission))
+	if err != nil || a.Change == nil {
+		return env.Seq, err
+	}
+	_, err = tx.append(siteEntry(ledger.TrustChanged, actor, a.Change))
+	return env.Seq, err
 }
 
 // Rejections that get an entry of their own in one minute; what comes beyond is
@@ -177,6 +214,20 @@ func (db *DB) Bundle(ref string) (BundleRecord, error) {
 	return rec, err
 }
 
+// Versions reads the admitted bundles of one publisher and name.
+func (db *DB) Versions(publisher, name string) ([]BundleRecord, error) {
+	var out []BundleRecord
+	err := scan(db, bRefs, []byte(publisher+"/"+name+"@"), func(t *bolt.Tx, _, digest []byte) error {
+		var rec BundleRecord
+		if err := getJSON(t, bBundles, digest, &rec); err != nil {
+			return err
+		}
+		out = append(out, rec)
+		return nil
+	})
+	return out, err
+}
+
 // Bundles reads all admitted bundles, by digest.
 func (db *DB) Bundles() ([]BundleRecord, error) {
 	var out []BundleRecord
@@ -279,6 +330,16 @@ func (db *DB) Trust() (now ledger.TrustChange, before *ledger.TrustChange, err e
 		return getJSON(t, bMeta, kTrust, &now)
 	})
 	return now, before, err
+}
+
+// Extension reads the extension of expired trust on record, nil without one.
+func (db *DB) Extension() (*ledger.TrustExtension, error) {
+	x := new(ledger.TrustExtension)
+	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bMeta, kExtension, x) })
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return x, err
 }
 
 // Exports reads the exports on record, oldest first.

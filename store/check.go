@@ -288,7 +288,7 @@ func (r *replay) compare(rep *CheckReport) error {
 					rep.Runs = n
 				}
 			}
-			for _, key := range [][]byte{kTrust, kTrustPrev} {
+			for _, key := range [][]byte{kTrust, kTrustPrev, kExtension, kClock} {
 				if !bytes.Equal(have.Bucket(bMeta).Get(key), want.Bucket(bMeta).Get(key)) {
 					return damaged(fmt.Errorf("it is not what the ledger says"), "meta %s", key)
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 )
@@ -48,8 +49,12 @@ func (db *DB) checkBlob(seen map[string]bool, digest, format string, a ...any) e
 	return nil
 }
 
-// checkContents hashes every file of an admitted bundle.
+// checkContents hashes every file of an admitted bundle, unless the ledger says
+// that they were given up.
 func (db *DB) checkContents(seq int64, digest string, seen map[string]bool) error {
+	if gone, err := db.givenUp(digest); gone || err != nil {
+		return err
+	}
 	raw, err := db.blobs.Read(digest, maxManifest)
 	if err != nil {
 		return damaged(err, "manifest of entry %d", seq)
@@ -60,10 +65,22 @@ func (db *DB) checkContents(seq int64, digest string, seen map[string]bool) erro
 	}
 	for _, f := range m.Files {
 		if err := db.checkBlob(seen, f.SHA256, "%s of %s, entry %d", f.Path, m.Ref(), seq); err != nil {
+			if gone, gerr := db.givenUp(digest); gone || gerr != nil {
+				return gerr // meanwhile
+			}
 			return err
 		}
 	}
 	return nil
+}
+
+// givenUp says whether the contents of a bundle were removed by a collection.
+func (db *DB) givenUp(digest string) (bool, error) {
+	rec, err := db.Bundle(digest)
+	if IsNotFound(err) {
+		return false, nil // the entry speaks for itself; the projections are compared elsewhere
+	}
+	return rec.Removed > 0, err
 }
 
 // checkLog hashes the log segment of an attempt.
@@ -78,12 +95,28 @@ func checkLog(seq int64, ref ledger.LogRef, opt CheckOptions, seen map[string]bo
 		return damaged(err, "log of entry %d", seq)
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := hashed(f, ref.SHA256); err != nil {
 		return damaged(err, "log of entry %d", seq)
 	}
-	if hex.EncodeToString(h.Sum(nil)) != ref.SHA256 {
-		return damaged(fmt.Errorf("%w: %s", ErrDigest, ref.SHA256), "log of entry %d", seq)
-	}
 	return nil
+}
+
+// hashed reads r and compares its digest.
+func hashed(r io.Reader, digest string) (int64, error) {
+	h := sha256.New()
+	n, err := io.Copy(h, r)
+	if err == nil && hex.EncodeToString(h.Sum(nil)) != digest {
+		err = fmt.Errorf("%w: %s", ErrDigest, digest)
+	}
+	return n, err
+}
+
+// hashIs compares the digest of a regular file.
+func hashIs(path, digest string) (int64, error) {
+	f, err := fsx.OpenRegular(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return hashed(f, digest)
 }

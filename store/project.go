@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -19,6 +20,9 @@ type BundleRecord struct {
 	FirstSeq  int64                  `json:"firstSeq"`
 	Time      string                 `json:"time"`
 	Admission ledger.BundleAdmission `json:"admission"`
+	// Removed is the entry by which the contents were given up; 0 while they
+	// are here. The next admission brings them back.
+	Removed int64 `json:"removed,omitempty"`
 }
 
 // Ref is publisher/name@version.
@@ -28,10 +32,12 @@ func (r *BundleRecord) Ref() string {
 }
 
 // Floor is the highest sequence that was admitted for one kind, publisher and
-// name, and the digest that holds it.
+// name, and the digest that holds it. A policy can begin the sequences of a name
+// anew, in a higher epoch.
 type Floor struct {
 	Sequence int64  `json:"sequence"`
 	Digest   string `json:"digest"`
+	Epoch    int64  `json:"epoch,omitempty"`
 }
 
 // DAGRecord is the projection of a published DAG version.
@@ -51,14 +57,15 @@ type DAGRecord struct {
 func (tx *Tx) project(env ledger.Envelope, data any) error {
 	switch d := data.(type) {
 	case *ledger.TrustChange:
-		if old := tx.get(bMeta, kTrust); old != nil {
-			if err := tx.put(bMeta, kTrustPrev, bytes.Clone(old)); err != nil {
-				return err
-			}
-		}
-		return tx.putJSON(bMeta, kTrust, d)
+		return tx.projectTrust(d)
 	case *ledger.BundleAdmission:
 		return tx.projectAdmission(env, d)
+	case *ledger.ClockAcceptance:
+		return tx.projectClock(env, d)
+	case *ledger.TrustExtension:
+		return tx.putJSON(bMeta, kExtension, d)
+	case *ledger.GarbageCollection:
+		return tx.projectCollection(env, d)
 	case *ledger.DAGPublication:
 		return tx.putJSON(bDAGs, pair(d.DAGID, d.Version), DAGRecord{
 			DAGID: d.DAGID, Version: d.Version, Digest: d.Digest, Spec: d.Spec, Publisher: d.Publisher,
@@ -71,6 +78,26 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		return tx.projectRun(env, data)
 	}
 	return nil // the entry only records
+}
+
+// projectTrust puts a change of trust in force. An extension outlives all but
+// another root, which is what it was signed under.
+func (tx *Tx) projectTrust(d *ledger.TrustChange) error {
+	if old := tx.get(bMeta, kTrust); old != nil {
+		if err := tx.put(bMeta, kTrustPrev, bytes.Clone(old)); err != nil {
+			return err
+		}
+		var before ledger.TrustChange
+		if err := json.Unmarshal(old, &before); err != nil {
+			return err
+		}
+		if before.Root != d.Root && tx.get(bMeta, kExtension) != nil {
+			if err := tx.delete(bMeta, kExtension); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.putJSON(bMeta, kTrust, d)
 }
 
 func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) error {
@@ -87,12 +114,27 @@ func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) e
 	if err != nil {
 		return err
 	}
-	if v.Sequence > floor.Sequence || floor.Digest == "" {
-		err = tx.putJSON(bFloors, floorKey(v.Kind, v.Publisher, v.Name), Floor{v.Sequence, v.Digest})
+	if d.Epoch > floor.Epoch || d.Epoch == floor.Epoch && v.Sequence > floor.Sequence || floor.Digest == "" {
+		err = tx.putJSON(bFloors, floorKey(v.Kind, v.Publisher, v.Name), Floor{v.Sequence, v.Digest, d.Epoch})
 	}
 	return errors.Join(err,
 		tx.putJSON(bBundles, []byte(v.Digest), rec),
-		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)))
+		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)),
+		tx.projectTrusted(v.TrustedTime))
+}
+
+func (tx *Tx) projectCollection(env ledger.Envelope, d *ledger.GarbageCollection) error {
+	for _, digest := range d.Bundles {
+		var rec BundleRecord
+		if err := getJSON(tx.bolt, bBundles, []byte(digest), &rec); err != nil {
+			return fmt.Errorf("bundle %s: %w", digest, err)
+		}
+		rec.Removed = env.Seq
+		if err := tx.putJSON(bBundles, []byte(digest), rec); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (tx *Tx) projectRun(env ledger.Envelope, data any) error {

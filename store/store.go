@@ -43,9 +43,6 @@ var (
 // schemaVersion is the layout of the database. A newer one is refused.
 const schemaVersion = 1
 
-// clockSlack is how far the clock may lie behind the last entry (THREATS 12).
-const clockSlack = 5 * time.Minute
-
 // maxBatch bounds how many writes share one transaction.
 const maxBatch = 512
 
@@ -86,6 +83,7 @@ var (
 	kTrust      = []byte("trust")      // ledger.TrustChange in force
 	kTrustPrev  = []byte("trustprev")  // the one before it
 	kRejections = []byte("rejections") // rejections of the current minute
+	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
 )
 
 type siteMeta struct {
@@ -110,9 +108,10 @@ type DB struct {
 	quit     chan struct{} // closed by Close
 	written  chan struct{} // closed when the writer has ended
 
-	mu       sync.RWMutex  // guards what follows
-	size     int64         // committed entries
-	lastTime string        // of the last committed entry
+	mu       sync.RWMutex // guards what follows
+	size     int64        // committed entries
+	lastTime string       // of the last committed entry
+	clock    clock
 	failed   error         // the write error that ended acceptance
 	broken   chan struct{} // closed then
 	changed  chan struct{} // closed and replaced after each commit
@@ -206,7 +205,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	return &DB{
 		home: home, bolt: b, now: now, blobs: newBlobs(home),
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
-		changed: make(chan struct{}), broken: make(chan struct{}),
+		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}, nil
 }
 
@@ -241,7 +240,7 @@ func (db *DB) load() error {
 			return fmt.Errorf("store: last entry: %w", err)
 		}
 		db.size, db.lastTime = int64(binary.BigEndian.Uint64(k))+1, env.Time
-		return nil
+		return db.loadClock(tx)
 	})
 }
 

@@ -43,11 +43,16 @@ func newHome(t *testing.T) string {
 // create makes a site's store that is checked when the test ends.
 func create(t *testing.T, home string) *store.DB {
 	t.Helper()
+	return createAt(t, home, nil)
+}
+
+func createAt(t *testing.T, home string, now func() time.Time) *store.DB {
+	t.Helper()
 	keys := map[string]string{"log": "AA=="}
 	db, err := store.Create(home,
 		ledger.SiteInit{SiteID: strings.Repeat("ab", 16), Keys: keys, Root: digest, Policy: digest},
 		ledger.TrustChange{Root: digest, RootVersion: 1, Policy: digest, PolicySerial: 1, Signatures: []string{digest}, Reason: "init"},
-		"uid:0(root)", store.Options{})
+		"uid:0(root)", store.Options{Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

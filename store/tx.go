@@ -11,7 +11,6 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/stellarun/stella/internal/failpoint"
-	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -24,6 +23,9 @@ type Tx struct {
 	size     int64
 	lastTime string
 	undo     []undo
+
+	accepting  bool // an entry that accepts the clock is not held against it
+	clockMoved bool // the record of the clock is to be read again once it is on disk
 }
 
 type undo struct {
@@ -46,6 +48,9 @@ func (db *DB) commit(batch []request) {
 	} else if tx != nil {
 		db.mu.Lock()
 		db.size, db.lastTime = tx.size, tx.lastTime
+		if tx.clockMoved || !db.clock.accepted.IsZero() {
+			err = db.moveClock()
+		}
 		close(db.changed)
 		db.changed = make(chan struct{})
 		db.mu.Unlock()
@@ -166,16 +171,9 @@ func getJSON(t *bolt.Tx, bucket, key []byte, v any) error {
 // append writes one entry: its two lines, its hashes and its projection. It
 // sets seq and time, and returns the envelope as written.
 func (tx *Tx) append(p entry) (ledger.Envelope, error) {
-	now := stamp.Format(tx.db.now())
-	if tx.lastTime != "" && now < tx.lastTime {
-		last, err := stamp.Parse(tx.lastTime)
-		if err != nil {
-			return ledger.Envelope{}, err
-		}
-		if last.Sub(tx.db.now()) > clockSlack {
-			return ledger.Envelope{}, fmt.Errorf("%w: now %s, last entry %s", ErrClockBehind, now, tx.lastTime)
-		}
-		now = tx.lastTime // times never fall
+	now, err := tx.stampEntry()
+	if err != nil {
+		return ledger.Envelope{}, err
 	}
 	env := p.envelope
 	env.Seq, env.Time = tx.size, now

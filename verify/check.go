@@ -26,6 +26,10 @@ type Options struct {
 	// of the same publisher and name, and has hashed it again (THREATS 20). It
 	// is asked only for blobs that the file leaves out. Nil: all must be there.
 	Have func(m *manifests.Bundle, sha256 string) bool
+	// Files are the trust files in force, of the Trust that judges. With them a
+	// bundle of kind trust is judged to its end: whether what it brings may
+	// follow what is in force. Without, only its container and signers are.
+	Files *Files
 }
 
 // A Sink takes the contents of a bundle as they are verified.
@@ -55,8 +59,14 @@ type Result struct {
 	Absent       []string // blobs that the file leaves out and the site holds
 	FileSHA256   string   // of the bytes read
 	FileBytes    int64    // how many: the offset, after a refusal
+	// Next is what a bundle of kind trust puts in force, with its files; nil
+	// where it changes nothing, and of other kinds.
+	Next      *Trust
+	NextFiles Files
 	// TrustedTime is that of [Signed.TrustedTime]; the verdict carries it too.
 	TrustedTime time.Time
+
+	epoch int64
 }
 
 // Check reads and judges a bundle in the order that the package comment gives,
@@ -92,6 +102,8 @@ type checking struct {
 	opt   Options
 	sink  Sink
 	res   *Result
+	again bool              // it was admitted before
+	taken map[string][]byte // contents of a bundle of kind trust
 }
 
 func (c *checking) run() error {
@@ -130,11 +142,15 @@ func (c *checking) run() error {
 	if c.res.Verdict, err = j.verdict(); err != nil {
 		return err
 	}
+	c.res.epoch = j.epoch()
 	if err := c.blobs(); err != nil {
 		return err
 	}
 	c.res.Absent = c.Reader.Absent()
-	return c.End()
+	if err := c.End(); err != nil {
+		return err
+	}
+	return c.successor(m)
 }
 
 func (c *checking) judge(m *manifests.Bundle, signed *Signed) (*judgement, error) {
@@ -144,7 +160,7 @@ func (c *checking) judge(m *manifests.Bundle, signed *Signed) (*judgement, error
 		if err != nil {
 			return nil, fmt.Errorf("verify: floors: %w", err)
 		}
-		in.Floors = &floors
+		in.Floors, c.again = &floors, floors.Admitted
 	}
 	return c.trust.judgeManifest(in)
 }
@@ -181,6 +197,15 @@ func (c *checking) blobs() error {
 }
 
 func (c *checking) blob(b *bundle.Blob) error {
+	if c.res.Manifest.Kind == manifests.KindTrust && c.opt.Files != nil {
+		return c.trustBlob(b)
+	}
+	return c.copyBlob(b, nil)
+}
+
+// copyBlob verifies a content and hands it to the sink, and to also, if it is
+// not nil.
+func (c *checking) copyBlob(b *bundle.Blob, also io.Writer) error {
 	var w BlobWriter
 	if c.sink != nil {
 		var err error
@@ -188,10 +213,17 @@ func (c *checking) blob(b *bundle.Blob) error {
 			return fmt.Errorf("verify: blob %s: %w", b.SHA256, err)
 		}
 	}
-	if w == nil {
-		return b.CopyTo(io.Discard, c.opt.Spool)
+	var to io.Writer = io.Discard
+	if w != nil {
+		to = w
 	}
-	if err := b.CopyTo(w, c.opt.Spool); err != nil {
+	if also != nil {
+		to = io.MultiWriter(to, also)
+	}
+	if w == nil {
+		return b.CopyTo(to, c.opt.Spool)
+	}
+	if err := b.CopyTo(to, c.opt.Spool); err != nil {
 		return errors.Join(err, w.Abort())
 	}
 	if err := w.Commit(); err != nil {
@@ -204,7 +236,7 @@ func (c *checking) blob(b *bundle.Blob) error {
 func (r *Result) Admission() *ledger.BundleAdmission {
 	a := &ledger.BundleAdmission{
 		Verdict: *r.Verdict, FileSHA256: r.FileSHA256, FileBytes: r.FileBytes,
-		ContentDigest: r.Manifest.ContentDigest,
+		ContentDigest: r.Manifest.ContentDigest, Epoch: r.epoch,
 	}
 	for _, s := range r.Signatures {
 		a.Signatures = append(a.Signatures, bundle.Digest(s.Data))

@@ -103,7 +103,7 @@ func TestWhatIsRefusedIsAborted(t *testing.T) {
 // TestNothingIsHandedOutBeforeTheJudgement counts on a sink that must stay
 // unused.
 func TestNothingIsHandedOutBeforeTheJudgement(t *testing.T) {
-	late := []verify.Stage{verify.StageBlobs}
+	late := []verify.Stage{verify.StageBlobs, verify.StageTrust}
 	stage := map[string]verify.Stage{}
 	for _, r := range verify.Reasons() {
 		stage[string(r.Reason)] = r.Stage

@@ -134,17 +134,37 @@ func FilesNamed(named map[string][]byte) (Files, error) {
 	return f, nil
 }
 
+// isTrustFile says whether a bundle with that section may hold a file.
+func isTrustFile(t *manifests.TrustFiles, path string) bool {
+	if path == trustedRootFile && t.Policy != "" {
+		return true
+	}
+	for _, name := range []string{t.Root, t.Policy, t.Revocations} {
+		id, ok := strings.CutPrefix(path, name+signatureSuffix)
+		id, suffixed := strings.CutSuffix(id, ".sigstore.json")
+		if name != "" && (path == name || ok && suffixed && isID(id)) {
+			return true
+		}
+	}
+	return false
+}
+
 // With is f changed by a bundle of kind trust: a root is appended to the chain,
 // policy and revocations take the place of those in force, each with its
 // signatures beside it in the bundle, and trusted_root.json is replaced where
-// the bundle has one. A root that is the last already is not appended. read returns the content of a file of m.
-// Nothing is judged here: see [Trust.Successor].
+// the bundle has one. A root that is in the chain already is not appended. read
+// returns the content of a file of m. A file that is none of these is an error,
+// since nothing would look into it. Nothing is judged here: see
+// [Trust.Successor].
 func (f Files) With(m *manifests.Bundle, read func(manifests.File) ([]byte, error)) (Files, error) {
 	if m.Trust == nil {
 		return f, fmt.Errorf("verify: %s is not of kind trust", m.Ref())
 	}
 	content := map[string][]byte{}
 	for _, file := range m.Files {
+		if !isTrustFile(m.Trust, file.Path) {
+			return f, &TrustError{file.Path, errors.New("is not a trust file")}
+		}
 		raw, err := read(file)
 		if err != nil {
 			return f, fmt.Errorf("verify: %s of %s: %w", file.Path, m.Ref(), err)
@@ -163,7 +183,10 @@ func (f Files) With(m *manifests.Bundle, read func(manifests.File) ([]byte, erro
 		return r
 	}
 	next := f
-	if r := role(m.Trust.Root); len(r.Raw) > 0 && (len(f.Roots) == 0 || !bytes.Equal(r.Raw, f.Roots[len(f.Roots)-1].Raw)) {
+	known := func(r RoleFile) bool {
+		return slices.ContainsFunc(f.Roots, func(old RoleFile) bool { return bytes.Equal(old.Raw, r.Raw) })
+	}
+	if r := role(m.Trust.Root); len(r.Raw) > 0 && !known(r) {
 		next.Roots = append(slices.Clone(f.Roots), r)
 	}
 	if m.Trust.Policy != "" {

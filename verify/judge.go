@@ -27,7 +27,8 @@ type Input struct {
 type Floors struct {
 	Admitted bool   // this digest was admitted before: floors do not apply
 	Version  string // digest that publisher/name@version means; "" for none
-	Sequence int64  // highest sequence of this kind, publisher and name
+	Sequence int64  // highest sequence of this kind, publisher and name in Epoch
+	Epoch    int64  // sequence epoch of that
 	Digest   string // of the bundle with that sequence; "" where there is none
 }
 
@@ -143,6 +144,9 @@ func (t *Trust) judgeManifest(in Input) (*judgement, error) {
 			j.checks = append(j.checks, step.name)
 		}
 	}
+	if m := in.Manifest; m.Kind != manifests.KindTrust && t.extended(in.Now) {
+		j.checks = append(j.checks, "break_glass")
+	}
 	if j.publisher != nil {
 		j.attested = make([]bool, len(j.publisher.attesters))
 		j.causes = make([]*RejectError, len(j.publisher.attesters))
@@ -221,6 +225,14 @@ func (j *judgement) validity() error {
 	return nil
 }
 
+// epoch is the sequence epoch of the bundle's name in the policy.
+func (j *judgement) epoch() int64 {
+	if j.publisher == nil {
+		return 0
+	}
+	return j.publisher.Epoch(j.in.Manifest.Name)
+}
+
 func (j *judgement) floors() error {
 	f, m, digest := j.in.Floors, j.in.Manifest, j.in.Signed.digest
 	switch {
@@ -228,8 +240,10 @@ func (j *judgement) floors() error {
 		return nil
 	case f.Version != "" && f.Version != digest:
 		return reject(VersionReused, m.Ref(), "it means the digest %s", f.Version)
-	case f.Digest == "" || f.Digest == digest:
+	case f.Digest == "" || f.Digest == digest || j.epoch() > f.Epoch:
 		return nil
+	case j.epoch() < f.Epoch:
+		return reject(Rollback, "sequence", "the policy is in epoch %d of %s, %d was admitted", j.epoch(), m.Name, f.Epoch)
 	case m.Sequence < f.Sequence:
 		return reject(Rollback, "sequence", "%d is below %d of %s", m.Sequence, f.Sequence, f.Digest)
 	case m.Sequence == f.Sequence:

@@ -64,6 +64,11 @@ const (
 	TrustRollback           Reason = "TRUST_ROLLBACK"
 )
 
+// ExtensionInvalid refuses an extension of expired trust, which is no bundle: it
+// is not signed by enough of the root's break_glass role, or is for another site,
+// other files, or too long.
+const ExtensionInvalid Reason = "EXTENSION_INVALID"
+
 // A RejectError is a refusal: the bytes were read, judged, and turned away. Any
 // other error of this package means that no judgement was reached.
 type RejectError struct {

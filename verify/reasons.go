@@ -117,7 +117,7 @@ func contentReasons() []ReasonInfo {
 		{AttestationInvalid, StageAttestations, "an attestation of a trusted signer does not verify", hintBroken},
 		{AttestationSubject, StageAttestations, "an attestation of a trusted signer is about something else", "attest the digest of stella.toml"},
 		{AttestationMissing, StageAttestations, "an attestation that the policy demands is not there", hintPolicy},
-		{bundle.BlobMissing, StageBlobs, "a blob is neither in the bundle nor at this site from the same publisher and name", "import the full bundle"},
+		{bundle.BlobMissing, StageBlobs, "a blob is neither in the bundle nor at this site from the same publisher and name", "import the full bundle, or first the one that it was packed against"},
 		{bundle.BlobSize, StageBlobs, "a blob's stored size is not the signed one", hintBroken},
 		{bundle.BlobDigest, StageBlobs, "a blob's stored bytes are not the signed ones", hintBroken},
 		{bundle.BlobEncoding, StageBlobs, "a blob is not a zstd frame that can be decoded", hintBroken},

@@ -40,6 +40,7 @@ type Trust struct {
 	publishers  map[string]*publisher
 	keys        map[string]*namedKey // by id
 	material    root.TrustedMaterial // of trusted_root.json; empty without
+	extension   *manifests.Extension // nil without one
 }
 
 // namedKey is a key that a trust file names: roles, or one publisher.
@@ -146,7 +147,7 @@ func (t *Trust) nextRoot(f RoleFile) (*manifests.Root, error) {
 // roleKeys makes the keys of all roles ready.
 func roleKeys(r *manifests.Root) (map[string]*namedKey, error) {
 	keys := map[string]*namedKey{}
-	for _, role := range []string{RoleRoot, RolePolicy, RoleRevocation} {
+	for _, role := range []string{RoleRoot, RolePolicy, RoleRevocation, RoleBreakGlass} {
 		for _, pem := range r.Roles[role].Keys {
 			k, err := newKey(pem)
 			if err != nil {
@@ -333,10 +334,25 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 			return nil, err
 		}
 	}
-	if err := next.inForce(now); err != nil {
+	if err := next.fresh(t, now); err != nil {
 		return nil, err
 	}
 	return next, nil
+}
+
+// fresh checks the dates of the files that before did not have. What it had may
+// have expired: a new file must not wait for the others.
+func (t *Trust) fresh(before *Trust, now time.Time) error {
+	if err := t.ahead(now); err != nil {
+		return err
+	}
+	old := []string{before.ref.Root, before.ref.Policy, before.ref.Revocations}
+	for _, e := range t.expiries() {
+		if passed(e.at, now) && !slices.Contains(old, e.digest) {
+			return reject(e.reason, e.file, "its %s was %s", e.what, utc(e.at))
+		}
+	}
+	return nil
 }
 
 // notOlder compares the serials of a trust file and of the one that follows.
@@ -354,6 +370,19 @@ func notOlder(file string, have, got int64, digest, gotDigest string) error {
 
 // inForce checks the dates of the trust files.
 func (t *Trust) inForce(now time.Time) error {
+	if err := t.ahead(now); err != nil {
+		return err
+	}
+	for _, e := range t.expiries() {
+		if passed(e.at, now) {
+			return reject(e.reason, e.file, "its %s was %s", e.what, utc(e.at))
+		}
+	}
+	return nil
+}
+
+// ahead refuses trust files that were issued after the clock.
+func (t *Trust) ahead(now time.Time) error {
 	issued := []struct {
 		file string
 		at   time.Time
@@ -362,14 +391,6 @@ func (t *Trust) inForce(now time.Time) error {
 		if f.at.After(now.Add(clockSlack)) {
 			return reject(TrustedTimeAhead, f.file, "it was issued at %s, the clock says %s", utc(f.at), utc(now))
 		}
-	}
-	switch {
-	case passed(t.root.Expires, now):
-		return reject(RootExpired, "root.toml", "it expired at %s", utc(t.root.Expires))
-	case passed(t.policy.NextUpdate, now):
-		return reject(PolicyExpired, "policy.toml", "its next_update was %s", utc(t.policy.NextUpdate))
-	case passed(t.revocations.NextUpdate, now):
-		return reject(RevocationsExpired, "revocations.toml", "its next_update was %s", utc(t.revocations.NextUpdate))
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ const (
 	RoleRoot       = "root"
 	RolePolicy     = "policy"
 	RoleRevocation = "revocation"
+	RoleBreakGlass = "break_glass" // optional; puts off what has expired
 )
 
 // Decisions of a verdict.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,8 @@ func newBundleCmd(a *app) *cobra.Command {
 		"Make, sign and look at bundles, which needs no site; import them into a site, and list\n"+
 			"what it has admitted.",
 		newBundleNewCmd(a), newBundlePackCmd(a), newBundleKeygenCmd(a), newBundleSignCmd(a), newBundleInspectCmd(a),
-		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a))
+		newBundleVerifyCmd(a), newBundleImportCmd(a), newBundleListCmd(a), newBundleShowCmd(a),
+		newBundleAuditCmd(a), newBundleGCCmd(a))
 }
 
 func newBundleVerifyCmd(a *app) *cobra.Command {
@@ -78,68 +80,6 @@ func signerFacts(v ledger.Verdict) []string {
 	return append(out, "judged at", seconds(v.Now), "policy", "serial "+strconv.FormatInt(v.Trust.PolicySerial, 10))
 }
 
-func newBundleImportCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "import FILE...",
-		Short: "Judge bundles and seal them",
-		Long: "Judge bundles under the site's trust, and seal those that it admits: copied, read-only,\n" +
-			"with the evidence they were judged by. The first refusal ends the command with exit 5; it\n" +
-			"is recorded. Importing again is judging again.",
-		Example: "  stella bundle import /media/stick/*.stella",
-		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runBundleImport(c.Context(), a, args) },
-	}
-}
-
-// importList is what an import printed as JSON.
-type importList struct {
-	Imports []api.ImportResult `json:"imports"`
-}
-
-func runBundleImport(ctx context.Context, a *app, files []string) error {
-	done := importList{Imports: []api.ImportResult{}}
-	err := a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		for _, file := range files[len(done.Imports):] { // the rest, after a change of holder
-			path, err := absolute(file)
-			if err != nil {
-				return err
-			}
-			res, err := r.ImportBundle(ctx, api.ImportRequest{Path: path}, a.progressOf("importing"))
-			if err != nil {
-				return err
-			}
-			done.Imports = append(done.Imports, res)
-			if err := a.imported(res); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if a.opt.output == outJSON {
-		if jerr := a.stdout.json(done, true); err == nil {
-			err = jerr
-		}
-	}
-	return err
-}
-
-// imported says what became of one file, as soon as it is known.
-func (a *app) imported(res api.ImportResult) error {
-	switch a.opt.output {
-	case outJSON:
-		return nil
-	case outNDJSON:
-		return a.stdout.json(res, false)
-	}
-	v := res.Verdict
-	again := ""
-	if res.Already {
-		again = " again"
-	}
-	a.stdout.printf("%s%s  %s  %s/%s@%s  sha256:%s\n", v.Decision, again, v.Kind, v.Publisher, v.Name, v.Version, short(v.Digest))
-	return a.stdout.err
-}
-
 func newBundleListCmd(a *app) *cobra.Command {
 	var q api.BundleQuery
 	c := &cobra.Command{
@@ -166,9 +106,17 @@ func runBundleList(ctx context.Context, a *app, q api.BundleQuery) error {
 		return emitList(a, bundleList{list}, list, []string{"BUNDLE", "KIND", "SEQUENCE", "DIGEST", "SIZE", "DECISION", "ADMITTED"},
 			func(b api.Bundle) []string {
 				return []string{b.Publisher + "/" + b.Name + "@" + b.Version, b.Kind, strconv.FormatInt(b.Sequence, 10),
-					short(b.Digest), size(b.Bytes), b.Decision, seconds(b.AdmittedUTC)}
+					short(b.Digest), size(b.Bytes), b.Decision + removed(b), seconds(b.AdmittedUTC)}
 			})
 	})
+}
+
+// removed marks a bundle whose contents were given up.
+func removed(b api.Bundle) string {
+	if b.Removed == 0 {
+		return ""
+	}
+	return ", given up"
 }
 
 func newBundleShowCmd(a *app) *cobra.Command {
@@ -200,6 +148,9 @@ func runBundleShow(ctx context.Context, a *app, ref string, manifest bool) error
 			facts := []string{"bundle", b.Publisher + "/" + b.Name + "@" + b.Version, "kind", b.Kind, "digest", "sha256:" + b.Digest,
 				"sequence", strconv.FormatInt(b.Sequence, 10), "decision", b.Decision, "admitted", seconds(b.AdmittedUTC),
 				"entry", strconv.FormatInt(b.Seq, 10), "container", size(b.Bytes) + ", sha256:" + b.Admission.FileSHA256}
+			if b.Removed > 0 {
+				facts = append(facts, "contents", fmt.Sprintf("given up, entry %d; importing the bundle again brings them back", b.Removed))
+			}
 			s.fields(append(facts, signerFacts(b.Admission.Verdict)...)...)
 			rows := make([][]string, len(b.Files))
 			for i, f := range b.Files {

@@ -91,8 +91,9 @@ func runBundleNew(a *app, kind, dir string, opt newOptions) error {
 
 // packOptions are the flags of bundle pack.
 type packOptions struct {
-	out, base string
-	force     bool
+	out   string
+	bases []string
+	force bool
 }
 
 func newBundlePackCmd(a *app) *cobra.Command {
@@ -101,15 +102,16 @@ func newBundlePackCmd(a *app) *cobra.Command {
 		Use:   "pack DIR",
 		Short: "Pack a source folder",
 		Long: "Pack a source folder into an unsigned bundle, NAME-VERSION.stella. The same folder gives\n" +
-			"the same bytes. With --base the contents that an earlier bundle of the same publisher and\n" +
-			"name holds are left out; the manifest, hence the signature, is the same.",
+			"the same bytes. With --base the contents that earlier bundles of the same publisher and name\n" +
+			"hold are left out: a delta. The manifest, hence the signature, is the same. A site takes a\n" +
+			"delta if it has admitted bundles that hold the rest, and nobody has revoked them.",
 		Example: "  stella bundle pack hello\n  stella bundle pack hello --base hello-1.0.0.stella -o hello-1.0.1.delta.stella",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(_ *cobra.Command, args []string) error { return runBundlePack(a, args[0], opt) },
 	}
 	f := c.Flags()
 	f.StringVarP(&opt.out, "out", "o", "", "`FILE` to write (default NAME-VERSION.stella here)")
-	f.StringVar(&opt.base, "base", "", "bundle `FILE` whose contents the receiver holds")
+	f.StringArrayVar(&opt.bases, "base", nil, "bundle `FILE` whose contents the receiver holds; may be given several times")
 	f.BoolVar(&opt.force, "force", false, "replace the file")
 	return c
 }
@@ -128,19 +130,9 @@ type packed struct {
 }
 
 func runBundlePack(a *app, dir string, opt packOptions) error {
-	var pack bundle.PackOptions
-	var base *manifests.Bundle
-	if opt.base != "" {
-		head, err := readHead(opt.base)
-		if err != nil {
-			return err
-		}
-		base = head.bundle
-		held := map[string]bool{}
-		for _, f := range base.Files {
-			held[f.SHA256] = true
-		}
-		pack.Omit = func(sum string) bool { return held[sum] }
+	pack, bases, err := deltaOf(opt.bases)
+	if err != nil {
+		return err
 	}
 	out := opt.out
 	if out == "" {
@@ -168,13 +160,35 @@ func runBundlePack(a *app, dir string, opt packOptions) error {
 	if err != nil {
 		return faulty(dir, err)
 	}
-	if base != nil && (base.Publisher != p.Manifest.Publisher || base.Name != p.Manifest.Name) {
-		return invalid("%s is %s/%s: a delta takes only what the same publisher and name brought before", opt.base, base.Publisher, base.Name)
+	for i, base := range bases {
+		if base.Publisher != p.Manifest.Publisher || base.Name != p.Manifest.Name || base.Kind != p.Manifest.Kind {
+			return invalid("%s is the %s %s/%s: a delta takes only what the same publisher and name brought before", opt.bases[i], base.Kind, base.Publisher, base.Name)
+		}
 	}
 	if err := f.Commit(); err != nil {
 		return fileError(out, err)
 	}
 	return a.printPacked(out, p)
+}
+
+// deltaOf reads the bundles whose contents are to be left out.
+func deltaOf(files []string) (bundle.PackOptions, []*manifests.Bundle, error) {
+	if len(files) == 0 {
+		return bundle.PackOptions{}, nil, nil
+	}
+	var bases []*manifests.Bundle
+	held := map[string]bool{}
+	for _, file := range files {
+		head, err := readHead(file)
+		if err != nil {
+			return bundle.PackOptions{}, nil, err
+		}
+		bases = append(bases, head.bundle)
+		for _, f := range head.bundle.Files {
+			held[f.SHA256] = true
+		}
+	}
+	return bundle.PackOptions{Omit: func(sum string) bool { return held[sum] }}, bases, nil
 }
 
 func (a *app) printPacked(out string, p *bundle.Packed) error {
@@ -189,7 +203,7 @@ func (a *app) printPacked(out string, p *bundle.Packed) error {
 	return a.emit(res, func(s *screen) {
 		s.fields("file", out, "bundle", m.Ref(), "kind", res.Kind, "digest", "sha256:"+p.Digest, "size", size(p.FileBytes))
 		if len(res.Omitted) > 0 {
-			s.fields("left out", fmt.Sprintf("%d contents of the base", len(res.Omitted)))
+			s.fields("left out", fmt.Sprintf("%d contents of what the receiver holds", len(res.Omitted)))
 		}
 	})
 }

@@ -33,7 +33,6 @@ const (
 // A reached site is one behind the socket, or one that this process holds.
 type reached struct {
 	api.Site
-	api.Trust
 	held *held // nil behind the socket
 }
 
@@ -94,7 +93,7 @@ func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Conte
 		return err
 	}
 	if c != nil {
-		err := f(ctx, &reached{Site: c, Trust: c})
+		err := f(ctx, &reached{Site: c})
 		c.Close()
 		if !errors.Is(err, server.ErrUnreachable) || a.opt.apiURL != "" {
 			return err
@@ -105,7 +104,7 @@ func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Conte
 		return err
 	}
 	p := api.Principal{Name: server.LocalPrincipal(os.Getuid()), Tenant: a.opt.tenant}
-	return errors.Join(f(ctx, &reached{Site: h.site(p), Trust: h.trust(p), held: h}), h.release())
+	return errors.Join(f(ctx, &reached{Site: h.site(p), held: h}), h.release())
 }
 
 // client returns a client of the site's socket, or nil where there is no site
@@ -230,7 +229,7 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.stop = stop
 	served := server.Options{
-		Site: h.site, Trust: h.trust, Cookie: e.Cookie(), Owner: owner, Tenant: e.DefaultTenant(), Log: log,
+		Site: h.site, Cookie: e.Cookie(), Owner: owner, Tenant: e.DefaultTenant(), Log: log,
 	}
 	if opt.Mode == engine.ModeCommand {
 		served.Drain = time.Second // others' long work is better done by themselves
@@ -262,6 +261,3 @@ func (h *held) release() error {
 	h.force()
 	return errors.Join(<-h.served, h.engine.Close())
 }
-
-// trust is the trust of a held site as a principal sees it.
-func (h *held) trust(p api.Principal) api.Trust { return siteTrust{h.engine, p} }

@@ -41,7 +41,6 @@ type fixture struct {
 	Trust  string `toml:"trust"`
 	Now    string `toml:"now"`
 	Expect string `toml:"expect"`
-	Then   string `toml:"then"`
 	Limit  int64  `toml:"limit_bytes"`
 	Floor  *struct {
 		Sequence int64  `toml:"sequence"`
@@ -119,9 +118,6 @@ func TestTheIndexNamesEveryReason(t *testing.T) {
 	have := map[string]bool{}
 	for _, f := range readFixtures(t).Fixtures {
 		have[f.Expect] = true
-		if f.Then != "" {
-			have[f.Then] = true
-		}
 	}
 	for _, r := range verify.Reasons() {
 		if !have[string(r.Reason)] {
@@ -302,7 +298,7 @@ func knowFloor(t *testing.T, home string, f *fixture) {
 			Decision: verify.Admitted, Digest: digest, Kind: string(m.Kind), Publisher: m.Publisher, Name: m.Name,
 			Version: version, Sequence: sequence, Signers: []ledger.SignerRef{}, Now: stamp.Format(now), Checks: []string{},
 		}}
-		if _, err := db.Admit("uid:0", a, floor); err != nil {
+		if _, err := db.Admit("uid:0", store.Admitting{Admission: a, JudgedAt: floor}); err != nil {
 			t.Fatal(err)
 		}
 		floor = store.Floor{Sequence: sequence, Digest: digest}
@@ -342,7 +338,7 @@ func serveFixtures(t *testing.T, home, version string) *server.Client {
 	h := &held{engine: e, force: func() {}}
 	go func() {
 		served <- server.Serve(ctx, l, server.Options{
-			Site: h.site, Trust: h.trust, Cookie: e.Cookie(), Owner: os.Geteuid(), Tenant: e.DefaultTenant(),
+			Site: h.site, Cookie: e.Cookie(), Owner: os.Geteuid(), Tenant: e.DefaultTenant(),
 		})
 	}()
 	client := server.NewClient(server.ClientOptions{Socket: socket, Cookie: e.Cookie()})

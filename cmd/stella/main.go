@@ -72,11 +72,11 @@ func exitCode(code api.Code) int {
 		return exitRefused
 	case api.CodeLocked, api.CodeNotWritable, api.CodeNotExecuting, api.CodeStopping:
 		return exitLocked
-	case api.CodeDamaged:
+	case api.CodeDamaged, api.CodeFloorLost:
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
-		api.CodeSiteExists, api.CodeClockBehind, api.CodeNoSpace, api.CodeInternal:
+		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal:
 		return exitFailed
 	}
 	return exitFailed
@@ -93,13 +93,13 @@ func (o *outcome) Error() string { return o.err.Error() }
 
 func main() {
 	sandbox.WASMMain()
-	os.Exit(start())
+	os.Exit(start(newApp()))
 }
 
-func start() int {
+func start(a *app) int {
 	ctx, stop := withSignals(context.Background())
 	defer stop()
-	return run(ctx, newApp(), os.Args[1:])
+	return run(ctx, a, os.Args[1:])
 }
 
 // withSignals returns a context that SIGINT and SIGTERM end; a second signal

@@ -25,7 +25,20 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.WASMMain()
-	testscript.Main(m, map[string]func(){"stella": main})
+	testscript.Main(m, map[string]func(){"stella": mainAt})
+}
+
+// mainAt is main with a clock that CLOCK_SHIFT moves, a duration.
+func mainAt() {
+	a := newApp()
+	if text := os.Getenv("CLOCK_SHIFT"); text != "" {
+		shift, err := time.ParseDuration(text)
+		if err != nil {
+			panic(err)
+		}
+		a.now = func() time.Time { return time.Now().Add(shift) }
+	}
+	os.Exit(start(a))
 }
 
 // The suite runs twice: each command opens the site itself, and each command
@@ -64,6 +77,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("STELLA_HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("KIT", kit)
+			e.Setenv("FLEET", filepath.Join(filepath.Dir(filepath.Dir(fixtures)), "cmd", "stella", "testdata", "fleet", "fleet.sh"))
 			e.Setenv("FIXTURES", fixtures)
 			e.Defer(func() { stopLeftDaemon(e) })
 			return nil

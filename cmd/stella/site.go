@@ -78,6 +78,7 @@ func runStatus(ctx context.Context, a *app, verbose bool) error {
 		if err != nil {
 			return err
 		}
+		a.warn(st.Warnings)
 		return a.emit(st, func(s *screen) {
 			holder := "nobody"
 			if r.held == nil {

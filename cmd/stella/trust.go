@@ -3,136 +3,184 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/stellarun/stella/internal/engine"
-	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
 )
 
-// siteTrust is the trust of a site that this process holds.
-type siteTrust struct {
-	engine *engine.Engine
-	who    api.Principal
-}
-
-var _ api.Trust = siteTrust{}
-
-// ShowTrust implements [api.Trust].
-func (t siteTrust) ShowTrust(context.Context) (api.TrustReport, error) {
-	ref, policy, err := t.engine.Trust()
-	return api.TrustReport{Trust: ref, Policy: string(policy)}, err
-}
-
-// AddTrust implements [api.Trust].
-func (t siteTrust) AddTrust(ctx context.Context, add api.TrustAddition) (api.TrustReport, error) {
-	from, err := optionalStamp(add.ValidFrom)
-	if err != nil {
-		return api.TrustReport{}, err
-	}
-	until, err := optionalStamp(add.ValidUntil)
-	if err != nil {
-		return api.TrustReport{}, err
-	}
-	kinds := make([]manifests.Kind, len(add.Kinds))
-	for i, k := range add.Kinds {
-		kinds[i] = manifests.Kind(k)
-	}
-	_, err = t.engine.AddTrust(ctx, t.who.Name, engine.TrustAdd{
-		Publisher: add.Publisher, KeyPEM: []byte(add.Key), Kinds: kinds, Names: add.Names, Threshold: add.Threshold,
-		Level: add.Level, ValidFrom: from, ValidUntil: until, HostRead: add.HostRead, Interpreters: add.Interpreters, RootKey: add.RootKey,
-	})
-	if err != nil {
-		return api.TrustReport{}, err
-	}
-	return t.ShowTrust(ctx)
-}
-
-// optionalStamp reads a time that may be absent.
-func optionalStamp(s string) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	t, err := stamp.Parse(s)
-	if err != nil {
-		return time.Time{}, invalid("%v", err)
-	}
-	return t, nil
-}
-
 func newTrustCmd(a *app) *cobra.Command {
 	return group("trust", "Whom the site believes",
-		"Show and change the policy: which publishers may bring what, and by which keys.",
-		newTrustShowCmd(a), newTrustAddCmd(a))
+		"Show and change what the site believes: which publishers may bring what and by which keys,\n"+
+			"what is revoked, and who may change that. A site that is its own root signs with its key;\n"+
+			"a fleet's trust comes in signed bundles.",
+		newTrustShowCmd(a), newTrustAddCmd(a), newTrustRotateCmd(a), newTrustRevokeCmd(a), newTrustImportCmd(a),
+		newTrustBreakGlassCmd(a), newTrustWaiveCmd(a), newTrustAcceptTimeCmd(a), newTrustSignCmd(a))
 }
 
 func newTrustShowCmd(a *app) *cobra.Command {
-	var text bool
+	var text string
 	c := &cobra.Command{
-		Use:     "show",
-		Short:   "Show the policy in force",
-		Long:    "Show the publishers of the policy in force, with their keys. --text prints policy.toml itself.",
-		Example: "  stella trust show\n  stella trust show --text",
+		Use:   "show",
+		Short: "Show the trust in force",
+		Long: "Show the root with its roles, the publishers of the policy with their signers, and what is\n" +
+			"revoked. --text prints one of the files itself: root, policy, revocations or extension.",
+		Example: "  stella trust show\n  stella trust show --text policy",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runTrustShow(c.Context(), a, text) },
 	}
-	c.Flags().BoolVar(&text, "text", false, "print the exact policy.toml")
+	c.Flags().StringVar(&text, "text", "", "print the exact text of one `FILE`: root, policy, revocations or extension")
+	_ = c.RegisterFlagCompletionFunc("text", cobra.FixedCompletions([]string{"root", "policy", "revocations", "extension"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
-func runTrustShow(ctx context.Context, a *app, text bool) error {
+func runTrustShow(ctx context.Context, a *app, text string) error {
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
 		report, err := r.ShowTrust(ctx)
 		if err != nil {
 			return err
 		}
-		if text {
-			a.stdout.exact([]byte(report.Policy))
-			return nil
+		if text == "" {
+			return renderTrust(a, report)
 		}
-		return renderTrust(a, report)
+		exact, ok := map[string]string{
+			"root": report.Root, "policy": report.Policy, "revocations": report.Revocations, "extension": report.Extension,
+		}[text]
+		switch {
+		case !ok:
+			return invalid("--text is root, policy, revocations or extension, not %q", text)
+		case exact == "":
+			return &api.Error{Code: api.CodeNotFound, Message: "there is no " + text + ".toml in force"}
+		}
+		a.stdout.exact([]byte(exact))
+		return a.stdout.err
 	})
 }
 
 func renderTrust(a *app, report api.TrustReport) error {
+	root, err := manifests.ParseRoot("root.toml", []byte(report.Root))
+	if err != nil {
+		return err
+	}
 	policy, err := manifests.ParsePolicy("policy.toml", []byte(report.Policy))
 	if err != nil {
 		return err
 	}
+	revs := new(manifests.Revocations)
+	if report.Revocations != "" {
+		if revs, err = manifests.ParseRevocations("revocations.toml", []byte(report.Revocations)); err != nil {
+			return err
+		}
+	}
+	a.warn(report.Warnings)
+	if report.DryRun {
+		a.stderr.note("dry run: nothing was changed")
+	}
 	return a.emit(report, func(s *screen) {
-		s.fields(
-			"root", fmt.Sprintf("version %d, sha256:%s", report.Trust.RootVersion, report.Trust.Root),
-			"policy", fmt.Sprintf("serial %d, sha256:%s", report.Trust.PolicySerial, report.Trust.Policy),
-			"next update", seconds(stamp.Format(policy.NextUpdate)),
-		)
-		if len(policy.Publishers) == 0 {
-			s.printf("\nNobody is trusted yet: stella trust add\n")
-			return
+		facts := []string{
+			"root", fmt.Sprintf("version %d until %s, sha256:%s", root.Version, seconds(stamp.Format(root.Expires)), report.Trust.Root),
+			"policy", fmt.Sprintf("serial %d until %s, sha256:%s", policy.Serial, seconds(stamp.Format(policy.NextUpdate)), bundle.Digest([]byte(report.Policy))),
 		}
-		var rows [][]string
-		for _, p := range policy.Publishers {
-			rows = append(rows, publisherRows(p)...)
+		if report.Revocations != "" {
+			facts = append(facts, "revocations", fmt.Sprintf("serial %d until %s, %d revoked, sha256:%s",
+				revs.Serial, seconds(stamp.Format(revs.NextUpdate)), len(revs.Revoked), bundle.Digest([]byte(report.Revocations))))
 		}
-		s.printf("\n")
-		s.table([]string{"PUBLISHER", "LEVEL", "SIGNERS", "KINDS", "NAMES", "KEY OR IDENTITY"}, rows)
+		for _, role := range slices.Sorted(maps.Keys(root.Roles)) {
+			r := root.Roles[role]
+			facts = append(facts, "role "+role, fmt.Sprintf("%d of %s", r.Threshold, strings.Join(keyIDs(r.Keys), ", ")))
+		}
+		if report.Ended > 0 {
+			facts = append(facts, "ended", fmt.Sprintf("%d attempts that it no longer allows", report.Ended))
+		}
+		if report.RootKey != "" {
+			facts = append(facts, "root key", report.RootKey)
+		}
+		s.fields(facts...)
+		renderPolicy(s, policy)
+		renderRevocations(s, revs)
+		renderRefused(s, report.Refused)
 	})
+}
+
+func renderPolicy(s *screen, policy *manifests.Policy) {
+	if len(policy.Publishers) == 0 {
+		s.printf("\nNobody is trusted yet: stella trust add\n")
+		return
+	}
+	var rows [][]string
+	for _, p := range policy.Publishers {
+		rows = append(rows, publisherRows(p)...)
+	}
+	s.printf("\n")
+	s.table([]string{"PUBLISHER", "LEVEL", "SIGNERS", "KINDS", "NAMES", "KEY OR IDENTITY"}, rows)
+}
+
+func renderRevocations(s *screen, revs *manifests.Revocations) {
+	if len(revs.Revoked) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, v := range revs.Revoked {
+		what, name := "identity", v.SAN+" by "+v.Issuer
+		for kind, id := range map[string]string{"key": v.Key, "manifest": v.Manifest, "blob": v.Blob} {
+			if id != "" {
+				what, name = kind, id
+			}
+		}
+		from := "the beginning"
+		if !v.From.IsZero() {
+			from = seconds(stamp.Format(v.From))
+		}
+		rows = append(rows, []string{what, name, from, v.Reason})
+	}
+	s.printf("\n")
+	s.table([]string{"REVOKED", "WHICH", "FROM", "REASON"}, rows)
+}
+
+func renderRefused(s *screen, refused []api.RefusedBundle) {
+	if len(refused) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, b := range refused {
+		rows = append(rows, []string{b.Ref, short(b.Digest), b.Reason})
+	}
+	s.printf("\n")
+	s.table([]string{"NO LONGER ALLOWED", "DIGEST", "REASON"}, rows)
+}
+
+// keyIDs are the ids of keys in PEM.
+func keyIDs(pems []string) []string {
+	out := make([]string, len(pems))
+	for i, pem := range pems {
+		out[i] = "a key that cannot be read"
+		if pub, err := verify.ParsePublicKey([]byte(pem)); err == nil {
+			out[i] = verify.KeyID(pub)
+		}
+	}
+	return out
+}
+
+// warn says what is about to end.
+func (a *app) warn(warnings []string) {
+	for _, w := range warnings {
+		a.stderr.note("warning: %s", w)
+	}
 }
 
 // publisherRows is a row for each key and identity of a publisher.
 func publisherRows(p manifests.Publisher) [][]string {
 	var signers []string
 	for _, k := range p.Keys {
-		id := "a key that cannot be read"
-		if pub, err := verify.ParsePublicKey([]byte(k.PEM)); err == nil {
-			id = verify.KeyID(pub)
-		}
+		id := keyIDs([]string{k.PEM})[0]
 		if !k.ValidUntil.IsZero() {
 			id += " until " + seconds(stamp.Format(k.ValidUntil))
 		}
@@ -153,75 +201,4 @@ func publisherRows(p manifests.Publisher) [][]string {
 		}
 	}
 	return rows
-}
-
-// trustAddOptions are the flags of trust add.
-type trustAddOptions struct {
-	key, from, until string
-	add              api.TrustAddition
-}
-
-func newTrustAddCmd(a *app) *cobra.Command {
-	var opt trustAddOptions
-	c := &cobra.Command{
-		Use:   "add PUBLISHER",
-		Short: "Add a publisher, or a further key of one",
-		Long: "Add to the policy and sign it with the root's key: a publisher with the kinds and name\n" +
-			"prefixes that it may bring, or a further key of one that is there. The new policy has\n" +
-			"the next serial and is in force at once; the ledger records it.",
-		Example: "  stella trust add acme --key acme.pub --kind plugin,dag,data --name acme.,audit\n" +
-			"  stella trust add acme --key acme-2.pub --threshold 2 --root-key /media/root.key",
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			opt.add.Publisher = args[0]
-			return runTrustAdd(c.Context(), a, opt)
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&opt.key, "key", "", "`FILE` with the public key of the publisher, PEM (required)")
-	f.StringSliceVar(&opt.add.Kinds, "kind", nil, "`KINDS` of bundles: plugin, dag, data, trust, secrets")
-	f.StringSliceVar(&opt.add.Names, "name", nil, "`PREFIXES` of bundle names")
-	f.IntVar(&opt.add.Threshold, "threshold", 0, "`N` signers that a bundle needs (1 for a new publisher)")
-	f.StringVar(&opt.add.Level, "level", "", "`LEVEL`, enforce or audit (enforce for a new publisher)")
-	f.StringVar(&opt.from, "valid-from", "", "`TIME` before which the key is not valid")
-	f.StringVar(&opt.until, "valid-until", "", "`TIME` after which the key is not valid")
-	f.StringSliceVar(&opt.add.HostRead, "host-read", nil, "host `PATHS` that its plugins may read")
-	f.StringSliceVar(&opt.add.Interpreters, "interpreter", nil, "`PROGRAMS` of the host that its scripts may name, such as /bin/sh")
-	f.StringVar(&opt.add.RootKey, "root-key", "", "`FILE` with the private key of the root (default keys/root.key in the home)")
-	_ = c.MarkFlagRequired("key")
-	return c
-}
-
-func runTrustAdd(ctx context.Context, a *app, opt trustAddOptions) error {
-	pem, err := fsx.ReadFile(opt.key, 64<<10)
-	if err != nil {
-		return fileError(opt.key, err)
-	}
-	add := opt.add
-	add.Key = string(pem)
-	for _, t := range []struct {
-		flag string
-		to   *string
-	}{{opt.from, &add.ValidFrom}, {opt.until, &add.ValidUntil}} {
-		if t.flag == "" {
-			continue
-		}
-		at, err := parseTime(t.flag)
-		if err != nil {
-			return err
-		}
-		*t.to = stamp.Format(at)
-	}
-	if add.RootKey != "" {
-		if add.RootKey, err = absolute(add.RootKey); err != nil {
-			return err
-		}
-	}
-	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		report, err := r.AddTrust(ctx, add)
-		if err != nil {
-			return err
-		}
-		return renderTrust(a, report)
-	})
 }

@@ -9,9 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
-
 	"syscall"
+	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/fsx"
@@ -26,101 +25,228 @@ import (
 // ImportBundle judges a bundle and seals what it admits. The medium is read
 // once; until the last byte is judged everything lies in a quarantine.
 func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Progress) (api.ImportResult, error) {
-	e := s.e
-	e.importing.Lock()
-	defer e.importing.Unlock()
-	if err := e.room(req.Path); err != nil {
+	if err := s.e.enter(ctx); err != nil {
 		return api.ImportResult{}, err
+	}
+	defer s.e.leave()
+	out, err := s.importOne(ctx, req.Path, req.Kind, p)
+	out.Warnings = s.e.warnings()
+	return out, err
+}
+
+// importsAtOnce is how many files are judged at a time: a medium that is slow
+// does not keep others waiting.
+const importsAtOnce = 4
+
+// enter waits for a turn to judge a file.
+func (e *Engine) enter(ctx context.Context) error {
+	select {
+	case e.importing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (e *Engine) leave() { <-e.importing }
+
+// errTrustMoved says that trust changed while a bundle was judged.
+var errTrustMoved = &api.Error{Code: api.CodeConflict, Message: "trust changed while the bundle was judged", Hint: "import it again"}
+
+// moved says whether a judgement must be made again: under another trust, or
+// against another floor.
+func moved(err error) bool {
+	return errors.Is(err, store.ErrFloorMoved) || errors.Is(err, errTrustMoved)
+}
+
+// importOne judges a bundle, of a kind where that is not "", and admits it by
+// itself.
+func (s *site) importOne(ctx context.Context, path, kind string, p api.Progress) (api.ImportResult, error) {
+	const tries = 4
+	for try := 1; ; try++ {
+		q, res, j, err := s.judgeFile(ctx, path, kind, p, nil)
+		var known *knownError
+		if errors.As(err, &known) {
+			return known.out, nil
+		}
+		if err != nil {
+			return api.ImportResult{}, err
+		}
+		out, err := s.admit(q, res, j)
+		q.Discard()
+		if !moved(err) || try == tries {
+			return out, dbError(err)
+		}
+	}
+}
+
+// judgeFile judges a bundle into a new quarantine, which the caller discards
+// once the admission is written. A refusal is recorded here. kind, if not "", is
+// the one that is wanted; before, if set, is called before floors and holdings
+// are looked at.
+func (s *site) judgeFile(ctx context.Context, path, kind string, p api.Progress, before func(*manifests.Bundle)) (*store.Quarantine, *verify.Result, *judging, error) {
+	e := s.e
+	if err := e.room(path); err != nil {
+		return nil, nil, nil, err
 	}
 	q, err := e.db.Blobs().Quarantine()
 	if err != nil {
-		return api.ImportResult{}, internal(err)
+		return nil, nil, nil, internal(err)
 	}
-	defer q.Discard()
-	j := &judging{trust: e.currentTrust(), now: e.opt.Now(), dir: q.Dir(), sink: quarantined{q}}
-	res, err := e.check(ctx, req.Path, j, p)
+	now, err := e.clock()
+	if err != nil {
+		q.Discard()
+		return nil, nil, nil, err
+	}
+	j := &judging{trust: e.currentTrust(), now: now, dir: q.Dir(), sink: quarantined{q}, before: before, only: kind}
+	j.holdings = holdings{e: e, whole: q.Has}
+	res, err := e.check(ctx, path, j, p)
+	if err == nil {
+		return q, res, j, nil
+	}
+	q.Discard()
 	var refusal *verify.RejectError
-	switch {
-	case errors.As(err, &refusal):
-		seq, aerr := e.db.Reject(s.actor, res.Rejection(err))
-		if aerr != nil {
-			return api.ImportResult{}, dbError(aerr)
-		}
-		return api.ImportResult{}, rejected(req.Path, res, refusal, seq)
-	case err != nil:
-		return api.ImportResult{}, readError(req.Path, err)
+	if !errors.As(err, &refusal) {
+		return nil, res, nil, readError(path, err)
 	}
-	return s.admit(q, res, j)
+	if known := e.knownTrust(res, refusal); known != nil {
+		return nil, res, nil, known
+	}
+	seq, aerr := e.db.Reject(s.actor, res.Rejection(err))
+	if aerr != nil {
+		return nil, res, nil, dbError(aerr)
+	}
+	return nil, res, nil, rejected(path, res, refusal, seq)
 }
 
-// admit seals the evidence with the contents, and writes the admission.
+// admit seals the evidence with the contents, and writes the admission. See
+// [moved] for errors after which the bundle is to be judged again.
 func (s *site) admit(q *store.Quarantine, res *verify.Result, j *judging) (api.ImportResult, error) {
+	if res.Manifest.Kind == manifests.KindSecrets {
+		return api.ImportResult{}, invalid("%s is a secrets bundle: its signatures are good, but this version does not take such bundles in", res.Manifest.Ref())
+	}
+	b := &awaiting{q: q, res: res, j: j}
+	if res.Manifest.Kind == manifests.KindTrust {
+		return s.admitTrust(b)
+	}
+	outs, err := s.admitAll([]*awaiting{b})
+	if err != nil {
+		return api.ImportResult{Verdict: *res.Verdict, Bytes: res.FileBytes}, err
+	}
+	return outs[0], nil
+}
+
+// An awaiting bundle waits for its admission in its quarantine.
+type awaiting struct {
+	path string
+	q    *store.Quarantine
+	res  *verify.Result
+	j    *judging
+}
+
+// admitAll seals and admits bundles of one trust together, or none of them.
+func (s *site) admitAll(all []*awaiting) ([]api.ImportResult, error) {
 	e := s.e
-	if k := res.Manifest.Kind; k == manifests.KindTrust || k == manifests.KindSecrets {
-		return api.ImportResult{}, invalid("%s is a %s bundle: its signatures are good, but this version does not take such bundles in", res.Manifest.Ref(), k)
-	}
-	out := api.ImportResult{Verdict: *res.Verdict, Bytes: res.FileBytes}
-	if _, err := e.db.Bundle(res.Digest); err == nil {
-		out.Already = true
-	} else if !store.IsNotFound(err) {
-		return out, dbError(err)
-	}
-	raws := [][]byte{res.Raw}
-	for _, a := range slices.Concat(res.Signatures, res.Attestations) {
-		raws = append(raws, a.Data)
-	}
-	for _, raw := range raws {
-		if err := q.AddBytes(raw); err != nil {
-			return out, internal(err)
+	outs := make([]api.ImportResult, len(all))
+	qs := make([]*store.Quarantine, len(all))
+	entries := make([]store.Admitting, len(all))
+	for i, b := range all {
+		outs[i] = api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
+		if _, err := e.db.Bundle(b.res.Digest); err == nil {
+			outs[i].Already = true
+		} else if !store.IsNotFound(err) {
+			return nil, dbError(err)
 		}
+		if err := addEvidence(b); err != nil {
+			return nil, spaceError(err)
+		}
+		qs[i], entries[i] = b.q, store.Admitting{Admission: b.res.Admission(), JudgedAt: b.j.floor}
 	}
-	if err := q.Seal(); err != nil {
-		return out, spaceError(err)
+	if err := store.SealAll(qs...); err != nil {
+		return nil, spaceError(err)
 	}
 	e.mu.RLock() // trust does not change between here and the entry
 	defer e.mu.RUnlock()
-	if e.trust != j.trust {
-		return out, &api.Error{Code: api.CodeConflict, Message: "trust changed while the bundle was judged", Hint: "import it again"}
+	for _, b := range all {
+		if e.trust != b.j.trust {
+			return nil, errTrustMoved
+		}
 	}
-	var err error
-	if out.Seq, err = e.db.Admit(s.actor, res.Admission(), j.floor); err != nil {
-		return out, dbError(err)
+	seqs, err := e.db.AdmitAll(s.actor, entries)
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	for i := range outs {
+		outs[i].Seq = seqs[i]
+	}
+	return outs, nil
+}
+
+// addEvidence puts what a bundle was judged by beside its contents.
+func addEvidence(b *awaiting) error {
+	if err := b.q.AddBytes(b.res.Raw); err != nil {
+		return err
+	}
+	for _, a := range slices.Concat(b.res.Signatures, b.res.Attestations) {
+		if err := b.q.AddBytes(a.Data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // VerifyBundle judges a bundle as an import would, and keeps nothing.
 func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Progress) (ledger.Verdict, error) {
-	now := s.e.opt.Now()
+	var now time.Time
+	var err error
 	if req.AsOf != "" {
-		var err error
 		if now, err = stamp.Parse(req.AsOf); err != nil {
 			return ledger.Verdict{}, invalid("%v", err)
 		}
+	} else if now, err = s.e.clock(); err != nil {
+		return ledger.Verdict{}, err
 	}
-	dir, err := os.MkdirTemp(filepath.Join(s.e.opt.Home, "quarantine"), "verify-")
+	res, err := s.e.verifyFile(ctx, req.Path, now, nil, p)
 	if err != nil {
-		return ledger.Verdict{}, internal(err)
-	}
-	defer os.RemoveAll(dir)
-	res, err := s.e.check(ctx, req.Path, &judging{trust: s.e.currentTrust(), now: now, dir: dir}, p)
-	var refusal *verify.RejectError
-	switch {
-	case errors.As(err, &refusal):
-		return ledger.Verdict{}, rejected(req.Path, res, refusal, 0)
-	case err != nil:
-		return ledger.Verdict{}, readError(req.Path, err)
+		return ledger.Verdict{}, err
 	}
 	return *res.Verdict, nil
 }
 
+// verifyFile judges a bundle and keeps nothing. extra, if set, adds to what a
+// delta may leave out. The result is nil when there was nothing to judge.
+func (e *Engine) verifyFile(ctx context.Context, path string, now time.Time, extra func(publisher, name string) map[string]bool, p api.Progress) (*verify.Result, error) {
+	dir, err := os.MkdirTemp(filepath.Join(e.opt.Home, "quarantine"), "verify-")
+	if err != nil {
+		return nil, internal(err)
+	}
+	defer os.RemoveAll(dir)
+	j := &judging{trust: e.currentTrust(), now: now, dir: dir}
+	j.holdings = holdings{e: e, extra: extra, whole: func(digest string) bool {
+		_, err := e.db.Blobs().Check(digest)
+		return err == nil
+	}}
+	res, err := e.check(ctx, path, j, p)
+	var refusal *verify.RejectError
+	switch {
+	case errors.As(err, &refusal):
+		return res, rejected(path, res, refusal, 0)
+	case err != nil:
+		return res, readError(path, err)
+	}
+	return res, nil
+}
+
 // judging is one judgement: what it is made under, and what it saw.
 type judging struct {
-	trust *verify.Trust
-	now   time.Time
-	dir   string // for the spool
-	sink  verify.Sink
-	floor store.Floor // that it was held against
+	trust    *inForce
+	now      time.Time
+	dir      string // for the spool
+	sink     verify.Sink
+	floor    store.Floor // that it was held against
+	holdings holdings
+	before   func(*manifests.Bundle) // the manifest is signed by somebody known, and nothing of the site was asked yet; may be nil
+	only     string                  // kind that is wanted; "" for any
 }
 
 // check opens a bundle on a medium and judges it.
@@ -140,14 +266,27 @@ func (e *Engine) check(ctx context.Context, path string, j *judging, p api.Progr
 	}
 	defer spool.Close()
 	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
-	return verify.Check(r, j.trust, verify.Options{
-		Now: j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes, Size: fi.Size()}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
+	return verify.Check(r, j.trust.Trust, verify.Options{
+		Files: &j.trust.files,
+		Now:   j.now, Limits: bundle.Limits{Bytes: e.site.MaxBundleBytes, Size: fi.Size()}, SiteID: e.db.SiteID(), Stella: e.opt.Version,
 		Spool: spool, Floors: func(m *manifests.Bundle, digest string) (verify.Floors, error) { return e.floors(j, m, digest) },
+		Have: j.holdings.have,
 	}, j.sink)
 }
 
 func (e *Engine) floors(j *judging, m *manifests.Bundle, digest string) (verify.Floors, error) {
 	var f verify.Floors
+	if j.only != "" && string(m.Kind) != j.only {
+		return f, invalid("%s is of kind %s, a %s bundle is wanted", m.Ref(), m.Kind, j.only)
+	}
+	if j.before != nil {
+		j.before(m)
+	}
+	if j.sink != nil {
+		if err := e.roomFor(m); err != nil {
+			return f, err
+		}
+	}
 	_, err := e.db.Bundle(digest)
 	if f.Admitted = err == nil; err != nil && !store.IsNotFound(err) {
 		return f, err
@@ -156,7 +295,7 @@ func (e *Engine) floors(j *judging, m *manifests.Bundle, digest string) (verify.
 		return f, err
 	}
 	j.floor, err = e.db.Floor(string(m.Kind), m.Publisher, m.Name)
-	f.Sequence, f.Digest = j.floor.Sequence, j.floor.Digest
+	f.Sequence, f.Digest, f.Epoch = j.floor.Sequence, j.floor.Digest, j.floor.Epoch
 	return f, err
 }
 
@@ -184,12 +323,24 @@ func (w *watched) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := w.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &mediumError{w.done + int64(n), err}
+	}
 	w.done += int64(n)
 	if w.progress != nil {
 		w.progress(w.done, w.total)
 	}
 	return n, err
 }
+
+// mediumError says that a medium could not be read.
+type mediumError struct {
+	at  int64
+	err error
+}
+
+func (e *mediumError) Error() string { return fmt.Sprintf("byte %d cannot be read: %v", e.at, e.err) }
+func (e *mediumError) Unwrap() error { return e.err }
 
 // room refuses an import that would eat into the space that is kept for the
 // ledger.
@@ -201,15 +352,37 @@ func (e *Engine) room(path string) error {
 	if fi.Size() > e.site.MaxBundleBytes {
 		return nil // which is the refusal; space would be the wrong advice
 	}
+	return e.roomOf(filepath.Base(path), fi.Size())
+}
+
+// roomFor is room once the manifest says how large the contents are: those that
+// are not sealed yet, and the largest stored one, which is spooled.
+func (e *Engine) roomFor(m *manifests.Bundle) error {
+	var need, spool int64
+	seen := map[string]bool{}
+	for _, f := range m.Files {
+		spool = max(spool, f.StoredSize)
+		if seen[f.SHA256] {
+			continue
+		}
+		seen[f.SHA256] = true
+		if _, err := os.Lstat(e.db.Blobs().Path(f.SHA256)); err != nil {
+			need += f.Size
+		}
+	}
+	return e.roomOf(m.Ref(), need+spool)
+}
+
+func (e *Engine) roomOf(what string, need int64) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(e.opt.Home, &fs); err != nil {
 		return internal(err)
 	}
 	free := int64(fs.Bavail) * fs.Bsize
-	if free-fi.Size() < e.site.FreeSpaceReserve {
+	if free-need < e.site.FreeSpaceReserve {
 		return &api.Error{Code: api.CodeNoSpace,
-			Message: fmt.Sprintf("%s has %d bytes, %d are free and %d are kept for the ledger", path, fi.Size(), free, e.site.FreeSpaceReserve),
-			Hint:    "free space, or lower free_space_reserve in site.toml"}
+			Message: fmt.Sprintf("%s needs %d bytes, %d are free and %d are kept for the ledger", what, need, free, e.site.FreeSpaceReserve),
+			Hint:    "free space (stella bundle gc), or lower free_space_reserve in site.toml"}
 	}
 	return nil
 }
@@ -222,11 +395,22 @@ func spaceError(err error) error {
 }
 
 func readError(path string, err error) error {
+	var known *api.Error
+	var medium *mediumError
 	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &medium), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ESTALE):
+		return &api.Error{Code: api.CodeMedium, Message: fmt.Sprintf("%s: %v", path, err),
+			Hint: "nothing of it was kept; put the medium in again, or copy the file anew, and import it again"}
 	case errors.Is(err, os.ErrNotExist):
 		return notFound("%s: no such file", path)
 	case errors.Is(err, fsx.ErrNotRegular):
 		return invalid("%s is not a regular file", path)
+	case errors.Is(err, os.ErrPermission):
+		return &api.Error{Code: api.CodeInvalid, Message: path + ": permission denied", Hint: "the user of the site must be able to read it"}
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return spaceError(err)
 	}
@@ -272,6 +456,7 @@ func showBundle(r store.BundleRecord) api.Bundle {
 	return api.Bundle{
 		Digest: r.Digest, Kind: v.Kind, Publisher: v.Publisher, Name: v.Name, Version: v.Version, Sequence: v.Sequence,
 		Decision: v.Decision, AdmittedUTC: r.Time, Seq: r.Seq, Bytes: r.Admission.FileBytes,
+		Removed: r.Removed,
 	}
 }
 

@@ -66,7 +66,34 @@ func crashJob(home, media string) error {
 	if _, err := site.CreateExport(ctx, api.ExportRequest{Path: filepath.Join(home, "archives", "a.tar")}, nil); err != nil {
 		return err
 	}
+	if err := crashCollect(ctx, site, home, media); err != nil {
+		return err
+	}
 	return e.Close()
+}
+
+// crashCollect gives up the contents of a superseded bundle, and empties the
+// trash of what has been there for long.
+func crashCollect(ctx context.Context, site api.Site, home, media string) error {
+	_, err := site.ImportMedia(ctx, api.MediaRequest{Paths: []string{media}}, func(e api.MediaEvent) {
+		if e.Item != nil && e.Item.Outcome == api.OutcomeAdmitted {
+			fmt.Println("bundle", e.Item.Verdict.Digest)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(home, "trash", "20260101T000000Z-00000000"), 0o700); err != nil {
+		return err
+	}
+	rep, err := site.CollectGarbage(ctx, api.GCRequest{Keep: 1}, nil)
+	if err != nil {
+		return err
+	}
+	if len(rep.Bundles) != 1 {
+		return fmt.Errorf("the collection gave up %+v", rep)
+	}
+	return nil
 }
 
 // A process is killed at each durable step in turn. Whatever it was told is
@@ -77,6 +104,8 @@ func TestCrashAtEveryFailpoint(t *testing.T) {
 	for name, path := range map[string]string{
 		"audit-hello-1.0.0.stella": l.scriptFile("audit-hello", helloScript, true),
 		"audit-1.0.0.stella":       l.dagFile("1.0.0", hello),
+		"audit-data-1.0.1.stella":  l.dataFile("audit-data", 1, map[string]string{"a.txt": "one"}),
+		"audit-data-1.0.2.stella":  l.dataFile("audit-data", 2, map[string]string{"a.txt": "two"}),
 	} {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -136,6 +165,10 @@ func afterCrash(e *engine.Engine, told []byte) error {
 	site := e.As(api.Principal{Name: who})
 	if _, err := site.VerifyLedger(ctx, nil); err != nil {
 		return fmt.Errorf("the ledger does not verify: %w", err)
+	}
+	rep, err := site.AuditStorage(ctx, nil)
+	if err != nil || rep.Damage > 0 {
+		return fmt.Errorf("audit: %+v, %w", rep.Findings, err)
 	}
 	if _, err := site.ResumeRun(ctx, ""); err != nil {
 		return fmt.Errorf("resume: %w", err)

@@ -17,9 +17,14 @@ import (
 // PublishDAG makes the DAG of an admitted bundle startable.
 func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 	e := s.e
+	e.gate.RLock() // what the DAG needs is not given up before the entry names it
+	defer e.gate.RUnlock()
 	rec, err := e.db.Bundle(ref)
 	if err != nil {
 		return api.DAG{}, dbError(err)
+	}
+	if err := here(rec); err != nil {
+		return api.DAG{}, err
 	}
 	d, text, err := e.dagSpec(rec.Digest)
 	if err != nil {
@@ -46,6 +51,18 @@ func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 		return api.DAG{}, dbError(err)
 	}
 	return showDAG(out, d.Description), nil
+}
+
+// here refuses a bundle whose contents were given up.
+func here(rec store.BundleRecord) error {
+	if rec.Removed == 0 {
+		return nil
+	}
+	return &api.Error{
+		Code:    api.CodeConflict,
+		Message: fmt.Sprintf("the contents of %s were given up by a collection, entry %d", rec.Ref(), rec.Removed),
+		Hint:    "bring them back: stella bundle import of the same bundle",
+	}
 }
 
 // plannable reports every fault that would keep a DAG from being started.

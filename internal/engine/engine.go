@@ -31,7 +31,6 @@ import (
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
-	"github.com/stellarun/stella/verify"
 )
 
 // Modes of an open site.
@@ -51,6 +50,20 @@ type Options struct {
 	Log      *slog.Logger     // default: discard
 	Now      func() time.Time // default time.Now
 	Executor runner.Executor
+	// Waive goes on without a floor that was lost, and Accept with a clock that
+	// is not near the record: before anything else is written, and recorded.
+	Waive  *Waiver
+	Accept *Acceptance
+}
+
+// Waiver names a floor outside the ledger that was lost: the path of a copy of
+// checkpoint.note, or checkpoint.note itself.
+type Waiver struct{ Floor, Reason, Actor string }
+
+// Acceptance is a time that somebody has typed.
+type Acceptance struct {
+	api.TimeAcceptance
+	Actor string
 }
 
 // Until says when [Engine.Execute] returns by itself.
@@ -73,10 +86,12 @@ type Engine struct {
 	started time.Time
 
 	mu    sync.RWMutex // guards trust
-	trust *verify.Trust
+	trust *inForce
 
-	importing sync.Mutex // one import at a time moves floors
-	issuing   sync.Mutex // one checkpoint at a time: the file of an older one never replaces a newer
+	importing  chan struct{} // holds one for each file that is being judged
+	gate       sync.RWMutex  // held in writing while a collection decides: no start, no publication
+	collecting sync.Mutex    // one collection at a time
+	issuing    sync.Mutex    // one checkpoint at a time: the file of an older one never replaces a newer
 
 	stop     chan struct{} // closed when somebody asked for the end
 	stopOnce sync.Once
@@ -104,7 +119,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	}
 	e := &Engine{
 		opt: opt, db: db, started: opt.Now(),
-		stop: make(chan struct{}), closing: make(chan struct{}),
+		stop: make(chan struct{}), closing: make(chan struct{}), importing: make(chan struct{}, importsAtOnce),
 	}
 	if err := e.load(ctx); err != nil {
 		db.Close()
@@ -124,15 +139,27 @@ func (e *Engine) load(ctx context.Context) error {
 		return faults(api.CodeInvalid, "site.toml is not valid", err)
 	}
 	e.site = *site
+	e.db.SetMaxGap(site.MaxGap)
 	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
 		return damaged("keys: %v", err)
 	}
 	if err := e.checkHead(); err != nil {
 		return err
 	}
+	if a := e.opt.Accept; a != nil {
+		if err := e.acceptTime(a.Actor, a.TimeAcceptance); err != nil {
+			return err
+		}
+	}
+	if err := e.waive(); err != nil {
+		return err
+	}
 	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); err != nil {
 		return &api.Error{Code: api.CodeTrustChanged, Message: "trust: " + err.Error(),
 			Hint: "restore " + filepath.Join(home, "trust") + " from a copy; nothing runs until it is what the ledger names"}
+	}
+	if err := finishRotation(home, e.trust.Trust); err != nil {
+		return internal(err)
 	}
 	if err := e.db.Blobs().SweepQuarantine(); err != nil {
 		return internal(err)
@@ -147,7 +174,7 @@ func (e *Engine) load(ctx context.Context) error {
 	if err := e.recoverRuns(ctx); err != nil {
 		return dbError(err)
 	}
-	if err := e.db.FlushRejections("system:engine"); err != nil {
+	if err := e.db.FlushRejections("system:engine"); err != nil && clockError(err) == nil {
 		return dbError(err)
 	}
 	if e.opt.Executes {
@@ -252,6 +279,9 @@ func (e *Engine) checkpoints() {
 			if _, err := e.issueCheckpoint(); err != nil {
 				e.opt.Log.Error("checkpoint", "error", err)
 			}
+			for _, w := range e.warnings() {
+				e.opt.Log.Warn("trust", "warning", w)
+			}
 		case <-e.closing:
 			return
 		}
@@ -324,7 +354,7 @@ func (e *Engine) Close() error {
 }
 
 // currentTrust is the trust in force.
-func (e *Engine) currentTrust() *verify.Trust {
+func (e *Engine) currentTrust() *inForce {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.trust

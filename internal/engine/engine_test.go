@@ -16,7 +16,6 @@ import (
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/engine"
-	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/sandbox"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
@@ -31,6 +30,7 @@ type lab struct {
 	home string
 	key  *ecdsa.PrivateKey
 	e    *engine.Engine
+	omit func(sha256 string) bool // contents that bundles leave out
 }
 
 func newLab(t *testing.T) *lab {
@@ -49,9 +49,8 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.open()
-	_, err = l.e.AddTrust(context.Background(), who, engine.TrustAdd{
-		Publisher: "acme", KeyPEM: pub, Names: []string{"audit"}, Interpreters: []string{"/bin/sh"},
-		Kinds: []manifests.Kind{manifests.KindPlugin, manifests.KindDAG, manifests.KindData},
+	_, err = l.e.As(api.Principal{Name: who}).AddTrust(context.Background(), api.TrustAddition{
+		Publisher: "acme", Key: string(pub), Names: []string{"audit"}, Interpreters: []string{"/bin/sh"}, Kinds: []string{"plugin", "dag", "data"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +96,26 @@ func (l *lab) site() api.Site { return l.e.As(api.Principal{Name: who}) }
 // bundle packs and signs files, and returns the path of the bundle.
 func (l *lab) bundle(files map[string]string) string {
 	l.t.Helper()
+	return l.packed(files, bundle.PackOptions{})
+}
+
+// deltaFile makes a version of a data bundle that leaves out these contents.
+func (l *lab) deltaFile(name string, version int, files map[string]string, out ...string) string {
+	l.t.Helper()
+	omit := map[string]bool{}
+	for _, text := range out {
+		omit[bundle.Digest([]byte(text))] = true
+	}
+	l.omit = func(sum string) bool { return omit[sum] }
+	defer func() { l.omit = nil }()
+	return l.dataFile(name, version, files)
+}
+
+func (l *lab) packed(files map[string]string, opt bundle.PackOptions) string {
+	l.t.Helper()
+	if l.omit != nil {
+		opt.Omit = l.omit
+	}
 	dir := l.t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(dir, name)
@@ -112,7 +131,7 @@ func (l *lab) bundle(files map[string]string) string {
 		}
 	}
 	var raw bytes.Buffer
-	packed, err := bundle.Pack(dir, &raw, bundle.PackOptions{})
+	packed, err := bundle.Pack(dir, &raw, opt)
 	if err != nil {
 		l.t.Fatal(err)
 	}

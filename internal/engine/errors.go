@@ -92,8 +92,8 @@ func dbError(err error) error {
 		return damaged("%v", err) // before what it wraps: a sealed file that is missing is no wrong request
 	case errors.Is(err, store.ErrNotFound):
 		return notFound("%s", strings.TrimSuffix(err.Error(), ": "+store.ErrNotFound.Error())+" is not here")
-	case errors.Is(err, store.ErrClockBehind):
-		return &api.Error{Code: api.CodeClockBehind, Message: err.Error(), Hint: "set the clock; nothing is written until it is right"}
+	case clockError(err) != nil:
+		return clockError(err)
 	case errors.Is(err, runner.ErrStopping), errors.Is(err, store.ErrClosed):
 		return &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "try again"}
 	case errors.Is(err, runner.ErrNotExecuting):

@@ -153,6 +153,29 @@ func readPrivateKey(path string) (*ecdsa.PrivateKey, error) {
 	return verify.ParsePrivateKey(raw)
 }
 
+// signingKey is a private key with what trust files know of it.
+type signingKey struct {
+	key *ecdsa.PrivateKey
+	id  string
+	pem string // public
+}
+
+func readSigningKey(path string) (*signingKey, error) {
+	key, err := readPrivateKey(path)
+	if err != nil {
+		return nil, err
+	}
+	return newSigningKey(key)
+}
+
+func newSigningKey(key *ecdsa.PrivateKey) (*signingKey, error) {
+	pub, err := verify.MarshalPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return &signingKey{key, verify.KeyID(&key.PublicKey), string(pub)}, nil
+}
+
 // logPublic is the key that checks checkpoints.
 func (k *keys) logPublic() ed25519.PublicKey { return k.log.Public().(ed25519.PublicKey) }
 

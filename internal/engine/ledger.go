@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/stellarun/stella/internal/fsx"
@@ -201,35 +199,6 @@ func (s *site) ProveConsistency(_ context.Context, old int64) (api.ConsistencyPr
 		out.Proof = append(out.Proof, ledger.HexHash(h))
 	}
 	return out, nil
-}
-
-// checkHead refuses a ledger that does not extend its last checkpoint, and one
-// whose checkpoint.note is gone (THREATS 27). A copy outside the home counts
-// when it is there, and must be there once it was written.
-func (e *Engine) checkHead() error {
-	if err := e.checkNote(filepath.Join(e.opt.Home, "checkpoint.note")); err != nil {
-		return damaged("%v", err)
-	}
-	written, err := e.db.NotePaths()
-	if err != nil {
-		return dbError(err)
-	}
-	for _, path := range e.site.CheckpointCopies {
-		err := e.checkNote(path)
-		if missing(err) && !slices.Contains(written, path) {
-			continue
-		}
-		if err != nil {
-			d := damaged("checkpoint copy: %v", err)
-			d.Hint = "if the ledger is right and the copy is lost, take its path out of checkpoint_copies in site.toml"
-			return d
-		}
-	}
-	return nil
-}
-
-func missing(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // checkNote holds the ledger against a checkpoint in a file.

@@ -32,6 +32,8 @@ func (s *site) StartRun(ctx context.Context, req api.StartRequest) (api.StartRes
 	case !store.IsNotFound(err):
 		return api.StartResult{}, dbError(err)
 	}
+	e.gate.RLock() // what the plan needs is not given up before the run names it
+	defer e.gate.RUnlock()
 	start, err := s.plan(req)
 	if err != nil {
 		return api.StartResult{}, err

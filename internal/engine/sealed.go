@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/ledger"
@@ -90,16 +91,24 @@ func (s *sealed) Manifest(digest string) (*manifests.Bundle, error) {
 
 // Judge judges the sealed evidence of a bundle under the trust in force, now.
 func (s *sealed) Judge(digest string) (ledger.TrustRef, error) {
-	t := s.e.currentTrust()
+	return s.judge(s.e.currentTrust(), digest)
+}
+
+// judge judges it under another trust than the one in force.
+func (s *sealed) judge(t *inForce, digest string) (ledger.TrustRef, error) {
+	now, err := s.e.clock()
+	if err != nil {
+		return ledger.TrustRef{}, err
+	}
 	m, err := s.Manifest(digest)
 	if err != nil {
 		return ledger.TrustRef{}, err
 	}
-	v, err := s.verified(t, digest)
+	v, err := s.verified(t.Trust, digest, now)
 	if err == nil {
 		_, err = t.Judge(verify.Input{
 			Manifest: m, Signed: v.signed, Attestations: v.attestations,
-			SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: s.e.opt.Now(),
+			SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: now,
 		})
 	}
 	var r *verify.RejectError
@@ -110,7 +119,7 @@ func (s *sealed) Judge(digest string) (ledger.TrustRef, error) {
 }
 
 // verified verifies the signatures of an admitted bundle, once for each trust.
-func (s *sealed) verified(t *verify.Trust, digest string) (*verified, error) {
+func (s *sealed) verified(t *verify.Trust, digest string, now time.Time) (*verified, error) {
 	s.mu.Lock()
 	v := s.signed[digest]
 	s.mu.Unlock()
@@ -125,7 +134,7 @@ func (s *sealed) verified(t *verify.Trust, digest string) (*verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	signed, err := t.Signatures(ev.Manifest, ev.Signatures, s.e.opt.Now())
+	signed, err := t.Signatures(ev.Manifest, ev.Signatures, now)
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +196,11 @@ func (s *sealed) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manif
 	m, err := s.Manifest(digest)
 	if err != nil {
 		return "", nil, err
+	}
+	if rec, err := s.e.db.Bundle(digest); err != nil {
+		return "", nil, err
+	} else if rec.Removed > 0 {
+		return "", nil, fmt.Errorf("the contents of %s were given up by a collection, entry %d: bring them back with stella bundle import of the same bundle", ref, rec.Removed)
 	}
 	if m.Kind != kind {
 		return "", nil, fmt.Errorf("%s is a %s bundle, a %s is wanted", ref, m.Kind, kind)

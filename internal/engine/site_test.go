@@ -168,13 +168,14 @@ func TestCheckpointCopies(t *testing.T) {
 	for what, x := range map[string]struct {
 		raw  []byte
 		good bool
-	}{"an older one": {old, true}, "none": {nil, false}, "another text": {[]byte("x\n"), false}} {
+		code api.Code
+	}{"an older one": {old, true, ""}, "none": {nil, false, api.CodeFloorLost}, "another text": {[]byte("x\n"), false, api.CodeDamaged}} {
 		os.Remove(path)
 		if x.raw != nil {
 			os.WriteFile(path, x.raw, 0o644)
 		}
 		err := l.tryOpen()
-		if good := err == nil; good != x.good || !x.good && codeOf(err) != api.CodeDamaged {
+		if good := err == nil; good != x.good || !x.good && codeOf(err) != x.code {
 			t.Errorf("with %s: %v", what, err)
 		}
 	}

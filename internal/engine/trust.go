@@ -3,146 +3,304 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/stellarun/stella/bundle"
-	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/verify"
 )
 
-// TrustAdd is an addition to the policy of a site that has its root's key at
-// hand: a publisher, or a further key of one.
-type TrustAdd struct {
-	Publisher    string
-	KeyPEM       []byte // public key
-	Kinds        []manifests.Kind
-	Names        []string // prefixes of bundle names
-	Threshold    int      // 0 leaves it as it is, 1 for a new publisher
-	Level        string   // "" means enforce
-	ValidFrom    time.Time
-	ValidUntil   time.Time
-	HostRead     []string // what its plugins may read of the host
-	Interpreters []string // programs of the host that its scripts may name
-	RootKey      string   // file of the root's private key; "" means keys/root.key
+// inForce is the trust of a site with its files. It never changes.
+type inForce struct {
+	*verify.Trust
+	files verify.Files
 }
 
-// AddTrust adds to the policy, signs it with the next serial, and puts it in
-// force: sealed, then recorded, then written to trust/.
-func (e *Engine) AddTrust(_ context.Context, actor string, add TrustAdd) (ledger.TrustRef, error) {
-	if _, err := verify.ParsePublicKey(add.KeyPEM); err != nil {
-		return ledger.TrustRef{}, invalid("%v", err)
+// ShowTrust implements [api.Trust].
+func (s *site) ShowTrust(context.Context) (api.TrustReport, error) {
+	return s.e.report(s.e.currentTrust()), nil
+}
+
+func (e *Engine) report(t *inForce) api.TrustReport {
+	r := api.TrustReport{
+		Trust: t.Ref(), SiteID: e.db.SiteID(), FleetID: t.Root().FleetID,
+		Root: string(t.files.Roots[len(t.files.Roots)-1].Raw), Policy: string(t.files.Policy.Raw),
+		Revocations: string(t.files.Revocations.Raw), Warnings: t.Warnings(e.opt.Now(), e.site.TrustWarning),
 	}
-	now := e.opt.Now()
-	dir := filepath.Join(e.opt.Home, "trust")
+	if x := t.Extension(); x != nil {
+		r.Extension = string(manifests.EncodeExtension(x))
+	}
+	return r
+}
+
+// warnings say what is about to end of the trust in force.
+func (e *Engine) warnings() []string {
+	return e.currentTrust().Warnings(e.opt.Now(), e.site.TrustWarning)
+}
+
+// change is a change of trust under way: an edit of the files in force.
+type change struct {
+	actor, reason string
+	dryRun        bool
+	edit          func(t *inForce, now time.Time) (verify.Files, error)
+}
+
+// changeTrust edits the trust files and puts them in force: judged as what
+// follows, sealed, recorded, and then written to trust/.
+func (e *Engine) changeTrust(c change) (api.TrustReport, error) {
+	now, err := e.clock()
+	if err != nil {
+		return api.TrustReport{}, err
+	}
+	e.mu.Lock()
+	next, err := e.prepareTrust(c, now)
+	if err != nil || c.dryRun {
+		e.mu.Unlock()
+		if err != nil {
+			return api.TrustReport{}, err
+		}
+		return e.changed(next, true)
+	}
+	err = e.commitTrust(c, next)
+	e.mu.Unlock()
+	if err != nil {
+		return api.TrustReport{}, err
+	}
+	return e.changed(next, false)
+}
+
+// prepareTrust makes and judges what follows. e.mu is held.
+func (e *Engine) prepareTrust(c change, now time.Time) (*inForce, error) {
+	files, err := c.edit(e.trust, now)
+	if err != nil {
+		return nil, err
+	}
+	next, err := e.trust.Successor(files, now)
+	if err != nil {
+		return nil, trustRefused(err)
+	}
+	return e.withExtension(&inForce{next, files})
+}
+
+// withExtension applies the extension on record, which another root ends.
+func (e *Engine) withExtension(next *inForce) (*inForce, error) {
+	rec, err := e.db.Extension()
+	if err != nil || rec == nil || rec.Root != next.Ref().Root {
+		return next, dbError(err)
+	}
+	t, err := extend(e.db, next.Trust, rec)
+	if err != nil {
+		return nil, err
+	}
+	return &inForce{t, next.files}, nil
+}
+
+// commitTrust seals, records and writes. e.mu is held.
+func (e *Engine) commitTrust(c change, next *inForce) error {
+	if err := sealTrust(e.db.Blobs(), next.files); err != nil {
+		return spaceError(err)
+	}
+	entry := next.Change(c.reason)
+	if _, err := e.db.Append(ledger.TrustChanged, c.actor, &entry); err != nil {
+		return dbError(err)
+	}
+	return e.adopt(next)
+}
+
+// adopt puts trust in force whose entry is written. e.mu is held.
+func (e *Engine) adopt(next *inForce) error {
+	e.trust = next
+	if err := writeTrust(filepath.Join(e.opt.Home, "trust"), next.files); err != nil {
+		return internal(err) // the next open mends it
+	}
+	return nil
+}
+
+// changed reports a change, and ends what it no longer allows.
+func (e *Engine) changed(next *inForce, dryRun bool) (api.TrustReport, error) {
+	r := e.report(next)
+	r.DryRun = dryRun
+	if !dryRun {
+		r.Ended = e.runner.Rejudge()
+	}
+	var err error
+	r.Refused, err = e.refusedBy(next)
+	return r, err
+}
+
+// refusedBy lists the admitted bundles that a trust refuses now.
+func (e *Engine) refusedBy(t *inForce) ([]api.RefusedBundle, error) {
+	recs, err := e.db.Bundles()
+	if err != nil {
+		return nil, dbError(err)
+	}
+	var out []api.RefusedBundle
+	for _, rec := range recs {
+		if rec.Admission.Verdict.Kind == string(manifests.KindTrust) {
+			continue // what it brought is in force, or was
+		}
+		_, err := e.sealed.judge(t, rec.Digest)
+		var r *refused
+		switch {
+		case errors.As(err, &r):
+			out = append(out, api.RefusedBundle{Ref: rec.Ref(), Digest: rec.Digest, Reason: r.Reason()})
+		case err != nil:
+			return nil, dbError(err)
+		}
+	}
+	slices.SortFunc(out, func(a, b api.RefusedBundle) int { return compare(a.Ref, b.Ref) })
+	return out, nil
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// trustRefused is a refusal of trust files as the API says it.
+func trustRefused(err error) error {
+	var r *verify.RejectError
+	if !errors.As(err, &r) {
+		return internal(err)
+	}
+	return &api.Error{
+		Code: api.Code(r.Reason), Message: r.Error(), Hint: r.Hint,
+		Refusal: &api.Refusal{Reason: string(r.Reason), Subject: r.Subject},
+	}
+}
+
+// clock is the time to judge by.
+func (e *Engine) clock() (time.Time, error) {
+	now, err := e.db.Clock()
+	if err != nil {
+		return now, clockError(err)
+	}
+	return now, nil
+}
+
+func clockError(err error) error {
+	hint := "set the clock; where it is right and the record is not: stella trust accept-time TIME --reason TEXT"
+	switch {
+	case errors.Is(err, store.ErrClockBehind):
+		return &api.Error{Code: api.CodeClockBehind, Message: err.Error(), Hint: hint}
+	case errors.Is(err, store.ErrClockAhead):
+		return &api.Error{Code: api.CodeClockAhead, Message: err.Error(), Hint: hint}
+	case errors.Is(err, store.ErrClockTyped):
+		return &api.Error{Code: api.CodeInvalid, Message: err.Error(), Hint: "set the clock first, then type the time that another clock shows"}
+	}
+	return nil
+}
+
+// AcceptTime implements [api.Trust].
+func (s *site) AcceptTime(_ context.Context, t api.TimeAcceptance) error {
+	return s.e.acceptTime(s.actor, t)
+}
+
+func (e *Engine) acceptTime(actor string, t api.TimeAcceptance) error {
+	at, err := stamp.Parse(t.Time)
+	if err != nil {
+		return invalid("%v", err)
+	}
+	if t.Reason == "" {
+		return invalid("a reason is needed: it is recorded")
+	}
+	if _, err := e.db.Clock(); err == nil {
+		return &api.Error{Code: api.CodeConflict, Message: "the clock agrees with the record: there is nothing to accept"}
+	}
+	_, err = e.db.AcceptTime(actor, clip(t.Reason), at)
+	return dbError(err)
+}
+
+// clip bounds a text of an operator that goes into an entry.
+func clip(s string) string {
+	const most = 1024
+	if len(s) > most {
+		return s[:most]
+	}
+	return s
+}
+
+// A knownError is a bundle of kind trust that was admitted before and would be
+// refused now: the roles that signed it may have given way to others since,
+// through what it brought. It changes nothing any more, and is no reason to stop.
+type knownError struct{ out api.ImportResult }
+
+func (k *knownError) Error() string { return "the trust bundle was admitted before" }
+
+// knownTrust recognises such a bundle; nil for others.
+func (e *Engine) knownTrust(res *verify.Result, refusal *verify.RejectError) error {
+	switch refusal.Reason {
+	case verify.SignerUnknown, verify.SignerForeign, verify.ThresholdNotMet:
+	default:
+		return nil
+	}
+	rec, err := e.db.Bundle(res.Digest)
+	if err != nil || rec.Admission.Verdict.Kind != string(manifests.KindTrust) {
+		return nil
+	}
+	return &knownError{api.ImportResult{Verdict: rec.Admission.Verdict, Already: true, Seq: rec.Seq, Bytes: res.FileBytes}}
+}
+
+// admitTrust seals and admits a bundle of kind trust, and puts in force what it
+// brings.
+func (s *site) admitTrust(b *awaiting) (api.ImportResult, error) {
+	out := api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
+	if _, err := s.e.db.Bundle(b.res.Digest); err == nil {
+		out.Already = true
+	} else if !store.IsNotFound(err) {
+		return out, dbError(err)
+	}
+	if err := addEvidence(b); err != nil {
+		return out, spaceError(err)
+	}
+	seq, next, err := s.putTrust(b)
+	out.Seq = seq
+	if err != nil || next == nil {
+		return out, err
+	}
+	r, err := s.e.changed(next, false)
+	out.TrustChanged, out.Refused, out.Ended = true, r.Refused, r.Ended
+	return out, err
+}
+
+// putTrust seals, records and adopts; next is nil where nothing changes.
+func (s *site) putTrust(b *awaiting) (seq int64, next *inForce, err error) {
+	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	files, err := readTrust(dir)
-	if err != nil {
-		return ledger.TrustRef{}, internal(err)
+	if e.trust != b.j.trust {
+		return 0, nil, errTrustMoved
 	}
-	policy, err := nextPolicy(e.trust.Policy(), add, now)
-	if err != nil {
-		return ledger.TrustRef{}, err
+	if err := store.SealAll(b.q); err != nil {
+		return 0, nil, spaceError(err)
 	}
-	keyFile := add.RootKey
-	if keyFile == "" {
-		keyFile = filepath.Join(e.opt.Home, "keys", rootKey)
-	}
-	key, err := readPrivateKey(keyFile)
-	if err != nil {
-		return ledger.TrustRef{}, readError(keyFile, err)
-	}
-	raw := manifests.EncodePolicy(policy)
-	if _, err := manifests.ParsePolicy("policy.toml", raw); err != nil {
-		return ledger.TrustRef{}, faults(api.CodeInvalid, "the policy would not be valid", err)
-	}
-	sig, err := verify.SignManifest(raw, key)
-	if err != nil {
-		return ledger.TrustRef{}, internal(err)
-	}
-	files.Policy = verify.RoleFile{Raw: raw, Signatures: []bundle.Attached{sig}}
-	next, err := e.trust.Successor(files, now)
-	var refusal *verify.RejectError
-	if errors.As(err, &refusal) {
-		return ledger.TrustRef{}, &api.Error{Code: api.Code(refusal.Reason), Message: refusal.Error(), Hint: refusal.Hint,
-			Refusal: &api.Refusal{Reason: string(refusal.Reason), Subject: refusal.Subject}}
-	}
-	if err != nil {
-		return ledger.TrustRef{}, internal(err)
-	}
-	if err := sealTrust(e.db.Blobs(), files); err != nil {
-		return ledger.TrustRef{}, spaceError(err)
-	}
-	change := next.Change("publisher " + add.Publisher)
-	if _, err := e.db.Append(ledger.TrustChanged, actor, &change); err != nil {
-		return ledger.TrustRef{}, dbError(err)
-	}
-	e.trust = next
-	if err := writeTrust(dir, files); err != nil {
-		return ledger.TrustRef{}, internal(err)
-	}
-	return next.Ref(), nil
-}
-
-// nextPolicy is the policy with the addition and the next serial.
-func nextPolicy(old *manifests.Policy, add TrustAdd, now time.Time) (*manifests.Policy, error) {
-	p := *old
-	p.Serial, p.Issued, p.NextUpdate = old.Serial+1, now, now.AddDate(policyYears, 0, 0)
-	p.Publishers = slices.Clone(old.Publishers)
-	key := manifests.PublisherKey{PEM: string(add.KeyPEM), ValidFrom: add.ValidFrom, ValidUntil: add.ValidUntil}
-	i := slices.IndexFunc(p.Publishers, func(x manifests.Publisher) bool { return x.Name == add.Publisher })
-	if i < 0 {
-		if len(add.Kinds) == 0 || len(add.Names) == 0 {
-			return nil, invalid("a new publisher needs kinds and name prefixes")
+	entry := store.Admitting{Admission: b.res.Admission(), JudgedAt: b.j.floor}
+	if b.res.Next != nil {
+		if next, err = e.withExtension(&inForce{b.res.Next, b.res.NextFiles}); err != nil {
+			return 0, nil, err
 		}
-		p.Publishers = append(p.Publishers, manifests.Publisher{
-			Name: add.Publisher, Level: cmpOr(add.Level, "enforce"), Threshold: max(1, add.Threshold),
-			Kinds: add.Kinds, Names: add.Names, Keys: []manifests.PublisherKey{key},
-			Allow: manifests.Allow{Network: "none", HostRead: add.HostRead, Interpreters: add.Interpreters},
-		})
-		return &p, nil
+		if err := sealTrust(e.db.Blobs(), next.files); err != nil {
+			return 0, nil, spaceError(err)
+		}
+		c := next.Change("bundle " + b.res.Digest)
+		entry.Change = &c
 	}
-	x := p.Publishers[i]
-	x.Keys = append(slices.Clone(x.Keys), key)
-	if add.Threshold > 0 {
-		x.Threshold = add.Threshold
+	seq, err = e.db.Admit(s.actor, entry)
+	if err != nil || next == nil {
+		return seq, nil, err
 	}
-	if add.Level != "" {
-		x.Level = add.Level
-	}
-	if len(add.Kinds) > 0 {
-		x.Kinds = add.Kinds
-	}
-	if len(add.Names) > 0 {
-		x.Names = add.Names
-	}
-	if len(add.HostRead) > 0 {
-		x.Allow.HostRead = add.HostRead
-	}
-	if len(add.Interpreters) > 0 {
-		x.Allow.Interpreters = add.Interpreters
-	}
-	p.Publishers[i] = x
-	return &p, nil
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-// Trust is the trust in force, for display: the policy's exact text too.
-func (e *Engine) Trust() (ledger.TrustRef, []byte, error) {
-	t := e.currentTrust()
-	raw, err := fsx.ReadFile(filepath.Join(e.opt.Home, "trust", "policy.toml"), maxTrustFile)
-	return t.Ref(), raw, err
+	return seq, next, e.adopt(next)
 }
 
 // LoadTrust loads the trust files of a home without opening its site, for
@@ -153,4 +311,29 @@ func LoadTrust(home string) (*verify.Trust, error) {
 		return nil, err
 	}
 	return verify.Load(files)
+}
+
+// extend applies a recorded extension to the trust that it was signed under.
+func extend(db *store.DB, t *verify.Trust, rec *ledger.TrustExtension) (*verify.Trust, error) {
+	f := verify.RoleFile{}
+	var err error
+	if f.Raw, err = db.Blobs().Read(rec.File, maxTrustFile); err != nil {
+		return nil, dbError(err)
+	}
+	for _, digest := range rec.Signatures {
+		raw, err := db.Blobs().Read(digest, maxTrustFile)
+		if err != nil {
+			return nil, dbError(err)
+		}
+		d, err := verify.Describe(raw)
+		if err != nil {
+			return nil, damaged("a signature of the extension on record: %v", err)
+		}
+		f.Signatures = append(f.Signatures, attached(d.ID, raw))
+	}
+	next, err := t.Extended(f, db.SiteID())
+	if err != nil {
+		return nil, fmt.Errorf("the extension on record: %w", err)
+	}
+	return next, nil
 }

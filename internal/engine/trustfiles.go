@@ -71,6 +71,9 @@ func readRoleFile(path string) (verify.RoleFile, error) {
 		return r, fmt.Errorf("%s: more than %d signatures", path, maxSignatures)
 	}
 	for _, e := range entries {
+		if fsx.IsTemp(e.Name()) {
+			continue // a write that was cut off
+		}
 		id, ok := strings.CutSuffix(e.Name(), ".sigstore.json")
 		if !ok {
 			return r, fmt.Errorf("%s%s/%s: not a signature file", path, signaturesSuffix, e.Name())
@@ -169,26 +172,59 @@ func sealTrust(b *store.Blobs, f verify.Files) error {
 // loadTrust loads the trust that the ledger says is in force. The folder
 // trust/ must hold the same; it is refreshed when it holds the state before,
 // which is what a power cut in the middle of a change leaves.
-func loadTrust(db *store.DB, dir string) (*verify.Trust, error) {
+func loadTrust(db *store.DB, dir string) (*inForce, error) {
+	t, err := loadTrustFiles(db, dir)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := db.Extension()
+	if err != nil || rec == nil {
+		return t, err
+	}
+	extended, err := extend(db, t.Trust, rec)
+	if err != nil {
+		return nil, &trustChangedError{err}
+	}
+	return &inForce{extended, t.files}, nil
+}
+
+func loadTrustFiles(db *store.DB, dir string) (*inForce, error) {
 	now, before, err := db.Trust()
 	if err != nil {
 		return nil, err
 	}
 	files, err := readTrust(dir)
-	if err == nil {
-		var t *verify.Trust
-		if t, err = verify.Load(files); err == nil {
-			switch {
-			case sameTrust(t.Change(""), now):
-				return t, nil
-			case before == nil || !sameTrust(t.Change(""), *before):
-				err = errors.New("the files below trust/ are not those that the ledger names")
-			default:
-				return refreshTrust(db, dir, files, now)
-			}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &trustChangedError{err}
+	}
+	t, lerr := verify.Load(files)
+	switch {
+	case err == nil && lerr == nil && t.Change("").Same(now):
+		return &inForce{t, files}, nil
+	case before == nil || !underWay(files, *before, now):
+		return nil, &trustChangedError{errors.Join(errors.New("the files below trust/ are not those that the ledger names"), err, lerr)}
+	}
+	return refreshTrust(db, dir, files, now)
+}
+
+// underWay says whether each file is one of before or of now, or a root below
+// both: the folder is what a change leaves that was recorded and then cut off.
+func underWay(f verify.Files, before, now ledger.TrustChange) bool {
+	known := map[string]bool{}
+	for _, c := range []ledger.TrustChange{before, now} {
+		for _, d := range append([]string{c.Root, c.Policy, c.Revocations, c.TrustedRoot}, c.Signatures...) {
+			known[d] = d != ""
 		}
 	}
-	return nil, &trustChangedError{err}
+	ok := len(f.TrustedRoot) == 0 || known[bundle.Digest(f.TrustedRoot)]
+	for i, r := range append(slices.Clone(f.Roots), f.Policy, f.Revocations) {
+		below := int64(i+1) < before.RootVersion && i < len(f.Roots)
+		ok = ok && (len(r.Raw) == 0 || below || known[bundle.Digest(r.Raw)])
+		for _, s := range r.Signatures {
+			ok = ok && known[bundle.Digest(s.Data)]
+		}
+	}
+	return ok && len(f.Roots) > 0
 }
 
 // trustChangedError says that trust/ differs from the ledger.
@@ -197,16 +233,9 @@ type trustChangedError struct{ err error }
 func (e *trustChangedError) Error() string { return e.err.Error() }
 func (e *trustChangedError) Unwrap() error { return e.err }
 
-func sameTrust(a, b ledger.TrustChange) bool {
-	a.Reason, b.Reason = "", ""
-	return a.Root == b.Root && a.RootVersion == b.RootVersion && a.Policy == b.Policy && a.PolicySerial == b.PolicySerial &&
-		a.Revocations == b.Revocations && a.RevocationSerial == b.RevocationSerial && a.TrustedRoot == b.TrustedRoot &&
-		slices.Equal(a.Signatures, b.Signatures)
-}
-
 // refreshTrust rebuilds trust/ from the sealed blobs that the ledger names;
 // roots before the newest come from the folder, which holds them already.
-func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustChange) (*verify.Trust, error) {
+func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustChange) (*inForce, error) {
 	b := db.Blobs()
 	read := func(digest string) ([]byte, error) {
 		if digest == "" {
@@ -214,14 +243,14 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 		}
 		return b.Read(digest, maxTrustFile)
 	}
-	next := verify.Files{Roots: old.Roots}
 	newest, err := read(now.Root)
 	if err != nil {
 		return nil, err
 	}
-	if int(now.RootVersion) == len(old.Roots)+1 {
-		next.Roots = append(slices.Clone(old.Roots), verify.RoleFile{Raw: newest})
+	if int64(len(old.Roots)) < now.RootVersion-1 {
+		return nil, &trustChangedError{fmt.Errorf("root/%d.toml is missing", len(old.Roots)+1)}
 	}
+	next := verify.Files{Roots: append(slices.Clone(old.Roots[:now.RootVersion-1]), verify.RoleFile{Raw: newest})}
 	if next.Policy.Raw, err = read(now.Policy); err != nil {
 		return nil, err
 	}
@@ -244,10 +273,10 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 	if err != nil {
 		return nil, err
 	}
-	if !sameTrust(t.Change(""), now) {
+	if !t.Change("").Same(now) {
 		return nil, &trustChangedError{errors.New("the sealed trust files do not give what the ledger names")}
 	}
-	return t, writeTrust(dir, next)
+	return &inForce{t, next}, writeTrust(dir, next)
 }
 
 // attachRole puts a signature with the file whose digest it signs.

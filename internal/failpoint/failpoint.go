@@ -31,6 +31,8 @@ const (
 	StoreCommitBefore = "store.commit.before" // the transaction is complete, not committed
 	StoreCommitAfter  = "store.commit.after"  // committed, nobody told
 	SealBlob          = "seal.blob"           // a blob into the sealed store
+	GCMove            = "gc.move"             // a blob into the trash; the entry is written
+	GCEmpty           = "gc.empty"            // deletion of a folder of the trash
 	CheckpointWrite   = "checkpoint.write"    // checkpoint.note outside the database
 	RunnerClaim       = "runner.claim"        // an attempt is recorded, no process exists
 	RunnerFinish      = "runner.finish"       // a process has ended, nothing is recorded
@@ -42,7 +44,7 @@ func Names() []string {
 	return []string{
 		FSXWrite, FSXSync, FSXRename, FSXSyncDir,
 		StoreCommitBefore, StoreCommitAfter,
-		SealBlob, CheckpointWrite,
+		SealBlob, GCMove, GCEmpty, CheckpointWrite,
 		RunnerClaim, RunnerFinish,
 		ExportWrite,
 	}

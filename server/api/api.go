@@ -24,6 +24,7 @@ type Principal struct {
 // tenant.
 type Site interface {
 	Bundles
+	Trust
 	DAGs
 	Runs
 	Artifacts
@@ -41,8 +42,17 @@ type Bundles interface {
 	// ImportBundle judges the file and seals what it admits. A refusal is an
 	// *[Error] with Refusal set.
 	ImportBundle(ctx context.Context, req ImportRequest, p Progress) (ImportResult, error)
+	// ImportMedia imports all bundles in files and folders. That some are
+	// refused is no error. watch is told how far it is and what comes of each;
+	// it may be nil.
+	ImportMedia(ctx context.Context, req MediaRequest, watch func(MediaEvent)) (MediaReport, error)
 	// VerifyBundle judges the file as an import would, and keeps nothing.
 	VerifyBundle(ctx context.Context, req VerifyRequest, p Progress) (ledger.Verdict, error)
+	// AuditStorage hashes everything sealed, and reports all that differs from
+	// what the ledger names.
+	AuditStorage(ctx context.Context, p Progress) (AuditReport, error)
+	// CollectGarbage gives up what nothing needs.
+	CollectGarbage(ctx context.Context, req GCRequest, p Progress) (GCReport, error)
 	ListBundles(ctx context.Context, q BundleQuery) ([]Bundle, error)
 	// ShowBundle takes a digest, a unique prefix of one of at least 8 digits,
 	// or publisher/name@version.
@@ -106,6 +116,7 @@ type Host interface {
 // ImportRequest names a bundle by a path that the holder of the site can read.
 type ImportRequest struct {
 	Path string `json:"path"`
+	Kind string `json:"kind,omitempty"` // only a bundle of this kind; "" for any
 }
 
 // ImportResult is what an import did.
@@ -114,6 +125,11 @@ type ImportResult struct {
 	Already bool           `json:"already"` // the digest was admitted before, and was judged anew
 	Seq     int64          `json:"seq"`     // of the admission's entry
 	Bytes   int64          `json:"bytes"`   // of the container
+
+	TrustChanged bool            `json:"trustChanged,omitempty"` // what a trust bundle brought is in force now
+	Warnings     []string        `json:"warnings,omitempty"`     // what is about to end of the trust in force
+	Refused      []RefusedBundle `json:"refused,omitempty"`      // admitted bundles that a trust bundle refuses from now on
+	Ended        int             `json:"ended,omitempty"`        // attempts under way that it ended
 }
 
 // VerifyRequest asks for a judgement without an import. AsOf, in the form of
@@ -142,6 +158,7 @@ type Bundle struct {
 	AdmittedUTC string `json:"admittedUtc"`
 	Seq         int64  `json:"seq"` // of the newest admission
 	Bytes       int64  `json:"bytes"`
+	Removed     int64  `json:"removed,omitempty"` // the entry by which the contents were given up
 }
 
 // BundleDetail is an admitted bundle with its evidence.
@@ -344,4 +361,5 @@ type SiteStatus struct {
 	DAGs       int             `json:"dags"`
 	StoreBytes int64           `json:"storeBytes"`
 	Trust      ledger.TrustRef `json:"trust"`
+	Warnings   []string        `json:"warnings,omitempty"`
 }

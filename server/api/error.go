@@ -29,9 +29,12 @@ const (
 	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours
 	CodeSiteExists       Code = "SITE_EXISTS"
 	CodeClockBehind      Code = "CLOCK_BEHIND"
+	CodeClockAhead       Code = "CLOCK_AHEAD"
+	CodeFloorLost        Code = "FLOOR_LOST" // what bounds the ledger from outside is gone
 	CodeTrustChanged     Code = "TRUST_CHANGED"
 	CodeDamaged          Code = "DAMAGED"
 	CodeNoSpace          Code = "NO_SPACE"
+	CodeMedium           Code = "MEDIUM_FAILED" // a medium could not be read
 	CodeInternal         Code = "INTERNAL"
 )
 
@@ -74,7 +77,7 @@ func (e *Error) Status() int {
 		return http.StatusForbidden
 	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeSiteExists, CodeWindowOpen:
 		return http.StatusConflict
-	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeTrustChanged:
+	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable
 	case CodeNoSpace:
 		return http.StatusInsufficientStorage

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/bundle"
@@ -28,14 +29,14 @@ type Fixture struct {
 	Note   string
 	Raw    []byte
 	Now    time.Time
-	Then   string         // reason for which what is admitted is not taken in: trust files; "" for none
 	Limit  int64          // size of a bundle that the site accepts; 0: the default
 	Floors *verify.Floors // what the site admitted before; nil: nothing
+	Files  *verify.Files  // of Trust, in force; nil for bundles of other kinds than trust
 }
 
 // Options are those for judging f.
 func (f *Fixture) Options(spool bundle.Spool) verify.Options {
-	opt := verify.Options{Now: f.Now, SiteID: SiteID, Stella: Stella, Spool: spool, Limits: bundle.Limits{Bytes: f.Limit}}
+	opt := verify.Options{Now: f.Now, SiteID: SiteID, Stella: Stella, Spool: spool, Limits: bundle.Limits{Bytes: f.Limit}, Files: f.Files}
 	opt.Floors = func(*manifests.Bundle, string) (verify.Floors, error) {
 		if f.Floors == nil {
 			return verify.Floors{}, nil
@@ -61,6 +62,13 @@ func Fixtures() []Fixture {
 	l.attestationForms()
 	l.blobs()
 	l.frames()
+	trusts := Trusts()
+	for i := range l.all {
+		if f := &l.all[i]; strings.HasPrefix(f.Name, "trust") {
+			files := trusts[f.Trust].Files()
+			f.Files = &files
+		}
+	}
 	return l.all
 }
 
@@ -122,12 +130,9 @@ func (l *list) admitted() {
 	}).Sign("acme-1"))
 	l.add("trust", trustPlain, ExpectAdmit, "a new policy, signed by the role", trustBundle().Sign("policy"))
 	l.add("trust-after-expiry", trustPolicy, ExpectAdmit, "an expired policy admits what may replace it", trustBundle().Sign("policy"))
-	l.add("trust-signed-by-another-role", trustPlain, ExpectAdmit, "admitted, but the policy in it is signed by the role for revocations", trustBundle("revocation").Sign("policy")).
-		Then = string(verify.TrustInvalid)
-	l.add("trust-same-serial", trustPlain, ExpectAdmit, "admitted, but another policy with this serial is in force", policyBundle(1, "policy").Sign("policy")).
-		Then = string(verify.TrustRollback)
-	l.add("trust-jump", trustPlain, ExpectAdmit, "admitted, but the serial is more than a million above the one in force", policyBundle(1_000_002, "policy").Sign("policy")).
-		Then = string(verify.TrustRollback)
+	l.add("trust-signed-by-another-role", trustPlain, string(verify.TrustInvalid), "the policy in it is signed by the role for revocations", trustBundle("revocation").Sign("policy"))
+	l.add("trust-same-serial", trustPlain, string(verify.TrustRollback), "another policy with this serial is in force", policyBundle(1, "policy").Sign("policy"))
+	l.add("trust-jump", trustPlain, string(verify.TrustRollback), "the serial is more than a million above the one in force", policyBundle(1_000_002, "policy").Sign("policy"))
 	l.add("again", trustPlain, ExpectAdmit, "what was admitted before is judged without the floor", NewBundle().Sign("acme-1")).
 		Floors = &verify.Floors{Admitted: true, Version: NewBundle().Digest(), Sequence: 9, Digest: digest("newer")}
 	l.add("next", trustPlain, ExpectAdmit, "a higher sequence", NewBundle().Sign("acme-1")).

@@ -48,9 +48,6 @@ func Tree() map[string][]byte {
 func (f *Fixture) index() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[[fixture]]\nname = %q\nnote = %q\ntrust = %q\nnow = %q\nexpect = %q\n", f.Name, f.Note, f.Trust, stamp.Format(f.Now), f.Expect)
-	if f.Then != "" {
-		fmt.Fprintf(&b, "then = %q\n", f.Then)
-	}
 	if f.Limit > 0 {
 		fmt.Fprintf(&b, "limit_bytes = %d\n", f.Limit)
 	}

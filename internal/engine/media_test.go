@@ -1,0 +1,193 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stellarun/stella/server/api"
+)
+
+// stick puts bundles into a folder, under names of the test's choice.
+func stick(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, path := range files {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), raw, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func (l *lab) media(req api.MediaRequest, watch func(api.MediaEvent)) api.MediaReport {
+	l.t.Helper()
+	rep, err := l.site().ImportMedia(context.Background(), req, watch)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return rep
+}
+
+// versions makes n versions of one data bundle, the newest first by name.
+func (l *lab) versions(n int) string {
+	files := map[string]string{}
+	for i := 1; i <= n; i++ {
+		files[fmt.Sprintf("%03d.stella", n-i)] = l.dataFile("audit-data", i, map[string]string{"a.txt": fmt.Sprintf("version %d", i)})
+	}
+	return stick(l.t, files)
+}
+
+// Versions of one bundle go in by their sequence, whatever they are called, and
+// each is held against the floor that the one before it leaves.
+func TestMediaAreImportedBySequence(t *testing.T) {
+	l := newLab(t)
+	dir := l.versions(5)
+	rep := l.media(api.MediaRequest{Paths: []string{dir}}, nil)
+	if rep.Admitted != 5 || rep.Refused+rep.Failed+rep.Again != 0 {
+		t.Errorf("the report is %+v", rep)
+	}
+	rep = l.media(api.MediaRequest{Paths: []string{dir, filepath.Join(dir, "000.stella")}}, nil)
+	if rep.Admitted != 0 || rep.Again != 5 {
+		t.Errorf("again: %+v", rep)
+	}
+	l.audit()
+	l.verify()
+}
+
+// A file that cannot be read, and one that is gone when its turn comes, fail by
+// themselves; the others are admitted.
+func TestAMediumThatFails(t *testing.T) {
+	l := newLab(t)
+	dir := l.versions(3)
+	gone := l.dataFile("audit-gone", 1, map[string]string{"a.txt": "gone"})
+	rep := l.media(api.MediaRequest{Paths: []string{dir, gone, "/proc/self/mem"}}, func(api.MediaEvent) { os.Remove(gone) })
+	if rep.Admitted != 3 || rep.Failed != 2 || rep.Seq == 0 {
+		t.Errorf("the report is %+v", rep)
+	}
+	want := map[string]api.Code{gone: api.CodeNotFound, "/proc/self/mem": api.CodeMedium}
+	for _, item := range rep.Imports {
+		if code := want[item.Path]; code != "" && (item.Outcome != api.OutcomeFailed || item.Error.Code != code || item.Error.Message == "") {
+			t.Errorf("%s: %+v, %v; want %s", item.Path, item, item.Error, code)
+		}
+	}
+	quarantined, err := os.ReadDir(filepath.Join(l.home, "quarantine"))
+	if err != nil || len(quarantined) != 0 {
+		t.Errorf("left in quarantine: %v, %v", quarantined, err)
+	}
+	l.audit()
+}
+
+// An import that is interrupted keeps what it has admitted, says so in its
+// receipt, and is simply repeated.
+func TestAnInterruptedImportIsRepeated(t *testing.T) {
+	l := newLab(t)
+	dir := l.versions(4)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	rep, err := l.site().ImportMedia(ctx, api.MediaRequest{Paths: []string{dir}, Carrier: "Ann"}, func(e api.MediaEvent) {
+		if e.Item != nil {
+			cancel()
+		}
+	})
+	if err == nil || rep.Admitted == 0 || rep.Admitted == 4 || len(rep.Imports) != 4 {
+		t.Fatalf("the report is %+v, %v", rep, err)
+	}
+	var receipt struct {
+		Carrier     string
+		Interrupted bool
+		Files       []struct{ Outcome string }
+	}
+	if err := json.Unmarshal(rep.Receipt, &receipt); err != nil {
+		t.Fatal(err)
+	}
+	notTried := 0
+	for _, f := range receipt.Files {
+		if f.Outcome == api.OutcomeNotTried {
+			notTried++
+		}
+	}
+	if !receipt.Interrupted || receipt.Carrier != "Ann" || notTried != 4-rep.Admitted {
+		t.Errorf("the receipt is %s", rep.Receipt)
+	}
+	again := l.media(api.MediaRequest{Paths: []string{dir}}, nil)
+	if again.Again != rep.Admitted || again.Admitted != 4-rep.Admitted {
+		t.Errorf("repeated: %+v, after %d", again, rep.Admitted)
+	}
+	l.audit()
+	l.verify()
+}
+
+// Two imports of one medium at a time both succeed.
+func TestTwoImportsAtOnce(t *testing.T) {
+	l := newLab(t)
+	dir := l.versions(12)
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			rep, err := l.site().ImportMedia(context.Background(), api.MediaRequest{Paths: []string{dir}}, nil)
+			if err != nil || rep.Admitted+rep.Again != 12 {
+				t.Errorf("%+v, %v", rep, err)
+			}
+		})
+	}
+	wg.Wait()
+	l.audit()
+	l.verify()
+}
+
+// A slow medium keeps nobody else waiting.
+func TestASlowMediumBlocksNobody(t *testing.T) {
+	l := newLab(t)
+	slow := l.dataFile("audit-slow", 1, map[string]string{"a.txt": "slow"})
+	fast := l.dataFile("audit-fast", 1, map[string]string{"a.txt": "fast"})
+	begun, release, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	var once sync.Once
+	go func() {
+		_, err := l.site().ImportBundle(context.Background(), api.ImportRequest{Path: slow}, func(int64, int64) {
+			once.Do(func() { close(begun); <-release })
+		})
+		done <- err
+	}()
+	<-begun
+	l.importFile(fast)
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	l.audit()
+}
+
+// Requests that make no sense are refused before anything is looked at.
+func TestMediaRequests(t *testing.T) {
+	l := newLab(t)
+	many := make([]string, 65)
+	for i := range many {
+		many[i] = "/x"
+	}
+	for name, tc := range map[string]struct {
+		req  api.MediaRequest
+		want api.Code
+	}{
+		"no paths":         {api.MediaRequest{}, api.CodeInvalid},
+		"too many":         {api.MediaRequest{Paths: many}, api.CodeInvalid},
+		"relative":         {api.MediaRequest{Paths: []string{"x"}}, api.CodeInvalid},
+		"absent":           {api.MediaRequest{Paths: []string{"/nowhere/at/all"}}, api.CodeNotFound},
+		"empty":            {api.MediaRequest{Paths: []string{t.TempDir()}}, api.CodeNotFound},
+		"a device":         {api.MediaRequest{Paths: []string{"/dev/zero"}}, api.CodeInvalid},
+		"a carrier's bell": {api.MediaRequest{Paths: []string{"/tmp"}, Carrier: "Ann\a"}, api.CodeInvalid},
+		"a long carrier":   {api.MediaRequest{Paths: []string{"/tmp"}, Carrier: string(make([]byte, 300))}, api.CodeInvalid},
+	} {
+		if _, err := l.site().ImportMedia(context.Background(), tc.req, nil); codeOf(err) != tc.want {
+			t.Errorf("%s: %v, want %s", name, err, tc.want)
+		}
+	}
+}

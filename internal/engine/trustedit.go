@@ -1,0 +1,411 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/verify"
+)
+
+// nextKey is where a new key of the root lies until the trust that it signs is
+// on record.
+const nextKey = rootKey + ".next"
+
+func attached(id string, raw []byte) bundle.Attached { return bundle.Attached{ID: id, Data: raw} }
+
+// signRole signs a trust file with keys, each once.
+func signRole(raw []byte, keys ...*signingKey) (verify.RoleFile, error) {
+	f := verify.RoleFile{Raw: raw}
+	for _, k := range keys {
+		sig, err := verify.SignManifest(raw, k.key)
+		if err != nil {
+			return f, internal(err)
+		}
+		if !slices.ContainsFunc(f.Signatures, func(a bundle.Attached) bool { return a.ID == sig.ID }) {
+			f.Signatures = append(f.Signatures, sig)
+		}
+	}
+	slices.SortFunc(f.Signatures, func(a, b bundle.Attached) int { return strings.Compare(a.ID, b.ID) })
+	return f, nil
+}
+
+// rootSigner reads the private key of the root, "" being that of the site.
+func (e *Engine) rootSigner(file string) (*signingKey, error) {
+	if file == "" {
+		file = filepath.Join(e.opt.Home, "keys", rootKey)
+	}
+	k, err := readSigningKey(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &api.Error{Code: api.CodeNotFound, Message: file + ": there is no key of the root here",
+			Hint: "name its file with --root-key; a fleet's trust comes in bundles: stella trust import"}
+	}
+	if err != nil {
+		return nil, readError(file, err)
+	}
+	return k, nil
+}
+
+// AddTrust implements [api.Trust].
+func (s *site) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustReport, error) {
+	reason := "publisher " + add.Publisher
+	if add.Policy != "" {
+		reason = "policy"
+	}
+	return s.e.changeTrust(change{s.actor, reason, add.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
+		key, err := s.e.rootSigner(add.RootKey)
+		if err != nil {
+			return t.files, err
+		}
+		p, err := nextPolicy(t, add, now)
+		if err != nil {
+			return t.files, err
+		}
+		files := t.files
+		if add.TrustedRoot != "" {
+			files.TrustedRoot = []byte(add.TrustedRoot)
+			p.TrustedRootSHA256 = bundle.Digest(files.TrustedRoot)
+		}
+		files.Policy, err = signPolicy(p, key)
+		return files, err
+	}})
+}
+
+// signPolicy writes a policy and signs it. What it could not be read from again
+// is refused with all its faults.
+func signPolicy(p *manifests.Policy, keys ...*signingKey) (verify.RoleFile, error) {
+	raw := manifests.EncodePolicy(p)
+	if _, err := manifests.ParsePolicy("policy.toml", raw); err != nil {
+		return verify.RoleFile{}, faults(api.CodeInvalid, "the policy would not be valid", err)
+	}
+	return signRole(raw, keys...)
+}
+
+// renewed is a policy with the next serial and fresh dates.
+func renewed(t *inForce, p manifests.Policy, now time.Time) *manifests.Policy {
+	p.Serial, p.RootVersion = t.Policy().Serial+1, t.Root().Version
+	p.Issued, p.NextUpdate = now, now.AddDate(policyYears, 0, 0)
+	return &p
+}
+
+// nextPolicy is the policy with the addition and the next serial.
+func nextPolicy(t *inForce, add api.TrustAddition, now time.Time) (*manifests.Policy, error) {
+	if add.Policy != "" {
+		p, err := manifests.ParsePolicy("policy.toml", []byte(add.Policy))
+		if err != nil {
+			return nil, faults(api.CodeInvalid, "the policy is not valid", err)
+		}
+		return renewed(t, *p, now), nil
+	}
+	p := renewed(t, *t.Policy(), now)
+	p.Publishers = slices.Clone(p.Publishers)
+	i := slices.IndexFunc(p.Publishers, func(x manifests.Publisher) bool { return x.Name == add.Publisher })
+	if i < 0 {
+		if len(add.Kinds) == 0 || len(add.Names) == 0 {
+			return nil, invalid("a new publisher needs kinds and name prefixes")
+		}
+		if add.Key == "" && add.Identity == nil {
+			return nil, invalid("a new publisher needs a key or an identity")
+		}
+		p.Publishers = append(p.Publishers, manifests.Publisher{Name: add.Publisher, Level: "enforce", Threshold: 1, Allow: manifests.Allow{Network: "none"}})
+		i = len(p.Publishers) - 1
+	}
+	var err error
+	p.Publishers[i], err = extended(p.Publishers[i], add)
+	return p, err
+}
+
+// extended is a publisher with an addition.
+func extended(x manifests.Publisher, add api.TrustAddition) (manifests.Publisher, error) {
+	if add.Key != "" {
+		k := manifests.PublisherKey{PEM: add.Key}
+		if _, err := verify.ParsePublicKey([]byte(add.Key)); err != nil {
+			return x, invalid("%v", err)
+		}
+		for _, t := range []struct {
+			text string
+			to   *time.Time
+		}{{add.ValidFrom, &k.ValidFrom}, {add.ValidUntil, &k.ValidUntil}} {
+			if t.text == "" {
+				continue
+			}
+			at, err := stamp.Parse(t.text)
+			if err != nil {
+				return x, invalid("%v", err)
+			}
+			*t.to = at
+		}
+		x.Keys = append(slices.Clone(x.Keys), k)
+	}
+	if id := add.Identity; id != nil {
+		x.Identities = append(slices.Clone(x.Identities), manifests.Identity{Issuer: id.Issuer, SAN: id.SAN, SANRegexp: id.SANRegexp})
+	}
+	x.Threshold = override(x.Threshold, add.Threshold)
+	x.Level = override(x.Level, add.Level)
+	if len(add.Kinds) > 0 {
+		x.Kinds = nil
+		for _, k := range add.Kinds {
+			x.Kinds = append(x.Kinds, manifests.Kind(k))
+		}
+	}
+	x.Names = overrideList(x.Names, add.Names)
+	r := &x.Require
+	r.TLog, r.Timestamps, r.SCT = override(r.TLog, add.TLog), override(r.Timestamps, add.Timestamps), override(r.SCT, add.SCT)
+	r.Audience = r.Audience || add.Audience
+	r.Attestations = slices.Clone(r.Attestations)
+	for _, a := range add.Attestations {
+		r.Attestations = append(r.Attestations, manifests.RequiredAttestation{PredicateType: a.PredicateType, Keys: a.Keys, Builder: a.Builder})
+	}
+	x.Allow.Network = override(x.Allow.Network, add.Network)
+	x.Allow.HostRead = overrideList(x.Allow.HostRead, add.HostRead)
+	x.Allow.Interpreters = overrideList(x.Allow.Interpreters, add.Interpreters)
+	return x, nil
+}
+
+func override[T comparable](old, by T) T {
+	var zero T
+	if by == zero {
+		return old
+	}
+	return by
+}
+
+func overrideList(old, by []string) []string {
+	if len(by) == 0 {
+		return old
+	}
+	return by
+}
+
+// RevokeTrust implements [api.Trust].
+func (s *site) RevokeTrust(_ context.Context, r api.TrustRevocation) (api.TrustReport, error) {
+	if r.Reason == "" {
+		return api.TrustReport{}, invalid("a reason is needed: it is recorded, and shown to whoever is refused")
+	}
+	v := manifests.Revocation{Key: r.Key, Manifest: r.Manifest, Blob: r.Blob, Issuer: r.Issuer, SAN: r.SAN, Reason: r.Reason}
+	if r.From != "" {
+		var err error
+		if v.From, err = stamp.Parse(r.From); err != nil {
+			return api.TrustReport{}, invalid("%v", err)
+		}
+	}
+	return s.e.changeTrust(change{s.actor, "revocation", r.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
+		key, err := s.e.rootSigner(r.RootKey)
+		if err != nil {
+			return t.files, err
+		}
+		revs := renewedRevocations(t, now)
+		revs.Revoked = append(slices.Clone(revs.Revoked), v)
+		files := t.files
+		files.Revocations, err = signRevocations(revs, key)
+		return files, err
+	}})
+}
+
+func renewedRevocations(t *inForce, now time.Time) *manifests.Revocations {
+	r := *t.Revocations()
+	r.Serial, r.RootVersion = r.Serial+1, t.Root().Version
+	r.Issued, r.NextUpdate = now, now.AddDate(policyYears, 0, 0)
+	return &r
+}
+
+func signRevocations(r *manifests.Revocations, keys ...*signingKey) (verify.RoleFile, error) {
+	raw := manifests.EncodeRevocations(r)
+	if _, err := manifests.ParseRevocations("revocations.toml", raw); err != nil {
+		return verify.RoleFile{}, faults(api.CodeInvalid, "the revocations would not be valid", err)
+	}
+	return signRole(raw, keys...)
+}
+
+// RotateTrust implements [api.Trust].
+func (s *site) RotateTrust(_ context.Context, r api.TrustRotation) (api.TrustReport, error) {
+	if r.Publisher == "" {
+		return s.e.rotateRoot(s.actor, r)
+	}
+	return s.e.changeTrust(change{s.actor, "rotation of a key of " + r.Publisher, r.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
+		key, err := s.e.rootSigner(r.RootKey)
+		if err != nil {
+			return t.files, err
+		}
+		p, err := rotatedPolicy(t, r, now)
+		if err != nil {
+			return t.files, err
+		}
+		files := t.files
+		files.Policy, err = signPolicy(p, key)
+		return files, err
+	}})
+}
+
+// rotatedPolicy adds the new key of a publisher, and gives the old one an end.
+func rotatedPolicy(t *inForce, r api.TrustRotation, now time.Time) (*manifests.Policy, error) {
+	p := renewed(t, *t.Policy(), now)
+	p.Publishers = slices.Clone(p.Publishers)
+	i := slices.IndexFunc(p.Publishers, func(x manifests.Publisher) bool { return x.Name == r.Publisher })
+	if i < 0 {
+		return nil, notFound("the policy names no publisher %q", r.Publisher)
+	}
+	if _, err := verify.ParsePublicKey([]byte(r.NewKey)); err != nil {
+		return nil, invalid("%v", err)
+	}
+	x := &p.Publishers[i]
+	x.Keys = slices.Clone(x.Keys)
+	var old *manifests.PublisherKey
+	for k := range x.Keys {
+		pub, err := verify.ParsePublicKey([]byte(x.Keys[k].PEM))
+		if err != nil {
+			return nil, internal(err)
+		}
+		if id := verify.KeyID(pub); r.OldKey == id || r.OldKey == "" && len(x.Keys) == 1 {
+			old = &x.Keys[k]
+		}
+	}
+	if old == nil {
+		return nil, invalid("%s has %d keys: name the one that goes by its id (stella trust show)", r.Publisher, len(x.Keys))
+	}
+	until := now.Add(time.Duration(r.OverlapMs) * time.Millisecond)
+	switch {
+	case r.OverlapMs < 0:
+		return nil, invalid("the overlap is below zero")
+	case !old.ValidUntil.IsZero() && old.ValidUntil.Before(until): // it ends earlier by itself
+	case !until.After(old.ValidFrom):
+		return nil, invalid("the old key is not valid yet: add the new one, and revoke the old")
+	default:
+		old.ValidUntil = until
+	}
+	x.Keys = append(x.Keys, manifests.PublisherKey{PEM: r.NewKey})
+	return p, nil
+}
+
+// rotateRoot makes the next root: the new key takes the place of the old one in
+// every role, both sign the root, and the new one everything below it.
+func (e *Engine) rotateRoot(actor string, r api.TrustRotation) (api.TrustReport, error) {
+	old, err := e.rootSigner(r.RootKey)
+	if err != nil {
+		return api.TrustReport{}, err
+	}
+	next, made, err := e.nextRootKey(r)
+	if err != nil {
+		return api.TrustReport{}, err
+	}
+	rep, err := e.changeTrust(change{actor, "rotation of the root", r.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
+		return rotatedRoot(t, old, next, now)
+	}})
+	switch {
+	case err != nil || r.DryRun:
+		if made != "" {
+			os.Remove(made)
+		}
+	case made != "":
+		rep.RootKey = filepath.Join(e.opt.Home, "keys", rootKey)
+		if err := fsx.Rename(made, rep.RootKey); err != nil {
+			return rep, internal(err) // the next open does it
+		}
+	}
+	return rep, err
+}
+
+// nextRootKey reads the private key of the next root, or makes one whose file is
+// made.
+func (e *Engine) nextRootKey(r api.TrustRotation) (k *signingKey, made string, err error) {
+	if r.NewRootKey != "" {
+		k, err = readSigningKey(r.NewRootKey)
+		if err != nil {
+			return nil, "", readError(r.NewRootKey, err)
+		}
+		return k, "", nil
+	}
+	key, err := verify.GenerateKey()
+	if err != nil {
+		return nil, "", internal(err)
+	}
+	raw, err := verify.MarshalPrivateKey(key)
+	if err != nil {
+		return nil, "", internal(err)
+	}
+	made = filepath.Join(e.opt.Home, "keys", nextKey)
+	if err := fsx.WriteFile(made, raw, 0o600); err != nil {
+		return nil, "", internal(err)
+	}
+	k, err = newSigningKey(key)
+	return k, made, err
+}
+
+func rotatedRoot(t *inForce, old, next *signingKey, now time.Time) (verify.Files, error) {
+	root := *t.Root()
+	root.Version, root.Issued = root.Version+1, now
+	root.Expires = now.AddDate(rootYears, 0, 0)
+	root.Roles = map[string]manifests.Role{}
+	found := false
+	for name, role := range t.Root().Roles {
+		role.Keys = slices.Clone(role.Keys)
+		for i, pem := range role.Keys {
+			pub, err := verify.ParsePublicKey([]byte(pem))
+			if err != nil {
+				return t.files, internal(err)
+			}
+			if verify.KeyID(pub) == old.id {
+				role.Keys[i], found = next.pem, true
+			}
+		}
+		root.Roles[name] = role
+	}
+	if !found {
+		return t.files, invalid("the key %s has no role in root %d", old.id, t.Root().Version)
+	}
+	for name, role := range root.Roles {
+		if name != verify.RoleBreakGlass && role.Threshold > 1 {
+			return t.files, &api.Error{Code: api.CodeInvalid,
+				Message: "role " + name + " needs more keys than one",
+				Hint:    "write the next root.toml, have it signed by stella trust sign, and import it as a trust bundle"}
+		}
+	}
+	raw := manifests.EncodeRoot(&root)
+	if _, err := manifests.ParseRoot("root.toml", raw); err != nil {
+		return t.files, faults(api.CodeInvalid, "the root would not be valid", err)
+	}
+	signed, err := signRole(raw, old, next)
+	if err != nil {
+		return t.files, err
+	}
+	files := t.files
+	files.Roots = append(slices.Clone(files.Roots), signed)
+	p := renewed(t, *t.Policy(), now)
+	p.RootVersion = root.Version
+	if files.Policy, err = signPolicy(p, next); err != nil {
+		return files, err
+	}
+	if files.Revocations.Raw != nil {
+		revs := renewedRevocations(t, now)
+		revs.RootVersion = root.Version
+		files.Revocations, err = signRevocations(revs, next)
+	}
+	return files, err
+}
+
+// finishRotation puts a new key of the root in its place, if a rotation was
+// recorded and the process then ended, and removes one that came to nothing.
+func finishRotation(home string, t *verify.Trust) error {
+	made := filepath.Join(home, "keys", nextKey)
+	k, err := readSigningKey(made)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if t.Names(k.id, verify.RoleRoot) {
+		return fsx.Rename(made, filepath.Join(home, "keys", rootKey))
+	}
+	return os.Remove(made)
+}

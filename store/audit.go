@@ -1,0 +1,323 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// FindingKind is what is wrong with sealed storage. The strings reach JSON:
+// never change or reuse one.
+type FindingKind string
+
+// Kinds of findings. All but garbage and folder are damage.
+const (
+	FindMissing FindingKind = "missing" // the ledger names it, and it is not there
+	FindCorrupt FindingKind = "corrupt" // its bytes are not those of its name
+	FindForeign FindingKind = "foreign" // nothing that stella puts there: a link, a special file, another name
+	FindMode    FindingKind = "mode"    // a sealed file that can be written to
+	FindFolder  FindingKind = "folder"  // a folder that can be written to; a crash may leave one
+	FindGarbage FindingKind = "garbage" // a blob that nothing names; a crash may leave one
+)
+
+// Damage says whether a finding is damage.
+func (k FindingKind) Damage() bool { return k != FindGarbage && k != FindFolder }
+
+// A Finding is one thing that an audit found. Ref is the zero value where the
+// ledger does not name the file.
+type Finding struct {
+	Kind   FindingKind
+	Path   string // below the home
+	Digest string // "" for what has no name of a blob
+	Size   int64
+	Ref    Ref
+	Detail string
+}
+
+// AuditReport is what an audit has looked at.
+type AuditReport struct {
+	Blobs int64 // files that were hashed
+	Bytes int64
+	Named int64 // blobs that must be here
+}
+
+// AuditOptions are options of [DB.Audit]. Report is required, and is called for
+// each finding as soon as it is known.
+type AuditOptions struct {
+	LogPath  func(digest string) string // of a log segment, below the home; nil: none is looked at
+	Progress func(done, total int64)    // in bytes
+	Report   func(Finding)
+}
+
+// Audit hashes every file of sealed storage and compares it with what the
+// ledger names. It changes nothing and goes on after what it finds; an error
+// means that it could not look.
+func (db *DB) Audit(ctx context.Context, opt AuditOptions) (AuditReport, error) {
+	s := db.NewSurvey()
+	if err := s.Advance(ctx, nil); err != nil {
+		return AuditReport{}, err
+	}
+	named, err := s.Names(nil, func(BundleRecord, error) error { return nil }) // the manifest itself is a finding
+	if err != nil {
+		return AuditReport{}, err
+	}
+	a := &audit{db: db, ctx: ctx, opt: opt, named: named, seen: make(map[string]bool, len(named))}
+	a.rep.Named = int64(len(named))
+	if err := a.measure(); err != nil {
+		return a.rep, err
+	}
+	if err := a.walk(); err != nil {
+		return a.rep, err
+	}
+	if err := a.missing(); err != nil {
+		return a.rep, err
+	}
+	return a.rep, a.logs(s.logs)
+}
+
+// audit is one audit under way.
+type audit struct {
+	db    *DB
+	ctx   context.Context
+	opt   AuditOptions
+	named map[string]Ref
+	seen  map[string]bool
+	total int64
+	rep   AuditReport
+}
+
+func (a *audit) found(f Finding) {
+	if rel, err := filepath.Rel(a.db.home, f.Path); err == nil {
+		f.Path = rel
+	}
+	if f.Digest != "" && f.Ref == (Ref{}) {
+		f.Ref = a.named[f.Digest]
+	}
+	a.opt.Report(f)
+}
+
+// measure adds up the sizes, for the progress.
+func (a *audit) measure() error {
+	return a.db.blobs.list(func(string, fs.FileInfo) error { return a.ctx.Err() }, func(digest string, fi fs.FileInfo) error {
+		a.total += fi.Size()
+		return a.ctx.Err()
+	})
+}
+
+// walk looks at every file that is there.
+func (a *audit) walk() error {
+	b := a.db.blobs
+	top, err := os.ReadDir(filepath.Dir(b.dir))
+	if err != nil {
+		return fmt.Errorf("store: audit: %w", err)
+	}
+	for _, e := range top {
+		if e.Name() != filepath.Base(b.dir) {
+			a.found(Finding{Kind: FindForeign, Path: filepath.Join(filepath.Dir(b.dir), e.Name()), Detail: describe(e.Type())})
+		}
+	}
+	return b.list(a.stranger, a.blob)
+}
+
+// stranger is called for what no blob is: path is below sealed/sha256.
+func (a *audit) stranger(path string, fi fs.FileInfo) error {
+	if fi.IsDir() && isFanOut(filepath.Base(path)) {
+		a.found(Finding{Kind: FindFolder, Path: path, Detail: fmt.Sprintf("its mode is %04o, not 0555", fi.Mode().Perm())})
+		return a.ctx.Err()
+	}
+	a.found(Finding{Kind: FindForeign, Path: path, Size: fi.Size(), Detail: describe(fi.Mode())})
+	return a.ctx.Err()
+}
+
+// blob looks at a regular file with the name of a blob in its place.
+func (a *audit) blob(digest string, fi fs.FileInfo) error {
+	if err := a.ctx.Err(); err != nil {
+		return err
+	}
+	path := a.db.blobs.Path(digest)
+	_, wanted := a.named[digest]
+	n, err := a.db.blobs.Check(digest)
+	a.rep.Blobs++
+	a.rep.Bytes += n
+	if a.opt.Progress != nil {
+		a.opt.Progress(a.rep.Bytes, max(a.total, a.rep.Bytes))
+	}
+	if errors.Is(err, ErrNotFound) {
+		return nil // moved away meanwhile; missing asks again
+	}
+	a.seen[digest] = true
+	switch {
+	case err != nil && wanted:
+		a.found(Finding{Kind: FindCorrupt, Path: path, Digest: digest, Size: fi.Size(), Detail: detail(err)})
+	case fi.Mode().Perm() != 0o444 && wanted:
+		a.found(Finding{Kind: FindMode, Path: path, Digest: digest, Size: fi.Size(), Detail: fmt.Sprintf("its mode is %04o, not 0444", fi.Mode().Perm())})
+	case !wanted:
+		if a.db.blobs.wanted(digest) {
+			return nil
+		}
+		d := "nothing names it"
+		if err != nil {
+			d += ", and its bytes are not those of its name"
+		}
+		a.found(Finding{Kind: FindGarbage, Path: path, Digest: digest, Size: fi.Size(), Detail: d})
+	}
+	return nil
+}
+
+func detail(err error) string {
+	if errors.Is(err, ErrDigest) {
+		return "its bytes are not those of its name"
+	}
+	return err.Error()
+}
+
+// missing reports what the ledger names and the walk did not meet.
+func (a *audit) missing() error {
+	for _, digest := range slices.Sorted(maps.Keys(a.named)) {
+		if a.seen[digest] {
+			continue
+		}
+		if err := a.ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := a.db.blobs.Check(digest); err == nil {
+			continue // it came meanwhile
+		} else if !errors.Is(err, ErrNotFound) {
+			a.found(Finding{Kind: FindCorrupt, Path: a.db.blobs.Path(digest), Digest: digest, Detail: detail(err)})
+			continue
+		}
+		if gone, err := a.givenUp(a.named[digest]); err != nil {
+			return err
+		} else if !gone {
+			a.found(Finding{Kind: FindMissing, Path: a.db.blobs.Path(digest), Digest: digest, Detail: "it is not there"})
+		}
+	}
+	return nil
+}
+
+// givenUp says whether the bundle that brings a blob lost its contents to a
+// collection while we looked.
+func (a *audit) givenUp(ref Ref) (bool, error) {
+	if ref.From == "" {
+		return false, nil
+	}
+	rec, err := a.db.Bundle(ref.From)
+	return rec.Removed > 0, err
+}
+
+// logs hashes the log segments that the ledger names.
+func (a *audit) logs(logs map[string]Ref) error {
+	if a.opt.LogPath == nil {
+		return nil
+	}
+	for _, digest := range slices.Sorted(maps.Keys(logs)) {
+		if err := a.ctx.Err(); err != nil {
+			return err
+		}
+		path := a.opt.LogPath(digest)
+		a.rep.Named++
+		n, err := hashIs(path, digest)
+		a.rep.Blobs++
+		a.rep.Bytes += n
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			a.found(Finding{Kind: FindMissing, Path: path, Digest: digest, Ref: logs[digest], Detail: "it is not there"})
+		case err != nil:
+			a.found(Finding{Kind: FindCorrupt, Path: path, Digest: digest, Ref: logs[digest], Detail: detail(err)})
+		}
+	}
+	return nil
+}
+
+// list calls blob for each regular file that lies where a blob of its name
+// belongs, and other for everything else, folders with a wrong mode included.
+func (b *Blobs) list(other func(path string, fi fs.FileInfo) error, blob func(digest string, fi fs.FileInfo) error) error {
+	folders, err := os.ReadDir(b.dir)
+	if err != nil {
+		return fmt.Errorf("store: sealed: %w", err)
+	}
+	for _, dir := range folders {
+		path := filepath.Join(b.dir, dir.Name())
+		fi, err := dir.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("store: sealed: %w", err)
+		}
+		if !fi.IsDir() || !isFanOut(dir.Name()) {
+			if err := other(path, fi); err != nil {
+				return err
+			}
+			continue
+		}
+		if fi.Mode().Perm() != 0o555 && !b.busy(path) {
+			if err := other(path, fi); err != nil {
+				return err
+			}
+		}
+		if err := b.listFolder(path, other, blob); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Blobs) listFolder(dir string, other func(string, fs.FileInfo) error, blob func(string, fs.FileInfo) error) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("store: sealed: %w", err)
+	}
+	for _, f := range files {
+		fi, err := f.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // moved away meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("store: sealed: %w", err)
+		}
+		if name := f.Name(); fi.Mode().IsRegular() && isDigest(name) && name[:2] == filepath.Base(dir) {
+			err = blob(name, fi)
+		} else {
+			err = other(filepath.Join(dir, name), fi)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// busy says whether a fan-out folder is open because a name is being added to
+// it: asked again when nobody is.
+func (b *Blobs) busy(dir string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fi, err := os.Lstat(dir)
+	return err == nil && fi.Mode().Perm() == 0o555
+}
+
+func isFanOut(name string) bool { return len(name) == 2 && isHex(name) }
+
+func isDigest(name string) bool { return len(name) == 64 && isHex(name) }
+
+func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
+
+// describe says what a file is that no blob is.
+func describe(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case m.IsDir():
+		return "a folder that stella does not make"
+	case !m.IsRegular():
+		return "a special file"
+	}
+	return "a file with a name that no blob has"
+}
