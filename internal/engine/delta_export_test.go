@@ -42,6 +42,6 @@ func (e *Engine) RevokeForTest(serial int64, revoked ...manifests.Revocation) er
 	if _, err := e.db.Append(ledger.TrustChanged, "system:test", &change); err != nil {
 		return err
 	}
-	e.trust = next
+	e.trust = &inForce{next, files}
 	return writeTrust(dir, files)
 }
