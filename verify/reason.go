@@ -112,8 +112,8 @@ func (e *RejectError) because(err error) *RejectError {
 // Stage is when a reason is found.
 type Stage string
 
-// Stages of a judgement, in their order. Those of trust belong to trust files
-// inside an admitted bundle of kind trust.
+// Stages of a judgement, in their order. That of trust is about the trust files
+// in a bundle of kind trust, of which all the rest is good.
 const (
 	StageContainer    Stage = "container"
 	StageSignatures   Stage = "signatures"
