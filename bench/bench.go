@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -35,6 +36,11 @@ type env struct {
 	stella string // the binary
 	notes  []string
 }
+
+// skipped says why a benchmark cannot be run here.
+type skipped string
+
+func (s skipped) Error() string { return string(s) }
 
 func (e *env) note(format string, a ...any) { e.notes = append(e.notes, fmt.Sprintf(format, a...)) }
 
@@ -81,6 +87,11 @@ func measure(b benchmark, bin string) error {
 	defer removeAll(dir)
 	e := &env{dir: dir, stella: bin}
 	w, err := b.setup(e)
+	var skip skipped
+	if errors.As(err, &skip) {
+		fmt.Printf("%-16s SKIPPED, not measured: %s\n", b.name, skip)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

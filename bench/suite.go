@@ -29,6 +29,8 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"verify", "judging a bundle of one small file, its trust loaded", "sigstore-go's own verify of the same signature", 40, benchVerify},
 		{"verify-process", "stella bundle verify, whole process", "a minimal sigstore-go program on the same signature", 20, benchVerifyProcess},
+		{"verify-blob", "stella verify of a signature by a key, whole process", "a minimal sigstore-go program on the same signature", 20, benchBlob},
+		{"verify-cosign", "the same", "cosign verify-blob on the same signature, without a network", 20, benchBlobCosign},
 		{"import", "importing 256 MiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes", 20, benchImport},
 		{"import-many", "importing a folder of 2,000 small bundles", "verify, and copy and sync, of the same files one by one", 3, benchImportMany},
 		{"import-1g", "importing 1 GiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes (aim: at most 1.4)", 3, benchImportHuge},

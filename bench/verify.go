@@ -91,14 +91,79 @@ func benchVerifyProcess(e *env) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	minimal := filepath.Join(e.dir, "minverify")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", minimal, "./bench/minverify")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if err := quiet(build); err != nil {
+	minimal, err := buildMinimal(e.dir)
+	if err != nil {
 		return work{}, err
 	}
 	return work{
 		ours:   func() error { return quiet(exec.Command(e.stella, "--home", l.home, "bundle", "verify", s.path)) },
 		theirs: func() error { return quiet(exec.Command(minimal, s.key, s.signature, s.manifest)) },
+	}, nil
+}
+
+// buildMinimal builds minverify as stella is built.
+func buildMinimal(dir string) (string, error) {
+	out := filepath.Join(dir, "minverify")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./bench/minverify")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return out, quiet(build)
+}
+
+// blobVerify is stella verify of a signature by a key, without a log.
+func (s *signed) blobVerify(e *env) func() error {
+	return func() error {
+		return quiet(exec.Command(e.stella, "verify", s.manifest, "--bundle", s.signature, "--key", s.key, "--no-log"))
+	}
+}
+
+func benchBlob(e *env) (work, error) {
+	l, err := newLab(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	s, err := newSigned(e, l)
+	if err != nil {
+		return work{}, err
+	}
+	minimal, err := buildMinimal(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	e.note("limit of the ratio: 1.4")
+	return work{
+		ours:   s.blobVerify(e),
+		theirs: func() error { return quiet(exec.Command(minimal, s.key, s.signature, s.manifest)) },
+	}, nil
+}
+
+func benchBlobCosign(e *env) (work, error) {
+	cosign, err := exec.LookPath("cosign")
+	if err != nil {
+		home, herr := os.UserHomeDir()
+		if herr != nil {
+			return work{}, herr
+		}
+		if cosign, err = exec.LookPath(filepath.Join(home, "go", "bin", "cosign")); err != nil {
+			return work{}, skipped("cosign is not installed")
+		}
+	}
+	l, err := newLab(e.dir)
+	if err != nil {
+		return work{}, err
+	}
+	s, err := newSigned(e, l)
+	if err != nil {
+		return work{}, err
+	}
+	root := filepath.Join(e.dir, "empty.json")
+	if err := quiet(exec.Command(cosign, "trusted-root", "create", "--out", root)); err != nil {
+		return work{}, err
+	}
+	e.note("limit of the ratio: 0.33")
+	return work{
+		ours: s.blobVerify(e),
+		theirs: func() error {
+			return quiet(exec.Command(cosign, "verify-blob", "--key", s.key, "--bundle", s.signature, "--trusted-root", root, "--insecure-ignore-tlog", s.manifest))
+		},
 	}, nil
 }

@@ -4,6 +4,7 @@
 # package that passes, so they are named here. STELLA_REQUIRE=cosign,zstd makes
 # a missing one a failure.
 set -u
+PATH=$PATH:${HOME:-/}/go/bin # where go install puts cosign
 rc=0
 missing() {
 	echo "NOT EXERCISED: $1: $2"

@@ -197,6 +197,9 @@ func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*stateme
 	if what := d.extra(f); what != "" {
 		return nil, nil, reject(AttestationExtra, name, "it brings %s that the policy does not verify", what)
 	}
+	if reason, why := d.lacks(f); reason != "" {
+		return nil, nil, reject(reason, name, "%s", why)
+	}
 	times, err := f.verify(nil, d, k.material(j.trust.material))
 	if err != nil {
 		return nil, nil, reject(AttestationInvalid, name, "%v", err).because(err)

@@ -27,6 +27,9 @@ type cosign struct {
 func newCosign(t *testing.T) *cosign {
 	t.Helper()
 	path, err := exec.LookPath("cosign")
+	if home, herr := os.UserHomeDir(); err != nil && herr == nil {
+		path, err = exec.LookPath(filepath.Join(home, "go", "bin", "cosign"))
+	}
 	if err != nil {
 		if strings.Contains(os.Getenv("STELLA_REQUIRE"), "cosign") {
 			t.Fatalf("cosign is required: %v", err)

@@ -184,7 +184,7 @@ func TestCertificates(t *testing.T) {
 		{name: "neither", require: manifests.Require{TLog: 1}, want: verify.TimestampMissing},
 		{name: "a timestamp that nobody verifies", logged: true, stamped: true, require: manifests.Require{TLog: 1}, want: verify.SignatureExtra},
 		{name: "a log entry that nobody verifies", logged: true, stamped: true, require: manifests.Require{Timestamps: 1}, want: verify.SignatureExtra},
-		{name: "no SCT in the certificate", logged: true, require: manifests.Require{TLog: 1, SCT: 1}, want: verify.SignatureInvalid},
+		{name: "no SCT in the certificate", logged: true, require: manifests.Require{TLog: 1, SCT: 1}, want: verify.SCTMissing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			made := verifytest.NewTrust()
@@ -293,12 +293,19 @@ func replaceLast(s, old, with string) string {
 // signedWithP384 is the small bundle, and its signature by a P-384 key.
 func signedWithP384(t *testing.T) (raw []byte, sig bundle.Attached, public string) {
 	t.Helper()
+	raw, packed := verifytest.NewBundle().Pack(noOptions())
+	sig, public = p384Signature(t, packed.Raw)
+	return raw, sig, public
+}
+
+// p384Signature is one over raw by a P-384 key.
+func p384Signature(t *testing.T, raw []byte) (sig bundle.Attached, public string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, packed := verifytest.NewBundle().Pack(noOptions())
-	digest := sha512.Sum384(packed.Raw)
+	digest := sha512.Sum384(raw)
 	made, err := key.Sign(rand.Reader, digest[:], crypto.SHA384)
 	if err != nil {
 		t.Fatal(err)
@@ -308,7 +315,7 @@ func signedWithP384(t *testing.T) (raw []byte, sig bundle.Attached, public strin
 		t.Fatal(err)
 	}
 	id := verify.KeyID(&key.PublicKey)
-	return raw, bundle.Attached{ID: id, Data: canonical(t, object{
+	return bundle.Attached{ID: id, Data: canonical(t, object{
 		"mediaType":            "application/vnd.dev.sigstore.bundle.v0.3+json",
 		"messageSignature":     object{"messageDigest": object{"algorithm": "SHA2_384", "digest": b64(digest[:])}, "signature": b64(made)},
 		"verificationMaterial": object{"publicKey": object{"hint": b64(mustHex(t, id))}},
@@ -327,4 +334,18 @@ func TestTheHashIsThatOfTheKey(t *testing.T) {
 	})
 	_, err := made.Load().Signatures(packed.Raw, attached(other), verifytest.Now())
 	wantReason(t, err, verify.SignatureInvalid)
+}
+
+// TestAnEntryOfTheSecondLogNeedsATimestamp: it promises no time, so a policy
+// that asks for a log entry alone is not met, at level audit either.
+func TestAnEntryOfTheSecondLogNeedsATimestamp(t *testing.T) {
+	raw, packed := verifytest.NewBundle().Pack(noOptions())
+	for _, level := range []string{"enforce", "audit"} {
+		made := verifytest.NewTrust()
+		made.TrustedRoot = verifytest.TrustedRoot()
+		made.Acme().Level, made.Acme().Require.TLog = level, 1
+		sig := verifytest.Signature(packed.Raw, "acme-1", verifytest.With{Logged2: true})
+		_, err := judge(t, made.Load(), verifytest.Attach(raw, attached(sig), nil), verifytest.Now())
+		wantReason(t, err, verify.TimestampMissing)
+	}
 }

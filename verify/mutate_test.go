@@ -108,3 +108,41 @@ func TestEveryCutIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryChangedByteOfASigstoreFile changes each byte of signatures that bring
+// all that there is: none of it is still canonical JSON that verifies.
+func TestEveryChangedByteOfASigstoreFile(t *testing.T) {
+	at := verifytest.Created()
+	for name, c := range map[string]struct {
+		policy verify.BlobPolicy
+		with   verifytest.With
+	}{
+		"a key in the second log":         {byKey(rooted), verifytest.With{Logged2: true, Stamped: at}},
+		"a certificate in the log":        {byIdentity(), verifytest.With{SAN: san, SCT: true, Logged: at}},
+		"a certificate in the second log": {byIdentity(), verifytest.With{SAN: san, SCT: true, Logged2: true, Stamped: at}},
+	} {
+		v, err := verify.NewBlobVerifier(c.policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepts := func(sig []byte) bool {
+			if _, err := v.Verify(sig, verify.Blob{Content: bytes.NewReader(blob)}, verifytest.Now()); err != nil {
+				return false
+			}
+			form, err := verify.Canonical(sig)
+			return err == nil && bytes.Equal(form, sig)
+		}
+		sig := signed(c.with)
+		if !accepts(sig) {
+			t.Fatalf("%s: the control is refused", name)
+		}
+		for i := range sig {
+			flip := byte(1) << (i % 8)
+			sig[i] ^= flip
+			if accepts(sig) {
+				t.Errorf("%s: byte %d ^ %#x is accepted: …%s…", name, i, flip, sig[max(0, i-20):min(len(sig), i+20)])
+			}
+			sig[i] ^= flip
+		}
+	}
+}

@@ -38,6 +38,7 @@ const (
 	KeyExpired              Reason = "KEY_EXPIRED"
 	TLogMissing             Reason = "TLOG_MISSING"
 	TimestampMissing        Reason = "TIMESTAMP_MISSING"
+	SCTMissing              Reason = "SCT_MISSING"
 	ThresholdNotMet         Reason = "THRESHOLD_NOT_MET"
 	KindNotAllowed          Reason = "KIND_NOT_ALLOWED"
 	NameNotAllowed          Reason = "NAME_NOT_ALLOWED"
@@ -60,6 +61,7 @@ const (
 	AttestationInvalid      Reason = "ATTESTATION_INVALID"
 	AttestationSubject      Reason = "ATTESTATION_SUBJECT"
 	AttestationMissing      Reason = "ATTESTATION_MISSING"
+	PredicateMismatch       Reason = "PREDICATE_MISMATCH"
 	TrustInvalid            Reason = "TRUST_INVALID"
 	TrustRollback           Reason = "TRUST_ROLLBACK"
 )
@@ -113,7 +115,8 @@ func (e *RejectError) because(err error) *RejectError {
 type Stage string
 
 // Stages of a judgement, in their order. That of trust is about the trust files
-// in a bundle of kind trust, of which all the rest is good.
+// in a bundle of kind trust, of which all the rest is good; that of blob belongs
+// to [BlobVerifier] alone.
 const (
 	StageContainer    Stage = "container"
 	StageSignatures   Stage = "signatures"
@@ -122,6 +125,7 @@ const (
 	StageAttestations Stage = "attestations"
 	StageBlobs        Stage = "blobs"
 	StageTrust        Stage = "trust"
+	StageBlob         Stage = "blob"
 )
 
 // ReasonInfo documents one reason.

@@ -87,6 +87,7 @@ func policyReasons() []ReasonInfo {
 		{KeyExpired, StagePolicy, "too few signers are left without a key that is no longer valid", hintResign},
 		{TLogMissing, StagePolicy, "too few signatures are in a transparency log", hintResign},
 		{TimestampMissing, StagePolicy, "too few signatures have a trusted timestamp", hintResign},
+		{SCTMissing, StagePolicy, "a certificate has no timestamp of a certificate log, and the policy demands one", hintResign},
 		{ThresholdNotMet, StagePolicy, "fewer signers than the policy demands", "have it signed by more of the publisher's signers"},
 		{KindNotAllowed, StagePolicy, "the publisher may not publish this kind", hintPolicy},
 		{NameNotAllowed, StagePolicy, "the publisher may not use this name", hintPolicy},
@@ -129,5 +130,6 @@ func contentReasons() []ReasonInfo {
 		{bundle.TrailingData, StageBlobs, "bytes after the end marker", hintBroken},
 		{TrustInvalid, StageTrust, "a trust file is not valid under the root in force", hintTrust},
 		{TrustRollback, StageTrust, "a trust file is older than the one in force", hintTrust},
+		{PredicateMismatch, StageBlob, "a verified statement is of another predicate type than the one demanded", "--predicate-type must be the one that the statement has"},
 	}
 }

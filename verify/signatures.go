@@ -156,8 +156,8 @@ func (s *signer) verify(manifest []byte, f *file, c claim, m *material, now time
 	if !f.over(manifest, m.hash()) {
 		return reject(SignatureInvalid, name, "it is over other bytes than this manifest")
 	}
-	if f.leaf != nil && len(f.entries())+len(f.timestamps()) == 0 {
-		return reject(TimestampMissing, name, "a certificate without a log entry or timestamp has no trusted time")
+	if reason, why := d.lacks(f); reason != "" {
+		return reject(reason, name, "%s", why)
 	}
 	times, err := f.verify(manifest, d, m)
 	if err != nil {

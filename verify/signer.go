@@ -93,7 +93,7 @@ func newIdentity(p *publisher, def manifests.Identity, base root.TrustedMaterial
 		return nil, errors.New("an identity needs a trusted time: require tlog or timestamps")
 	}
 	if def.SANRegexp != "" {
-		pattern, err := regexp.Compile(`\A(?:` + def.SANRegexp + `)\z`)
+		pattern, err := whole(def.SANRegexp)
 		if err != nil {
 			return nil, err
 		}
@@ -115,6 +115,15 @@ func newIdentity(p *publisher, def manifests.Identity, base root.TrustedMaterial
 	}
 	id.material = m
 	return id, nil
+}
+
+// whole compiles a pattern that must match all of a text. It must be a pattern
+// by itself: one that closes the group around it would be free of its anchors.
+func whole(pattern string) (*regexp.Regexp, error) {
+	if _, err := regexp.Compile(pattern); err != nil {
+		return nil, err
+	}
+	return regexp.Compile(`\A(?:` + pattern + `)\z`)
 }
 
 // matches compares what the certificate says. The library compares it again
@@ -253,6 +262,22 @@ func (d demands) missing(f *file) []Reason {
 	return out
 }
 
+// lacks says what f has to have before anything can be verified, "" if nothing
+// is lacking: a certificate or a log entry is judged at a trusted time, and an
+// entry without a promise, as Rekor v2 makes them, brings none; a certificate
+// without an embedded SCT cannot meet d.
+func (d demands) lacks(f *file) (Reason, string) {
+	switch {
+	case f.timeless() && f.leaf != nil:
+		return TimestampMissing, "a certificate without a timestamp, or a log entry that promises its time, has no trusted time"
+	case f.timeless() && len(f.entries()) > 0:
+		return TimestampMissing, "its log entry promises no time, and it brings no timestamp"
+	case f.leaf != nil && d.sct > 0 && !f.hasSCT():
+		return SCTMissing, "its certificate brings no certificate timestamp"
+	}
+	return "", ""
+}
+
 // verify checks the signature of f over raw, and with it every log entry and
 // timestamp that f has: they are at least d's, or [demands.missing] tells.
 // What it returns are the trusted times.
@@ -272,21 +297,45 @@ func (f *file) verify(raw []byte, d demands, m *material) ([]time.Time, error) {
 	default:
 		opts = append(opts, sigverify.WithNoObserverTimestamps())
 	}
+	if f.leaf != nil && d.sct > 0 {
+		opts = append(opts, sigverify.WithSignedCertificateTimestamps(d.sct))
+	}
+	what := sigverify.WithArtifact(bytes.NewReader(raw))
+	if f.isStatement() {
+		what = sigverify.WithoutArtifactUnsafe() // the caller compares the subject
+	}
+	result, err := f.library(m, what, opts)
+	if err != nil {
+		return nil, err
+	}
+	var times []time.Time
+	for _, ts := range result.VerifiedTimestamps {
+		times = append(times, ts.Timestamp)
+	}
+	return times, nil
+}
+
+// library lets sigstore-go verify f. Who signed must be the key of m, or the
+// identity that f's certificate claims, which the caller has compared.
+func (f *file) library(m *material, what sigverify.ArtifactPolicyOption, opts []sigverify.VerifierOption) (*sigverify.VerificationResult, error) {
 	who := sigverify.WithKey()
 	if f.leaf != nil {
-		if d.sct > 0 {
-			opts = append(opts, sigverify.WithSignedCertificateTimestamps(d.sct))
-		}
 		id, err := sigverify.NewShortCertificateIdentity(f.issuer, "", f.san, "")
 		if err != nil {
 			return nil, err
 		}
 		who = sigverify.WithCertificateIdentity(id)
 	}
-	what := sigverify.WithArtifact(bytes.NewReader(raw))
 	if f.isStatement() {
 		opts = append(opts, sigverify.WithoutStatementPredicate())
-		what = sigverify.WithoutArtifactUnsafe() // the caller compares the subject
+	}
+	for _, ts := range f.timestamps() {
+		if err := m.known(ts.GetSignedTimestamp()); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.bodies(m); err != nil {
+		return nil, err
 	}
 	v, err := sigverify.NewVerifier(m, opts...)
 	if err != nil {
@@ -296,13 +345,5 @@ func (f *file) verify(raw []byte, d demands, m *material) ([]time.Time, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := v.Verify(entity, sigverify.NewPolicy(what, who))
-	if err != nil {
-		return nil, err
-	}
-	var times []time.Time
-	for _, ts := range result.VerifiedTimestamps {
-		times = append(times, ts.Timestamp)
-	}
-	return times, nil
+	return v.Verify(entity, sigverify.NewPolicy(what, who))
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
+	"strconv"
 	"strings"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -29,6 +32,9 @@ const (
 	mediaType   = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	payloadType = "application/vnd.in-toto+json"
 )
+
+// oidSCTList is the extension that embeds certificate timestamps (RFC 6962).
+var oidSCTList = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 
 // errMalformed says that a file is not a Sigstore bundle of the accepted form.
 var errMalformed = errors.New("not a Sigstore bundle of the accepted form")
@@ -131,6 +137,19 @@ func (f *file) timestamps() []*protocommon.RFC3161SignedTimestamp {
 	return f.pb.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()
 }
 
+// timeless says whether f brings no trusted time. A log promises a time in the
+// manner of Rekor v1 only; entries of v2 have none.
+func (f *file) timeless() bool {
+	return len(f.timestamps()) == 0 && !slices.ContainsFunc(f.entries(), func(e *protorekor.TransparencyLogEntry) bool {
+		return e.GetInclusionPromise() != nil
+	})
+}
+
+// hasSCT says whether the leaf embeds a list of certificate timestamps.
+func (f *file) hasSCT() bool {
+	return slices.ContainsFunc(f.leaf.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidSCTList) })
+}
+
 // shape checks what every accepted file has in common.
 func shape(pb *protobundle.Bundle) (*file, error) {
 	f := &file{pb: pb}
@@ -172,6 +191,11 @@ func shape(pb *protobundle.Bundle) (*file, error) {
 			return nil, err
 		}
 	}
+	for _, ts := range f.timestamps() {
+		if err := stampShape(ts.GetSignedTimestamp()); err != nil {
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
@@ -192,14 +216,16 @@ func digestHash(d *protocommon.HashOutput) (crypto.Hash, bool) {
 // over says whether f is a signature over the h of raw: which hash it is
 // depends on the key alone, so that a signature has one form.
 func (f *file) over(raw []byte, h crypto.Hash) bool {
-	d := f.pb.GetMessageSignature().GetMessageDigest()
-	got, ok := digestHash(d)
-	if !ok || got != h {
-		return false
-	}
 	sum := h.New()
 	sum.Write(raw)
-	return bytes.Equal(sum.Sum(nil), d.GetDigest())
+	return f.overDigest(sum.Sum(nil), h)
+}
+
+// overDigest is over for bytes of which only the h is at hand.
+func (f *file) overDigest(digest []byte, h crypto.Hash) bool {
+	d := f.pb.GetMessageSignature().GetMessageDigest()
+	got, ok := digestHash(d)
+	return ok && got == h && bytes.Equal(digest, d.GetDigest())
 }
 
 // errID says that a file does not name its key in the accepted way.
@@ -259,10 +285,22 @@ func logShape(e *protorekor.TransparencyLogEntry) error {
 	if e.GetInclusionPromise() == nil && (e.GetIntegratedTime() != 0 || e.GetLogIndex() != e.GetInclusionProof().GetLogIndex()) {
 		return fmt.Errorf("%w: a log entry's time or index is not signed", errMalformed)
 	}
-	if !isCheckpoint(e.GetInclusionProof().GetCheckpoint().GetEnvelope()) {
+	proof := e.GetInclusionProof()
+	note := proof.GetCheckpoint().GetEnvelope()
+	if !isCheckpoint(note) {
 		return fmt.Errorf("%w: a log entry's checkpoint is not a note with one signature by its origin", errMalformed)
 	}
+	// Of Rekor v1 the library compares these.
+	if e.GetInclusionPromise() == nil && !isHead(note, proof.GetTreeSize(), proof.GetRootHash()) {
+		return fmt.Errorf("%w: a log entry's proof is for another tree than its checkpoint", errMalformed)
+	}
 	return nil
+}
+
+// isHead says whether note is about the tree of that size and root.
+func isHead(note string, size int64, root []byte) bool {
+	lines := strings.SplitN(note, "\n", 4)
+	return len(lines) == 4 && lines[1] == strconv.FormatInt(size, 10) && lines[2] == base64.StdEncoding.EncodeToString(root)
 }
 
 // isCheckpoint says whether note is a signed note with exactly one signature,

@@ -6,7 +6,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newRootCmd(a *app) *cobra.Command {
+// newRootCmd makes all commands, or verify alone where the arguments ask for it.
+func newRootCmd(a *app, args ...string) *cobra.Command {
 	c := group("stella", "Run signed work on a machine without a network, and keep the evidence",
 		"stella admits signed bundles, runs the DAGs in them, records every step in an\n"+
 			"append-only ledger, and exports evidence that others can verify. It never uses a\n"+
@@ -24,14 +25,22 @@ func newRootCmd(a *app) *cobra.Command {
 		return usage(cmd, err)
 	})
 	a.addGlobalFlags(c)
-	c.AddCommand(
-		newInitCmd(a), newStatusCmd(a), newDaemonCmd(a),
-		newBundleCmd(a), newTrustCmd(a), newOrchCmd(a),
-		newLedgerCmd(a), newExportCmd(a),
-		newVersionCmd(a), newCompletionCmd(a),
-	)
+	if isVerify(args) {
+		c.AddCommand(newVerifyCmd(a))
+	} else {
+		c.AddCommand(allCommands(a)...)
+	}
 	describeArgs(a, c)
 	return c
+}
+
+func allCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newInitCmd(a), newStatusCmd(a), newDaemonCmd(a),
+		newBundleCmd(a), newVerifyCmd(a), newTrustCmd(a), newOrchCmd(a),
+		newLedgerCmd(a), newExportCmd(a),
+		newVersionCmd(a), newCompletionCmd(a),
+	}
 }
 
 // group is a command that only holds others. Without arguments it prints its

@@ -14,11 +14,8 @@ import (
 	"github.com/stellarun/stella/server/api"
 )
 
-// Limits of the files that the commands of trust read.
-const (
-	maxKeyFile   = 64 << 10
-	maxTrustText = 4 << 20
-)
+// maxTrustText bounds a trusted_root.json of the command line.
+const maxTrustText = 4 << 20
 
 // trustAddOptions are the flags of trust add.
 type trustAddOptions struct {

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stellarun/stella/bundle"
-	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -170,21 +168,21 @@ func TestADeltaNeedsContentsThatAreHere(t *testing.T) {
 // Contents of a base count only while nothing revokes it: not its manifest, not
 // a file of it, not its signer.
 func TestARevokedBaseIsNoBase(t *testing.T) {
-	for name, revoke := range map[string]func(base api.ImportResult) manifests.Revocation{
-		"manifest": func(b api.ImportResult) manifests.Revocation { return manifests.Revocation{Manifest: b.Verdict.Digest} },
-		"another file of it": func(api.ImportResult) manifests.Revocation {
-			return manifests.Revocation{Blob: bundle.Digest([]byte("only in the base"))}
+	for name, revoke := range map[string]func(base api.ImportResult) api.TrustRevocation{
+		"manifest": func(b api.ImportResult) api.TrustRevocation { return api.TrustRevocation{Manifest: b.Verdict.Digest} },
+		"another file of it": func(api.ImportResult) api.TrustRevocation {
+			return api.TrustRevocation{Blob: bundle.Digest([]byte("only in the base"))}
 		},
-		"nothing of it": func(api.ImportResult) manifests.Revocation {
-			return manifests.Revocation{Manifest: bundle.Digest([]byte("some other bundle"))}
+		"nothing of it": func(api.ImportResult) api.TrustRevocation {
+			return api.TrustRevocation{Manifest: bundle.Digest([]byte("some other bundle"))}
 		},
 	} {
 		l := newLab(t)
 		base := l.importFile(l.dataFile("audit-data", 1, map[string]string{"a.txt": "alpha", "b.txt": "only in the base"}))
 		delta := l.deltaFile("audit-data", 2, map[string]string{"a.txt": "alpha", "c.txt": "gamma"}, "alpha")
 		r := revoke(base)
-		r.Reason, r.From = "test", time.Now().Add(-time.Hour)
-		if err := l.e.RevokeForTest(1, r); err != nil {
+		r.Reason = "test"
+		if _, err := l.site().RevokeTrust(context.Background(), r); err != nil {
 			t.Fatal(err)
 		}
 		_, err := l.site().VerifyBundle(context.Background(), api.VerifyRequest{Path: delta}, nil)

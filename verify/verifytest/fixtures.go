@@ -55,6 +55,7 @@ func Fixtures() []Fixture {
 	l.signatures()
 	l.signatureForms()
 	l.manifestForms()
+	l.flows()
 	l.policy()
 	l.floors()
 	l.capabilities()

@@ -23,6 +23,9 @@ const (
 	trustPolicy      = "policy-expired"
 	trustRevocations = "revocations-expired"
 	trustAhead       = "issued-ahead"
+	trustSCT         = "sct-demanded"
+	trustLog2        = "second-log-demanded"
+	trustTypes       = "attestation-types"
 )
 
 // Predicate types of the attestations that fixtures have.
@@ -46,10 +49,10 @@ func Trusts() map[string]*Trust {
 			demandLog(t)
 			t.Acme().Level = "audit"
 		},
-		trustStamped: func(t *Trust) {
-			t.TrustedRoot = TrustedRoot()
-			t.Acme().Require.Timestamps = 1
-		},
+		trustStamped:  demandStamp,
+		trustSCT:      demandSCT,
+		trustLog2:     demandLog2,
+		trustTypes:    demandTypes,
 		trustAttested: demandAttestations,
 		trustAudit: func(t *Trust) {
 			demandAttestations(t)
