@@ -127,13 +127,7 @@ func (w *writer) publisher(p *Publisher) {
 		w.text("pem", k.PEM)
 	}
 	for _, i := range p.Identities {
-		w.table("publisher.identity", true)
-		w.text("issuer", i.Issuer)
-		w.text("san", i.SAN)
-		w.text("san_regexp", i.SANRegexp)
-		w.texts("ca", i.CA)
-		w.texts("tsa", i.TSA)
-		w.texts("log", i.Log)
+		w.identity("publisher.identity", i)
 	}
 	for _, s := range p.Sequences {
 		w.table("publisher.sequence", true)
@@ -158,7 +152,20 @@ func (w *writer) require(r Require) {
 		w.text("predicate_type", a.PredicateType)
 		w.text("builder", a.Builder)
 		w.texts("keys", a.Keys)
+		for _, i := range a.Identities {
+			w.identity("publisher.require.attestation.identity", i)
+		}
 	}
+}
+
+func (w *writer) identity(table string, i Identity) {
+	w.table(table, true)
+	w.text("issuer", i.Issuer)
+	w.text("san", i.SAN)
+	w.text("san_regexp", i.SANRegexp)
+	w.texts("ca", i.CA)
+	w.texts("tsa", i.TSA)
+	w.texts("log", i.Log)
 }
 
 func (w *writer) allow(a Allow) {

@@ -82,7 +82,7 @@ func policyReasons() []ReasonInfo {
 		{PublisherUnknown, StagePolicy, "the policy does not name the publisher", hintPolicy},
 		{SignerForeign, StagePolicy, "none of the known signers may sign for this publisher or kind", hintSigner},
 		{RevokedKey, StagePolicy, "too few signers or attesters are left without a revoked key", hintResign},
-		{RevokedIdentity, StagePolicy, "too few signers are left without a revoked identity", hintResign},
+		{RevokedIdentity, StagePolicy, "too few signers or attesters are left without a revoked identity", hintResign},
 		{KeyNotYetValid, StagePolicy, "too few signers are left without a key that is not valid yet", hintResign},
 		{KeyExpired, StagePolicy, "too few signers are left without a key that is no longer valid", hintResign},
 		{TLogMissing, StagePolicy, "too few signatures are in a transparency log", hintResign},

@@ -151,7 +151,7 @@ func TestARevokedVersionSupersedesNothing(t *testing.T) {
 	l.importFile(l.dataFile("audit-data", 1, map[string]string{"a.txt": "one"}))
 	l.importFile(l.dataFile("audit-data", 2, map[string]string{"a.txt": "two"}))
 	bad := l.importFile(l.dataFile("audit-data", 3, map[string]string{"a.txt": "three"}))
-	if err := l.e.RevokeForTest(1, manifests.Revocation{Manifest: bad.Verdict.Digest, Reason: "test"}); err != nil {
+	if _, err := l.site().RevokeTrust(context.Background(), api.TrustRevocation{Manifest: bad.Verdict.Digest, Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	rep, err := l.site().CollectGarbage(context.Background(), api.GCRequest{Keep: 1}, nil)
