@@ -68,7 +68,8 @@ func (r *Reader) Offset() int64 { return r.src.off }
 // FileSHA256 is the digest of the bytes before Offset; after End, of the file.
 func (r *Reader) FileSHA256() string { return r.src.digest() }
 
-// Head reads the manifest and the signatures: at most 2 MiB.
+// Head reads the manifest and the signatures: at most 2 MiB. After an error it
+// returns what was read before, nil for nothing.
 func (r *Reader) Head() (*Head, error) {
 	if r.stage != atStart {
 		return nil, errors.New("bundle: Head is read twice")
@@ -95,7 +96,7 @@ func (r *Reader) Head() (*Head, error) {
 		return nil, err
 	}
 	if !bytes.HasPrefix(head.Manifest, []byte(firstLine)) {
-		return nil, r.fail(SchemaUnknown, ManifestName, "its first line is not %s", firstLine[:len(firstLine)-1])
+		return head, r.fail(SchemaUnknown, ManifestName, "its first line is not %s", firstLine[:len(firstLine)-1])
 	}
 	for {
 		sig, err := r.signature(len(head.Signatures))
@@ -104,7 +105,7 @@ func (r *Reader) Head() (*Head, error) {
 			return head, nil
 		}
 		if err != nil {
-			return nil, err
+			return head, err
 		}
 		head.Signatures = append(head.Signatures, sig)
 	}

@@ -121,10 +121,7 @@ func (w *writer) publisher(p *Publisher) {
 	w.texts("kinds", kinds)
 	w.texts("names", p.Names)
 	for _, k := range p.Keys {
-		w.table("publisher.key", true)
-		w.instant("valid_from", k.ValidFrom)
-		w.instant("valid_until", k.ValidUntil)
-		w.text("pem", k.PEM)
+		w.key(k)
 	}
 	for _, i := range p.Identities {
 		w.identity("publisher.identity", i)
@@ -148,24 +145,8 @@ func (w *writer) require(r Require) {
 	w.integer("sct", int64(r.SCT))
 	w.boolean("audience", r.Audience)
 	for _, a := range r.Attestations {
-		w.table("publisher.require.attestation", true)
-		w.text("predicate_type", a.PredicateType)
-		w.text("builder", a.Builder)
-		w.texts("keys", a.Keys)
-		for _, i := range a.Identities {
-			w.identity("publisher.require.attestation.identity", i)
-		}
+		w.attestation(a)
 	}
-}
-
-func (w *writer) identity(table string, i Identity) {
-	w.table(table, true)
-	w.text("issuer", i.Issuer)
-	w.text("san", i.SAN)
-	w.text("san_regexp", i.SANRegexp)
-	w.texts("ca", i.CA)
-	w.texts("tsa", i.TSA)
-	w.texts("log", i.Log)
 }
 
 func (w *writer) allow(a Allow) {

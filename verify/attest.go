@@ -208,7 +208,7 @@ func (j *judgement) attest(a bundle.Attached) error {
 			continue
 		}
 		if why := j.unattested(f, times); why != nil {
-			j.causes[i] = why
+			j.causes[i], j.why[f.sum] = why, why
 			j.checks = append(j.checks, "not counted: "+f.sum+": "+string(why.Reason))
 			continue
 		}

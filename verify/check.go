@@ -66,6 +66,12 @@ type Result struct {
 	// TrustedTime is that of [Signed.TrustedTime]; the verdict carries it too.
 	TrustedTime time.Time
 
+	trust    *Trust  // that it was judged under
+	opt      Options // likewise
+	attested bool    // all attestations were read
+	judged   bool    // everything but the contents was admitted
+	floors   *Floors // that it was judged by
+
 	epoch int64
 }
 
@@ -76,7 +82,7 @@ type Result struct {
 // byte of the file can refuse it.
 func Check(r io.Reader, t *Trust, opt Options, sink Sink) (*Result, error) {
 	in := bundle.NewReader(r, opt.Limits)
-	c := &checking{Reader: in, trust: t, opt: opt, sink: sink, res: new(Result)}
+	c := &checking{Reader: in, trust: t, opt: opt, sink: sink, res: &Result{trust: t, opt: opt}}
 	err := c.run()
 	c.res.FileSHA256, c.res.FileBytes = in.FileSHA256(), in.Offset()
 	if err != nil {
@@ -142,7 +148,7 @@ func (c *checking) run() error {
 	if c.res.Verdict, err = j.verdict(); err != nil {
 		return err
 	}
-	c.res.epoch = j.epoch()
+	c.res.epoch, c.res.judged = j.epoch(), true
 	if err := c.blobs(); err != nil {
 		return err
 	}
@@ -160,7 +166,7 @@ func (c *checking) judge(m *manifests.Bundle, signed *Signed) (*judgement, error
 		if err != nil {
 			return nil, fmt.Errorf("verify: floors: %w", err)
 		}
-		in.Floors, c.again = &floors, floors.Admitted
+		in.Floors, c.res.floors, c.again = &floors, &floors, floors.Admitted
 	}
 	return c.trust.judgeManifest(in)
 }
@@ -169,15 +175,16 @@ func (c *checking) attestations(j *judgement) error {
 	for {
 		a, err := c.NextAttestation()
 		if errors.Is(err, io.EOF) {
+			c.res.attested = true
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		c.res.Attestations = append(c.res.Attestations, a)
 		if err := j.attest(a); err != nil {
 			return err
 		}
-		c.res.Attestations = append(c.res.Attestations, a)
 	}
 }
 

@@ -32,6 +32,7 @@ func (j *judgement) byPublisher() error {
 			if first == nil {
 				first = why
 			}
+			j.why[s.id] = why
 			j.checks = append(j.checks, "not counted: "+s.id+": "+string(why.Reason))
 			continue
 		}

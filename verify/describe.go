@@ -17,6 +17,7 @@ type Description struct {
 	PredicateType string `json:"predicateType,omitempty"`
 	LogEntries    int    `json:"logEntries"`
 	Timestamps    int    `json:"timestamps"`
+	Details
 }
 
 // Describe reads a file that [Canonical] made, or that a bundle holds.
@@ -25,9 +26,18 @@ func Describe(raw []byte) (*Description, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
+	d, err := f.describe()
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// describe says what f says. The error is about its statement.
+func (f *file) describe() (*Description, error) {
 	d := &Description{
 		Statement: f.isStatement(), ID: f.id, Flow: FlowKey, Issuer: f.issuer, SAN: f.san,
-		LogEntries: len(f.entries()), Timestamps: len(f.timestamps()),
+		LogEntries: len(f.entries()), Timestamps: len(f.timestamps()), Details: f.details(),
 	}
 	if f.leaf != nil {
 		d.Flow = FlowCertificate
@@ -36,9 +46,12 @@ func Describe(raw []byte) (*Description, error) {
 	if d.Statement {
 		s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload())
 		if err != nil {
-			return nil, fmt.Errorf("verify: %w: its statement: %v", errMalformed, err)
+			return d, fmt.Errorf("verify: %w: its statement: %v", errMalformed, err)
 		}
 		d.PredicateType = s.PredicateType
+		for _, x := range s.Subjects {
+			d.Subjects = append(d.Subjects, x.Digest["sha256"])
+		}
 	}
 	return d, nil
 }

@@ -44,6 +44,7 @@ type judgement struct {
 	attested     []bool         // by index of the required attestation
 	causes       []*RejectError // likewise: why one that was there does not count
 	attestations []string
+	why          map[string]*RejectError // why a signer, by id, or an attestation, by digest, does not count
 }
 
 // Judge decides on a manifest whose signatures were verified by the same Trust.
@@ -115,28 +116,11 @@ func manifestReason(err error) Reason {
 
 // judgeManifest makes all decisions that need no attestation.
 func (t *Trust) judgeManifest(in Input) (*judgement, error) {
-	if in.Manifest == nil || in.Signed == nil || in.Signed.trust != t || in.Now.IsZero() {
-		return nil, errors.New("verify: Judge needs Manifest, Now, and Signed of the same Trust")
+	j, err := t.begin(in)
+	if err != nil {
+		return nil, err
 	}
-	j := &judgement{trust: t, in: in, checks: []string{"signatures"}}
-	who := j.byPublisher
-	if in.Manifest.Kind == manifests.KindTrust {
-		who = j.byRoles
-	}
-	for _, step := range []struct {
-		name  string
-		check func() error
-	}{
-		{"trust", j.dates},
-		{"revocations", j.revocations},
-		{"signers", who},
-		{"kind", j.kind},
-		{"name", j.name},
-		{"audience", j.audience},
-		{"validity", j.validity},
-		{"floors", j.floors},
-		{"capabilities", j.capabilities},
-	} {
+	for _, step := range j.steps() {
 		if err := step.check(); err != nil {
 			return nil, err
 		}
@@ -147,11 +131,50 @@ func (t *Trust) judgeManifest(in Input) (*judgement, error) {
 	if m := in.Manifest; m.Kind != manifests.KindTrust && t.extended(in.Now) {
 		j.checks = append(j.checks, "break_glass")
 	}
+	j.expect()
+	return j, nil
+}
+
+// begin begins a judgement.
+func (t *Trust) begin(in Input) (*judgement, error) {
+	if in.Manifest == nil || in.Signed == nil || in.Signed.trust != t || in.Now.IsZero() {
+		return nil, errors.New("verify: Judge needs Manifest, Now, and Signed of the same Trust")
+	}
+	return &judgement{trust: t, in: in, checks: []string{checkSignatures}, why: map[string]*RejectError{}}, nil
+}
+
+// A step is one check of a manifest.
+type step struct {
+	name  string
+	check func() error
+}
+
+// steps are the checks of a manifest in their order, which is documented: the
+// first that fails is the reason of a refusal. [Trust.Explain] makes the same.
+func (j *judgement) steps() []step {
+	who := j.byPublisher
+	if j.in.Manifest.Kind == manifests.KindTrust {
+		who = j.byRoles
+	}
+	return []step{
+		{checkTrust, j.dates},
+		{checkRevocations, j.revocations},
+		{checkSigners, who},
+		{checkKind, j.kind},
+		{checkName, j.name},
+		{checkAudience, j.audience},
+		{checkValidity, j.validity},
+		{checkFloors, j.floors},
+		{checkCapabilities, j.capabilities},
+	}
+}
+
+// expect prepares for the attestations that the publisher needs.
+func (j *judgement) expect() {
 	if j.publisher != nil {
 		j.attested = make([]bool, len(j.publisher.attesters))
 		j.causes = make([]*RejectError, len(j.publisher.attesters))
 	}
-	return j, nil
 }
 
 // applies says whether a check that passed had anything to check, so that a
@@ -159,15 +182,15 @@ func (t *Trust) judgeManifest(in Input) (*judgement, error) {
 func (j *judgement) applies(check string) bool {
 	m := j.in.Manifest
 	switch check {
-	case "trust", "kind", "name":
+	case checkTrust, checkKind, checkName:
 		return m.Kind != manifests.KindTrust
-	case "revocations":
+	case checkRevocations:
 		return j.trust.ref.Revocations != ""
-	case "audience":
+	case checkAudience:
 		return len(m.Audience) > 0
-	case "floors":
+	case checkFloors:
 		return j.in.Floors != nil && !j.in.Floors.Admitted
-	case "capabilities":
+	case checkCapabilities:
 		return m.Plugin != nil
 	}
 	return true
@@ -208,6 +231,9 @@ func (j *judgement) audience() error {
 	fleet := j.trust.root.FleetID
 	if slices.Contains(m.Audience, fleet) || j.in.SiteID != "" && slices.Contains(m.Audience, j.in.SiteID) {
 		return nil
+	}
+	if j.in.SiteID == "" {
+		return reject(AudienceMismatch, "audience", "it does not name the fleet %s, and no site was named that judges", fleet)
 	}
 	return reject(AudienceMismatch, "audience", "it names neither the site %s nor the fleet %s", j.in.SiteID, fleet)
 }
@@ -273,7 +299,7 @@ func (j *judgement) verdict() (*ledger.Verdict, error) {
 		return nil, err
 	}
 	if j.publisher != nil && len(j.publisher.attesters) > 0 {
-		j.checks = append(j.checks, "attestations")
+		j.checks = append(j.checks, checkAttestations)
 	}
 	m := j.in.Manifest
 	v := &ledger.Verdict{

@@ -96,13 +96,17 @@ func (e *RejectError) Unwrap() error { return e.Err }
 
 // reject makes a refusal with the hint of its reason.
 func reject(reason Reason, subject, format string, args ...any) *RejectError {
-	e := &RejectError{Reason: reason, Subject: subject, Detail: fmt.Sprintf(format, args...)}
+	return &RejectError{Reason: reason, Subject: subject, Detail: fmt.Sprintf(format, args...), Hint: HintOf(reason)}
+}
+
+// HintOf is the hint of a reason.
+func HintOf(reason Reason) string {
 	for _, info := range Reasons() {
 		if info.Reason == reason {
-			e.Hint = info.Hint
+			return info.Hint
 		}
 	}
-	return e
+	return ""
 }
 
 // because keeps the cause of a refusal.
@@ -134,4 +138,14 @@ type ReasonInfo struct {
 	Stage  Stage  `json:"stage"`
 	Doc    string `json:"doc"`
 	Hint   string `json:"hint,omitempty"`
+}
+
+// StageOf is the stage at which a reason is found.
+func StageOf(reason Reason) Stage {
+	for _, info := range Reasons() {
+		if info.Reason == reason {
+			return info.Stage
+		}
+	}
+	return ""
 }

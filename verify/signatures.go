@@ -61,36 +61,68 @@ func (s *Signed) TrustedTime() time.Time {
 // alone; one by a named signer that fails refuses the bundle, as does a
 // manifest that no named signer signed.
 func (t *Trust) Signatures(manifest []byte, sigs []bundle.Attached, now time.Time) (*Signed, error) {
-	if len(sigs) == 0 {
-		return nil, reject(SignatureMissing, "", "there is no signature")
+	s, err := t.readSignatures(manifest, sigs, now, nil)
+	if err != nil {
+		return nil, err
 	}
+	return s, nil
+}
+
+// readSignatures is Signatures. With tell, which is told what became of each,
+// it goes on after one that refuses the bundle; what it returns then is who
+// else signed, beside the first error.
+func (t *Trust) readSignatures(manifest []byte, sigs []bundle.Attached, now time.Time, tell func(bundle.Attached, *file, *signer, error)) (*Signed, error) {
 	s := &Signed{trust: t, digest: bundle.Digest(manifest)}
+	if len(sigs) == 0 {
+		return s, reject(SignatureMissing, "", "there is no signature")
+	}
 	seen := map[string]bool{}
 	var unknown string
+	var first error
 	for _, sig := range sigs {
-		if seen[sig.ID] {
-			return nil, reject(DuplicateSigner, bundle.SignatureName(sig.ID), "is there twice")
+		f, one, err := t.readSignature(manifest, sig, seen, now)
+		if tell != nil {
+			tell(sig, f, one, err)
 		}
-		seen[sig.ID] = true
-		f, err := signatureFile(sig)
-		if err != nil {
-			return nil, err
-		}
-		one, err := t.verifySignature(manifest, f, now)
-		if err != nil {
-			return nil, err
-		}
-		if one == nil {
+		switch {
+		case err != nil && tell == nil:
+			return s, err
+		case err != nil:
+			if first == nil {
+				first = err
+			}
+		case one == nil:
 			s.ignored = append(s.ignored, f.id)
 			unknown += "; " + f.who()
-			continue
+		default:
+			s.signers = append(s.signers, one)
 		}
-		s.signers = append(s.signers, one)
 	}
-	if len(s.signers) == 0 {
-		return nil, reject(SignerUnknown, "", "signed by %s", unknown[2:])
+	switch {
+	case first != nil:
+		return s, first
+	case len(s.signers) == 0:
+		return s, reject(SignerUnknown, "", "signed by %s", unknown[2:])
 	}
 	return s, s.duplicates()
+}
+
+// readSignature parses and verifies one file of signatures/; no signer and no
+// error mean that no trust file names who made it.
+func (t *Trust) readSignature(manifest []byte, sig bundle.Attached, seen map[string]bool, now time.Time) (*file, *signer, error) {
+	if seen[sig.ID] {
+		return nil, nil, reject(DuplicateSigner, bundle.SignatureName(sig.ID), "is there twice")
+	}
+	seen[sig.ID] = true
+	f, err := signatureFile(sig)
+	if err != nil {
+		return nil, nil, err
+	}
+	one, err := t.verifySignature(manifest, f, now)
+	if err != nil {
+		return f, nil, err
+	}
+	return f, one, nil
 }
 
 // who says who signed, in the words that a policy would use.

@@ -93,6 +93,9 @@ func originName(text string) string {
 // about a hundred; each that is not there costs a parser 60 times its length.
 const maxValues = 4096
 
+// errTooMany refuses what would cost too much.
+var errTooMany = fmt.Errorf("%w: more than %d values", errMalformed, maxValues)
+
 // unmarshal parses the JSON of a Sigstore bundle, whatever its form.
 func unmarshal(raw []byte) (*protobundle.Bundle, error) {
 	n := 0
@@ -102,7 +105,7 @@ func unmarshal(raw []byte) (*protobundle.Bundle, error) {
 		}
 	}
 	if n > maxValues {
-		return nil, fmt.Errorf("%w: more than %d values", errMalformed, maxValues)
+		return nil, errTooMany
 	}
 	pb := new(protobundle.Bundle)
 	if err := protojson.Unmarshal(raw, pb); err != nil {

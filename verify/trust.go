@@ -33,6 +33,7 @@ func (e *TrustError) Unwrap() error { return e.Err }
 type Trust struct {
 	root        *manifests.Root
 	policy      *manifests.Policy
+	policyText  []byte
 	revocations *manifests.Revocations // never nil
 	ref         ledger.TrustRef
 	roots       []string // digests of the chain
@@ -235,7 +236,7 @@ func (t *Trust) loadPolicy(f RoleFile) error {
 	if p.RootVersion > t.root.Version {
 		return fmt.Errorf("it belongs to root %d, the newest here is %d", p.RootVersion, t.root.Version)
 	}
-	t.policy = p
+	t.policy, t.policyText = p, f.Raw
 	t.ref.Policy, t.ref.PolicySerial = bundle.Digest(f.Raw), p.Serial
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/stellarun/stella/internal/stamp"
-	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -22,70 +20,38 @@ func newBundleCmd(a *app) *cobra.Command {
 }
 
 func newBundleVerifyCmd(a *app) *cobra.Command {
-	var asOf string
+	var opt judgeOptions
 	c := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Judge a bundle as an import would, and keep nothing",
 		Long: "Judge a bundle under the site's trust, as an import would, and keep nothing. --as-of asks\n" +
-			"what the judgement would have been, or will be, at another time. A refusal is exit 5.",
-		Example: "  stella bundle verify match-1.2.0.stella\n  stella bundle verify match-1.2.0.stella --as-of 2027-01-01",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runBundleVerify(c.Context(), a, args[0], asOf) },
+			"what the judgement would have been, or will be, at another time. A refusal is exit 5; with\n" +
+			"--output json it says who signed, and what each check found.\n\n" +
+			"--trust judges by the trust files in a folder, and needs no site: a publisher or a fleet\n" +
+			"can try a bundle before it travels. A site that has admitted nothing yet would judge the\n" +
+			"same; what one has admitted (the floors) is not known. --site-id names the site that the\n" +
+			"bundle must be for; without it a bundle for the fleet passes, one for a site does not.",
+		Example: "  stella bundle verify match-1.2.0.stella\n" +
+			"  stella bundle verify match-1.2.0.stella --as-of 2027-01-01\n" +
+			"  stella bundle verify match-1.2.0.stella --trust fleet/trust --output json",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runBundleVerify(c.Context(), a, args[0], opt) },
 	}
-	c.Flags().StringVar(&asOf, "as-of", "", "`TIME` of the judgement (default: now)")
+	f := c.Flags()
+	f.StringVar(&opt.asOf, "as-of", "", "`TIME` of the judgement (default: now)")
+	f.StringVar(&opt.trust, "trust", "", "`DIR` with trust files, laid out like trust/ of a site; no site is then needed")
+	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that judges, with --trust")
 	return c
-}
-
-func runBundleVerify(ctx context.Context, a *app, file, asOf string) error {
-	req := api.VerifyRequest{}
-	if asOf != "" {
-		t, err := parseTime(asOf)
-		if err != nil {
-			return err
-		}
-		req.AsOf = stamp.Format(t)
-	}
-	var err error
-	if req.Path, err = absolute(file); err != nil {
-		return err
-	}
-	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		v, err := r.VerifyBundle(ctx, req, a.progressOf("verifying"))
-		if err != nil {
-			return err
-		}
-		return a.emit(v, func(s *screen) {
-			facts := []string{"bundle", v.Publisher + "/" + v.Name + "@" + v.Version, "kind", v.Kind, "decision", v.Decision, "digest", "sha256:" + v.Digest}
-			s.fields(append(facts, signerFacts(v)...)...)
-		})
-	})
-}
-
-// signerFacts are who vouched for a bundle, and under which trust.
-func signerFacts(v ledger.Verdict) []string {
-	var out []string
-	for _, x := range v.Signers {
-		who := "key " + x.ID
-		if x.Flow == "certificate" {
-			who = x.SAN + " by " + x.Issuer
-		}
-		out = append(out, "signed by", who)
-	}
-	for _, id := range v.Ignored {
-		out = append(out, "ignored", "signature of the unknown key "+id)
-	}
-	for _, x := range v.Softened {
-		out = append(out, "softened", x)
-	}
-	return append(out, "judged at", seconds(v.Now), "policy", "serial "+strconv.FormatInt(v.Trust.PolicySerial, 10))
 }
 
 func newBundleListCmd(a *app) *cobra.Command {
 	var q api.BundleQuery
 	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List what is admitted",
-		Long:    "List the bundles that the site has admitted, by name and version.",
+		Use:   "list",
+		Short: "List what is admitted",
+		Long: "List the bundles that the site has admitted, by name and version. NOW is ok where the trust\n" +
+			"in force still admits a bundle, else the reason for which nothing starts with it: a key\n" +
+			"that was revoked, a date that has passed.",
 		Example: "  stella bundle list --kind plugin",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runBundleList(c.Context(), a, q) },
@@ -103,10 +69,10 @@ func runBundleList(ctx context.Context, a *app, q api.BundleQuery) error {
 		if err != nil {
 			return err
 		}
-		return emitList(a, bundleList{list}, list, []string{"BUNDLE", "KIND", "SEQUENCE", "DIGEST", "SIZE", "DECISION", "ADMITTED"},
+		return emitList(a, bundleList{list}, list, []string{"BUNDLE", "KIND", "SEQUENCE", "DIGEST", "SIZE", "DECISION", "NOW", "ADMITTED"},
 			func(b api.Bundle) []string {
 				return []string{b.Publisher + "/" + b.Name + "@" + b.Version, b.Kind, strconv.FormatInt(b.Sequence, 10),
-					short(b.Digest), size(b.Bytes), b.Decision + removed(b), seconds(b.AdmittedUTC)}
+					short(b.Digest), size(b.Bytes), b.Decision + removed(b), b.Now, seconds(b.AdmittedUTC)}
 			})
 	})
 }
@@ -124,8 +90,9 @@ func newBundleShowCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show REF",
 		Short: "Show an admitted bundle",
-		Long: "Show an admitted bundle with its verdict and files. REF is a digest, at least 8 digits of\n" +
-			"one, or publisher/name@version. --manifest prints the sealed stella.toml itself.",
+		Long: "Show an admitted bundle: the verdict of its admission, its files, and what the trust in\n" +
+			"force says of it now, check by check. REF is a digest, at least 8 digits of one, or\n" +
+			"publisher/name@version. --manifest prints the sealed stella.toml itself.",
 		Example: "  stella bundle show acme/match@1.2.0",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runBundleShow(c.Context(), a, args[0], manifest) },
@@ -151,7 +118,11 @@ func runBundleShow(ctx context.Context, a *app, ref string, manifest bool) error
 			if b.Removed > 0 {
 				facts = append(facts, "contents", fmt.Sprintf("given up, entry %d; importing the bundle again brings them back", b.Removed))
 			}
-			s.fields(append(facts, signerFacts(b.Admission.Verdict)...)...)
+			s.fields(append(facts, verdictFacts(b.Admission.Verdict)...)...)
+			s.printf("\nNow: %s\n\n", b.Now)
+			if b.Report != nil {
+				renderJudgement(s, b.Report)
+			}
 			rows := make([][]string, len(b.Files))
 			for i, f := range b.Files {
 				rows[i] = []string{f.Mode, strconv.FormatInt(f.Size, 10), short(f.SHA256), f.Path}

@@ -425,12 +425,10 @@ func failing(err error) bool {
 
 // rejected says what a refusal was, and what to do about it.
 func rejected(path string, res *verify.Result, r *verify.RejectError, seq int64) error {
+	f := refusalOf(r)
+	f.Offset, f.SHA256, f.Digest, f.Seq, f.Report = res.FileBytes, res.FileSHA256, res.Digest, seq, Report(res.Report(r))
 	return &api.Error{
-		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint,
-		Refusal: &api.Refusal{
-			Reason: string(r.Reason), Subject: r.Subject, Offset: res.FileBytes, SHA256: res.FileSHA256,
-			Digest: res.Digest, Seq: seq,
-		},
+		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint, Refusal: f,
 	}
 }
 
@@ -446,7 +444,9 @@ func (s *site) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, 
 		if q.Kind != "" && q.Kind != v.Kind || q.Publisher != "" && q.Publisher != v.Publisher || q.Name != "" && q.Name != v.Name {
 			continue
 		}
-		out = append(out, showBundle(r))
+		b := showBundle(r)
+		b.Now = s.e.sealed.now(r)
+		out = append(out, b)
 	}
 	slices.SortFunc(out, func(a, b api.Bundle) int {
 		if c := strings.Compare(a.Publisher+"/"+a.Name, b.Publisher+"/"+b.Name); c != 0 {
@@ -481,6 +481,7 @@ func (s *site) ShowBundle(_ context.Context, ref string) (api.BundleDetail, erro
 		return api.BundleDetail{}, damaged("%v", err)
 	}
 	out := api.BundleDetail{Bundle: showBundle(rec), Admission: rec.Admission, Manifest: string(raw), Files: []api.BundleFile{}}
+	out.Now, out.Report = s.e.sealed.now(rec), s.e.sealed.explain(rec)
 	for _, f := range m.Files {
 		out.Files = append(out.Files, api.BundleFile{Path: f.Path, SHA256: f.SHA256, Size: f.Size, Mode: f.Mode})
 	}

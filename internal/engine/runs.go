@@ -119,7 +119,7 @@ func judged(what string, err error) error {
 	}
 	return &api.Error{
 		Code: api.Code(r.Reason()), Message: what + " may not be used now: " + r.Error(), Hint: r.err.Hint,
-		Refusal: &api.Refusal{Reason: r.Reason(), Subject: r.err.Subject},
+		Refusal: refusalOf(r.err),
 	}
 }
 

@@ -176,7 +176,7 @@ func trustRefused(err error) error {
 	}
 	return &api.Error{
 		Code: api.Code(r.Reason), Message: r.Error(), Hint: r.Hint,
-		Refusal: &api.Refusal{Reason: string(r.Reason), Subject: r.Subject},
+		Refusal: refusalOf(r),
 	}
 }
 
@@ -306,11 +306,8 @@ func (s *site) putTrust(b *awaiting) (seq int64, next *inForce, err error) {
 // LoadTrust loads the trust files of a home without opening its site, for
 // judgements outside it. They are held against nothing but their signatures.
 func LoadTrust(home string) (*verify.Trust, error) {
-	files, err := readTrust(filepath.Join(home, "trust"))
-	if err != nil {
-		return nil, err
-	}
-	return verify.Load(files)
+	t, _, err := LoadTrustDir(filepath.Join(home, "trust"))
+	return t, err
 }
 
 // extend applies a recorded extension to the trust that it was signed under.

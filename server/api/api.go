@@ -159,13 +159,20 @@ type Bundle struct {
 	Seq         int64  `json:"seq"` // of the newest admission
 	Bytes       int64  `json:"bytes"`
 	Removed     int64  `json:"removed,omitempty"` // the entry by which the contents were given up
+	// Now is ok where the trust in force still admits the bundle, else the reason
+	// for which it does not. The evidence is judged anew for each answer.
+	Now string `json:"now"`
 }
+
+// BundleOK is [Bundle.Now] of a bundle that may be used.
+const BundleOK = "ok"
 
 // BundleDetail is an admitted bundle with its evidence.
 type BundleDetail struct {
 	Bundle
 	Admission ledger.BundleAdmission `json:"admission"`
-	Manifest  string                 `json:"manifest"` // the exact text
+	Report    *Report                `json:"report,omitempty"` // the judgement behind Now, check by check
+	Manifest  string                 `json:"manifest"`         // the exact text
 	Files     []BundleFile           `json:"files"`
 }
 

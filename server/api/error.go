@@ -40,12 +40,16 @@ const (
 
 // Refusal is what a judgement says when it turns a bundle away.
 type Refusal struct {
-	Reason  string `json:"reason"`
-	Subject string `json:"subject,omitempty"` // the file, signer or field
-	Offset  int64  `json:"offset"`            // bytes read
-	SHA256  string `json:"sha256"`            // of these bytes
-	Digest  string `json:"digest,omitempty"`  // of the manifest, where it was read
-	Seq     int64  `json:"seq,omitempty"`     // of the rejection's entry
+	Reason  string  `json:"reason"`
+	Stage   string  `json:"stage,omitempty"`   // of the judgement, when it was found
+	Subject string  `json:"subject,omitempty"` // the file, signer or field
+	Detail  string  `json:"detail,omitempty"`
+	Hint    string  `json:"hint,omitempty"`   // what to do next
+	Offset  int64   `json:"offset"`           // bytes read
+	SHA256  string  `json:"sha256"`           // of these bytes
+	Digest  string  `json:"digest,omitempty"` // of the manifest, where it was read
+	Seq     int64   `json:"seq,omitempty"`    // of the rejection's entry
+	Report  *Report `json:"report,omitempty"` // who signed, and what each check found
 }
 
 // An Error is a request that was not done. It travels as
