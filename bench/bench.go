@@ -4,6 +4,7 @@
 //
 //	make bench                      every benchmark
 //	go run ./bench -run import      those whose name contains a word
+//	go run ./bench -run import-many -cpuprofile cpu.out
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -48,7 +50,19 @@ func main() {
 	only := flag.String("run", "", "only benchmarks whose name contains this")
 	pairs := flag.Int("pairs", 0, "pairs to measure, where not the benchmark's own number")
 	stella := flag.String("stella", "bin/stella", "the binary to measure")
+	profile := flag.String("cpuprofile", "", "write a profile of this process to a file")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	if err := run(*only, *pairs, *stella); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

@@ -124,7 +124,7 @@ func (w *writer) publisher(p *Publisher) {
 		w.key(k)
 	}
 	for _, i := range p.Identities {
-		w.identity(i)
+		w.identity("publisher.identity", i)
 	}
 	for _, s := range p.Sequences {
 		w.table("publisher.sequence", true)

@@ -12,7 +12,7 @@ func EncodeKey(k PublisherKey) string {
 // EncodeIdentity is the [[publisher.identity]] of a policy.
 func EncodeIdentity(i Identity) string {
 	w := new(writer)
-	w.identity(i)
+	w.identity("publisher.identity", i)
 	return strings.TrimPrefix(w.String(), "\n")
 }
 
@@ -28,6 +28,9 @@ func (w *writer) attestation(a RequiredAttestation) {
 	w.text("predicate_type", a.PredicateType)
 	w.text("builder", a.Builder)
 	w.texts("keys", a.Keys)
+	for _, i := range a.Identities {
+		w.identity("publisher.require.attestation.identity", i)
+	}
 }
 
 func (w *writer) key(k PublisherKey) {
@@ -37,8 +40,8 @@ func (w *writer) key(k PublisherKey) {
 	w.text("pem", k.PEM)
 }
 
-func (w *writer) identity(i Identity) {
-	w.table("publisher.identity", true)
+func (w *writer) identity(table string, i Identity) {
+	w.table(table, true)
 	w.text("issuer", i.Issuer)
 	w.text("san", i.SAN)
 	w.text("san_regexp", i.SANRegexp)

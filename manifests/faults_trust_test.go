@@ -181,6 +181,13 @@ func TestPolicyFaults(t *testing.T) {
 		{"attestations by nobody",
 			`keys = ["""⏎{p384}"""] => keys = []`,
 			`45: publisher[0].require.attestation[0].keys: has no key`},
+		{"attestations by an identity of the publisher",
+			`keys = ["""⏎{p384}"""] => identity = [{ issuer = "https://idp.example", san = "ci-7@acme.example" }]`,
+			`45: publisher[0].require.attestation[0].identity[0].san: the publisher's own identity cannot attest to its bundles`},
+		{"attestations by a pattern",
+			`keys = ["""⏎{p384}"""] => identity = [{ issuer = "https://idp.example", san_regexp = "x" }]`,
+			`45: publisher[0].require.attestation[0].identity[0].san: is missing
+			 45: publisher[0].require.attestation[0].identity[0].san_regexp: unknown key (known here: ca, issuer, log, san, tsa)`},
 		{"provenance without builder",
 			`builder = "https://build.acme.example/1"⏎ =>`,
 			`42: publisher[0].require.attestation[0].builder: is missing (provenance counts only from a builder that is named)`},

@@ -423,6 +423,9 @@ func (g gen) policy() *manifests.Policy {
 		if g.flip("attestation") {
 			q.Require.Attestations = []manifests.RequiredAttestation{{PredicateType: g.line("type"), Keys: keys[1:2]},
 				{PredicateType: "https://slsa.dev/provenance/v1", Keys: keys[1:2], Builder: g.line("builder")}}
+			if g.flip("attester") {
+				q.Require.Attestations[0].Identities = []manifests.Identity{{Issuer: "attests" + fmt.Sprint(i), SAN: g.line("attester's san"), CA: g.some("attester's ca", g.hash)}}
+			}
 		}
 		keys = keys[2:]
 		p.Publishers = append(p.Publishers, q)

@@ -1,6 +1,9 @@
 package manifests
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // Root is root.toml: who may change trust (FORMATS section 2).
 type Root struct {
@@ -78,6 +81,18 @@ type Identity struct {
 	Log       []string
 }
 
+// Names says whether a certificate for that SAN by that issuer is one of i's.
+func (i Identity) Names(issuer, san string) bool {
+	if issuer != i.Issuer || san == "" {
+		return false
+	}
+	if i.SANRegexp == "" {
+		return san == i.SAN
+	}
+	re, err := regexp.Compile(`\A(?:` + i.SANRegexp + `)\z`)
+	return err == nil && re.MatchString(san)
+}
+
 // Require is [publisher.require]: counts, and attestations by predicate type.
 type Require struct {
 	TLog         int
@@ -90,8 +105,9 @@ type Require struct {
 // RequiredAttestation is one [[publisher.require.attestation]].
 type RequiredAttestation struct {
 	PredicateType string
-	Keys          []string // PEM, disjoint from the publisher's
-	Builder       string   // provenance only
+	Keys          []string   // PEM, disjoint from the publisher's
+	Identities    []Identity // with an exact SAN that is none of the publisher's
+	Builder       string     // provenance only
 }
 
 // Allow is [publisher.allow]: the ceiling of what its plugins may ask for.

@@ -85,7 +85,7 @@ func (c *policyCheck) publisher(t *table) Publisher {
 	}
 	p.Threshold = t.threshold(signers, "keys and identities")
 	p.Sequences = sequences(t)
-	p.Require = c.require(t, own, len(p.Identities) > 0)
+	p.Require = c.require(t, own, p.Identities)
 	p.Allow = allow(t)
 	return p
 }
@@ -177,7 +177,7 @@ func (c *policyCheck) needsRoot(what string) {
 }
 
 // require reads [publisher.require].
-func (c *policyCheck) require(t *table, own map[string]int, identities bool) Require {
+func (c *policyCheck) require(t *table, own map[string]int, identities []Identity) Require {
 	s := t.sub("require")
 	if s == nil {
 		return Require{}
@@ -193,12 +193,12 @@ func (c *policyCheck) require(t *table, own map[string]int, identities bool) Req
 	if r.TLog+r.Timestamps+r.SCT > 0 {
 		c.needsRoot("a log entry, timestamp or SCT")
 	}
-	if r.SCT > 0 && !identities {
+	if r.SCT > 0 && len(identities) == 0 {
 		s.fault("sct", "is for certificates, and the publisher has no identity", "only a certificate can have an SCT")
 	}
 	types := map[string]int{}
 	for _, row := range s.list("attestation") {
-		a := requiredAttestation(row, own)
+		a := c.requiredAttestation(row, own, identities)
 		if line, ok := types[a.PredicateType]; ok && a.PredicateType != "" {
 			row.fault("predicate_type", show(a.PredicateType)+" is required twice", lineHint(line))
 		}
@@ -208,9 +208,13 @@ func (c *policyCheck) require(t *table, own map[string]int, identities bool) Req
 	return r
 }
 
-func requiredAttestation(t *table, own map[string]int) RequiredAttestation {
+func (c *policyCheck) requiredAttestation(t *table, own map[string]int, identities []Identity) RequiredAttestation {
 	defer t.done()
-	t.need("predicate_type", "keys")
+	t.need("predicate_type")
+	attesters := c.attesters(t, identities)
+	if len(attesters) == 0 {
+		t.need("keys")
+	}
 	keys, _ := t.pubkeys("keys")
 	for _, k := range keys {
 		if line, ok := own[k.id]; ok {
@@ -220,6 +224,7 @@ func requiredAttestation(t *table, own map[string]int) RequiredAttestation {
 	a := RequiredAttestation{
 		PredicateType: t.text("predicate_type", isLine(2048)),
 		Keys:          pems(keys),
+		Identities:    attesters,
 		Builder:       t.text("builder", isLine(2048)),
 	}
 	if is := strings.HasPrefix(a.PredicateType, provenance); is && !t.has("builder") {
@@ -228,6 +233,32 @@ func requiredAttestation(t *table, own map[string]int) RequiredAttestation {
 		t.fault("builder", "belongs to provenance only", "its predicate_type begins with "+provenance)
 	}
 	return a
+}
+
+// attesters reads [[publisher.require.attestation.identity]]. Their SAN is exact,
+// so that it can be compared with the identities of the publisher.
+func (c *policyCheck) attesters(t *table, own []Identity) []Identity {
+	var out []Identity
+	for _, row := range t.list("identity") {
+		c.needsRoot("an identity")
+		row.need("issuer", "san")
+		i := Identity{
+			Issuer: row.text("issuer", isLine(2048)),
+			SAN:    row.text("san", isLine(2048)),
+			CA:     row.texts("ca", isHash()),
+			TSA:    row.texts("tsa", isHash()),
+			Log:    row.texts("log", isHash()),
+		}
+		for _, o := range own {
+			if o.Names(i.Issuer, i.SAN) {
+				row.fault("san", "the publisher's own identity cannot attest to its bundles", "")
+				break
+			}
+		}
+		out = append(out, i)
+		row.done()
+	}
+	return out
 }
 
 // allow reads [publisher.allow].

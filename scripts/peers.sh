@@ -18,6 +18,7 @@ for p in \
 	"dpkg|the order of Debian versions compared"; do
 	command -v "${p%%|*}" >/dev/null 2>&1 || missing "${p%%|*}" "${p#*|}"
 done
+[ -n "${STELLA_CONFORMANCE:-}" ] || missing conformance "the bundles of sigstore-conformance: STELLA_CONFORMANCE names a checkout"
 if [ "$(id -u)" = 0 ]; then
 	unshare -n true 2>/dev/null || missing unshare "commands in an empty network namespace"
 	missing ordinary-user "the suite as an ordinary user"

@@ -26,7 +26,7 @@ var ErrUnreachable = errors.New("nobody answers")
 // Limits of an answer.
 const (
 	maxAnswer = 256 << 20
-	maxLine   = 16 << 20
+	maxLine   = 64 << 20 // the report of 10,000 bundles has 20 MiB
 )
 
 // ClientOptions says where a site is served and who asks.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sigstore/sigstore-go/pkg/root"
+
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/manifests"
 )
@@ -22,7 +24,24 @@ const (
 // attester is a required attestation, made ready.
 type attester struct {
 	manifests.RequiredAttestation
-	keys map[string]*namedKey
+	keys       map[string]*namedKey
+	identities []*identity
+}
+
+// material is what f verifies under if one of a's signers made it, else nil.
+func (a *attester) material(f *file, base root.TrustedMaterial) *material {
+	if f.leaf == nil {
+		if k := a.keys[f.id]; k != nil {
+			return k.material(base)
+		}
+		return nil
+	}
+	for _, id := range a.identities {
+		if id.matches(f) {
+			return id.material
+		}
+	}
+	return nil
 }
 
 // addAttesters makes the required attestations of p ready. Who attests is not
@@ -40,8 +59,18 @@ func (t *Trust) addAttesters(p *publisher) error {
 			}
 			a.keys[k.id] = k
 		}
-		if len(a.keys) == 0 || def.PredicateType == "" {
-			return errors.New("a required attestation needs a predicate type and keys")
+		for _, def := range def.Identities {
+			if slices.ContainsFunc(p.Identities, func(own manifests.Identity) bool { return own.Names(def.Issuer, def.SAN) }) {
+				return fmt.Errorf("%s from %s attests, but is an identity of the publisher", def.SAN, def.Issuer)
+			}
+			id, err := newIdentity(p, def, t.material)
+			if err != nil {
+				return err
+			}
+			a.identities = append(a.identities, id)
+		}
+		if len(a.keys)+len(a.identities) == 0 || def.PredicateType == "" {
+			return errors.New("a required attestation needs a predicate type, and keys or identities")
 		}
 		p.attesters = append(p.attesters, a)
 	}
@@ -155,23 +184,23 @@ func attestationFile(a bundle.Attached) (*file, error) {
 	return f, nil
 }
 
-// attest judges one attestation. One by a key that nobody named for it is left
-// alone, and counts for nothing.
+// attest judges one attestation. One by a key or identity that nobody named for
+// it is left alone, and counts for nothing.
 func (j *judgement) attest(a bundle.Attached) error {
 	f, err := attestationFile(a)
 	if err != nil {
 		return err
 	}
-	if j.publisher == nil || f.leaf != nil {
+	if j.publisher == nil {
 		return nil
 	}
 	name := bundle.AttestationName(a.ID)
 	for i, want := range j.publisher.attesters {
-		k := want.keys[f.id]
-		if k == nil {
+		m := want.material(f, j.trust.material)
+		if m == nil {
 			continue
 		}
-		s, times, err := j.verifyStatement(name, f, k)
+		s, times, err := j.verifyStatement(name, f, m)
 		if err != nil {
 			return err
 		}
@@ -191,8 +220,8 @@ func (j *judgement) attest(a bundle.Attached) error {
 	return nil
 }
 
-// verifyStatement verifies f by k and reads what it says about the manifest.
-func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*statement, []time.Time, error) {
+// verifyStatement verifies f under m and reads what it says about the manifest.
+func (j *judgement) verifyStatement(name string, f *file, m *material) (*statement, []time.Time, error) {
 	d := demandsOf(j.publisher.Require)
 	if what := d.extra(f); what != "" {
 		return nil, nil, reject(AttestationExtra, name, "it brings %s that the policy does not verify", what)
@@ -200,7 +229,7 @@ func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*stateme
 	if reason, why := d.lacks(f); reason != "" {
 		return nil, nil, reject(reason, name, "%s", why)
 	}
-	times, err := f.verify(nil, d, k.material(j.trust.material))
+	times, err := f.verify(nil, d, m)
 	if err != nil {
 		return nil, nil, reject(AttestationInvalid, name, "%v", err).because(err)
 	}
@@ -220,10 +249,15 @@ func (j *judgement) verifyStatement(name string, f *file, k *namedKey) (*stateme
 }
 
 // unattested says why a verified attestation does not count, nil if it does:
-// its key is revoked, or it lacks what the policy demands of signatures.
+// its key or identity is revoked, or it lacks what the policy demands of signatures.
 func (j *judgement) unattested(f *file, times []time.Time) *RejectError {
 	if r := j.trust.revokedKey(f.id, times, j.in.Now); r != nil {
 		return reject(RevokedKey, f.id, "the key of an attestation is revoked: %s", r.Reason)
+	}
+	if f.leaf != nil {
+		if r := j.trust.revokedIdentity(f.issuer, f.san, times, j.in.Now); r != nil {
+			return reject(RevokedIdentity, f.san, "the identity of an attestation is revoked: %s", r.Reason)
+		}
 	}
 	for _, missing := range demandsOf(j.publisher.Require).missing(f) {
 		if !j.softens(missing) {
@@ -247,8 +281,8 @@ func (j *judgement) complete() error {
 		if want.Builder != "" {
 			text += " by the builder " + want.Builder
 		}
-		if why := j.causes[i]; why != nil && !j.softens(AttestationMissing) {
-			return why
+		if why := j.causes[i]; why != nil && (!j.softens(AttestationMissing) || why.Reason == RevokedKey || why.Reason == RevokedIdentity) {
+			return why // audit softens what is missing, never a revocation (THREATS 11)
 		}
 		if !j.softens(AttestationMissing) {
 			return reject(AttestationMissing, text, "there is none by the signers that the policy names")

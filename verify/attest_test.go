@@ -1,9 +1,12 @@
 package verify_test
 
 import (
+	"bytes"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/ledger"
@@ -100,5 +103,38 @@ func TestOneAttesterOfTwoKinds(t *testing.T) {
 	wantReason(t, second(judge(t, made, review("reviewer"))), verify.AttestationMissing)
 	if v, err := judge(t, made, scan, review("reviewer")); err != nil || len(v.Attestations) != 2 {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestAnIdentityAttests: it can be revoked, and it is never one of the
+// publisher's own.
+func TestAnIdentityAttests(t *testing.T) {
+	made, at := verifytest.Trusts()["attestation-by-identity"], verifytest.Created().Add(time.Minute)
+	judge := func(raw []byte) error {
+		_, err := verify.Check(bytes.NewReader(raw), made.Load(), verify.Options{Now: verifytest.Now(), Spool: spool(t)}, nil)
+		return err
+	}
+	const builder = "build@acme.test"
+	if err := judge(verifytest.Built(builder, at)); err != nil {
+		t.Fatal(err)
+	}
+	made.Revocations.Revoked = []manifests.Revocation{{Issuer: verifytest.Issuer, SAN: builder, From: at.Add(time.Hour), Reason: "taken over"}}
+	if err := judge(verifytest.Built(builder, at)); err != nil {
+		t.Errorf("attested before the revocation: %v", err)
+	}
+	wantReason(t, judge(verifytest.Built(builder, at.Add(2*time.Hour))), verify.RevokedIdentity)
+
+	made.Revocations.Revoked = nil
+	made.Acme().Require.Attestations[0].Identities[0].CA = []string{bundle.Digest(nil)}
+	wantReason(t, judge(verifytest.Built(builder, at)), verify.AttestationInvalid)
+	for _, own := range []manifests.Identity{
+		{Issuer: verifytest.Issuer, SAN: builder}, {Issuer: verifytest.Issuer, SANRegexp: `.*@acme\.test`},
+	} {
+		made := verifytest.Trusts()["attestation-by-identity"]
+		made.Acme().Identities = []manifests.Identity{own}
+		var want *verify.TrustError
+		if _, err := verify.Load(made.Files()); !errors.As(err, &want) {
+			t.Errorf("the publisher attests as %+v: %v, want a TrustError", own, err)
+		}
 	}
 }

@@ -10,10 +10,8 @@ import (
 	"io"
 	"time"
 
-	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	sigverify "github.com/sigstore/sigstore-go/pkg/verify"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/stamp"
@@ -230,12 +228,7 @@ func (v *BlobVerifier) parse(sig []byte) (*file, error) {
 	if int64(len(sig)) > v.Limit() {
 		return nil, v.refuse(bundle.SignatureTooLarge, bundle.AttestationTooLarge, "it has more than %d bytes", v.Limit())
 	}
-	pb := new(protobundle.Bundle)
-	err := protojson.Unmarshal(sig, pb)
-	if err != nil {
-		return nil, v.refuse(SignatureMalformed, AttestationMalformed, "%v: %v", errMalformed, err)
-	}
-	f, err := shape(pb)
+	f, err := parseAny(sig)
 	switch {
 	case errors.Is(err, errID):
 		return nil, v.refuse(SignatureID, AttestationID, "%v", err).because(err)
@@ -245,7 +238,7 @@ func (v *BlobVerifier) parse(sig []byte) (*file, error) {
 		return nil, v.refuse(SignatureIsStatement, SignatureIsStatement, "it holds a statement")
 	case v.policy.PredicateType != "" && !f.isStatement():
 		return nil, v.refuse(AttestationMissing, AttestationMissing, "it holds a signature and states nothing")
-	case f.isStatement() && pb.GetDsseEnvelope().GetPayloadType() != payloadType:
+	case f.isStatement() && f.pb.GetDsseEnvelope().GetPayloadType() != payloadType:
 		return nil, v.refuse(AttestationMalformed, AttestationMalformed, "it does not hold an in-toto statement")
 	}
 	return f, nil

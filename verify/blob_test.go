@@ -102,6 +102,17 @@ func blobCases(t testing.TB) []blobCase {
 		m := v["verificationMaterial"].(object)
 		m["tlogEntries"] = append(m["tlogEntries"].([]any), m["tlogEntries"].([]any)[0])
 	})
+	note := func(sig []byte, change func(string) string) []byte {
+		return edit(sig, func(v map[string]any) {
+			checkpoint := v["verificationMaterial"].(object)["tlogEntries"].([]any)[0].(object)["inclusionProof"].(object)["checkpoint"].(object)
+			checkpoint["envelope"] = change(checkpoint["envelope"].(string))
+		})
+	}
+	witness := "— witness.test " + b64(make([]byte, 76)) + "\n"
+	cosigned := note(signed(logged2), func(n string) string { return n + witness })
+	before := note(signed(logged2), func(n string) string { return strings.Replace(n, "\n\n", "\n\n"+witness, 1) })
+	alone := note(signed(logged2), func(n string) string { return n[:strings.Index(n, "\n\n")+2] + witness })
+	doubled := note(signed(logged2), func(n string) string { return n + n[strings.Index(n, "\n\n")+2:] })
 	huge := append(signed(verifytest.With{}), bytes.Repeat([]byte(" "), bundle.MaxSignature)...)
 	late := verifytest.With{Logged: verifytest.Now().Add(11 * time.Minute)}
 	about := func(subject string) []byte {
@@ -123,6 +134,8 @@ func blobCases(t testing.TB) []blobCase {
 		{"a key in the log", byKey(rooted), signed(logged), "", "signature, log, time"},
 		{"a key in the log and with a timestamp", byKey(rooted), signed(both), "", "signature, log, time"},
 		{"a key in the second log", byKey(rooted), signed(logged2), "", "signature, log, time"},
+		{"a log entry whose head was cosigned", byKey(rooted), cosigned, "", "signature, log, time"},
+		{"a log entry whose head a witness signed first", byKey(rooted), before, "", "signature, log, time"},
 		{"a key with a timestamp", byKey(rooted, noLog), signed(stamped), "", "signature, time"},
 		{"a certificate in the log", byIdentity(), signed(cert(logged)), "", "signature, certificate, identity, sct, log, time"},
 		{"a certificate in the second log", byIdentity(), signed(cert(logged2)), "", "signature, certificate, identity, sct, log, time"},
@@ -156,6 +169,8 @@ func blobCases(t testing.TB) []blobCase {
 		{"a log entry that nobody verifies", keyed, signed(logged), verify.SignatureExtra, ""},
 		{"a timestamp that nobody verifies", keyed, signed(stamped), verify.SignatureExtra, ""},
 		{"a log entry beside the timestamp", byKey(rooted, noLog), signed(both), verify.SignatureExtra, ""},
+		{"a log entry whose head a witness alone signed", byKey(rooted), alone, verify.SignatureMalformed, ""},
+		{"a log entry whose head the log signed twice", byKey(rooted), doubled, verify.SignatureMalformed, ""},
 		{"two log entries", byKey(rooted), twice, verify.SignatureExtra, ""},
 		{"a timestamp by a strange authority", byKey(rooted, without("timestampAuthorities")), signed(both), verify.SignatureExtra, ""},
 		{"a statement with a timestamp that nobody verifies", dsse, stated(t, v1, cycloneDX, stamped), verify.AttestationExtra, ""},

@@ -118,8 +118,9 @@ func (e *RejectError) because(err error) *RejectError {
 // Stage is when a reason is found.
 type Stage string
 
-// Stages of a judgement, in their order. Those of trust belong to trust files
-// inside an admitted bundle of kind trust, those of blob to [BlobVerifier] alone.
+// Stages of a judgement, in their order. That of trust is about the trust files
+// in a bundle of kind trust, of which all the rest is good; that of blob belongs
+// to [BlobVerifier] alone.
 const (
 	StageContainer    Stage = "container"
 	StageSignatures   Stage = "signatures"

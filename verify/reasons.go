@@ -91,7 +91,7 @@ func policyReasons() []ReasonInfo {
 		{PublisherUnknown, StagePolicy, "the policy does not name the publisher", "stella trust show lists the publishers that are named; stella bundle inspect FILE prints what would add this one"},
 		{SignerForeign, StagePolicy, "none of the known signers may sign for this publisher or kind", hintSigner},
 		{RevokedKey, StagePolicy, "too few signers or attesters are left without a revoked key", hintAnother},
-		{RevokedIdentity, StagePolicy, "too few signers are left without a revoked identity", hintAnother},
+		{RevokedIdentity, StagePolicy, "too few signers or attesters are left without a revoked identity", hintAnother},
 		{KeyNotYetValid, StagePolicy, "too few signers are left without a key that is not valid yet", "set the clock of this machine if it is behind; else wait, or ask the publisher for a signature by a key that is valid"},
 		{KeyExpired, StagePolicy, "too few signers are left without a key that is no longer valid", "set the clock of this machine if it is ahead; else ask the publisher for a signature by a newer key, which stella trust rotate PUBLISHER --new-key FILE names"},
 		{TLogMissing, StagePolicy, "too few signatures are in a transparency log", "ask the publisher for a signature that is in a log, attached with stella bundle sign --attach"},

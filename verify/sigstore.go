@@ -45,16 +45,48 @@ var errNotCanonical = errors.New("not in canonical form")
 
 // Canonical reads a Sigstore bundle, as cosign writes it, and returns the one
 // form of it that a stella bundle may hold: RFC 8785 JSON with padded standard
-// base64. It checks the shape and verifies nothing.
+// base64. What witnesses signed of a log's checkpoints is left out, since nothing
+// verifies it. It checks the shape and verifies nothing.
 func Canonical(raw []byte) ([]byte, error) {
-	pb, err := unmarshal(raw)
+	f, err := parseAny(raw)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
-	if _, err := shape(pb); err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
+	return encode(f.pb)
+}
+
+// parseAny reads a file in any form that means a Sigstore bundle of the accepted
+// shape. Its sum is not set: it may not be the file's that is kept.
+func parseAny(raw []byte) (*file, error) {
+	pb, err := unmarshal(raw)
+	if err != nil {
+		return nil, err
 	}
-	return encode(pb)
+	for _, e := range pb.GetVerificationMaterial().GetTlogEntries() {
+		if c := e.GetInclusionProof().GetCheckpoint(); c != nil {
+			c.Envelope = withoutWitnesses(c.Envelope)
+		}
+	}
+	return shape(pb)
+}
+
+// withoutWitnesses is the note with the signatures of its origin alone.
+func withoutWitnesses(note string) string {
+	text, sigs, _ := strings.Cut(note, "\n\n")
+	out := text + "\n\n"
+	for line := range strings.Lines(sigs) {
+		if strings.HasPrefix(line, "— "+originName(text)+" ") {
+			out += line
+		}
+	}
+	return out
+}
+
+// originName is the name by which a log signs notes with that text.
+func originName(text string) string {
+	origin, _, _ := strings.Cut(text, "\n")
+	name, _, _ := strings.Cut(origin, " - ") // Rekor v1 appends its tree id
+	return name
 }
 
 // maxValues bounds the values in a Sigstore bundle. One with a log entry has
@@ -313,9 +345,7 @@ func isCheckpoint(note string) bool {
 	if !ok {
 		return false
 	}
-	origin, _, _ := strings.Cut(text, "\n")
-	name, _, _ := strings.Cut(origin, " - ") // Rekor v1 appends its tree id
-	encoded, ok := strings.CutPrefix(sigs, "— "+name+" ")
+	encoded, ok := strings.CutPrefix(sigs, "— "+originName(text)+" ")
 	encoded, ended := strings.CutSuffix(encoded, "\n")
 	if !ok || !ended {
 		return false

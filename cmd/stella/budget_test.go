@@ -116,7 +116,7 @@ func bundleCommands(home, file string) map[string][]string {
 // command that takes a bundle.
 func TestHostileFilesHaveABudget(t *testing.T) {
 	index := readFixtures(t)
-	home := fixtureSite(t, index, &index.Fixtures[0])
+	home := fixtureSite(t, index, &index.Fixtures[0], time.Now)
 	known := map[string]bool{}
 	for _, r := range verify.Reasons() {
 		known[string(r.Reason)] = true
@@ -158,7 +158,7 @@ func TestHostileFilesHaveABudget(t *testing.T) {
 // stick, with nothing in it, or with a good bundle at its beginning.
 func TestALargeFileIsRefusedUnread(t *testing.T) {
 	index := readFixtures(t)
-	home := fixtureSite(t, index, &index.Fixtures[0])
+	home := fixtureSite(t, index, &index.Fixtures[0], time.Now)
 	for name, begin := range map[string][]byte{"zeros": nil, "a bundle": verifytest.NewBundle().Sign("acme-1")} {
 		file := filepath.Join(t.TempDir(), "x.stella")
 		if err := errors.Join(os.WriteFile(file, begin, 0o600), os.Truncate(file, 1<<40)); err != nil {
@@ -177,7 +177,7 @@ func TestALargeFileIsRefusedUnread(t *testing.T) {
 // TestWhatIsNoFileIsNotWaitedFor: names on a stick that are no files.
 func TestWhatIsNoFileIsNotWaitedFor(t *testing.T) {
 	index := readFixtures(t)
-	home := fixtureSite(t, index, &index.Fixtures[0])
+	home := fixtureSite(t, index, &index.Fixtures[0], time.Now)
 	stick := t.TempDir()
 	at := func(name string) string { return filepath.Join(stick, name) }
 	if err := errors.Join(syscall.Mkfifo(at("pipe.stella"), 0o600), os.Mkdir(at("folder.stella"), 0o700),

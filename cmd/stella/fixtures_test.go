@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
@@ -102,16 +103,52 @@ func TestFixturesThroughEveryPath(t *testing.T) {
 			part := list[begin:min(begin+most, len(list))]
 			t.Run(strings.ReplaceAll(state, " ", "-"), func(t *testing.T) {
 				t.Parallel()
-				home := fixtureSite(t, index, part[0])
+				home := fixtureSite(t, index, part[0], time.Now)
 				byCommand := map[string]judged{}
 				for _, f := range part {
 					byCommand[f.Name] = judgeByCommand(t, home, f)
 				}
-				client := serveFixtures(t, home, index.Stella)
+				client := serveFixtures(t, home, index.Stella, time.Now)
 				for _, f := range part {
 					compareJudged(t, f, byCommand[f.Name], judgeByAPI(t, client, f))
 				}
 			})
+		}
+	}
+}
+
+// TestTrustOfFixturesIsTakenIn, or is not, for the reason that the index names:
+// by a site that imports each bundle that carries trust files, at its time.
+func TestTrustOfFixturesIsTakenIn(t *testing.T) {
+	index := readFixtures(t)
+	outcomes := map[string]bool{}
+	for i := range index.Fixtures {
+		f := &index.Fixtures[i]
+		if !strings.HasPrefix(f.Name, "trust") {
+			continue
+		}
+		outcomes[f.Expect] = true
+		at, err := stamp.Parse(f.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := func() time.Time { return at }
+		client := serveFixtures(t, fixtureSite(t, index, f, now), index.Stella, now)
+		res, err := client.ImportBundle(t.Context(), api.ImportRequest{Path: f.path(t)}, nil)
+		got := judged{decision: res.Verdict.Decision}
+		var failed *api.Error
+		if errors.As(err, &failed) && failed.Refusal != nil {
+			got.refusal = *failed.Refusal
+		} else if err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+		if got.outcome() != f.Expect {
+			t.Errorf("%s: %s, want %s", f.Name, got.outcome(), f.Expect)
+		}
+	}
+	for _, want := range []string{"admit", string(verify.TrustInvalid), string(verify.TrustRollback)} {
+		if !outcomes[want] {
+			t.Errorf("no fixture with trust files is expected to give %s", want)
 		}
 	}
 }
@@ -246,7 +283,7 @@ func judgeByAPI(t *testing.T, site api.Bundles, f *fixture) judged {
 }
 
 // fixtureSite makes a site that believes the trust of f and knows its floor.
-func fixtureSite(t *testing.T, index *fixtureIndex, f *fixture) string {
+func fixtureSite(t *testing.T, index *fixtureIndex, f *fixture, now func() time.Time) string {
 	t.Helper()
 	trust := filepath.Join(fixtureFolder, "trust", f.Trust)
 	fleet := t.TempDir()
@@ -264,7 +301,7 @@ func fixtureSite(t *testing.T, index *fixtureIndex, f *fixture) string {
 	}
 	home := tempHome(t, "home")
 	res, err := engine.Init(home, engine.InitOptions{
-		RootFile: filepath.Join(fleet, "root.toml"), ExpectRoot: bundle.Digest(root), SiteID: index.SiteID,
+		RootFile: filepath.Join(fleet, "root.toml"), ExpectRoot: bundle.Digest(root), SiteID: index.SiteID, Now: now,
 	})
 	if err != nil || res.FleetID != index.FleetID {
 		t.Fatalf("the site is of fleet %s: %v", res.FleetID, err)
@@ -333,9 +370,9 @@ func knowFloor(t *testing.T, home string, f *fixture) {
 }
 
 // serveFixtures holds the site and serves its API on a socket.
-func serveFixtures(t *testing.T, home, version string) *server.Client {
+func serveFixtures(t *testing.T, home, version string, now func() time.Time) *server.Client {
 	t.Helper()
-	e, err := engine.Open(t.Context(), engine.Options{Home: home, Mode: engine.ModeDaemon, Version: version})
+	e, err := engine.Open(t.Context(), engine.Options{Home: home, Mode: engine.ModeDaemon, Version: version, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -397,12 +397,13 @@ func spaceError(err error) error {
 func readError(path string, err error) error {
 	var known *api.Error
 	var medium *mediumError
+	var file *os.PathError
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.As(err, &medium), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ESTALE):
+	case errors.As(err, &medium), errors.As(err, &file) && file.Path == path && failing(err):
 		return &api.Error{Code: api.CodeMedium, Message: fmt.Sprintf("%s: %v", path, err),
 			Hint: "nothing of it was kept; put the medium in again, or copy the file anew, and import it again"}
 	case errors.Is(err, os.ErrNotExist):
@@ -415,6 +416,11 @@ func readError(path string, err error) error {
 		return spaceError(err)
 	}
 	return internal(fmt.Errorf("%s: %w", path, err))
+}
+
+// failing says whether err is that of a medium that fails or is gone.
+func failing(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ESTALE)
 }
 
 // rejected says what a refusal was, and what to do about it.

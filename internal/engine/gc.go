@@ -41,6 +41,11 @@ func (s *site) CollectGarbage(ctx context.Context, req api.GCRequest, p api.Prog
 	if err := c.survey.Advance(ctx, p); err != nil { // what takes long, before anybody has to wait
 		return c.out, dbError(err)
 	}
+	if req.Keep > 0 { // judges everything once, likewise
+		if _, err := c.superseded(); err != nil {
+			return c.out, dbError(err)
+		}
+	}
 	for again := true; again; {
 		var err error
 		if again, err = c.round(ctx); err != nil {
@@ -274,7 +279,7 @@ func (c *collection) superseded() ([]store.BundleRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	old := store.Superseded(recs, c.req.Keep)
+	old := store.Superseded(c.usable(recs), c.req.Keep)
 	if err := c.references(recs, old); err != nil {
 		return nil, err
 	}
@@ -286,6 +291,18 @@ func (c *collection) superseded() ([]store.BundleRecord, error) {
 		}
 		return ok
 	}), nil
+}
+
+// usable leaves out what is revoked: it supersedes nothing, for the version
+// before it is the one to fall back on.
+func (c *collection) usable(recs []store.BundleRecord) []store.BundleRecord {
+	var out []store.BundleRecord
+	for _, rec := range recs {
+		if c.s.e.stands(rec.Digest) {
+			out = append(out, rec)
+		}
+	}
+	return out
 }
 
 // references finds which bundles the DAGs and the runs refer to: published

@@ -145,6 +145,26 @@ data = ["acme/audit-data@1.0.1"]`, 1))
 	}
 }
 
+// A version that is revoked supersedes nothing: the one before it stays.
+func TestARevokedVersionSupersedesNothing(t *testing.T) {
+	l := newLab(t)
+	l.importFile(l.dataFile("audit-data", 1, map[string]string{"a.txt": "one"}))
+	l.importFile(l.dataFile("audit-data", 2, map[string]string{"a.txt": "two"}))
+	bad := l.importFile(l.dataFile("audit-data", 3, map[string]string{"a.txt": "three"}))
+	if _, err := l.site().RevokeTrust(context.Background(), api.TrustRevocation{Manifest: bad.Verdict.Digest, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := l.site().CollectGarbage(context.Background(), api.GCRequest{Keep: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Bundles) != 1 || rep.Bundles[0] != "acme/audit-data@1.0.1" {
+		t.Errorf("given up %v, want 1.0.1 alone", rep.Bundles)
+	}
+	l.audit()
+	l.verify()
+}
+
 // A delta may build upon what is here, and not upon what was given up.
 func TestADeltaNeedsContentsThatAreHere(t *testing.T) {
 	l := newLab(t)

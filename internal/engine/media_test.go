@@ -9,7 +9,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/verify"
 )
 
 // stick puts bundles into a folder, under names of the test's choice.
@@ -61,6 +64,53 @@ func TestMediaAreImportedBySequence(t *testing.T) {
 	}
 	l.audit()
 	l.verify()
+}
+
+// Trust is judged before everything else, since it may be what lets the rest in.
+// What nobody known has signed comes last.
+func TestTrustComesFirst(t *testing.T) {
+	l := newLab(t)
+	acme := l.key
+	raw, err := os.ReadFile(filepath.Join(l.home, "keys", "root.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.key, err = verify.ParsePrivateKey(raw); err != nil {
+		t.Fatal(err)
+	}
+	status, err := l.site().Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := l.bundle(map[string]string{"stella.toml": fmt.Sprintf(`schema = "stella.bundle/1"
+kind = "trust"
+publisher = "fleet"
+name = "zz-trust"
+version = "1.0.0"
+sequence = 1
+audience = [%q]
+%s
+[trust]
+revocations = "revocations.toml"
+`, status.SiteID, created), "revocations.toml": "no revocations"})
+	if l.key, err = verify.GenerateKey(); err != nil {
+		t.Fatal(err)
+	}
+	stranger := l.dataFile("audit-a", 1, map[string]string{"a.txt": "x"})
+	l.key = acme
+	dir := stick(t, map[string]string{
+		"a.stella": stranger, "b.stella": l.dagFile("1.0.0", hello), "c.stella": l.scriptFile("audit-hello", helloScript, true),
+		"d.stella": trust,
+	})
+	var order []string
+	l.media(api.MediaRequest{Paths: []string{dir}}, func(e api.MediaEvent) {
+		if name := filepath.Base(e.Path); len(order) == 0 || order[len(order)-1] != name && e.Item == nil {
+			order = append(order, name)
+		}
+	})
+	if diff := cmp.Diff([]string{"d.stella", "c.stella", "b.stella", "a.stella"}, order); diff != "" {
+		t.Errorf("the order (-want +got):\n%s", diff)
+	}
 }
 
 // A file that cannot be read, and one that is gone when its turn comes, fail by

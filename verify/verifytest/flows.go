@@ -18,7 +18,10 @@ const (
 	StatementV1   = "https://in-toto.io/Statement/v1"
 )
 
-const releaseSAN = "release@acme.test"
+const (
+	releaseSAN = "release@acme.test"
+	buildSAN   = "build@acme.test"
+)
 
 // demandStamp lets keys and one identity sign, with a timestamp.
 func demandStamp(t *Trust) {
@@ -49,6 +52,25 @@ func demandTypes(t *Trust) {
 		{PredicateType: CycloneDX, Keys: builder},
 		{PredicateType: SPDX, Keys: builder},
 	}
+}
+
+// demandIdentity demands provenance by an identity, which is in the log.
+func demandIdentity(t *Trust) {
+	demandLog(t)
+	t.Acme().Require.Attestations = []manifests.RequiredAttestation{{
+		PredicateType: Provenance, Builder: Builder, Identities: []manifests.Identity{{Issuer: Issuer, SAN: buildSAN, CA: []string{AuthorityPin()}}},
+	}}
+}
+
+// Built is the small bundle by acme-1, with provenance by an identity; both are
+// in the log since a time.
+func Built(san string, at time.Time) []byte {
+	raw, packed := NewBundle().Pack(bundle.PackOptions{})
+	payload, err := verify.Statement(packed.Digest, Provenance, []byte(provenance))
+	must(err)
+	return Attach(raw, []bundle.Attached{Logged(packed.Raw, "acme-1", at)}, []bundle.Attached{
+		Signature(payload, "leaf-1", With{SAN: san, Logged: at, Statement: true}),
+	})
 }
 
 // Stated is a statement of the key about the small bundle.
@@ -105,4 +127,6 @@ func (l *list) flows() {
 	l.add("attested-without-sbom", trustTypes, string(verify.AttestationMissing), "one SBOM of two", attest(types()[:3]...))
 	elsewhere := Stated(StatementV01, ProvenanceV02, `{"builder":{"id":"https://elsewhere.test"}}`, "builder")
 	l.add("attested-builder-v02", trustTypes, string(verify.AttestationMissing), "provenance v0.2 of another builder", attest(append(types()[1:], elsewhere)...))
+	l.add("attested-by-identity", trustIdentity, ExpectAdmit, "provenance by a certificate", Built(buildSAN, at))
+	l.add("attested-by-other-identity", trustIdentity, string(verify.AttestationMissing), "provenance by the certificate of another", Built(releaseSAN, at))
 }

@@ -26,6 +26,7 @@ const (
 	trustSCT         = "sct-demanded"
 	trustLog2        = "second-log-demanded"
 	trustTypes       = "attestation-types"
+	trustIdentity    = "attestation-by-identity"
 )
 
 // Predicate types of the attestations that fixtures have.
@@ -53,6 +54,7 @@ func Trusts() map[string]*Trust {
 		trustSCT:      demandSCT,
 		trustLog2:     demandLog2,
 		trustTypes:    demandTypes,
+		trustIdentity: demandIdentity,
 		trustAttested: demandAttestations,
 		trustAudit: func(t *Trust) {
 			demandAttestations(t)
