@@ -372,6 +372,9 @@ func (p *publisher) demands() []string {
 				ids = append(ids, k.id)
 			}
 		}
+		for _, id := range a.Identities {
+			ids = append(ids, id.SAN+" by "+id.Issuer)
+		}
 		out = append(out, text+" signed by one of "+strings.Join(ids, ", "))
 	}
 	var kinds []string

@@ -149,8 +149,8 @@ func (e *explaining) note(a bundle.Attached, err error) {
 	case e.why[a.ID] != nil:
 		r.because(StateNotCounted, e.why[a.ID])
 	}
-	if r.ID != "" {
-		r.Lines = e.attesterLines(r.ID, r.PredicateType)
+	if f, parsed := attestationFile(a); parsed == nil {
+		r.Lines = e.attesterLines(f, r.PredicateType)
 		if r.State == StateUnknown && len(r.Lines) > 0 {
 			r.State, r.Detail = StateNotCounted, "the policy demands no such attestation of this signer"
 		}
@@ -193,6 +193,7 @@ func (e *explaining) linesOf(f *file) []PolicyLine {
 	}
 	for i := range e.trust.policy.Publishers {
 		p := e.trust.publishers[e.trust.policy.Publishers[i].Name]
+		out = append(out, e.attestsFor(i, p, f)...)
 		if f.leaf == nil {
 			out = append(out, e.keyLines(i, p, f)...)
 			continue
@@ -226,8 +227,23 @@ func (e *explaining) keyLines(i int, p *publisher, f *file) []PolicyLine {
 			})
 		}
 	}
+	return out
+}
+
+// names says whether f, if it verifies, is by a key or an identity of a.
+func (a *attester) names(f *file) bool {
+	if f.leaf == nil {
+		return a.keys[f.id] != nil
+	}
+	return slices.ContainsFunc(a.identities, func(i *identity) bool { return i.matches(f) })
+}
+
+// attestsFor lists the required attestations of a publisher that name the signer
+// of f, who is no signer of bundles by that.
+func (e *explaining) attestsFor(i int, p *publisher, f *file) []PolicyLine {
+	var out []PolicyLine
 	for n, a := range p.attesters {
-		if a.keys[f.id] != nil {
+		if a.names(f) {
 			out = append(out, PolicyLine{
 				File: policyFile, Line: e.line(i, "attestation", n), Entry: fmt.Sprintf("publisher %s, required attestation %d", p.Name, n+1),
 				Why: "it attests, and does not sign",
@@ -237,12 +253,12 @@ func (e *explaining) keyLines(i int, p *publisher, f *file) []PolicyLine {
 	return out
 }
 
-// attesterLines lists the required attestations that name a key.
-func (e *explaining) attesterLines(id, predicateType string) []PolicyLine {
+// attesterLines lists the required attestations that name the signer of f.
+func (e *explaining) attesterLines(f *file, predicateType string) []PolicyLine {
 	var out []PolicyLine
 	i := slices.IndexFunc(e.trust.policy.Publishers, func(p manifests.Publisher) bool { return p.Name == e.publisher.Name })
 	for n, a := range e.publisher.attesters {
-		if a.keys[id] == nil {
+		if !a.names(f) {
 			continue
 		}
 		line := PolicyLine{

@@ -144,6 +144,38 @@ func TestPolicyLinesAreNamed(t *testing.T) {
 	}
 }
 
+// TestLinesOfAttestersAreNamed by key and by identity, and one that is of no
+// required attestation has none.
+func TestLinesOfAttestersAreNamed(t *testing.T) {
+	place := spool(t)
+	for name, want := range map[string]bool{"attested": true, "attested-by-identity": true, "attested-by-other-identity": false} {
+		i := slices.IndexFunc(fixtures(), func(f verifytest.Fixture) bool { return f.Name == name })
+		f := fixtures()[i]
+		made := verifytest.Trusts()[f.Trust]
+		policy := strings.Split(string(made.Files().Policy.Raw), "\n")
+		counted, named := 0, 0
+		for _, a := range made.Load().Explain(readAll(t, &f, place)).Attestations {
+			for _, l := range a.Lines {
+				if policy[l.Line-1] != "[[publisher.require.attestation]]" {
+					t.Errorf("%s: line %d is %q", name, l.Line, policy[l.Line-1])
+				}
+			}
+			if a.State == verify.StateCounted {
+				counted++
+			}
+			if a.Flow == verify.FlowCertificate && a.State != verify.StateCounted && len(a.Lines) > 0 {
+				t.Errorf("%s: %+v", name, a)
+			}
+			if slices.ContainsFunc(a.Lines, func(l verify.PolicyLine) bool { return l.Matches }) {
+				named++
+			}
+		}
+		if counted != named || want && counted == 0 {
+			t.Errorf("%s: %d attestations count, %d are named", name, counted, named)
+		}
+	}
+}
+
 // readAll reads a fixture as somebody would who only looks at it.
 func readAll(t *testing.T, f *verifytest.Fixture, place bundle.Spool) verify.Case {
 	t.Helper()

@@ -65,12 +65,8 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 			out.Note = "ask the publisher for the public key by another way, and compare its id: stella bundle inspect " + quote(file)
 		}
 	}
-	if d.Statement { // who attests is not who signs
-		out.Command = "stella trust add " + quote(publisher) + " --attestation " + quote(d.PredicateType+"=KEY.pub")
-		out.TOML = manifests.EncodeAttestation(manifests.RequiredAttestation{PredicateType: d.PredicateType, Keys: keysOf(pem)})
-		if pem == "" {
-			out.Note = "keys = the PEM of the public key with the id " + d.ID
-		}
+	if d.Statement {
+		in.attester(&out, d, publisher, pem)
 	}
 	if in.judge != nil {
 		for _, l := range in.judge.Trust.NamedBy(d) {
@@ -81,6 +77,21 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 		}
 	}
 	in.Demands = append(in.Demands, out)
+}
+
+// attester says what a policy has to say to demand the attestation: who attests
+// is not who signs.
+func (in *inspected) attester(out *demanded, d *verify.Description, publisher, pem string) {
+	want := manifests.RequiredAttestation{PredicateType: d.PredicateType, Keys: keysOf(pem)}
+	out.Command = "stella trust add " + quote(publisher) + " --attestation " + quote(d.PredicateType+"=KEY.pub")
+	switch {
+	case d.Flow == verify.FlowCertificate:
+		want.Identities = []manifests.Identity{{Issuer: d.Issuer, SAN: d.SAN}}
+		out.Command = "" // it takes a key
+	case pem == "":
+		out.Note = "keys = the PEM of the public key with the id " + d.ID
+	}
+	out.TOML = manifests.EncodeAttestation(want)
 }
 
 func keysOf(pem string) []string {
