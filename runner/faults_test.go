@@ -64,12 +64,12 @@ func TestTheDeadlineOfARunLeavesItsCleanupAlone(t *testing.T) {
 		select { // longer than the deadline
 		case <-ctx.Done():
 			return runner.Report{Stop: runner.StopCancel}, nil
-		case <-time.After(150 * time.Millisecond):
+		case <-time.After(1200 * time.Millisecond):
 			return exit(0), nil
 		}
 	})
 	d := dag(func(d *manifests.DAG) {
-		d.Timeout = 50 * time.Millisecond
+		d.Timeout = time.Second // the first step must end before, also on a busy machine
 		d.OnFailure = dag(nil, "tidy").Steps
 	}, "a")
 	got, steps := w.finish(w.start(d, "{}").RunID)
