@@ -69,6 +69,7 @@ type Result struct {
 	trust    *Trust  // that it was judged under
 	opt      Options // likewise
 	attested bool    // all attestations were read
+	ended    bool    // the container was read to its end
 	judged   bool    // everything but the contents was admitted
 	floors   *Floors // that it was judged by
 
@@ -156,6 +157,7 @@ func (c *checking) run() error {
 	if err := c.End(); err != nil {
 		return err
 	}
+	c.res.ended = true
 	return c.successor(m)
 }
 

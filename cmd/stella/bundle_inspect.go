@@ -316,7 +316,9 @@ func (in *inspected) rest(r *bundle.Reader) error {
 	}
 	in.Absent = append(in.Absent, r.Absent()...)
 	in.evidence.Absent = len(in.Absent)
-	return r.End()
+	err := r.End()
+	in.evidence.Ended = err == nil
+	return err
 }
 
 // blobs reads every blob to its end. Since nobody has vouched for the digests,

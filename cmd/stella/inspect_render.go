@@ -21,7 +21,7 @@ func (in *inspected) render(s *screen) {
 	}
 	in.renderAuthorities(s)
 	if in.Report != nil {
-		s.printf("\nBy the trust at hand, at %s: %s\n\n", seconds(in.Report.Now), join(" ", in.Report.Decision, in.Report.Reason))
+		s.printf("\nBy the trust at hand, at %s: %s\n\n", seconds(in.Report.Now), decided(in.Report))
 		renderJudgement(s, in.Report)
 	} else if len(in.Signatures) > 0 {
 		s.printf("\nSigners are as the file says; a site or --trust verifies them: stella bundle verify\n")
