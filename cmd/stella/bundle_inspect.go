@@ -78,6 +78,9 @@ type inspected struct {
 	judge    *engine.Outside // nil without trust
 	evidence verify.Case
 	contents map[string][]byte // of a trust bundle, by path
+	// malformed are signatures and attestations that no site would take, with the
+	// reason.
+	malformed map[*verify.Description]string
 	manifest *manifests.Bundle
 }
 
@@ -286,8 +289,15 @@ func (in *inspected) look(at bundle.Attached, attestation bool) {
 	if err != nil {
 		in.find("", "", err)
 	}
-	if d != nil {
-		*list = append(*list, d)
+	if d == nil {
+		return
+	}
+	*list = append(*list, d)
+	if err != nil {
+		if in.malformed == nil {
+			in.malformed = map[*verify.Description]string{}
+		}
+		in.malformed[d] = in.Findings[len(in.Findings)-1].Reason
 	}
 }
 

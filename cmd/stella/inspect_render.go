@@ -184,6 +184,10 @@ func (in *inspected) renderAuthorities(s *screen) {
 }
 
 func renderDemand(s *screen, d demanded) {
+	if d.Refused != "" {
+		s.printf("\nDo not add the signer %s: %s\n", d.Signer, d.Refused)
+		return
+	}
 	what := "To believe the signer "
 	if d.Attester {
 		what = "To demand attestations of "
