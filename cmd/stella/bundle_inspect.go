@@ -34,7 +34,7 @@ func newBundleInspectCmd(a *app) *cobra.Command {
 			"floors) is not known here. stella bundle verify knows it.\n\n" +
 			"FILE may also be a Sigstore file (*.sigstore.json), a public key, a trusted_root.json, or\n" +
 			"root.toml, policy.toml, revocations.toml, extension.toml, whose signatures lie in\n" +
-			"FILE.signatures. --manifest writes the exact stella.toml, which is what is signed.",
+			"FILE.signatures; a DAG, a site.toml or the receipt of an import. --manifest writes the exact stella.toml, which is what is signed.",
 		Example: "  stella bundle inspect match-1.2.0.stella\n" +
 			"  stella bundle inspect match-1.2.0.stella --trust fleet/trust --output json\n" +
 			"  stella bundle inspect match-1.2.0.stella --manifest > stella.toml\n" +
@@ -67,6 +67,7 @@ type inspected struct {
 	Signatures   []*verify.Description `json:"signatures"`
 	Attestations []*verify.Description `json:"attestations"`
 	Key          *inspectedKey         `json:"key,omitempty"`
+	Facts        [][2]string           `json:"facts,omitempty"` // of a DAG, a site.toml or a receipt
 	TrustedRoot  []verify.Authority    `json:"trustedRoot,omitempty"`
 	TrustFiles   []*inspectedTrust     `json:"trustFiles,omitempty"`
 	Demands      []demanded            `json:"demands"` // what to write to believe each signer
@@ -81,7 +82,7 @@ type inspected struct {
 	// malformed are signatures and attestations that no site would take, with the
 	// reason.
 	malformed map[*verify.Description]string
-	manifest *manifests.Bundle
+	manifest  *manifests.Bundle
 }
 
 // described is what a manifest says.
@@ -175,7 +176,7 @@ func (in *inspected) find(reason verify.Reason, entry string, err error) {
 			f.Faults = append(f.Faults, x.String())
 		}
 	}
-	f.Hint = verify.HintOf(bundle.Reason(f.Reason))
+	f.Hint = within(verify.HintOf(bundle.Reason(f.Reason)))
 	in.Findings = append(in.Findings, f)
 }
 
@@ -197,7 +198,7 @@ func (in *inspected) open(path string) error {
 	}
 	if in.What = kindOfFile(begin[:n]); in.What == "" || fi.Size() > maxLooked {
 		in.What, in.LooksLike = whatBundle, looksLike(begin[:n])
-		return in.bundle(f, fi.Size())
+		return in.bundle(f, fi.Size(), notTar(begin[:n]))
 	}
 	raw, err := fsx.ReadFile(path, maxLooked)
 	if err != nil {
@@ -208,8 +209,9 @@ func (in *inspected) open(path string) error {
 	return nil
 }
 
-// bundle reads a bundle from front to back, as far as that goes.
-func (in *inspected) bundle(f *os.File, size int64) error {
+// bundle reads a bundle from front to back, as far as that goes. A file that
+// is alien does not begin like one.
+func (in *inspected) bundle(f *os.File, size int64, alien bool) error {
 	r := bundle.NewReader(f, bundle.Limits{Size: size})
 	broken := in.head(r)
 	in.evidence.Torn = broken != nil
@@ -220,6 +222,9 @@ func (in *inspected) bundle(f *os.File, size int64) error {
 	var form *bundle.FormatError
 	switch {
 	case errors.As(broken, &form):
+		if alien {
+			form = &bundle.FormatError{Reason: bundle.NotABundle, Detail: "it does not begin as bundles do"}
+		}
 		found := in.Findings
 		in.Findings = nil
 		in.find(form.Reason, form.Entry, form)
@@ -428,6 +433,9 @@ func (in *inspected) judged(f *os.File, size int64) error {
 		}
 	}
 	in.Report = engine.Report(r)
+	for i := range in.Report.Checks {
+		in.Report.Checks[i].Hint = within(in.Report.Checks[i].Hint)
+	}
 	return nil
 }
 

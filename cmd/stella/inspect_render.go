@@ -71,6 +71,9 @@ func (in *inspected) facts() []string {
 			out = append(out, "signed by", "nobody: stella bundle sign")
 		}
 	}
+	for _, f := range in.Facts {
+		out = append(out, f[0], f[1])
+	}
 	if in.Key != nil {
 		out = append(out, "id", in.Key.ID, "curve", in.Key.Curve)
 	}
