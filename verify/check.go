@@ -241,6 +241,9 @@ func (c *checking) copyBlob(b *bundle.Blob, also io.Writer) error {
 	return nil
 }
 
+// FileSize is how large the file was found to be; FileBytes of it were read.
+func (r *Result) FileSize() int64 { return r.opt.Limits.Size }
+
 // Admission is the entry for the ledger, once Check accepted.
 func (r *Result) Admission() *ledger.BundleAdmission {
 	a := &ledger.BundleAdmission{

@@ -34,7 +34,8 @@ func newBundleInspectCmd(a *app) *cobra.Command {
 			"floors) is not known here. stella bundle verify knows it.\n\n" +
 			"FILE may also be a Sigstore file (*.sigstore.json), a public key, a trusted_root.json, or\n" +
 			"root.toml, policy.toml, revocations.toml, extension.toml, whose signatures lie in\n" +
-			"FILE.signatures; a DAG, a site.toml or the receipt of an import. --manifest writes the exact stella.toml, which is what is signed.",
+			"FILE.signatures; a DAG, a site.toml or the receipt of an import. --manifest writes the\n" +
+			"exact stella.toml, which is what is signed.",
 		Example: "  stella bundle inspect match-1.2.0.stella\n" +
 			"  stella bundle inspect match-1.2.0.stella --trust fleet/trust --output json\n" +
 			"  stella bundle inspect match-1.2.0.stella --manifest > stella.toml\n" +
@@ -73,8 +74,9 @@ type inspected struct {
 	Demands      []demanded            `json:"demands"` // what to write to believe each signer
 	Findings     []finding             `json:"findings"`
 	Report       *api.Report           `json:"report,omitempty"` // the judgement, where there is trust at hand
-	SHA256       string                `json:"sha256"`           // of the bytes read
-	Bytes        int64                 `json:"bytes"`
+	SHA256       string                `json:"sha256,omitempty"` // of the first Bytes bytes; absent where nothing was read
+	Bytes        int64                 `json:"bytes"`            // that were read
+	Size         int64                 `json:"size"`             // of the file
 
 	judge    *engine.Outside // nil without trust
 	evidence verify.Case
@@ -204,7 +206,8 @@ func (in *inspected) open(path string) error {
 	if err != nil {
 		return fileError(path, err)
 	}
-	in.SHA256, in.Bytes = bundle.Digest(raw), int64(len(raw))
+	in.Bytes, in.Size = int64(len(raw)), int64(len(raw))
+	in.SHA256 = hashOfRead(bundle.Digest(raw), in.Bytes)
 	in.small(path, raw)
 	return nil
 }
@@ -218,7 +221,8 @@ func (in *inspected) bundle(f *os.File, size int64, alien bool) error {
 	if broken == nil && in.manifest != nil {
 		broken = in.rest(r)
 	}
-	in.SHA256, in.Bytes = r.FileSHA256(), r.Offset()
+	in.Bytes, in.Size = r.Offset(), size
+	in.SHA256 = hashOfRead(r.FileSHA256(), in.Bytes)
 	var form *bundle.FormatError
 	switch {
 	case errors.As(broken, &form):
@@ -244,6 +248,14 @@ func (in *inspected) bundle(f *os.File, size int64, alien bool) error {
 	in.demandSigners()
 	in.trustBundle()
 	return nil
+}
+
+// hashOfRead is the hash of what was read, "" for nothing.
+func hashOfRead(sha256 string, n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return sha256
 }
 
 // head reads manifest and signatures.

@@ -88,7 +88,15 @@ func (in *inspected) facts() []string {
 		out = append(out, "attested by", claimOf(x), "predicate", x.PredicateType)
 		out = append(out, claimTimes(x)...)
 	}
-	return append(out, "sha256", in.SHA256)
+	return append(out, "sha256", in.hash())
+}
+
+// hash is the hash of the file, or of how much of it was read.
+func (in *inspected) hash() string {
+	if in.SHA256 == "" || in.Bytes == in.Size {
+		return in.SHA256
+	}
+	return fmt.Sprintf("%s of the first %d bytes of %d", in.SHA256, in.Bytes, in.Size)
 }
 
 func (in *inspected) container() string {

@@ -67,7 +67,7 @@ func TestInspectAgreesWithTheFixtures(t *testing.T) {
 		if raw, err := json.Marshal(in); err != nil || bytes.Contains(raw, []byte("stella bundle inspect FILE")) {
 			t.Errorf("%s: inspect sends to inspect: %s (%v)", f.Name, raw, err)
 		}
-		if in.SHA256 == "" {
+		if in.SHA256 == "" != (in.Bytes == 0) {
 			t.Errorf("%s: no digest: %+v", f.Name, in)
 		}
 	}

@@ -423,10 +423,18 @@ func failing(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ESTALE)
 }
 
+// hashOfRead is the hash of what was read of a file, "" for nothing.
+func hashOfRead(res *verify.Result) string {
+	if res.FileBytes == 0 {
+		return ""
+	}
+	return res.FileSHA256
+}
+
 // rejected says what a refusal was, and what to do about it.
 func rejected(path string, res *verify.Result, r *verify.RejectError, seq int64) error {
 	f := refusalOf(r)
-	f.Offset, f.SHA256, f.Digest, f.Seq, f.Report = res.FileBytes, res.FileSHA256, res.Digest, seq, Report(res.Report(r))
+	f.Offset, f.SHA256, f.Digest, f.Seq, f.Report = res.FileBytes, hashOfRead(res), res.Digest, seq, Report(res.Report(r))
 	return &api.Error{
 		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint, Refusal: f,
 	}
