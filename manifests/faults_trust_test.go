@@ -82,7 +82,7 @@ func TestPolicyFaults(t *testing.T) {
 			`5: next_update: must be after issued`},
 		{"identities need the trusted root",
 			`trusted_root_sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"⏎ =>`,
-			`trusted_root_sha256: is missing (an identity is checked against the trusted root)`},
+			`trusted_root_sha256: is missing (an identity is checked against the trusted root: stella trust add --trusted-root FILE)`},
 		{"what a publisher must have",
 			`name = "local"⏎ =>
 			 level = "audit"⏎ =>
@@ -227,7 +227,7 @@ func TestPolicyEmptyFaults(t *testing.T) {
 	runFaults(t, lang("policy"), "policy/empty.toml", []faultCase{
 		{"timestamps need the trusted root",
 			`serial = 1 => publisher = [{ name = "a", threshold = 1, kinds = ["dag"], names = ["a"], require = { timestamps = 1 }, key = [{ pem = """⏎{p256-a}""" }] }]⏎serial = 1`,
-			`trusted_root_sha256: is missing (a log entry, timestamp or SCT is checked against the trusted root)`},
+			`trusted_root_sha256: is missing (a log entry, timestamp or SCT is checked against the trusted root: stella trust add --trusted-root FILE)`},
 	})
 }
 

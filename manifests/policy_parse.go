@@ -25,7 +25,7 @@ func ParsePolicy(file string, raw []byte) (*Policy, error) {
 	}
 	overlaps(r, c.prefixes)
 	if c.outside != "" && !t.has("trusted_root_sha256") {
-		t.fault("trusted_root_sha256", "is missing", c.outside+" is checked against the trusted root")
+		t.fault("trusted_root_sha256", "is missing", c.outside+" is checked against the trusted root: stella trust add --trusted-root FILE")
 	}
 	t.done()
 	if err := r.err(); err != nil {

@@ -69,6 +69,7 @@ type Result struct {
 	trust    *Trust  // that it was judged under
 	opt      Options // likewise
 	attested bool    // all attestations were read
+	ended    bool    // the container was read to its end
 	judged   bool    // everything but the contents was admitted
 	floors   *Floors // that it was judged by
 
@@ -156,6 +157,7 @@ func (c *checking) run() error {
 	if err := c.End(); err != nil {
 		return err
 	}
+	c.res.ended = true
 	return c.successor(m)
 }
 
@@ -238,6 +240,9 @@ func (c *checking) copyBlob(b *bundle.Blob, also io.Writer) error {
 	}
 	return nil
 }
+
+// FileSize is how large the file was found to be; FileBytes of it were read.
+func (r *Result) FileSize() int64 { return r.opt.Limits.Size }
 
 // Admission is the entry for the ledger, once Check accepted.
 func (r *Result) Admission() *ledger.BundleAdmission {

@@ -14,7 +14,7 @@ import (
 
 // Checks of a judgement, as verdicts and reports name them.
 const (
-	checkContainer    = "container" // manifest and signatures could be read
+	checkContainer    = "container" // every entry is as it must be, to the end of the file
 	checkSignatures   = "signatures"
 	checkManifest     = "manifest"
 	checkTrust        = "trust" // dates of the trust files
@@ -27,13 +27,14 @@ const (
 	checkFloors       = "floors"
 	checkCapabilities = "capabilities"
 	checkAttestations = "attestations"
-	checkContents     = "contents" // every blob, and the end of the file
+	checkContents     = "contents" // every blob
 )
 
 // States of a check in a [Report].
 const (
 	StatePass          = "pass"
 	StateFail          = "fail"
+	StateSoftened      = "softened"       // it failed, and level audit lets that pass
 	StateNotReached    = "not_reached"    // something that it needs failed, or was not read
 	StateNotApplicable = "not_applicable" // there is nothing to check
 )
@@ -58,6 +59,7 @@ type Case struct {
 	Evidence
 	Attested  bool                // all attestations of the file are in Evidence
 	Whole     bool                // the file was read to its end, and its contents are what was signed
+	Ended     bool                // the file was read to its end
 	Absent    int                 // contents that the file leaves out, as a delta does
 	Torn      bool                // Damage is in the manifest or among the signatures
 	Damage    *bundle.FormatError // what ended the reading of the file; nil for nothing
@@ -140,7 +142,11 @@ func (t *Trust) Explain(c Case) *Report {
 		e.rest(checkSignatures)
 		return e.end()
 	}
-	e.passed(checkContainer, "")
+	if c.Whole || c.Ended {
+		e.passed(checkContainer, "")
+	} else {
+		e.add(CheckReport{Name: checkContainer, State: StateNotReached, Detail: "head only: the file was not read to its end"})
+	}
 	e.judge()
 	e.contents()
 	return e.end()
@@ -256,10 +262,12 @@ func (e *explaining) step(s step) {
 		e.add(CheckReport{Name: s.name, State: StateNotReached, Detail: "there is no policy for the publisher"})
 		return
 	}
-	err := s.check()
+	softened, err := e.softening(s.check)
 	switch {
 	case err != nil:
 		e.failed(s.name, err)
+	case len(softened) > 0:
+		e.softer(s.name, softened, tally(len(e.counted), e.threshold))
 	case !e.applies(s.name):
 		e.add(CheckReport{Name: s.name, State: StateNotApplicable, Detail: e.absent(s.name)})
 	case s.name == checkTrust && e.trust.extended(e.judgement.in.Now):
@@ -269,6 +277,27 @@ func (e *explaining) step(s step) {
 	default:
 		e.passed(s.name, "")
 	}
+}
+
+// softening makes a check, and returns what level audit let pass in it.
+func (e *explaining) softening(check func() error) ([]Reason, error) {
+	before := e.softened
+	e.softened = nil
+	err := check()
+	own := e.softened
+	e.softened = before
+	for _, r := range own {
+		e.soften(r)
+	}
+	return own, err
+}
+
+// softer adds a check that level audit lets pass; its reason is the first.
+func (e *explaining) softer(name string, reasons []Reason, detail string) {
+	for _, r := range reasons[1:] {
+		detail += "; " + string(r) + " too"
+	}
+	e.add(CheckReport{Name: name, State: StateSoftened, Reason: string(reasons[0]), Detail: detail, Hint: HintOf(reasons[0])})
 }
 
 // absent says why a check had nothing to check.
@@ -333,7 +362,7 @@ func (e *explaining) end() *Report {
 func (r *Result) Case(err error) Case {
 	c := Case{
 		Evidence: Evidence{r.Raw, r.Signatures, r.Attestations},
-		Attested: r.attested, Whole: err == nil, Floors: r.floors, SiteID: r.opt.SiteID, Stella: r.opt.Stella, Now: r.opt.Now,
+		Attested: r.attested, Whole: err == nil, Ended: r.ended, Floors: r.floors, SiteID: r.opt.SiteID, Stella: r.opt.Stella, Now: r.opt.Now,
 	}
 	var form *bundle.FormatError
 	if errors.As(err, &form) {

@@ -49,9 +49,10 @@ func newBundleListCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List what is admitted",
-		Long: "List the bundles that the site has admitted, by name and version. NOW is ok where the trust\n" +
-			"in force still admits a bundle, else the reason for which nothing starts with it: a key\n" +
-			"that was revoked, a date that has passed.",
+		Long: "List the bundles that the site has admitted, by name and version. ADMITTED is when a bundle\n" +
+			"came, however often it was imported since. NOW is ok where the trust in force still admits\n" +
+			"it, else the reason for which nothing starts with it: a key that was revoked, a date that\n" +
+			"has passed.",
 		Example: "  stella bundle list --kind plugin",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runBundleList(c.Context(), a, q) },
@@ -77,6 +78,17 @@ func runBundleList(ctx context.Context, a *app, q api.BundleQuery) error {
 	})
 }
 
+// entryAt is an entry of the ledger and its time.
+func entryAt(utc string, seq int64) string { return fmt.Sprintf("%s, entry %d", seconds(utc), seq) }
+
+// judgedLast is the last judgement of a bundle that was imported again.
+func judgedLast(b api.BundleDetail) string {
+	if b.Seq == b.FirstSeq {
+		return ""
+	}
+	return entryAt(b.JudgedUTC, b.Seq)
+}
+
 // removed marks a bundle whose contents were given up.
 func removed(b api.Bundle) string {
 	if b.Removed == 0 {
@@ -90,7 +102,7 @@ func newBundleShowCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show REF",
 		Short: "Show an admitted bundle",
-		Long: "Show an admitted bundle: the verdict of its admission, its files, and what the trust in\n" +
+		Long: "Show an admitted bundle: the verdict of its last import, its files, and what the trust in\n" +
 			"force says of it now, check by check. REF is a digest, at least 8 digits of one, or\n" +
 			"publisher/name@version. --manifest prints the sealed stella.toml itself.",
 		Example: "  stella bundle show acme/match@1.2.0",
@@ -113,8 +125,8 @@ func runBundleShow(ctx context.Context, a *app, ref string, manifest bool) error
 		}
 		return a.emit(b, func(s *screen) {
 			facts := []string{"bundle", b.Publisher + "/" + b.Name + "@" + b.Version, "kind", b.Kind, "digest", "sha256:" + b.Digest,
-				"sequence", strconv.FormatInt(b.Sequence, 10), "decision", b.Decision, "admitted", seconds(b.AdmittedUTC),
-				"entry", strconv.FormatInt(b.Seq, 10), "container", size(b.Bytes) + ", sha256:" + b.Admission.FileSHA256}
+				"sequence", strconv.FormatInt(b.Sequence, 10), "decision", b.Decision,
+				"admitted", entryAt(b.AdmittedUTC, b.FirstSeq), "judged last", judgedLast(b), "container", size(b.Bytes) + ", sha256:" + b.Admission.FileSHA256}
 			if b.Removed > 0 {
 				facts = append(facts, "contents", fmt.Sprintf("given up, entry %d; importing the bundle again brings them back", b.Removed))
 			}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -32,8 +34,10 @@ func newBundleImportCmd(a *app) *cobra.Command {
 			"with the evidence they were judged by. PATH is a bundle, or a folder or a whole medium, of\n" +
 			"which all files named *.stella are taken, folders below it included; links are not followed.\n" +
 			"Trust comes first, then plugins and data, then DAGs, each by name and sequence, so that a\n" +
-			"delta comes after its base. A bundle is admitted as a whole or not at all, and one that is\n" +
-			"refused does not stop the others; it is recorded, and makes the exit code 5.\n" +
+			"delta comes after its base; what nobody known has signed comes last. What comes of each is\n" +
+			"said in the order in which they are judged, which is that of --fail-fast too. A bundle is\n" +
+			"admitted as a whole or not at all, and one that is refused does not stop the others; it is\n" +
+			"recorded, and makes the exit code 5.\n" +
 			"Importing again is judging again, and costs no copy: an import that was cut off (a stick pulled\n" +
 			"out, a kill) is simply repeated. An import of a folder, or with --carrier or --receipt, is an\n" +
 			"entry of its own that names a sealed receipt of every file.",
@@ -45,7 +49,7 @@ func newBundleImportCmd(a *app) *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&opt.req.DryRun, "dry-run", false, "judge all, and keep nothing")
-	f.BoolVar(&opt.req.FailFast, "fail-fast", false, "end at the first that is not admitted")
+	f.BoolVar(&opt.req.FailFast, "fail-fast", false, "end at the first that is not admitted, in the order of judgement")
 	f.StringVar(&opt.req.Carrier, "carrier", "", "`NAME` of who brought the medium, for the receipt")
 	f.StringVar(&opt.receipt, "receipt", "", "write the receipt to this `FILE`; its SHA-256 is in the ledger")
 	return c
@@ -63,7 +67,7 @@ func runBundleImport(ctx context.Context, a *app, paths []string, opt importOpti
 		if opt.req.DryRun {
 			return invalid("a dry run keeps nothing, and has no receipt")
 		}
-		if err := absent(opt.receipt); err != nil {
+		if err := writable(opt.receipt); err != nil {
 			return err
 		}
 		opt.req.Receipt = true
@@ -75,10 +79,9 @@ func runBundleImport(ctx context.Context, a *app, paths []string, opt importOpti
 		rep, err = r.ImportMedia(ctx, opt.req, told.tell)
 		return err
 	})
+	var unwritten error
 	if len(rep.Receipt) > 0 && opt.receipt != "" {
-		if werr := fsx.WriteFile(opt.receipt, rep.Receipt, 0o644); werr != nil {
-			err = errors.Join(err, fileError(opt.receipt, werr))
-		}
+		unwritten = writeReceipt(opt.receipt, rep)
 	}
 	if a.opt.output == outJSON && rep.Imports != nil {
 		if jerr := a.stdout.json(rep, true); err == nil {
@@ -88,12 +91,45 @@ func runBundleImport(ctx context.Context, a *app, paths []string, opt importOpti
 	if err == nil {
 		err = told.err
 	}
-	if err != nil {
+	if err == nil {
+		a.warn(rep.Warnings)
+		told.summary(rep)
+		err = notAll(rep)
+	}
+	if err != nil && unwritten != nil { // one error ends the command; the other is said too
+		a.stderr.note("%s", unwritten)
 		return err
 	}
-	a.warn(rep.Warnings)
-	told.summary(rep)
-	return notAll(rep)
+	return cmp.Or(err, unwritten)
+}
+
+// writable tries whether a receipt can be put at a path, before anything is
+// admitted.
+func writable(path string) error {
+	if err := absent(path); err != nil {
+		return err
+	}
+	f, err := fsx.Create(path, 0o644)
+	if err == nil {
+		err = f.Abort()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return invalid("%s: there is no such folder to write a receipt to", path)
+	}
+	if err != nil {
+		return fileError(path, err)
+	}
+	return nil
+}
+
+// writeReceipt writes a receipt that is sealed already.
+func writeReceipt(path string, rep api.MediaReport) error {
+	err := fsx.WriteFile(path, rep.Receipt, 0o644)
+	if err == nil {
+		return nil
+	}
+	return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("the receipt could not be written: %v", err),
+		Hint: fmt.Sprintf("the import is done, and its receipt lies in sealed/ under its digest %s: copy it from there", rep.ReceiptSHA256)}
 }
 
 // notAll is the error of an import that did not admit everything.
@@ -129,10 +165,11 @@ func (t *importTeller) tell(e api.MediaEvent) {
 		t.progress(e)
 		return
 	}
-	if t.done[e.Path] || t.err != nil {
+	key := e.Path + " " + e.Item.SHA256 // two names may be spelt alike
+	if t.done[key] || t.err != nil {
 		return
 	}
-	t.done[e.Path] = true
+	t.done[key] = true
 	t.err = t.item(*e.Item, e.Files)
 }
 

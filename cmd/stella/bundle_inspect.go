@@ -34,7 +34,8 @@ func newBundleInspectCmd(a *app) *cobra.Command {
 			"floors) is not known here. stella bundle verify knows it.\n\n" +
 			"FILE may also be a Sigstore file (*.sigstore.json), a public key, a trusted_root.json, or\n" +
 			"root.toml, policy.toml, revocations.toml, extension.toml, whose signatures lie in\n" +
-			"FILE.signatures. --manifest writes the exact stella.toml, which is what is signed.",
+			"FILE.signatures; a DAG, a site.toml or the receipt of an import. --manifest writes the\n" +
+			"exact stella.toml, which is what is signed.",
 		Example: "  stella bundle inspect match-1.2.0.stella\n" +
 			"  stella bundle inspect match-1.2.0.stella --trust fleet/trust --output json\n" +
 			"  stella bundle inspect match-1.2.0.stella --manifest > stella.toml\n" +
@@ -67,18 +68,23 @@ type inspected struct {
 	Signatures   []*verify.Description `json:"signatures"`
 	Attestations []*verify.Description `json:"attestations"`
 	Key          *inspectedKey         `json:"key,omitempty"`
+	Facts        [][2]string           `json:"facts,omitempty"` // of a DAG, a site.toml or a receipt
 	TrustedRoot  []verify.Authority    `json:"trustedRoot,omitempty"`
 	TrustFiles   []*inspectedTrust     `json:"trustFiles,omitempty"`
 	Demands      []demanded            `json:"demands"` // what to write to believe each signer
 	Findings     []finding             `json:"findings"`
 	Report       *api.Report           `json:"report,omitempty"` // the judgement, where there is trust at hand
-	SHA256       string                `json:"sha256"`           // of the bytes read
-	Bytes        int64                 `json:"bytes"`
+	SHA256       string                `json:"sha256,omitempty"` // of the first Bytes bytes; absent where nothing was read
+	Bytes        int64                 `json:"bytes"`            // that were read
+	Size         int64                 `json:"size"`             // of the file
 
 	judge    *engine.Outside // nil without trust
 	evidence verify.Case
 	contents map[string][]byte // of a trust bundle, by path
-	manifest *manifests.Bundle
+	// malformed are signatures and attestations that no site would take, with the
+	// reason.
+	malformed map[*verify.Description]string
+	manifest  *manifests.Bundle
 }
 
 // described is what a manifest says.
@@ -172,7 +178,7 @@ func (in *inspected) find(reason verify.Reason, entry string, err error) {
 			f.Faults = append(f.Faults, x.String())
 		}
 	}
-	f.Hint = verify.HintOf(bundle.Reason(f.Reason))
+	f.Hint = within(verify.HintOf(bundle.Reason(f.Reason)))
 	in.Findings = append(in.Findings, f)
 }
 
@@ -194,29 +200,35 @@ func (in *inspected) open(path string) error {
 	}
 	if in.What = kindOfFile(begin[:n]); in.What == "" || fi.Size() > maxLooked {
 		in.What, in.LooksLike = whatBundle, looksLike(begin[:n])
-		return in.bundle(f, fi.Size())
+		return in.bundle(f, fi.Size(), notTar(begin[:n]))
 	}
 	raw, err := fsx.ReadFile(path, maxLooked)
 	if err != nil {
 		return fileError(path, err)
 	}
-	in.SHA256, in.Bytes = bundle.Digest(raw), int64(len(raw))
+	in.Bytes, in.Size = int64(len(raw)), int64(len(raw))
+	in.SHA256 = hashOfRead(bundle.Digest(raw), in.Bytes)
 	in.small(path, raw)
 	return nil
 }
 
-// bundle reads a bundle from front to back, as far as that goes.
-func (in *inspected) bundle(f *os.File, size int64) error {
+// bundle reads a bundle from front to back, as far as that goes. A file that
+// is alien does not begin like one.
+func (in *inspected) bundle(f *os.File, size int64, alien bool) error {
 	r := bundle.NewReader(f, bundle.Limits{Size: size})
 	broken := in.head(r)
 	in.evidence.Torn = broken != nil
 	if broken == nil && in.manifest != nil {
 		broken = in.rest(r)
 	}
-	in.SHA256, in.Bytes = r.FileSHA256(), r.Offset()
+	in.Bytes, in.Size = r.Offset(), size
+	in.SHA256 = hashOfRead(r.FileSHA256(), in.Bytes)
 	var form *bundle.FormatError
 	switch {
 	case errors.As(broken, &form):
+		if alien {
+			form = &bundle.FormatError{Reason: bundle.NotABundle, Detail: "it does not begin as bundles do"}
+		}
 		found := in.Findings
 		in.Findings = nil
 		in.find(form.Reason, form.Entry, form)
@@ -236,6 +248,14 @@ func (in *inspected) bundle(f *os.File, size int64) error {
 	in.demandSigners()
 	in.trustBundle()
 	return nil
+}
+
+// hashOfRead is the hash of what was read, "" for nothing.
+func hashOfRead(sha256 string, n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return sha256
 }
 
 // head reads manifest and signatures.
@@ -286,8 +306,15 @@ func (in *inspected) look(at bundle.Attached, attestation bool) {
 	if err != nil {
 		in.find("", "", err)
 	}
-	if d != nil {
-		*list = append(*list, d)
+	if d == nil {
+		return
+	}
+	*list = append(*list, d)
+	if err != nil {
+		if in.malformed == nil {
+			in.malformed = map[*verify.Description]string{}
+		}
+		in.malformed[d] = in.Findings[len(in.Findings)-1].Reason
 	}
 }
 
@@ -316,7 +343,9 @@ func (in *inspected) rest(r *bundle.Reader) error {
 	}
 	in.Absent = append(in.Absent, r.Absent()...)
 	in.evidence.Absent = len(in.Absent)
-	return r.End()
+	err := r.End()
+	in.evidence.Ended = err == nil
+	return err
 }
 
 // blobs reads every blob to its end. Since nobody has vouched for the digests,
@@ -416,6 +445,9 @@ func (in *inspected) judged(f *os.File, size int64) error {
 		}
 	}
 	in.Report = engine.Report(r)
+	for i := range in.Report.Checks {
+		in.Report.Checks[i].Hint = within(in.Report.Checks[i].Hint)
+	}
 	return nil
 }
 

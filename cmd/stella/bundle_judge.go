@@ -160,6 +160,15 @@ func renderJudgement(s *screen, r *api.Report) {
 	}
 }
 
+// decided is what a report came to, and what level audit let pass for that.
+func decided(r *api.Report) string {
+	out := join(" ", r.Decision, r.Reason)
+	if len(r.Softened) > 0 {
+		out += " (level audit lets pass: " + strings.Join(r.Softened, ", ") + ")"
+	}
+	return out
+}
+
 // signerRows are what became of a signature, and a line for each entry of the
 // policy that names its signer or comes near.
 func signerRows(what string, x api.SignerReport) [][]string {

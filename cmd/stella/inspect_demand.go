@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/stellarun/stella/internal/engine"
@@ -14,7 +15,8 @@ type demanded struct {
 	Signer   string           `json:"signer"` // id, or the name of a certificate
 	Attester bool             `json:"attester,omitempty"`
 	Command  string           `json:"command,omitempty"` // for a site that has its root's key
-	TOML     string           `json:"toml"`              // for policy.toml
+	TOML     string           `json:"toml,omitempty"`    // for policy.toml
+	Refused  string           `json:"refused,omitempty"` // why not to believe the signer; there is then nothing to write
 	Note     string           `json:"note,omitempty"`
 	Lines    []api.PolicyLine `json:"lines,omitempty"` // of the policy at hand that name the signer, or nearly
 }
@@ -40,6 +42,13 @@ func (in *inspected) demandSigners() {
 // it is not known: a signature names its key, and does not hold it.
 func (in *inspected) demand(d *verify.Description, pem string) {
 	out := demanded{Signer: d.ID, Attester: d.Statement}
+	if d.Flow == verify.FlowCertificate {
+		out.Signer = d.SAN
+	}
+	if out.Refused = in.disbelieved(d); out.Refused != "" {
+		in.Demands = append(in.Demands, out)
+		return
+	}
 	publisher, kind, name := "PUBLISHER", "KIND", "NAME"
 	if in.described != nil && in.Publisher != "" {
 		publisher, kind, name = in.Publisher, in.Kind, in.Name
@@ -49,7 +58,6 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 		end = "" // it may bring what it may bring already
 	}
 	if d.Flow == verify.FlowCertificate {
-		out.Signer = d.SAN
 		out.TOML = manifests.EncodeIdentity(manifests.Identity{Issuer: d.Issuer, SAN: d.SAN})
 		out.Command = "stella trust add " + quote(publisher) + " --certificate-identity " + quote(d.SAN) + " --certificate-oidc-issuer " + quote(d.Issuer) + end
 		out.Note = "trusted_root.json must hold the authority that issued the certificate, and the log or timestamp authority"
@@ -67,6 +75,8 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 	}
 	if d.Statement {
 		in.attester(&out, d, publisher, pem)
+	} else {
+		in.proofs(&out, d, publisher)
 	}
 	if in.judge != nil {
 		for _, l := range in.judge.Trust.NamedBy(d) {
@@ -77,6 +87,73 @@ func (in *inspected) demand(d *verify.Description, pem string) {
 		}
 	}
 	in.Demands = append(in.Demands, out)
+}
+
+// proofs adds what the signature's log entries and timestamps need, as far as
+// the policy at hand does not have it. A certificate needs one of the two.
+func (in *inspected) proofs(out *demanded, d *verify.Description, publisher string) {
+	var has manifests.Require
+	rooted := false
+	if in.judge != nil {
+		rooted = in.judge.Trust.Policy().TrustedRootSHA256 != ""
+		if p := in.judge.Trust.Publisher(publisher); p != nil {
+			has = p.Require
+		}
+	}
+	tlog, stamps := d.LogEntries > 0, d.Timestamps > 0
+	if d.Flow == verify.FlowCertificate && !stamps && has.Timestamps == 0 {
+		tlog = true
+	}
+	if d.Flow != verify.FlowCertificate && !tlog && !stamps {
+		return
+	}
+	if !rooted {
+		out.Command += " --trusted-root trusted_root.json"
+	}
+	var keys string
+	for _, x := range []struct {
+		need bool
+		name string
+	}{{tlog && has.TLog == 0, "tlog"}, {stamps && has.Timestamps == 0, "timestamps"}} {
+		if x.need {
+			out.Command += " --require-" + x.name + " 1"
+			keys += x.name + " = 1\n"
+		}
+	}
+	if keys != "" {
+		out.TOML += "[publisher.require]\n" + keys
+	}
+}
+
+// disbelieved says why a signer is not one to add: revoked, or a signature that
+// is not good. "" is that nothing is known against it.
+func (in *inspected) disbelieved(d *verify.Description) string {
+	if reason := in.malformed[d]; reason != "" {
+		return "invalid: " + reason
+	}
+	if in.judge == nil {
+		return ""
+	}
+	var told api.SignerReport // zero without a judgement
+	if in.Report != nil {
+		list := in.Report.Signatures
+		if d.Statement {
+			list = in.Report.Attestations
+		}
+		if i := slices.IndexFunc(list, func(r api.SignerReport) bool { return r.ID == d.ID }); i >= 0 {
+			told = list[i]
+		}
+	}
+	for _, r := range in.judge.Trust.Revocations().Revoked {
+		same := r.Key != "" && r.Key == d.ID || r.SAN != "" && r.SAN == d.SAN && r.Issuer == d.Issuer
+		if same && !r.From.After(in.judge.Now) && told.State != verify.StateCounted {
+			return "revoked: " + r.Reason
+		}
+	}
+	if told.State == verify.StateInvalid {
+		return "invalid: " + join(": ", told.Reason, told.Detail)
+	}
+	return ""
 }
 
 // attester says what a policy has to say to demand the attestation: who attests

@@ -33,6 +33,9 @@ const (
 	whatPolicy      = "policy"
 	whatRevocations = "revocations"
 	whatExtension   = "extension"
+	whatDAG         = "dag"
+	whatSite        = "site"
+	whatReceipt     = "receipt" // of an import
 	whatUnknown     = "unknown"
 )
 
@@ -42,6 +45,7 @@ func kindOfFile(begin []byte) string {
 	for schema, what := range map[string]string{
 		manifests.BundleSchema: whatManifest, manifests.RootSchema: whatRoot, manifests.PolicySchema: whatPolicy,
 		manifests.RevocationsSchema: whatRevocations, manifests.ExtensionSchema: whatExtension,
+		manifests.DAGSchema: whatDAG, manifests.SiteSchema: whatSite,
 	} {
 		if bytes.HasPrefix(begin, []byte(`schema = "`+schema+`"`)) {
 			return what
@@ -89,8 +93,11 @@ var errNoBundle = errors.New("it is the manifest of a bundle, and no bundle")
 
 // small reads a file that was read whole.
 func (in *inspected) small(path string, raw []byte) {
-	if in.What == whatSigstore && bytes.Contains(raw, trustedRootType) {
+	switch {
+	case in.What == whatSigstore && bytes.Contains(raw, trustedRootType):
 		in.What = whatTrustedRoot
+	case in.What == whatSigstore && bytes.Contains(raw, receiptType):
+		in.What = whatReceipt
 	}
 	switch in.What {
 	case whatManifest:
@@ -123,6 +130,12 @@ func (in *inspected) small(path string, raw []byte) {
 		}
 	case whatPublicKey, whatPrivateKey:
 		in.key(raw)
+	case whatDAG:
+		in.dag(path, raw)
+	case whatSite:
+		in.siteFile(path, raw)
+	case whatReceipt:
+		in.receipt(raw)
 	default:
 		in.trustFile(in.What, filepath.Base(path), raw, signaturesBeside(path))
 	}

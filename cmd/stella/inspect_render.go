@@ -21,7 +21,7 @@ func (in *inspected) render(s *screen) {
 	}
 	in.renderAuthorities(s)
 	if in.Report != nil {
-		s.printf("\nBy the trust at hand, at %s: %s\n\n", seconds(in.Report.Now), join(" ", in.Report.Decision, in.Report.Reason))
+		s.printf("\nBy the trust at hand, at %s: %s\n\n", seconds(in.Report.Now), decided(in.Report))
 		renderJudgement(s, in.Report)
 	} else if len(in.Signatures) > 0 {
 		s.printf("\nSigners are as the file says; a site or --trust verifies them: stella bundle verify\n")
@@ -71,6 +71,9 @@ func (in *inspected) facts() []string {
 			out = append(out, "signed by", "nobody: stella bundle sign")
 		}
 	}
+	for _, f := range in.Facts {
+		out = append(out, f[0], f[1])
+	}
 	if in.Key != nil {
 		out = append(out, "id", in.Key.ID, "curve", in.Key.Curve)
 	}
@@ -85,7 +88,15 @@ func (in *inspected) facts() []string {
 		out = append(out, "attested by", claimOf(x), "predicate", x.PredicateType)
 		out = append(out, claimTimes(x)...)
 	}
-	return append(out, "sha256", in.SHA256)
+	return append(out, "sha256", in.hash())
+}
+
+// hash is the hash of the file, or of how much of it was read.
+func (in *inspected) hash() string {
+	if in.SHA256 == "" || in.Bytes == in.Size {
+		return in.SHA256
+	}
+	return fmt.Sprintf("%s of the first %d bytes of %d", in.SHA256, in.Bytes, in.Size)
 }
 
 func (in *inspected) container() string {
@@ -184,6 +195,10 @@ func (in *inspected) renderAuthorities(s *screen) {
 }
 
 func renderDemand(s *screen, d demanded) {
+	if d.Refused != "" {
+		s.printf("\nDo not add the signer %s: %s\n", d.Signer, d.Refused)
+		return
+	}
 	what := "To believe the signer "
 	if d.Attester {
 		what = "To demand attestations of "

@@ -64,7 +64,10 @@ func TestInspectAgreesWithTheFixtures(t *testing.T) {
 		if exit == exitRefused && !strings.Contains(stderr, `"code":"`+in.Findings[0].Reason+`"`) {
 			t.Errorf("%s: found %s, the error is %s", f.Name, in.Findings[0].Reason, stderr)
 		}
-		if in.SHA256 == "" {
+		if raw, err := json.Marshal(in); err != nil || bytes.Contains(raw, []byte("stella bundle inspect FILE")) {
+			t.Errorf("%s: inspect sends to inspect: %s (%v)", f.Name, raw, err)
+		}
+		if in.SHA256 == "" != (in.Bytes == 0) {
 			t.Errorf("%s: no digest: %+v", f.Name, in)
 		}
 	}

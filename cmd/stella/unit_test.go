@@ -254,3 +254,30 @@ func TestWordsFitWhatIsThere(t *testing.T) {
 		}
 	}
 }
+
+// TestAReceiptThatCannotBeWritten lies at the site all the same, and the error
+// says where.
+func TestAReceiptThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "stick")
+	path := filepath.Join(dir, "r.json")
+	rep := api.MediaReport{Receipt: []byte("{}"), ReceiptSHA256: strings.Repeat("ab", 32)}
+	if err := writable(path); err == nil {
+		t.Errorf("%s is writable, and its folder is not there", path)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writable(path); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("trying left %v behind (%v)", left, err)
+	}
+	if err := os.Remove(dir); err != nil { // it is pulled out during the import
+		t.Fatal(err)
+	}
+	var known *api.Error
+	if err := writeReceipt(path, rep); !errors.As(err, &known) || !strings.Contains(known.Hint, "sealed/") || !strings.Contains(known.Hint, rep.ReceiptSHA256) {
+		t.Errorf("writeReceipt = %v", err)
+	}
+}

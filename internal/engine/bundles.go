@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -442,67 +441,19 @@ func failing(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ESTALE)
 }
 
+// hashOfRead is the hash of what was read of a file, "" for nothing.
+func hashOfRead(res *verify.Result) string {
+	if res.FileBytes == 0 {
+		return ""
+	}
+	return res.FileSHA256
+}
+
 // rejected says what a refusal was, and what to do about it.
 func rejected(path string, res *verify.Result, r *verify.RejectError, seq int64) error {
 	f := refusalOf(r)
-	f.Offset, f.SHA256, f.Digest, f.Seq, f.Report = res.FileBytes, res.FileSHA256, res.Digest, seq, Report(res.Report(r))
+	f.Offset, f.SHA256, f.Digest, f.Seq, f.Report = res.FileBytes, hashOfRead(res), res.Digest, seq, Report(res.Report(r))
 	return &api.Error{
 		Code: api.Code(r.Reason), Message: filepath.Base(path) + ": " + r.Error(), Hint: r.Hint, Refusal: f,
 	}
-}
-
-// ListBundles lists what is admitted, by reference.
-func (s *site) ListBundles(_ context.Context, q api.BundleQuery) ([]api.Bundle, error) {
-	recs, err := s.e.db.Bundles()
-	if err != nil {
-		return nil, dbError(err)
-	}
-	out := []api.Bundle{}
-	for _, r := range recs {
-		v := r.Admission.Verdict
-		if q.Kind != "" && q.Kind != v.Kind || q.Publisher != "" && q.Publisher != v.Publisher || q.Name != "" && q.Name != v.Name {
-			continue
-		}
-		b := showBundle(r)
-		b.Now = s.e.sealed.now(r)
-		out = append(out, b)
-	}
-	slices.SortFunc(out, func(a, b api.Bundle) int {
-		if c := strings.Compare(a.Publisher+"/"+a.Name, b.Publisher+"/"+b.Name); c != 0 {
-			return c
-		}
-		return manifests.CompareVersions(a.Version, b.Version)
-	})
-	return out, nil
-}
-
-func showBundle(r store.BundleRecord) api.Bundle {
-	v := r.Admission.Verdict
-	return api.Bundle{
-		Digest: r.Digest, Kind: v.Kind, Publisher: v.Publisher, Name: v.Name, Version: v.Version, Sequence: v.Sequence,
-		Decision: v.Decision, AdmittedUTC: r.Time, Seq: r.Seq, Bytes: r.Admission.FileBytes,
-		Removed: r.Removed,
-	}
-}
-
-// ShowBundle shows one admitted bundle with its evidence.
-func (s *site) ShowBundle(_ context.Context, ref string) (api.BundleDetail, error) {
-	rec, err := s.e.db.Bundle(ref)
-	if err != nil {
-		return api.BundleDetail{}, dbError(err)
-	}
-	raw, err := s.e.db.Blobs().Read(rec.Digest, bundle.MaxManifest)
-	if err != nil {
-		return api.BundleDetail{}, dbError(err)
-	}
-	m, err := manifests.ParseBundle(bundle.ManifestName, raw)
-	if err != nil {
-		return api.BundleDetail{}, damaged("%v", err)
-	}
-	out := api.BundleDetail{Bundle: showBundle(rec), Admission: rec.Admission, Manifest: string(raw), Files: []api.BundleFile{}}
-	out.Now, out.Report = s.e.sealed.now(rec), s.e.sealed.explain(rec)
-	for _, f := range m.Files {
-		out.Files = append(out.Files, api.BundleFile{Path: f.Path, SHA256: f.SHA256, Size: f.Size, Mode: f.Mode})
-	}
-	return out, nil
 }

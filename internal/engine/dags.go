@@ -19,9 +19,9 @@ func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 	e := s.e
 	e.gate.RLock() // what the DAG needs is not given up before the entry names it
 	defer e.gate.RUnlock()
-	rec, err := e.db.Bundle(ref)
+	rec, err := e.bundleOf(ref)
 	if err != nil {
-		return api.DAG{}, dbError(err)
+		return api.DAG{}, err
 	}
 	if err := here(rec); err != nil {
 		return api.DAG{}, err

@@ -144,7 +144,7 @@ func (g *gathering) skip(path, why string) {
 		g.more++
 		return
 	}
-	g.skipped = append(g.skipped, api.Skipped{Path: path, Why: why})
+	g.skipped = append(g.skipped, api.Skipped{Path: valid(path), Why: valid(why)})
 }
 
 // nothing says that there is no bundle, and what there is instead.

@@ -113,7 +113,7 @@ func (in *intake) run(ctx context.Context) error {
 	}
 	in.flush(ctx)
 	for _, w := range q.rest {
-		in.out.Imports = append(in.out.Imports, api.ImportItem{Path: w.path, Outcome: api.OutcomeNotTried})
+		in.out.Imports = append(in.out.Imports, itemOf(w.path, api.OutcomeNotTried, nil, nil, nil))
 	}
 	return in.fatal
 }
@@ -126,7 +126,7 @@ func (in *intake) listed(path string) bool {
 		}
 	}
 	for i := range in.out.Imports {
-		if in.out.Imports[i].Path == path {
+		if in.out.Imports[i].Path == valid(path) {
 			return true
 		}
 	}
@@ -135,8 +135,8 @@ func (in *intake) listed(path string) bool {
 
 // take judges one file. It is admitted at once, or with others a little later.
 func (in *intake) take(ctx context.Context, w waiting) {
-	progress := func(done, total int64) { in.tell(api.MediaEvent{Path: w.path, Done: done, Total: total}) }
-	in.tell(api.MediaEvent{Path: w.path})
+	progress := func(done, total int64) { in.tell(api.MediaEvent{Path: valid(w.path), Done: done, Total: total}) }
+	in.tell(api.MediaEvent{Path: valid(w.path)})
 	if in.req.DryRun {
 		in.rehearse(ctx, w.path, progress)
 		return
@@ -146,6 +146,9 @@ func (in *intake) take(ctx context.Context, w waiting) {
 	}
 	q, res, j, err := in.s.judgeFile(ctx, w.path, "", progress, in.before(ctx))
 	in.s.e.leave()
+	if err != nil {
+		in.flush(ctx) // what was judged before is told before
+	}
 	var known *knownError
 	if errors.As(err, &known) {
 		in.settle(ctx, &awaiting{path: w.path, res: res}, known.out, nil)
@@ -213,7 +216,7 @@ func (in *intake) settle(ctx context.Context, b *awaiting, out api.ImportResult,
 		in.missed(ctx, b.path, b.res, dbError(err))
 		return
 	}
-	in.add(api.ImportItem{Path: b.path, Outcome: api.OutcomeAdmitted, SHA256: b.res.FileSHA256, ImportResult: &out})
+	in.add(itemOf(b.path, api.OutcomeAdmitted, b.res, &out, nil))
 }
 
 // rehearse judges one file and keeps nothing.
@@ -244,7 +247,7 @@ func (in *intake) rehearse(ctx context.Context, path string, p api.Progress) {
 		return
 	}
 	in.bring(res.Manifest)
-	in.add(api.ImportItem{Path: path, Outcome: api.OutcomeAdmitted, SHA256: res.FileSHA256, ImportResult: &out})
+	in.add(itemOf(path, api.OutcomeAdmitted, res, &out, nil))
 }
 
 // bring notes, for deltas that come later in a dry run, what would be here.
@@ -271,17 +274,29 @@ func (in *intake) missed(ctx context.Context, path string, res *verify.Result, e
 	if !errors.As(err, &known) {
 		known = internal(fmt.Errorf("%s: %w", path, err))
 	}
-	item := api.ImportItem{Path: path, Outcome: api.OutcomeFailed, Error: known}
+	outcome := api.OutcomeFailed
 	if known.Refusal != nil {
-		item.Outcome = api.OutcomeRefused
-	}
-	if res != nil {
-		item.SHA256 = res.FileSHA256
+		outcome = api.OutcomeRefused
 	}
 	if in.s.e.db.Failure() != nil || known.Code == api.CodeStopping || known.Code == api.CodeClockBehind || known.Code == api.CodeClockAhead {
 		in.fatal = known // it would be so with every file
 	}
-	in.add(item)
+	in.add(itemOf(path, outcome, res, nil, known))
+}
+
+// itemOf is what came of a file, in the spelling that leaves this process. res
+// may be nil.
+func itemOf(path, outcome string, res *verify.Result, out *api.ImportResult, err *api.Error) api.ImportItem {
+	item := api.ImportItem{Path: valid(path), Outcome: outcome, ImportResult: out, Error: err}
+	if res != nil {
+		item.SHA256, item.Size = hashOfRead(res), res.FileSize()
+	}
+	if err != nil && valid(err.Message) != err.Message {
+		e := *err
+		e.Message = valid(err.Message)
+		item.Error = &e
+	}
+	return item
 }
 
 // add counts an item and tells whoever watches.

@@ -41,8 +41,9 @@ type receiptFile struct {
 	Path      string `json:"path"`
 	Outcome   string `json:"outcome"`
 	Already   bool   `json:"already,omitempty"`
-	SHA256    string `json:"sha256,omitempty"` // of the bytes that were read
-	Bytes     int64  `json:"bytes"`            // likewise
+	SHA256    string `json:"sha256,omitempty"` // of the first Bytes bytes; absent where none was read
+	Bytes     int64  `json:"bytes"`            // that were read
+	Size      int64  `json:"size,omitempty"`   // of the file, as it was found; absent where it was not opened
 	Digest    string `json:"digest,omitempty"` // of the manifest
 	Kind      string `json:"kind,omitempty"`
 	Publisher string `json:"publisher,omitempty"`
@@ -79,7 +80,7 @@ func (in *intake) receipt(interrupted bool) error {
 		r.Files = append(r.Files, f)
 	}
 	for _, x := range in.out.Skipped {
-		r.Skipped = append(r.Skipped, api.Skipped{Path: valid(x.Path), Why: valid(x.Why)})
+		r.Skipped = append(r.Skipped, x)
 	}
 	raw, err := jcs.Marshal(r)
 	if err != nil {
@@ -99,14 +100,14 @@ func (in *intake) receipt(interrupted bool) error {
 const maxEntryMedia = 16
 
 func receiptOf(item api.ImportItem) receiptFile {
-	f := receiptFile{Path: valid(item.Path), Outcome: item.Outcome, SHA256: item.SHA256}
+	f := receiptFile{Path: item.Path, Outcome: item.Outcome, SHA256: item.SHA256, Size: item.Size}
 	if r := item.ImportResult; r != nil {
 		v := r.Verdict
 		f.Already, f.Bytes, f.Seq, f.Digest = r.Already, r.Bytes, r.Seq, v.Digest
 		f.Kind, f.Publisher, f.Name, f.Version = v.Kind, v.Publisher, v.Name, v.Version
 	}
 	if err := item.Error; err != nil {
-		f.Code, f.Message = string(err.Code), valid(err.Message)
+		f.Code, f.Message = string(err.Code), err.Message
 		if x := err.Refusal; x != nil {
 			f.Seq, f.Digest, f.Bytes = x.Seq, x.Digest, x.Offset
 		}

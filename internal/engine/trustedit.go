@@ -179,6 +179,9 @@ func extended(x manifests.Publisher, add api.TrustAddition) (manifests.Publisher
 	x.Names = overrideList(x.Names, add.Names)
 	r := &x.Require
 	r.TLog, r.Timestamps, r.SCT = override(r.TLog, add.TLog), override(r.Timestamps, add.Timestamps), override(r.SCT, add.SCT)
+	if len(x.Identities) > 0 && r.TLog == 0 && r.Timestamps == 0 {
+		return x, invalid("an identity needs a trusted time: --require-tlog 1 or --require-timestamps 1")
+	}
 	r.Audience = r.Audience || add.Audience
 	r.Attestations = slices.Clone(r.Attestations)
 	for _, a := range add.Attestations {

@@ -155,8 +155,10 @@ type Bundle struct {
 	Version     string `json:"version"`
 	Sequence    int64  `json:"sequence"`
 	Decision    string `json:"decision"`
-	AdmittedUTC string `json:"admittedUtc"`
-	Seq         int64  `json:"seq"` // of the newest admission
+	AdmittedUTC string `json:"admittedUtc"` // for the first time
+	FirstSeq    int64  `json:"firstSeq"`    // of that admission
+	JudgedUTC   string `json:"judgedUtc"`   // when it was imported last
+	Seq         int64  `json:"seq"`         // of that admission, which Decision is of
 	Bytes       int64  `json:"bytes"`
 	Removed     int64  `json:"removed,omitempty"` // the entry by which the contents were given up
 	// Now is ok where the trust in force still admits the bundle, else the reason

@@ -46,7 +46,7 @@ type Refusal struct {
 	Detail  string  `json:"detail,omitempty"`
 	Hint    string  `json:"hint,omitempty"`   // what to do next
 	Offset  int64   `json:"offset"`           // bytes read
-	SHA256  string  `json:"sha256"`           // of these bytes
+	SHA256  string  `json:"sha256,omitempty"` // of these bytes, which need not be the whole file
 	Digest  string  `json:"digest,omitempty"` // of the manifest, where it was read
 	Seq     int64   `json:"seq,omitempty"`    // of the rejection's entry
 	Report  *Report `json:"report,omitempty"` // who signed, and what each check found

@@ -24,11 +24,13 @@ const (
 	OutcomeNotTried = "not_tried" // the import ended before
 )
 
-// ImportItem is what came of one file.
+// ImportItem is what came of one file. In its path, bytes that are not UTF-8 are
+// written as \xNN.
 type ImportItem struct {
 	Path    string `json:"path"`
 	Outcome string `json:"outcome"`
-	SHA256  string `json:"sha256,omitempty"` // of the bytes that were read
+	SHA256  string `json:"sha256,omitempty"` // of the bytes that were read; absent where none was
+	Size    int64  `json:"size,omitempty"`   // of the file, as it was found; absent where it was not opened
 	*ImportResult
 	Error *Error `json:"error,omitempty"`
 }
@@ -54,7 +56,7 @@ type MediaEvent struct {
 // digest is in entry Seq; both are absent where none was made.
 type MediaReport struct {
 	DryRun        bool            `json:"dryRun,omitempty"`
-	Imports       []ImportItem    `json:"imports"` // in the order in which it was known what comes of them
+	Imports       []ImportItem    `json:"imports"` // in the order in which they were judged
 	Skipped       []Skipped       `json:"skipped"`
 	Media         []ledger.Medium `json:"media"`
 	Admitted      int             `json:"admitted"` // for the first time

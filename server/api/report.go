@@ -22,7 +22,7 @@ type Report struct {
 // A Check is what became of one check.
 type Check struct {
 	Name   string `json:"name"`
-	State  string `json:"state"` // pass | fail | not_reached | not_applicable
+	State  string `json:"state"` // pass | fail | softened | not_reached | not_applicable
 	Reason string `json:"reason,omitempty"`
 	Detail string `json:"detail,omitempty"`
 	Hint   string `json:"hint,omitempty"`
