@@ -68,7 +68,8 @@ func newTrustBreakGlassCmd(a *app) *cobra.Command {
 
 func runBreakGlass(ctx context.Context, a *app, opt breakGlassOptions) error {
 	draft := api.TrustExtension{Reason: opt.reason}
-	if err := stampFlags(map[string]*string{opt.until: &draft.Until}); err != nil {
+	var err error
+	if draft.Until, err = stampFlag(opt.until); err != nil {
 		return err
 	}
 	if opt.out != "" {

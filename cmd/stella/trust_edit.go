@@ -45,6 +45,9 @@ func newTrustAddCmd(a *app) *cobra.Command {
 			if len(args) > 0 {
 				opt.add.Publisher = args[0]
 			}
+			if err := adds(c); err != nil {
+				return err
+			}
 			return runTrustAdd(c.Context(), a, opt)
 		},
 	}
@@ -126,7 +129,11 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 		}
 		add.Attestations = append(add.Attestations, d)
 	}
-	if err := stampFlags(map[string]*string{opt.from: &add.ValidFrom, opt.until: &add.ValidUntil}); err != nil {
+	var err error
+	if add.ValidFrom, err = stampFlag(opt.from); err != nil {
+		return add, err
+	}
+	if add.ValidUntil, err = stampFlag(opt.until); err != nil {
 		return add, err
 	}
 	return add, absoluteFlag(&add.RootKey)
@@ -146,19 +153,17 @@ func attestationDemand(text string) (api.TrustAttestator, error) {
 	return api.TrustAttestator{PredicateType: text[:i], Keys: []string{string(raw)}, Builder: builder}, nil
 }
 
-// stampFlags turns times of the command line into our form.
-func stampFlags(flags map[string]*string) error {
-	for text, to := range flags {
-		if text == "" {
-			continue
-		}
-		at, err := parseTime(text)
-		if err != nil {
-			return err
-		}
-		*to = stamp.Format(at)
+// stampFlag turns a time of the command line, "" where there is none, into our
+// form.
+func stampFlag(text string) (string, error) {
+	if text == "" {
+		return "", nil
 	}
-	return nil
+	at, err := parseTime(text)
+	if err != nil {
+		return "", err
+	}
+	return stamp.Format(at), nil
 }
 
 // absoluteFlag makes a path of the command line good for another process.
@@ -272,7 +277,8 @@ func runTrustRevoke(ctx context.Context, a *app, r api.TrustRevocation, from str
 	for _, digest := range []*string{&r.Key, &r.Manifest, &r.Blob} {
 		*digest = strings.TrimPrefix(*digest, "sha256:")
 	}
-	if err := stampFlags(map[string]*string{from: &r.From}); err != nil {
+	var err error
+	if r.From, err = stampFlag(from); err != nil {
 		return err
 	}
 	if err := absoluteFlag(&r.RootKey); err != nil {
