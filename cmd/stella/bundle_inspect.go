@@ -126,6 +126,9 @@ func runBundleInspect(a *app, file string, opt inspectOptions) error {
 	if err := in.open(file); err != nil {
 		return err
 	}
+	if opt.asOf != "" && in.Report != nil {
+		reportAsOf(in.Report, in.Report.Now)
+	}
 	if err := a.emit(in, func(s *screen) { in.render(s) }); err != nil {
 		return err
 	}

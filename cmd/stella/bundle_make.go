@@ -147,7 +147,7 @@ func runBundlePack(a *app, dir string, opt packOptions) error {
 		out = bundle.FileName(m)
 	}
 	if !opt.force {
-		if err := absent(out); err != nil {
+		if err := absentElse(out, "choose another name with --out, or replace it with --force"); err != nil {
 			return err
 		}
 	}
