@@ -127,7 +127,7 @@ func runBundleInspect(a *app, file string, opt inspectOptions) error {
 		return err
 	}
 	if opt.asOf != "" && in.Report != nil {
-		reportAsOf(in.Report, in.Report.Now)
+		engine.ReportAsOf(in.Report, in.judge.Now)
 	}
 	if err := a.emit(in, func(s *screen) { in.render(s) }); err != nil {
 		return err

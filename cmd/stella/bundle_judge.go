@@ -45,7 +45,7 @@ func runBundleVerify(ctx context.Context, a *app, file string, opt judgeOptions)
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
 		v, err := r.VerifyBundle(ctx, req, a.progressOf("verifying"))
 		if err != nil {
-			return judgedAsOf(err, req.AsOf)
+			return err
 		}
 		return emitVerdict(a, v)
 	})
@@ -65,50 +65,12 @@ func verifyOutside(ctx context.Context, a *app, file string, opt judgeOptions) e
 	}
 	v, err := out.VerifyBundle(ctx, file, a.progressOf("verifying"))
 	if err != nil && opt.asOf != "" {
-		err = judgedAsOf(err, stamp.Format(out.Now))
+		err = engine.JudgedAsOf(err, out.Now)
 	}
 	if err != nil {
 		return err
 	}
 	return emitVerdict(a, v)
-}
-
-// judgedAsOf gives a refusal that depends on the time the hint that fits it
-// where --as-of chose the time; "" is no such time. Clocks are not to blame then.
-func judgedAsOf(err error, asOf string) error {
-	var known *api.Error
-	if asOf == "" || !errors.As(err, &known) || known.Refusal == nil {
-		return err
-	}
-	if timely(known.Refusal.Reason) {
-		known.Hint = hintAsOf(asOf)
-		known.Refusal.Hint = known.Hint
-	}
-	reportAsOf(known.Refusal.Report, asOf)
-	return err
-}
-
-// reportAsOf does the same for the checks of a report; nil has none.
-func reportAsOf(r *api.Report, asOf string) {
-	for i := 0; r != nil && i < len(r.Checks); i++ {
-		if timely(r.Checks[i].Reason) {
-			r.Checks[i].Hint = hintAsOf(asOf)
-		}
-	}
-}
-
-func hintAsOf(asOf string) string {
-	return "it was judged as of " + seconds(asOf) + ": without --as-of it is judged now"
-}
-
-// timely says whether the time of a judgement decides about a reason.
-func timely(reason string) bool {
-	switch verify.Reason(reason) {
-	case verify.TrustedTimeAhead, verify.RootExpired, verify.PolicyExpired, verify.RevocationsExpired,
-		verify.KeyNotYetValid, verify.KeyExpired, verify.NotYetValid, verify.Expired:
-		return true
-	}
-	return false
 }
 
 // loadTrustDir loads trust files, and says what is wrong with them.

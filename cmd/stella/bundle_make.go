@@ -268,7 +268,7 @@ func newBundleSignCmd(a *app) *cobra.Command {
 		Long: "Add a signature over the manifest of a bundle to the file. --key signs here; --attach takes\n" +
 			"a Sigstore file (v0.3) that another tool made, such as cosign sign-blob or attest-blob over\n" +
 			"the stella.toml that `bundle inspect --manifest` writes. Signing again with the same key\n" +
-			"changes nothing. No site is needed.",
+			"changes nothing. A key that others can read is used, with a warning. No site is needed.",
 		Example: "  stella bundle sign hello-1.0.0.stella --key acme.key\n" +
 			"  stella bundle inspect hello-1.0.0.stella --manifest > stella.toml\n" +
 			"  cosign sign-blob --key cosign.key --bundle stella.sigstore.json stella.toml\n" +
@@ -289,13 +289,9 @@ func runBundleSign(a *app, file string, opt signOptions) error {
 	}
 	var sigs, atts []bundle.Attached
 	if opt.key != "" {
-		raw, err := fsx.ReadFile(opt.key, 64<<10)
+		key, err := a.privateKey(opt.key)
 		if err != nil {
-			return fileError(opt.key, err)
-		}
-		key, err := verify.ParsePrivateKey(raw)
-		if err != nil {
-			return invalid("%s: %v", opt.key, err)
+			return err
 		}
 		sig, err := verify.SignManifest(head.Manifest, key)
 		if err != nil {

@@ -106,7 +106,7 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 		path string
 		most int64
 		to   *string
-	}{{opt.policy, manifests.MaxBytes, &add.Policy}, {opt.key, maxKeyFile, &add.Key}, {opt.trustedRoot, maxTrustText, &add.TrustedRoot}} {
+	}{{opt.policy, manifests.MaxBytes, &add.Policy}, {opt.trustedRoot, maxTrustText, &add.TrustedRoot}} {
 		if x.path == "" {
 			continue
 		}
@@ -115,6 +115,13 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 			return add, fileError(x.path, err)
 		}
 		*x.to = string(raw)
+	}
+	if opt.key != "" {
+		raw, err := publicKey(opt.key)
+		if err != nil {
+			return add, err
+		}
+		add.Key = string(raw)
 	}
 	if (opt.san+opt.sanRegexp == "") != (opt.issuer == "") {
 		return add, invalid("an identity is --certificate-identity or --certificate-identity-regexp, together with --certificate-oidc-issuer")
@@ -146,9 +153,9 @@ func attestationDemand(text string) (api.TrustAttestator, error) {
 		return api.TrustAttestator{}, invalid("--attestation is TYPE=KEYFILE or TYPE=KEYFILE,BUILDER, not %q", text)
 	}
 	file, builder, _ := strings.Cut(text[i+1:], ",")
-	raw, err := fsx.ReadFile(file, maxKeyFile)
+	raw, err := publicKey(file)
 	if err != nil {
-		return api.TrustAttestator{}, fileError(file, err)
+		return api.TrustAttestator{}, err
 	}
 	return api.TrustAttestator{PredicateType: text[:i], Keys: []string{string(raw)}, Builder: builder}, nil
 }
@@ -215,9 +222,9 @@ func runTrustRotate(ctx context.Context, a *app, who string, opt trustRotateOpti
 	case who != "root" && (opt.newKey == "" || r.NewRootKey != ""):
 		return invalid("%s needs --new-key with its new public key", who)
 	case who != "root":
-		raw, err := fsx.ReadFile(opt.newKey, maxKeyFile)
+		raw, err := publicKey(opt.newKey)
 		if err != nil {
-			return fileError(opt.newKey, err)
+			return err
 		}
 		r.Publisher, r.NewKey, r.OverlapMs = who, string(raw), opt.overlap.Milliseconds()
 	}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/fsx"
-	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
 )
@@ -106,7 +106,7 @@ func runVerify(a *app, what string, opt blobOptions) error {
 	if err != nil {
 		err = verifyError(what, opt.bundle, err)
 		if opt.asOf != "" {
-			err = judgedAsOf(err, stamp.Format(now))
+			err = engine.JudgedAsOf(err, now)
 		}
 		return err
 	}
@@ -119,22 +119,20 @@ func (opt *blobOptions) policy() (verify.BlobPolicy, error) {
 		SAN: opt.identity, SANRegexp: opt.pattern, Issuer: opt.issuer,
 		NoLog: opt.noLog, NoSCT: opt.noSCT, PredicateType: opt.predicateType,
 	}
-	for _, f := range []struct {
-		path  string
-		limit int64
-		to    *[]byte
-	}{{opt.key, maxKeyFile, &p.Key}, {opt.trustedRoot, verify.MaxTrustedRoot, &p.TrustedRoot}} {
-		if f.path == "" {
-			continue
+	var err error
+	if opt.key != "" {
+		if p.Key, err = publicKey(opt.key); err != nil {
+			return p, err
 		}
-		raw, err := fsx.ReadFile(f.path, f.limit)
-		if err != nil {
-			return p, fileError(f.path, err)
-		}
-		if len(raw) == 0 {
-			return p, invalid("%s is empty", f.path)
-		}
-		*f.to = raw
+	}
+	if opt.trustedRoot == "" {
+		return p, nil
+	}
+	if p.TrustedRoot, err = fsx.ReadFile(opt.trustedRoot, verify.MaxTrustedRoot); err != nil {
+		return p, fileError(opt.trustedRoot, err)
+	}
+	if len(p.TrustedRoot) == 0 {
+		return p, invalid("%s is empty", opt.trustedRoot)
 	}
 	return p, nil
 }
