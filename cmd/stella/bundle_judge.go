@@ -83,7 +83,8 @@ func loadTrustDir(dir string) (*verify.Trust, *verify.Files, error) {
 		return nil, nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: %v", dir, err),
 			Hint: "--trust takes a folder like trust/ of a site: root/1.toml and policy.toml, each with its .signatures"}
 	}
-	return nil, nil, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("%s: %v", dir, err),
+	lines := strings.Split(err.Error(), "\n") // faults are lines
+	return nil, nil, &api.Error{Code: api.CodeInvalid, Message: dir + ": " + lines[0], Faults: lines[1:],
 		Hint: "look at one file of it with: stella bundle inspect " + filepath.Join(dir, "policy.toml")}
 }
 

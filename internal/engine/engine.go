@@ -155,8 +155,7 @@ func (e *Engine) load(ctx context.Context) error {
 		return err
 	}
 	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); err != nil {
-		return &api.Error{Code: api.CodeTrustChanged, Message: "trust: " + err.Error(),
-			Hint: "restore " + filepath.Join(home, "trust") + " from a copy; nothing runs until it is what the ledger names"}
+		return trustChanged(filepath.Join(home, "trust"), err)
 	}
 	if err := finishRotation(home, e.trust.Trust); err != nil {
 		return internal(err)
