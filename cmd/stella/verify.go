@@ -36,7 +36,8 @@ func newVerifyCmd(a *app) *cobra.Command {
 		Long: "Verify a signature over a file, or with --predicate-type an attestation about it: a Sigstore\n" +
 			"bundle v0.3, as cosign writes it. FILE may be of any size, and - is stdin; a digest needs no\n" +
 			"file. No site and no network are needed, and no trust is looked for: what is believed is\n" +
-			"given here, and never depends on what the signature brings.\n\n" +
+			"given here, and never depends on what the signature brings. FILE, the bundle, the key and the\n" +
+			"trusted root are regular files: links, pipes and process substitution are refused.\n\n" +
 			"With --trusted-root there must be one log entry and one trusted time, and for certificates\n" +
 			"one certificate timestamp. Less must be asked for by name: --no-log takes the time from a\n" +
 			"timestamp authority, and with --key alone goes without; --no-sct is for authorities without\n" +
