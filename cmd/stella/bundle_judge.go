@@ -110,7 +110,7 @@ func verdictFacts(v ledger.Verdict) []string {
 	for _, id := range v.Ignored {
 		out = append(out, "ignored", "signature of the unknown key "+id)
 	}
-	out = append(out, "signers", fmt.Sprintf("%d count, %d are demanded", len(v.Signers), v.Threshold))
+	out = append(out, "signers", count(len(v.Signers), "counts", "count")+", "+count(v.Threshold, "is demanded", "are demanded"))
 	for _, x := range v.Attestations {
 		out = append(out, "attestation", "sha256:"+x)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -203,7 +202,7 @@ func (a *app) printPacked(out string, p *bundle.Packed) error {
 	return a.emit(res, func(s *screen) {
 		s.fields("file", out, "bundle", m.Ref(), "kind", res.Kind, "digest", "sha256:"+p.Digest, "size", size(p.FileBytes))
 		if len(res.Omitted) > 0 {
-			s.fields("left out", fmt.Sprintf("%d contents of what the receiver holds", len(res.Omitted)))
+			s.fields("left out", count(len(res.Omitted), "content", "contents")+" of what the receiver holds")
 		}
 	})
 }

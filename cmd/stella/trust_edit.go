@@ -299,7 +299,7 @@ func runTrustRevoke(ctx context.Context, a *app, r api.TrustRevocation, from str
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(fmt.Sprintf("Revoke it? %d admitted bundles are refused from then on, and attempts that use them end.", len(report.Refused))); err != nil {
+			if err := a.confirm(fmt.Sprintf("Revoke it? %s refused from then on, and attempts that use them end.", count(len(report.Refused), "admitted bundle is", "admitted bundles are"))); err != nil {
 				return err
 			}
 		}
@@ -357,7 +357,7 @@ func (a *app) trustImported(res api.ImportResult) error {
 		}
 		s.fields("bundle", v.Publisher+"/"+v.Name+"@"+v.Version, "digest", "sha256:"+v.Digest, "changed", what)
 		if res.Ended > 0 {
-			s.fields("ended", fmt.Sprintf("%d attempts that it no longer allows", res.Ended))
+			s.fields("ended", count(res.Ended, "attempt", "attempts")+" that it no longer allows")
 		}
 		renderRefused(s, res.Refused)
 	})
