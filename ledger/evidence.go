@@ -27,6 +27,7 @@ func Evidence(data any) []string {
 		add(d.Verdict.Digest)
 		add(d.Signatures...)
 		add(d.Verdict.Attestations...)
+		add(d.Attestations...)
 		trust(d.Verdict.Trust)
 	case *MediaImport:
 		add(d.Receipt)

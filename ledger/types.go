@@ -173,10 +173,11 @@ type BundleAdmission struct {
 	FileSHA256    string   `json:"fileSha256"` // of the container as read
 	FileBytes     int64    `json:"fileBytes"`
 	ContentDigest string   `json:"contentDigest"`
-	Signatures    []string `json:"signatures"`      // SHA-256 of each sealed signature file
-	Epoch         int64    `json:"epoch,omitempty"` // sequence epoch of the name in the policy
-	Blobs         int      `json:"blobs"`           // files named by the manifest
-	Bytes         int64    `json:"bytes"`           // their size
+	Signatures    []string `json:"signatures"`             // SHA-256 of each sealed signature file
+	Attestations  []string `json:"attestations,omitempty"` // SHA-256 of each sealed attestation file
+	Epoch         int64    `json:"epoch,omitempty"`        // sequence epoch of the name in the policy
+	Blobs         int      `json:"blobs"`                  // files named by the manifest
+	Bytes         int64    `json:"bytes"`                  // their size
 }
 
 // BundleRejection is the data of [BundleRejected]. It holds no text chosen by

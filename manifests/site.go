@@ -2,6 +2,10 @@ package manifests
 
 import "time"
 
+// DefaultTrustWarning is how long before trust files run out a site begins to warn
+// that does not say otherwise.
+const DefaultTrustWarning = 14 * 24 * time.Hour
+
 // Site is site.toml, the configuration of one site. The zero value of each
 // field is replaced by its default in [ParseSite].
 type Site struct {

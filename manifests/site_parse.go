@@ -21,7 +21,7 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		MaxBundleBytes:   t.size("max_bundle_bytes", 4<<30),
 		CheckpointCopies: t.texts("checkpoint_copies", isHostPath()),
 		MaxGap:           t.duration("max_gap", 90*24*time.Hour, 10*366*24*time.Hour),
-		TrustWarning:     t.duration("trust_warning", 14*24*time.Hour, 366*24*time.Hour),
+		TrustWarning:     t.duration("trust_warning", DefaultTrustWarning, 366*24*time.Hour),
 		Limits:           t.limits("limits"),
 	}
 	if s.DefaultTenant == "" {

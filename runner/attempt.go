@@ -53,10 +53,10 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	}
 	n.claimed = true
 	params, fault := e.prog.with[n.step.ID].eval(context.WithoutCancel(ctx), e.scope())
-	artifacts := e.artifactsIn(params)
+	artifacts, dag := e.artifactsIn(params), e.run.DAGDigest
 	e.mu.Unlock()
 
-	p := r.prepare(n, params, fault)
+	p := r.prepare(dag, n, params, fault)
 	p.artifacts = artifacts
 	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -74,7 +74,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 // prepare resolves everything an attempt needs that can be had without the
 // run's lock: sealed inputs, the manifest, and a fresh judgement.
 // What cannot be had is a fault of this attempt alone.
-func (r *Runner) prepare(n *node, params any, fault error) *prepared {
+func (r *Runner) prepare(dag string, n *node, params any, fault error) *prepared {
 	p := &prepared{fault: fault}
 	if p.fault == nil {
 		p.params, p.fault = jcs.Marshal(params)
@@ -91,7 +91,7 @@ func (r *Runner) prepare(n *node, params any, fault error) *prepared {
 	}
 	p.action = p.manifest.Plugin.Actions[n.plan.Action]
 	p.trusts = r.trusts.Load()
-	p.trust, p.refused = r.judge(n)
+	p.trust, p.refused = r.judge(dag, n)
 	p.timeout = shortest(n.step.Timeout, p.action.Limits.Timeout, r.opt.Limits.Timeout)
 	return p
 }
@@ -136,7 +136,7 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 		return false, r.commit(ctx, e)
 	}
 	if p.refused == nil && p.trusts != r.trusts.Load() {
-		p.trust, p.refused = r.judge(n)
+		p.trust, p.refused = r.judge(e.run.DAGDigest, n)
 	}
 	n.attempt++
 	n.status = state.Running

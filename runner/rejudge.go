@@ -16,10 +16,13 @@ type revoked struct {
 
 func (r *revoked) Is(target error) bool { return target == ErrRevoked }
 
-// judge judges again what an attempt of n is made of. The refusal is an error
-// with a Reason() string.
-func (r *Runner) judge(n *node) (ledger.TrustRef, error) {
-	trust, err := r.opt.Sealed.Judge(n.plan.Plugin.Digest)
+// judge judges again what an attempt of n in a run of a DAG is made of: the DAG,
+// the plugin, its data. The refusal is an error with a Reason() string.
+func (r *Runner) judge(dag string, n *node) (ledger.TrustRef, error) {
+	trust, err := r.opt.Sealed.Judge(dag)
+	if err == nil {
+		trust, err = r.opt.Sealed.Judge(n.plan.Plugin.Digest)
+	}
 	for _, d := range n.plan.Data {
 		if err != nil {
 			break
@@ -46,7 +49,7 @@ func (r *Runner) Rejudge() int {
 		e.mu.Lock()
 		for id, cancel := range e.cancels {
 			var why interface{ Reason() string }
-			if _, err := r.judge(e.byID[id]); err != nil && errors.As(err, &why) {
+			if _, err := r.judge(e.run.DAGDigest, e.byID[id]); err != nil && errors.As(err, &why) {
 				cancel(&revoked{err, why.Reason()})
 				ended++
 			}

@@ -43,6 +43,7 @@ type memory struct {
 	blobs   map[string][]byte
 	plugin  *manifests.Bundle
 	refused error
+	judged  func(digest string) (ledger.TrustRef, error) // instead of refused; nil for none
 }
 
 func (m *memory) Put(raw []byte) (string, error) {
@@ -79,7 +80,21 @@ func (m *memory) Open(digest string) (io.ReadCloser, error) {
 
 func (m *memory) Manifest(string) (*manifests.Bundle, error) { return m.plugin, nil }
 
-func (m *memory) Judge(string) (ledger.TrustRef, error) { return ledger.TrustRef{}, m.refused }
+func (m *memory) Judge(digest string) (ledger.TrustRef, error) {
+	if judged := m.judged; judged != nil {
+		return judged(digest)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return ledger.TrustRef{}, m.refused
+}
+
+// refuse lets Judge refuse everything from now on.
+func (m *memory) refuse(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refused = err
+}
 
 func (m *memory) Resolve(ref manifests.Ref, _ manifests.Kind) (string, *manifests.Bundle, error) {
 	return strings.Repeat("1", 64), m.plugin, nil

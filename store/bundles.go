@@ -33,52 +33,58 @@ type Admitting struct {
 
 // Admit writes the admission of a bundle whose blobs are sealed, unless the
 // floor moved since it was judged ([ErrFloorMoved]: judge again).
-func (db *DB) Admit(actor string, a Admitting) (int64, error) {
-	seqs, err := db.AdmitAll(actor, []Admitting{a})
+func (db *DB) Admit(actor string, a Admitting) (Admitted, error) {
+	all, err := db.AdmitAll(actor, []Admitting{a})
 	if err != nil {
-		return 0, err
+		return Admitted{}, err
 	}
-	return seqs[0], nil
+	return all[0], nil
+}
+
+// Admitted is an admission that is on disk.
+type Admitted struct {
+	Seq   int64
+	Again bool // the bundle was admitted before
 }
 
 // AdmitAll is Admit for several bundles in one transaction: all are admitted,
 // in their order, or none.
-func (db *DB) AdmitAll(actor string, all []Admitting) ([]int64, error) {
-	var seqs []int64
+func (db *DB) AdmitAll(actor string, all []Admitting) ([]Admitted, error) {
+	var done []Admitted
 	err := db.update(func(tx *Tx) error {
-		seqs = seqs[:0]
+		done = done[:0]
 		for _, a := range all {
-			seq, err := tx.admit(actor, a)
+			one, err := tx.admit(actor, a)
 			if err != nil {
 				return err
 			}
-			seqs = append(seqs, seq)
+			done = append(done, one)
 		}
 		return nil
 	})
-	return seqs, err
+	return done, err
 }
 
 // admit writes one admission. A digest that is admitted already was judged
 // without the floor, and stays what its reference means.
-func (tx *Tx) admit(actor string, a Admitting) (int64, error) {
+func (tx *Tx) admit(actor string, a Admitting) (Admitted, error) {
 	v := a.Admission.Verdict
-	if tx.get(bBundles, []byte(v.Digest)) == nil {
+	again := tx.get(bBundles, []byte(v.Digest)) != nil
+	if !again {
 		floor, err := floorOf(tx.bolt, v.Kind, v.Publisher, v.Name)
 		if err != nil {
-			return 0, err
+			return Admitted{}, err
 		}
 		ref := tx.get(bRefs, []byte(v.Publisher+"/"+v.Name+"@"+v.Version))
 		if floor != a.JudgedAt || ref != nil && string(ref) != v.Digest {
-			return 0, ErrFloorMoved
+			return Admitted{}, ErrFloorMoved
 		}
 	}
 	env, err := tx.append(siteEntry(ledger.BundleAdmitted, actor, a.Admission))
-	if err != nil || a.Change == nil {
-		return env.Seq, err
+	if err == nil && a.Change != nil {
+		_, err = tx.append(siteEntry(ledger.TrustChanged, actor, a.Change))
 	}
-	_, err = tx.append(siteEntry(ledger.TrustChanged, actor, a.Change))
-	return env.Seq, err
+	return Admitted{env.Seq, again}, err
 }
 
 // Rejections that get an entry of their own in one minute; what comes beyond is

@@ -19,14 +19,22 @@ import (
 // ErrClockAhead says that the clock is too far ahead of the ledger.
 var ErrClockAhead = errors.New("store: the clock is far ahead of the ledger")
 
-// clockSlack is how far the clock may lie behind the last entry.
-const clockSlack = 5 * time.Minute
+// How far the clock may lie behind the last entry, and behind a time that a log or
+// timestamp authority has given, which may itself be ahead of the clock.
+const (
+	clockSlack   = 5 * time.Minute
+	trustedSlack = 10 * time.Minute
+)
 
 // defaultGap is how far it may be ahead where [DB.SetMaxGap] was not called.
 const defaultGap = 90 * 24 * time.Hour
 
-// kClock is the key of bMeta that holds [clockRecord], a projection.
-var kClock = []byte("clock")
+// Keys of bMeta: of [clockRecord], a projection, and of the clock of the last
+// entry that was written while an accepted time counted, which no entry says.
+var (
+	kClock     = []byte("clock")
+	kClockSeen = []byte("clockseen")
+)
 
 // clockRecord is what entries say of the clock besides their own times.
 type clockRecord struct {
@@ -61,8 +69,8 @@ func (db *DB) Clock() (time.Time, error) {
 	if err := db.clock.check(now, last); err != nil {
 		return time.Time{}, err
 	}
-	if floor := db.clock.floor(last); floor.After(now) {
-		return floor, nil
+	if latest := db.clock.latest(db.clock.floor(last)); latest.After(now) {
+		return latest, nil
 	}
 	return now.Round(0), nil
 }
@@ -70,21 +78,18 @@ func (db *DB) Clock() (time.Time, error) {
 // floor is the latest time on record that still counts.
 func (c *clock) floor(last time.Time) time.Time {
 	if !c.accepted.IsZero() {
-		last = c.accepted
-	}
-	if c.trusted.After(last) && c.accepted.IsZero() {
-		return c.trusted
+		return c.accepted
 	}
 	return last
 }
 
-// check holds now against the times on record, and remembers that it was right.
-// While the process runs, its monotonic clock vouches for the time that passes
-// without an entry.
+// check holds now against the times on record. While the process runs, its
+// monotonic clock vouches for the time that passes without an entry.
 func (c *clock) check(now, last time.Time) error {
 	floor := c.floor(last)
-	if floor.Sub(now) > clockSlack {
-		return fmt.Errorf("%w: it says %s, the record says %s", ErrClockBehind, stamp.Format(now), stamp.Format(floor))
+	behind := floor.Sub(now) > clockSlack || c.accepted.IsZero() && c.trusted.Sub(now) > trustedSlack
+	if behind {
+		return fmt.Errorf("%w: it says %s, the record says %s", ErrClockBehind, stamp.Format(now), stamp.Format(c.latest(floor)))
 	}
 	from, passed := floor, time.Duration(0)
 	if monotonic := c.seen != c.seen.Round(0); monotonic {
@@ -93,18 +98,45 @@ func (c *clock) check(now, last time.Time) error {
 	if gap := now.Round(0).Sub(from) - passed; gap > c.gap && now.Sub(floor) > c.gap {
 		return fmt.Errorf("%w: it says %s, the record says %s, and at most %s may lie between", ErrClockAhead, stamp.Format(now), stamp.Format(floor), c.gap)
 	}
-	c.seen = now
+	if c.seen.IsZero() {
+		c.seen = now
+	}
 	return nil
+}
+
+// latest is the later of the floor and the newest trusted time, which counts
+// unless the record is known to be wrong.
+func (c *clock) latest(floor time.Time) time.Time {
+	if c.accepted.IsZero() && c.trusted.After(floor) {
+		return c.trusted
+	}
+	return floor
+}
+
+// wrote notes the clock of an entry that is on disk: it is the new anchor, and
+// where an accepted time counts, that goes on with it.
+func (c *clock) wrote(now time.Time) {
+	c.seen = now
+	if !c.accepted.IsZero() && now.After(c.accepted) {
+		c.accepted = now.Round(0)
+	}
 }
 
 // loadClock reads what the entries say of the clock.
 func (db *DB) loadClock(t *bolt.Tx) error {
 	db.clock = clock{gap: defaultGap}
+	return db.loadRecord(t)
+}
+
+func (db *DB) loadRecord(t *bolt.Tx) error {
 	rec, err := clockOf(t)
 	if err != nil {
 		return err
 	}
 	db.clock.set(rec, db.lastTime)
+	if at, err := stamp.Parse(string(t.Bucket(bMeta).Get(kClockSeen))); err == nil && !db.clock.accepted.IsZero() && at.After(db.clock.accepted) {
+		db.clock.accepted = at
+	}
 	return nil
 }
 
@@ -121,11 +153,7 @@ func clockOf(t *bolt.Tx) (clockRecord, error) {
 // transaction.
 func (db *DB) moveClock() error {
 	return db.bolt.View(func(t *bolt.Tx) error {
-		rec, err := clockOf(t)
-		if err == nil {
-			db.clock.set(rec, db.lastTime)
-		}
-		return err
+		return db.loadRecord(t)
 	})
 }
 
@@ -170,6 +198,11 @@ func (tx *Tx) projectClock(env ledger.Envelope, d *ledger.ClockAcceptance) error
 		return err
 	}
 	rec.Accepted, rec.Above = d.Clock, env.Time
+	if tx.get(bMeta, kClockSeen) != nil {
+		if err := tx.delete(bMeta, kClockSeen); err != nil {
+			return err
+		}
+	}
 	return tx.putClock(rec)
 }
 
@@ -206,11 +239,18 @@ func (tx *Tx) stampEntry() (string, error) {
 	if tx.lastTime != "" && !tx.accepting {
 		tx.db.mu.Lock()
 		err := tx.db.clock.check(now, last)
+		accepted := tx.db.clock.accepted
 		tx.db.mu.Unlock()
 		if err != nil {
 			return "", err
 		}
+		if !accepted.IsZero() {
+			if err := tx.put(bMeta, kClockSeen, []byte(stamp.Format(now))); err != nil {
+				return "", err
+			}
+		}
 	}
+	tx.now = now
 	at := stamp.Format(now)
 	if at < tx.lastTime {
 		at = tx.lastTime

@@ -90,6 +90,16 @@ func TestATypedTimeIsAccepted(t *testing.T) {
 	if err := note(db); !errors.Is(err, store.ErrClockBehind) {
 		t.Errorf("behind the accepted time: %v", err)
 	}
+	// The accepted time goes on with the entries, which say no time of their own.
+	h.at = start.Add(-24 * time.Hour)
+	if err := note(db); err != nil {
+		t.Fatal(err)
+	}
+	db = reopen(t, db, home, h)
+	h.at = h.at.Add(-time.Hour)
+	if err := note(db); !errors.Is(err, store.ErrClockBehind) {
+		t.Errorf("behind the last entry, which has no time of its own: %v", err)
+	}
 	// Once entries are later again, they are the floor.
 	h.at = start.Add(time.Hour)
 	if err := note(db); err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -153,7 +154,7 @@ func measureBin(path string) (files, bytes int64, err error) {
 
 // Superseded picks the bundles that have keep or more newer ones of the same
 // kind, publisher and name, and whose contents are here. Newer is the higher
-// sequence. Trust and secrets are never among them.
+// sequence, or any of a later epoch. Trust and secrets are never among them.
 func Superseded(recs []BundleRecord, keep int) []BundleRecord {
 	byName := map[string][]BundleRecord{}
 	for _, r := range recs {
@@ -166,14 +167,8 @@ func Superseded(recs []BundleRecord, keep int) []BundleRecord {
 	var out []BundleRecord
 	for _, list := range byName {
 		slices.SortFunc(list, func(a, b BundleRecord) int {
-			x, y := a.Admission.Verdict.Sequence, b.Admission.Verdict.Sequence
-			switch {
-			case x > y:
-				return -1
-			case x < y:
-				return 1
-			}
-			return strings.Compare(a.Digest, b.Digest)
+			return cmp.Or(cmp.Compare(b.Admission.Epoch, a.Admission.Epoch),
+				cmp.Compare(b.Admission.Verdict.Sequence, a.Admission.Verdict.Sequence), cmp.Compare(a.Digest, b.Digest))
 		})
 		for _, r := range list[min(keep, len(list)):] {
 			if r.Removed == 0 {

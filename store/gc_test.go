@@ -151,10 +151,10 @@ func TestAdmitAll(t *testing.T) {
 		{Admission: admission("1.0.0", 1, one)},
 		{Admission: admission("1.0.1", 2, two), JudgedAt: store.Floor{Sequence: 1, Digest: one}},
 	})
-	if err != nil || len(seqs) != 2 || seqs[1] != seqs[0]+1 {
+	if err != nil || len(seqs) != 2 || seqs[1].Seq != seqs[0].Seq+1 || seqs[0].Again {
 		t.Fatal(seqs, err)
 	}
-	if _, err := db.Admit("x", store.Admitting{Admission: admission("1.0.0", 1, one)}); err != nil {
+	if again, err := db.Admit("x", store.Admitting{Admission: admission("1.0.0", 1, one)}); err != nil || !again.Again {
 		t.Errorf("one that is admitted already: %v", err)
 	}
 	recs, err := db.Versions("acme", "x")

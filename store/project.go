@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -22,7 +23,25 @@ type BundleRecord struct {
 	Admission ledger.BundleAdmission `json:"admission"`
 	// Removed is the entry by which the contents were given up; 0 while they
 	// are here. The next admission brings them back.
-	Removed int64 `json:"removed,omitempty"`
+	Removed int64    `json:"removed,omitempty"`
+	Earlier Evidence `json:"earlier,omitzero"` // what came only with earlier admissions
+}
+
+// Evidence is digests of files that a bundle was judged by.
+type Evidence struct {
+	Signatures   []string `json:"signatures,omitempty"`
+	Attestations []string `json:"attestations,omitempty"`
+}
+
+// Signatures are the digests of all signature files that came with the bundle,
+// at its newest admission and at earlier ones, the newest first.
+func (r *BundleRecord) Signatures() []string {
+	return slices.Concat(r.Admission.Signatures, r.Earlier.Signatures)
+}
+
+// Attestations are those of all attestations.
+func (r *BundleRecord) Attestations() []string {
+	return slices.Concat(r.Admission.Attestations, r.Earlier.Attestations)
 }
 
 // Ref is publisher/name@version.
@@ -80,6 +99,20 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 	return nil // the entry only records
 }
 
+// maxEarlier bounds what a record keeps of earlier admissions.
+const maxEarlier = 64
+
+// only is all without those of others, at most most.
+func only(all, others []string, most int) []string {
+	var out []string
+	for _, d := range all {
+		if !slices.Contains(others, d) && len(out) < most {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
 // projectTrust puts a change of trust in force. An extension outlives all but
 // another root, which is what it was signed under.
 func (tx *Tx) projectTrust(d *ledger.TrustChange) error {
@@ -107,6 +140,10 @@ func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) e
 	switch err := getJSON(tx.bolt, bBundles, []byte(v.Digest), &old); {
 	case err == nil:
 		rec.FirstSeq = old.FirstSeq
+		rec.Earlier = Evidence{
+			Signatures:   only(old.Signatures(), d.Signatures, maxEarlier),
+			Attestations: only(old.Attestations(), d.Attestations, maxEarlier),
+		}
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}

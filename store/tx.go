@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -24,8 +25,9 @@ type Tx struct {
 	lastTime string
 	undo     []undo
 
-	accepting  bool // an entry that accepts the clock is not held against it
-	clockMoved bool // the record of the clock is to be read again once it is on disk
+	accepting  bool      // an entry that accepts the clock is not held against it
+	clockMoved bool      // the record of the clock is to be read again once it is on disk
+	now        time.Time // the clock of the newest entry; zero where there is none
 }
 
 type undo struct {
@@ -50,6 +52,9 @@ func (db *DB) commit(batch []request) {
 		db.size, db.lastTime = tx.size, tx.lastTime
 		if tx.clockMoved || !db.clock.accepted.IsZero() {
 			err = db.moveClock()
+		}
+		if !tx.now.IsZero() {
+			db.clock.wrote(tx.now)
 		}
 		close(db.changed)
 		db.changed = make(chan struct{})

@@ -248,6 +248,9 @@ func (r *Result) Admission() *ledger.BundleAdmission {
 	for _, s := range r.Signatures {
 		a.Signatures = append(a.Signatures, bundle.Digest(s.Data))
 	}
+	for _, at := range r.Attestations {
+		a.Attestations = append(a.Attestations, at.ID)
+	}
 	for _, f := range r.Manifest.Files {
 		a.Blobs++
 		a.Bytes += f.Size

@@ -117,8 +117,9 @@ func outside(window manifests.PublisherKey, id string, times []time.Time, now ti
 // in the root in force. Publishers count for nothing here.
 func (j *judgement) byRoles() error {
 	roles := rolesOf(j.in.Manifest.Trust)
+	counts := func(s *signer) bool { return s.key != nil && j.trust.revokedKey(s.id, s.times, j.in.Now) == nil }
 	for _, s := range j.in.Signed.signers {
-		if s.key != nil && slices.ContainsFunc(s.key.roles, func(r string) bool { return slices.Contains(roles, r) }) {
+		if counts(s) && slices.ContainsFunc(s.key.roles, func(r string) bool { return slices.Contains(roles, r) }) {
 			j.count(s, "root.toml")
 		}
 	}
@@ -128,7 +129,7 @@ func (j *judgement) byRoles() error {
 	for _, role := range roles {
 		n := 0
 		for _, s := range j.in.Signed.signers {
-			if s.key != nil && slices.Contains(s.key.roles, role) {
+			if counts(s) && slices.Contains(s.key.roles, role) {
 				n++
 			}
 		}

@@ -55,3 +55,13 @@ func (f *file) describe() (*Description, error) {
 	}
 	return d, nil
 }
+
+// SignerID is the id of the key that a signature file in canonical form names, and
+// whether by a certificate. Nothing is verified.
+func SignerID(raw []byte) (id string, certificate bool, err error) {
+	f, err := parse(raw)
+	if err != nil {
+		return "", false, fmt.Errorf("verify: %w", err)
+	}
+	return f.id, f.leaf != nil, nil
+}

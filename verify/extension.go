@@ -61,6 +61,9 @@ func (t *Trust) Names(id, role string) bool {
 	return k != nil && slices.Contains(k.roles, role)
 }
 
+// Revoked says whether a key is revoked at now, whatever it has signed before.
+func (t *Trust) Revoked(id string, now time.Time) bool { return t.revokedKey(id, nil, now) != nil }
+
 // Extension is the extension in force, nil without one. It is not to be changed.
 func (t *Trust) Extension() *manifests.Extension { return t.extension }
 

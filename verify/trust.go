@@ -330,7 +330,7 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 	if err := notOlder("policy.toml", a.PolicySerial, b.PolicySerial, a.Policy, b.Policy); err != nil {
 		return nil, err
 	}
-	if a.Revocations != "" {
+	if a.Revocations != "" || b.Revocations != "" { // none has the serial 0
 		if err := notOlder("revocations.toml", a.RevocationSerial, b.RevocationSerial, a.Revocations, b.Revocations); err != nil {
 			return nil, err
 		}
@@ -338,7 +338,48 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 	if err := next.fresh(t, now); err != nil {
 		return nil, err
 	}
-	return next, nil
+	return next, t.unrevoked(files, next, now)
+}
+
+// unrevoked checks that what files bring anew is signed by enough keys that t has
+// not revoked. What is in force already is history: it was signed before.
+func (t *Trust) unrevoked(files Files, next *Trust, now time.Time) error {
+	check := func(name string, f RoleFile, r *manifests.Root, role string) error {
+		var left []bundle.Attached
+		for _, s := range f.Signatures {
+			if !t.Revoked(s.ID, now) {
+				left = append(left, s)
+			}
+		}
+		scratch := &Trust{}
+		if err := scratch.signed(RoleFile{f.Raw, left}, r, role); err != nil {
+			return reject(TrustInvalid, name, "without revoked keys it is %v", err)
+		}
+		return nil
+	}
+	by := t.root
+	for _, f := range files.Roots[len(t.roots):] {
+		if err := check("root.toml", f, by, RoleRoot); err != nil {
+			return err
+		}
+		r, err := manifests.ParseRoot("root.toml", f.Raw)
+		if err != nil {
+			return reject(TrustInvalid, "root.toml", "%v", err).because(err)
+		}
+		if err := check("root.toml", f, r, RoleRoot); err != nil {
+			return err
+		}
+		by = r
+	}
+	if next.ref.Policy != t.ref.Policy {
+		if err := check("policy.toml", files.Policy, by, RolePolicy); err != nil {
+			return err
+		}
+	}
+	if next.ref.Revocations != t.ref.Revocations {
+		return check("revocations.toml", files.Revocations, by, RoleRevocation)
+	}
+	return nil
 }
 
 // fresh checks the dates of the files that before did not have. What it had may

@@ -50,6 +50,9 @@ func runInit(a *app, opt engine.InitOptions) error {
 	}); err != nil {
 		return err
 	}
+	a.warn(res.Warnings)
+	a.stderr.note("note: name a path on another disk in checkpoint_copies of site.toml: a home that is put back from an")
+	a.stderr.note("note: old backup can then be told from the newest one")
 	if res.RootKey != "" {
 		a.stderr.note("note: %s signs this site's trust: move it to a medium that stays elsewhere,", res.RootKey)
 		a.stderr.note("note: and give it with --root-key to the commands of `stella trust`")

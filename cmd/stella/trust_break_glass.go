@@ -288,7 +288,8 @@ func runTrustWaive(ctx context.Context, a *app, floor, reason string) error {
 			if _, err := r.Status(ctx); err != nil {
 				return err // nobody holds it: then it is opened here
 			}
-			return &api.Error{Code: api.CodeConflict, Message: "another process holds the site, whose floors are whole: there is nothing to waive"}
+			return &api.Error{Code: api.CodeConflict, Message: "another process holds the site, and has found its floors whole when it opened it",
+				Hint: "stop it, and waive the floor then: stella daemon stop"}
 		}
 		return a.emit(map[string]string{"waived": floor}, func(s *screen) { s.fields("waived", floor) })
 	})

@@ -30,7 +30,10 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 	}
 	defer s.e.leave()
 	out, err := s.importOne(ctx, req.Path, req.Kind, p)
-	out.Warnings = s.e.warnings()
+	if err == nil {
+		s.e.copyHead()
+	}
+	out.Warnings = append(out.Warnings, s.e.warnings()...)
 	return out, err
 }
 
@@ -152,10 +155,8 @@ func (s *site) admitAll(all []*awaiting) ([]api.ImportResult, error) {
 	entries := make([]store.Admitting, len(all))
 	for i, b := range all {
 		outs[i] = api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
-		if _, err := e.db.Bundle(b.res.Digest); err == nil {
-			outs[i].Already = true
-		} else if !store.IsNotFound(err) {
-			return nil, dbError(err)
+		if err := s.stillAllowed(b); err != nil {
+			return nil, err
 		}
 		if err := addEvidence(b); err != nil {
 			return nil, spaceError(err)
@@ -172,14 +173,32 @@ func (s *site) admitAll(all []*awaiting) ([]api.ImportResult, error) {
 			return nil, errTrustMoved
 		}
 	}
-	seqs, err := e.db.AdmitAll(s.actor, entries)
+	done, err := e.db.AdmitAll(s.actor, entries)
 	if err != nil {
 		return nil, err
 	}
 	for i := range outs {
-		outs[i].Seq = seqs[i]
+		outs[i].Seq, outs[i].Already = done[i].Seq, done[i].Again
 	}
 	return outs, nil
+}
+
+// stillAllowed judges a bundle again whose medium took its time: what was in its
+// time when the reading began may have expired since. See [moved].
+func (s *site) stillAllowed(b *awaiting) error {
+	const soon = 10 * time.Second
+	e := s.e
+	now, err := e.clock()
+	if err != nil || now.Sub(b.j.now) < soon {
+		return err
+	}
+	ev := verify.Evidence{Manifest: b.res.Raw, Signatures: b.res.Signatures, Attestations: b.res.Attestations}
+	_, err = b.j.trust.Rejudge(ev, e.db.SiteID(), e.opt.Version, now)
+	var refusal *verify.RejectError
+	if errors.As(err, &refusal) {
+		return errTrustMoved // judged again it gets its reason
+	}
+	return err
 }
 
 // addEvidence puts what a bundle was judged by beside its contents.

@@ -85,8 +85,11 @@ type Engine struct {
 	runner  *runner.Runner
 	started time.Time
 
-	mu    sync.RWMutex // guards trust
-	trust *inForce
+	mu        sync.RWMutex // guards what follows
+	trust     *inForce
+	unwritten error // why trust/ does not hold it; nil where it does
+
+	rotating sync.Mutex // one rotation of the root at a time: its new key has one file
 
 	importing  chan struct{} // holds one for each file that is being judged
 	gate       sync.RWMutex  // held in writing while a collection decides: no start, no publication
@@ -143,22 +146,31 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
 		return damaged("keys: %v", err)
 	}
+	for _, path := range site.CheckpointCopies {
+		if rel, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(rel) {
+			return &api.Error{Code: api.CodeInvalid, Message: "site.toml: checkpoint_copies: " + path + " lies in the home",
+				Hint: "a copy is a floor only where a home that is put back does not bring it along: name a path elsewhere"}
+		}
+	}
+	if err := e.waive(); err != nil {
+		return err
+	}
 	if err := e.checkHead(); err != nil {
 		return err
+	}
+	if e.opt.Waive != nil {
+		e.copyHead()
 	}
 	if a := e.opt.Accept; a != nil {
 		if err := e.acceptTime(a.Actor, a.TimeAcceptance); err != nil {
 			return err
 		}
 	}
-	if err := e.waive(); err != nil {
-		return err
-	}
 	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); err != nil {
 		return trustChanged(filepath.Join(home, "trust"), err)
 	}
-	if err := finishRotation(home, e.trust.Trust); err != nil {
-		return internal(err)
+	if err := e.finishRotation(); err != nil {
+		e.opt.Log.Error("a new key of the root is not in its place", "error", err)
 	}
 	if err := e.db.Blobs().SweepQuarantine(); err != nil {
 		return internal(err)

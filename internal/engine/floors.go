@@ -48,45 +48,54 @@ func (f *floorError) api() error {
 // floors are gone. A copy outside the home counts when it is there, and must be
 // there once it was written.
 func (e *Engine) checkHead() error {
-	f, err := e.brokenFloor()
-	switch {
-	case err != nil:
+	broken, err := e.brokenFloors()
+	if err != nil {
 		return dbError(err)
-	case f == nil:
-		return nil
-	case f.lost && e.opt.Waive != nil && e.opt.Waive.Floor == f.name:
-		return nil // see waive
 	}
-	return f.api()
+	for _, lost := range []bool{false, true} { // what disagrees is the worse
+		for _, f := range broken {
+			if f.lost == lost {
+				return f.api()
+			}
+		}
+	}
+	return nil
 }
 
-// brokenFloor finds the first floor that something is wrong with, leaving out
-// one that is waived.
-func (e *Engine) brokenFloor() (*floorError, error) {
+// brokenFloors finds the floors that something is wrong with. A path that was
+// written and is no longer in site.toml is lost as well: a floor is given up by
+// name, not by an edit.
+func (e *Engine) brokenFloors() ([]*floorError, error) {
 	written, err := e.db.NotePaths()
 	if err != nil {
 		return nil, err
 	}
-	var waived *floorError
+	var broken []*floorError
 	for _, name := range append([]string{noteName}, e.site.CheckpointCopies...) {
 		path := name
 		if name == noteName {
 			path = filepath.Join(e.opt.Home, noteName)
 		}
 		err := e.checkNote(path)
-		if err == nil || name != noteName && missing(err) && !slices.Contains(written, name) {
+		if err != nil && (name == noteName || !missing(err) || slices.Contains(written, name)) {
+			broken = append(broken, &floorError{name, missing(err), err})
+		}
+	}
+	for _, name := range written {
+		if slices.Contains(e.site.CheckpointCopies, name) {
 			continue
 		}
-		f := &floorError{name, missing(err), err}
-		if e.opt.Waive == nil || e.opt.Waive.Floor != name || !f.lost {
-			return f, nil
+		f := &floorError{name, true, errors.New("it was written, and site.toml does not name it any more")}
+		if err := e.checkNote(name); err != nil && !missing(err) {
+			f = &floorError{name, false, err}
 		}
-		waived = f
+		broken = append(broken, f)
 	}
-	return waived, nil
+	return broken, nil
 }
 
-// waive records that somebody goes on without a floor, and makes it anew.
+// waive records that somebody goes on without a floor, and makes it anew where
+// site.toml names it. Nothing is written to a ledger that a floor disagrees with.
 func (e *Engine) waive() error {
 	w := e.opt.Waive
 	if w == nil {
@@ -95,29 +104,41 @@ func (e *Engine) waive() error {
 	if w.Reason == "" {
 		return invalid("a reason is needed: it is recorded")
 	}
-	f, err := e.brokenFloor()
+	broken, err := e.brokenFloors()
 	if err != nil {
 		return dbError(err)
 	}
-	if f == nil {
+	var found *floorError
+	for _, f := range broken {
+		if !f.lost {
+			return f.api()
+		}
+		if f.name == w.Floor {
+			found = f
+		}
+	}
+	if found == nil {
 		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("the floor %s is not lost: there is nothing to waive", w.Floor)}
 	}
-	_, err = e.db.Append(ledger.FloorWaived, w.Actor, &ledger.FloorWaiver{Floor: f.name, Fault: "lost", Reason: clip(w.Reason)})
+	entry := &ledger.FloorWaiver{Floor: found.name, Fault: "lost", Reason: clip(w.Reason)}
+	if _, err := e.db.Append(ledger.FloorWaived, w.Actor, entry); err != nil {
+		return dbError(err)
+	}
+	if found.name == noteName {
+		return e.writeNote()
+	}
+	written, err := e.db.NotePaths()
 	if err != nil {
 		return dbError(err)
 	}
-	e.opt.Waive = nil
-	if f.name != noteName {
-		written, err := e.db.NotePaths()
-		if err != nil {
-			return dbError(err)
-		}
-		err = e.db.PutNotePaths(slices.DeleteFunc(written, func(p string) bool { return p == f.name }))
-		if err != nil {
-			return dbError(err)
-		}
-	}
-	_, err = e.issueCheckpoint()
+	written = slices.DeleteFunc(written, func(p string) bool { return p == found.name })
+	return dbError(e.db.PutNotePaths(written))
+}
+
+// writeNote puts the newest checkpoint back into the home. The entry of the
+// waiver has made the tree grow, so that there is a new one.
+func (e *Engine) writeNote() error {
+	_, err := e.issueCheckpoint()
 	return err
 }
 

@@ -52,11 +52,14 @@ func (s *site) CollectGarbage(ctx context.Context, req api.GCRequest, p api.Prog
 			return c.out, dbError(err)
 		}
 	}
-	if len(c.out.Seq) > 0 {
-		c.out.TrashedUntil = stamp.Format(e.opt.Now().Add(24 * time.Hour))
+	now, err := e.clock() // one that is not believed empties nothing
+	if err != nil {
+		return c.out, err
 	}
-	var err error
-	c.out.TrashFiles, c.out.TrashBytes, err = e.db.Blobs().EmptyTrash(ctx, e.opt.Now(), req.DryRun)
+	if len(c.out.Seq) > 0 {
+		c.out.TrashedUntil = stamp.Format(now.Add(24 * time.Hour))
+	}
+	c.out.TrashFiles, c.out.TrashBytes, err = e.db.Blobs().EmptyTrash(ctx, now, req.DryRun)
 	return c.out, dbError(err)
 }
 

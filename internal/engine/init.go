@@ -46,6 +46,8 @@ type InitResult struct {
 	Policy  string            `json:"policy"`
 	Keys    map[string]string `json:"keys"`              // purpose → base64 SPKI
 	RootKey string            `json:"rootKey,omitempty"` // where the root's private key lies
+
+	Warnings []string `json:"warnings,omitempty"` // what is about to end of the trust, or has ended
 }
 
 // Init makes a site: keys, trust, genesis entry and first checkpoint. A home
@@ -263,6 +265,7 @@ func build(dir string, opt InitOptions) (InitResult, error) {
 		opt.SiteID = hex.EncodeToString(id[:])
 	}
 	res := InitResult{SiteID: opt.SiteID, FleetID: t.Root().FleetID, Root: bundle.Digest(files.Roots[0].Raw), Policy: t.Ref().Policy, Keys: pub}
+	res.Warnings = t.Warnings(opt.Now(), manifests.DefaultTrustWarning)
 	if opt.RootFile == "" {
 		res.RootKey = rootKey
 	}

@@ -149,7 +149,7 @@ func (s *site) Checkpoint(context.Context) (api.CheckpointNote, error) {
 	note, failed, err := s.e.signHead()
 	if err == nil && failed != nil {
 		err = &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("the checkpoint of %d entries is made, but %v", note.Size, failed),
-			Hint: "it lies in " + filepath.Join(s.e.opt.Home, "checkpoint.note") + "; mend the path, or take it out of checkpoint_copies in site.toml"}
+			Hint: "it lies in " + filepath.Join(s.e.opt.Home, "checkpoint.note") + "; mend the path, or give it up: stella trust waive PATH --reason TEXT"}
 	}
 	return note, err
 }
@@ -250,8 +250,9 @@ func (e *Engine) signHead() (note api.CheckpointNote, failed, err error) {
 }
 
 // writeCopies writes a checkpoint to the paths that the operator names, and
-// remembers where it did, so that a copy that goes missing is noticed. A file
-// there that speaks against this ledger is evidence, and stays.
+// remembers where it did, so that a copy that goes missing is noticed: it is not
+// made anew before somebody has waived it. A file there that speaks against this
+// ledger is evidence, and stays.
 func (e *Engine) writeCopies(note []byte) error {
 	known, err := e.db.NotePaths()
 	if err != nil {
@@ -261,7 +262,7 @@ func (e *Engine) writeCopies(note []byte) error {
 	var failed error
 	for _, path := range e.site.CheckpointCopies {
 		err := e.checkNote(path)
-		if err == nil || missing(err) {
+		if err == nil || missing(err) && !slices.Contains(known, path) {
 			err = fsx.WriteFile(path, note, 0o644)
 		}
 		if err != nil {

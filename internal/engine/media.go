@@ -48,6 +48,9 @@ func (s *site) ImportMedia(ctx context.Context, req api.MediaRequest, watch func
 	if rerr := in.receipt(err != nil); err == nil {
 		err = rerr
 	}
+	if in.out.Admitted+in.out.Again > 0 && !req.DryRun {
+		s.e.copyHead()
+	}
 	in.out.Warnings = s.e.warnings()
 	return in.out, err
 }

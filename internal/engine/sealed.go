@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,16 +107,37 @@ func (s *sealed) judge(t *inForce, digest string) (ledger.TrustRef, error) {
 	}
 	v, err := s.verified(t.Trust, digest, now)
 	if err == nil {
-		_, err = t.Judge(verify.Input{
+		var verdict *ledger.Verdict
+		verdict, err = t.Judge(verify.Input{
 			Manifest: m, Signed: v.signed, Attestations: v.attestations,
 			SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: now,
 		})
+		s.narrow(digest, v, verdict)
 	}
 	var r *verify.RejectError
 	if errors.As(err, &r) {
 		return t.Ref(), &refused{r}
 	}
 	return t.Ref(), err
+}
+
+// narrow remembers which attestations counted: under the same trust the others
+// need not be read again. Nothing is remembered of a refusal, where verdict is nil.
+func (s *sealed) narrow(digest string, v *verified, verdict *ledger.Verdict) {
+	if verdict == nil || len(verdict.Attestations) == len(v.attestations) {
+		return
+	}
+	less := &verified{trust: v.trust, signed: v.signed}
+	for _, a := range v.attestations {
+		if slices.Contains(verdict.Attestations, a.ID) {
+			less.attestations = append(less.attestations, a)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.signed[digest] == v {
+		s.signed[digest] = less
+	}
 }
 
 // verified verifies the signatures of an admitted bundle, once for each trust.
@@ -152,29 +174,34 @@ func (r *refused) Error() string  { return r.err.Error() }
 func (r *refused) Unwrap() error  { return r.err }
 func (r *refused) Reason() string { return string(r.err.Reason) }
 
-// evidence reads what the admission of a bundle sealed.
+// evidence reads what the admissions of a bundle sealed: each signature and
+// attestation that ever came with it, whoever counted then. A signer's newest
+// signature is taken.
 func (s *sealed) evidence(rec store.BundleRecord) (verify.Evidence, error) {
 	var ev verify.Evidence
 	var err error
 	if ev.Manifest, err = s.Read(rec.Digest, bundle.MaxManifest); err != nil {
 		return ev, err
 	}
-	signer := map[string]string{} // file → id
-	for _, x := range rec.Admission.Verdict.Signers {
-		signer[x.File] = x.ID
-	}
-	for _, d := range rec.Admission.Signatures {
-		id, ok := signer[d]
-		if !ok {
-			continue // nobody that trust names made it
-		}
+	known := map[string]bool{}
+	for i, d := range rec.Signatures() {
 		raw, err := s.Read(d, bundle.MaxSignature)
 		if err != nil {
 			return ev, err
 		}
-		ev.Signatures = append(ev.Signatures, bundle.Attached{ID: id, Data: raw})
+		id, certificate, err := verify.SignerID(raw)
+		if err != nil {
+			return ev, fmt.Errorf("sealed signature %s: %w", d, err)
+		}
+		if certificate && i >= len(rec.Admission.Signatures) {
+			continue // each signing has a key of its own: two would be one signer twice
+		}
+		if !known[id] && len(ev.Signatures) < bundle.MaxSignatures {
+			known[id] = true
+			ev.Signatures = append(ev.Signatures, bundle.Attached{ID: id, Data: raw})
+		}
 	}
-	for _, d := range rec.Admission.Verdict.Attestations {
+	for _, d := range rec.Attestations() {
 		raw, err := s.Read(d, bundle.MaxAttestation)
 		if err != nil {
 			return ev, err

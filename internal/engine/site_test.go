@@ -140,6 +140,18 @@ func (l *lab) tryOpen() error {
 	return e.Close()
 }
 
+// waive goes on without a floor.
+func (l *lab) waive(floor string) {
+	l.t.Helper()
+	e, err := engine.Open(context.Background(), engine.Options{Home: l.home, Waive: &engine.Waiver{Floor: floor, Reason: "test", Actor: who}})
+	if err == nil {
+		err = e.Close()
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // A copy of the checkpoint may be asked for at any time; once it was written,
 // the site does not open without it.
 func TestCheckpointCopies(t *testing.T) {
@@ -180,7 +192,11 @@ func TestCheckpointCopies(t *testing.T) {
 		}
 	}
 	os.Remove(path)
-	l.copies() // the operator gives it up
+	l.copies() // an edit does not give it up
+	if err := l.tryOpen(); codeOf(err) != api.CodeFloorLost {
+		t.Errorf("a copy that site.toml no longer names: %v", err)
+	}
+	l.waive(path)
 	l.open()
 	if _, err := l.site().Checkpoint(context.Background()); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -49,43 +50,57 @@ type change struct {
 	actor, reason string
 	dryRun        bool
 	edit          func(t *inForce, now time.Time) (verify.Files, error)
+	before        func() error // the last step before it is recorded; may be nil
 }
 
 // changeTrust edits the trust files and puts them in force: judged as what
-// follows, sealed, recorded, and then written to trust/.
+// follows, sealed, recorded, and then written to trust/. Once it is recorded
+// nothing makes it an error any more.
 func (e *Engine) changeTrust(c change) (api.TrustReport, error) {
 	now, err := e.clock()
 	if err != nil {
 		return api.TrustReport{}, err
 	}
-	e.mu.Lock()
-	next, err := e.prepareTrust(c, now)
-	if err != nil || c.dryRun {
-		e.mu.Unlock()
-		if err != nil {
-			return api.TrustReport{}, err
-		}
-		return e.changed(next, true)
-	}
-	err = e.commitTrust(c, next)
-	e.mu.Unlock()
+	next, err := e.tryTrust(c, now)
 	if err != nil {
 		return api.TrustReport{}, err
 	}
-	return e.changed(next, false)
+	return e.changed(next, c.dryRun), nil
 }
 
-// prepareTrust makes and judges what follows. e.mu is held.
-func (e *Engine) prepareTrust(c change, now time.Time) (*inForce, error) {
+// tryTrust makes, judges and, but for a dry run, commits what follows.
+func (e *Engine) tryTrust(c change, now time.Time) (*inForce, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.writeUnwritten(); err != nil {
+		return nil, err
+	}
 	files, err := c.edit(e.trust, now)
 	if err != nil {
 		return nil, err
 	}
-	next, err := e.trust.Successor(files, now)
+	t, err := e.trust.Successor(files, now)
 	if err != nil {
 		return nil, trustRefused(err)
 	}
-	return e.withExtension(&inForce{next, files})
+	next, err := e.withExtension(&inForce{t, files})
+	if err != nil || c.dryRun {
+		return next, err
+	}
+	if err := sealTrust(e.db.Blobs(), next.files); err != nil {
+		return nil, spaceError(err)
+	}
+	if c.before != nil {
+		if err := c.before(); err != nil {
+			return nil, err
+		}
+	}
+	entry := next.Change(c.reason)
+	if _, err := e.db.Append(ledger.TrustChanged, c.actor, &entry); err != nil {
+		return nil, dbError(err)
+	}
+	e.adopt(next)
+	return next, nil
 }
 
 // withExtension applies the extension on record, which another root ends.
@@ -101,37 +116,58 @@ func (e *Engine) withExtension(next *inForce) (*inForce, error) {
 	return &inForce{t, next.files}, nil
 }
 
-// commitTrust seals, records and writes. e.mu is held.
-func (e *Engine) commitTrust(c change, next *inForce) error {
-	if err := sealTrust(e.db.Blobs(), next.files); err != nil {
-		return spaceError(err)
+// adopt puts trust in force whose entry is written. Where trust/ cannot be
+// written, the next change or the next open does it. e.mu is held.
+func (e *Engine) adopt(next *inForce) {
+	e.trust = next
+	e.unwritten = writeTrust(filepath.Join(e.opt.Home, "trust"), next.files)
+	if e.unwritten != nil {
+		e.opt.Log.Error("trust is changed, and trust/ could not be written", "error", e.unwritten)
 	}
-	entry := next.Change(c.reason)
-	if _, err := e.db.Append(ledger.TrustChanged, c.actor, &entry); err != nil {
-		return dbError(err)
-	}
-	return e.adopt(next)
 }
 
-// adopt puts trust in force whose entry is written. e.mu is held.
-func (e *Engine) adopt(next *inForce) error {
-	e.trust = next
-	if err := writeTrust(filepath.Join(e.opt.Home, "trust"), next.files); err != nil {
-		return internal(err) // the next open mends it
+// writeUnwritten writes trust/ if the change before could not: the folder may be
+// one state behind the ledger, never two. e.mu is held.
+func (e *Engine) writeUnwritten() error {
+	if e.unwritten == nil {
+		return nil
+	}
+	if e.unwritten = writeTrust(filepath.Join(e.opt.Home, "trust"), e.trust.files); e.unwritten != nil {
+		return &api.Error{Code: api.CodeNotWritable, Message: "the trust in force cannot be written to trust/: " + e.unwritten.Error(),
+			Hint: "mend the folder; nothing of trust is changed until it holds what the ledger names"}
 	}
 	return nil
 }
 
 // changed reports a change, and ends what it no longer allows.
-func (e *Engine) changed(next *inForce, dryRun bool) (api.TrustReport, error) {
+func (e *Engine) changed(next *inForce, dryRun bool) api.TrustReport {
 	r := e.report(next)
 	r.DryRun = dryRun
 	if !dryRun {
 		r.Ended = e.runner.Rejudge()
+		e.copyHead()
 	}
+	e.mu.RLock()
+	if !dryRun && e.unwritten != nil {
+		r.Warnings = append(r.Warnings, "trust/ could not be written, the next open does it: "+e.unwritten.Error())
+	}
+	e.mu.RUnlock()
 	var err error
-	r.Refused, err = e.refusedBy(next)
-	return r, err
+	if r.Refused, err = e.refusedBy(next); err != nil {
+		r.Warnings = append(r.Warnings, "what the change refuses could not be found out: "+err.Error())
+	}
+	return r
+}
+
+// copyHead issues a checkpoint where copies of it lie outside the home: a home
+// that is put back from before must be told from this one.
+func (e *Engine) copyHead() {
+	if len(e.site.CheckpointCopies) == 0 {
+		return
+	}
+	if _, err := e.issueCheckpoint(); err != nil {
+		e.opt.Log.Error("checkpoint", "error", err)
+	}
 }
 
 // refusedBy lists the admitted bundles that a trust refuses now.
@@ -151,7 +187,7 @@ func (e *Engine) refusedBy(t *inForce) ([]api.RefusedBundle, error) {
 		case errors.As(err, &r):
 			out = append(out, api.RefusedBundle{Ref: rec.Ref(), Digest: rec.Digest, Reason: r.Reason()})
 		case err != nil:
-			return nil, dbError(err)
+			out = append(out, api.RefusedBundle{Ref: rec.Ref(), Digest: rec.Digest, Reason: string(api.CodeDamaged)})
 		}
 	}
 	slices.SortFunc(out, func(a, b api.RefusedBundle) int { return compare(a.Ref, b.Ref) })
@@ -218,17 +254,20 @@ func (e *Engine) acceptTime(actor string, t api.TimeAcceptance) error {
 	if _, err := e.db.Clock(); err == nil {
 		return &api.Error{Code: api.CodeConflict, Message: "the clock agrees with the record: there is nothing to accept"}
 	}
-	_, err = e.db.AcceptTime(actor, clip(t.Reason), at)
-	return dbError(err)
+	if _, err = e.db.AcceptTime(actor, clip(t.Reason), at); err != nil {
+		return dbError(err)
+	}
+	e.copyHead()
+	return nil
 }
 
 // clip bounds a text of an operator that goes into an entry.
 func clip(s string) string {
 	const most = 1024
 	if len(s) > most {
-		return s[:most]
+		s = s[:most]
 	}
-	return s
+	return strings.ToValidUTF8(s, "")
 }
 
 // A knownError is a bundle of kind trust that was admitted before and would be
@@ -256,51 +295,53 @@ func (e *Engine) knownTrust(res *verify.Result, refusal *verify.RejectError) err
 // brings.
 func (s *site) admitTrust(b *awaiting) (api.ImportResult, error) {
 	out := api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
-	if _, err := s.e.db.Bundle(b.res.Digest); err == nil {
-		out.Already = true
-	} else if !store.IsNotFound(err) {
-		return out, dbError(err)
+	if err := s.stillAllowed(b); err != nil {
+		return out, err
 	}
 	if err := addEvidence(b); err != nil {
 		return out, spaceError(err)
 	}
-	seq, next, err := s.putTrust(b)
-	out.Seq = seq
+	put, next, err := s.putTrust(b)
+	out.Seq, out.Already = put.Seq, put.Again
 	if err != nil || next == nil {
 		return out, err
 	}
-	r, err := s.e.changed(next, false)
-	out.TrustChanged, out.Refused, out.Ended = true, r.Refused, r.Ended
-	return out, err
+	r := s.e.changed(next, false)
+	out.TrustChanged, out.Refused, out.Ended, out.Warnings = true, r.Refused, r.Ended, r.Warnings
+	return out, nil
 }
 
 // putTrust seals, records and adopts; next is nil where nothing changes.
-func (s *site) putTrust(b *awaiting) (seq int64, next *inForce, err error) {
+func (s *site) putTrust(b *awaiting) (put store.Admitted, next *inForce, err error) {
 	e := s.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.trust != b.j.trust {
-		return 0, nil, errTrustMoved
+		return put, nil, errTrustMoved
+	}
+	if err := e.writeUnwritten(); err != nil {
+		return put, nil, err
 	}
 	if err := store.SealAll(b.q); err != nil {
-		return 0, nil, spaceError(err)
+		return put, nil, spaceError(err)
 	}
 	entry := store.Admitting{Admission: b.res.Admission(), JudgedAt: b.j.floor}
 	if b.res.Next != nil {
 		if next, err = e.withExtension(&inForce{b.res.Next, b.res.NextFiles}); err != nil {
-			return 0, nil, err
+			return put, nil, err
 		}
 		if err := sealTrust(e.db.Blobs(), next.files); err != nil {
-			return 0, nil, spaceError(err)
+			return put, nil, spaceError(err)
 		}
 		c := next.Change("bundle " + b.res.Digest)
 		entry.Change = &c
 	}
-	seq, err = e.db.Admit(s.actor, entry)
+	put, err = e.db.Admit(s.actor, entry)
 	if err != nil || next == nil {
-		return seq, nil, err
+		return put, nil, err
 	}
-	return seq, next, e.adopt(next)
+	e.adopt(next)
+	return put, next, nil
 }
 
 // LoadTrust loads the trust files of a home without opening its site, for

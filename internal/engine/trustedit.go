@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -40,8 +41,22 @@ func signRole(raw []byte, keys ...*signingKey) (verify.RoleFile, error) {
 	return f, nil
 }
 
-// rootSigner reads the private key of the root, "" being that of the site.
-func (e *Engine) rootSigner(file string) (*signingKey, error) {
+// rootSigner reads the private key of the root, "" being that of the site, which
+// must have a role in the root in force.
+func (e *Engine) rootSigner(t *inForce, file, role string) (*signingKey, error) {
+	k, err := e.readRootKey(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case !t.Names(k.id, role):
+		return nil, &api.Error{Code: api.CodeForbidden,
+			Message: fmt.Sprintf("the key %s has not the role %s in root %d", k.id, role, t.Root().Version),
+			Hint:    "name the file of a key that has: --root-key FILE; stella trust show lists the roles"}
+	}
+	return k, nil
+}
+
+func (e *Engine) readRootKey(file string) (*signingKey, error) {
 	if file == "" {
 		file = filepath.Join(e.opt.Home, "keys", rootKey)
 	}
@@ -62,8 +77,8 @@ func (s *site) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustRepo
 	if add.Policy != "" {
 		reason = "policy"
 	}
-	return s.e.changeTrust(change{s.actor, reason, add.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
-		key, err := s.e.rootSigner(add.RootKey)
+	return s.e.changeTrust(change{actor: s.actor, reason: reason, dryRun: add.DryRun, edit: func(t *inForce, now time.Time) (verify.Files, error) {
+		key, err := s.e.rootSigner(t, add.RootKey, verify.RolePolicy)
 		if err != nil {
 			return t.files, err
 		}
@@ -75,6 +90,9 @@ func (s *site) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustRepo
 		if add.TrustedRoot != "" {
 			files.TrustedRoot = []byte(add.TrustedRoot)
 			p.TrustedRootSHA256 = bundle.Digest(files.TrustedRoot)
+		}
+		if p.TrustedRootSHA256 == "" {
+			files.TrustedRoot = nil
 		}
 		files.Policy, err = signPolicy(p, key)
 		return files, err
@@ -199,17 +217,67 @@ func (s *site) RevokeTrust(_ context.Context, r api.TrustRevocation) (api.TrustR
 			return api.TrustReport{}, invalid("%v", err)
 		}
 	}
-	return s.e.changeTrust(change{s.actor, "revocation", r.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
-		key, err := s.e.rootSigner(r.RootKey)
+	return s.e.changeTrust(change{actor: s.actor, reason: "revocation", dryRun: r.DryRun, edit: func(t *inForce, now time.Time) (verify.Files, error) {
+		key, err := s.e.rootSigner(t, r.RootKey, verify.RoleRevocation)
 		if err != nil {
 			return t.files, err
 		}
+		if err := keepsRoles(t, v, now); err != nil {
+			return t.files, err
+		}
 		revs := renewedRevocations(t, now)
-		revs.Revoked = append(slices.Clone(revs.Revoked), v)
+		if revs.Revoked, err = widened(revs.Revoked, v); err != nil {
+			return t.files, err
+		}
 		files := t.files
 		files.Revocations, err = signRevocations(revs, key)
 		return files, err
 	}})
+}
+
+// widened adds a revocation. What is revoked already can be revoked from an
+// earlier time, not from a later one.
+func widened(all []manifests.Revocation, v manifests.Revocation) ([]manifests.Revocation, error) {
+	all = slices.Clone(all)
+	for i, old := range all {
+		if old.Key != v.Key || old.Manifest != v.Manifest || old.Blob != v.Blob || old.Issuer != v.Issuer || old.SAN != v.SAN {
+			continue
+		}
+		if old.From.IsZero() || !v.From.IsZero() && !v.From.Before(old.From) {
+			from := "the beginning"
+			if !old.From.IsZero() {
+				from = stamp.Format(old.From)
+			}
+			return nil, &api.Error{Code: api.CodeConflict, Message: "it is revoked from " + from + " on already: " + old.Reason,
+				Hint: "a revocation can be moved to an earlier time, never taken back"}
+		}
+		all[i] = v
+		return all, nil
+	}
+	return append(all, v), nil
+}
+
+// keepsRoles refuses to revoke a key without which a role could sign nothing any
+// more: nobody could then change trust, nor take the revocation back.
+func keepsRoles(t *inForce, v manifests.Revocation, now time.Time) error {
+	for name, role := range t.Root().Roles {
+		left := 0
+		for _, pem := range role.Keys {
+			pub, err := verify.ParsePublicKey([]byte(pem))
+			if err != nil {
+				return internal(err)
+			}
+			if id := verify.KeyID(pub); id != v.Key && !t.Revoked(id, now) {
+				left++
+			}
+		}
+		if v.Key != "" && t.Names(v.Key, name) && left < role.Threshold {
+			return &api.Error{Code: api.CodeConflict,
+				Message: fmt.Sprintf("without the key role %s has %d keys left of the %d that must sign", name, left, role.Threshold),
+				Hint:    "put another key in its place first: stella trust rotate root"}
+		}
+	}
+	return nil
 }
 
 func renewedRevocations(t *inForce, now time.Time) *manifests.Revocations {
@@ -232,8 +300,8 @@ func (s *site) RotateTrust(_ context.Context, r api.TrustRotation) (api.TrustRep
 	if r.Publisher == "" {
 		return s.e.rotateRoot(s.actor, r)
 	}
-	return s.e.changeTrust(change{s.actor, "rotation of a key of " + r.Publisher, r.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
-		key, err := s.e.rootSigner(r.RootKey)
+	return s.e.changeTrust(change{actor: s.actor, reason: "rotation of a key of " + r.Publisher, dryRun: r.DryRun, edit: func(t *inForce, now time.Time) (verify.Files, error) {
+		key, err := s.e.rootSigner(t, r.RootKey, verify.RolePolicy)
 		if err != nil {
 			return t.files, err
 		}
@@ -288,57 +356,67 @@ func rotatedPolicy(t *inForce, r api.TrustRotation, now time.Time) (*manifests.P
 }
 
 // rotateRoot makes the next root: the new key takes the place of the old one in
-// every role, both sign the root, and the new one everything below it.
+// every role, both sign the root, and the new one everything below it. A key that
+// is made here is on disk before the root that names it is recorded, and takes
+// the old one's place afterwards, or at the next open.
 func (e *Engine) rotateRoot(actor string, r api.TrustRotation) (api.TrustReport, error) {
-	old, err := e.rootSigner(r.RootKey)
+	e.rotating.Lock()
+	defer e.rotating.Unlock()
+	old, err := e.rootSigner(e.currentTrust(), r.RootKey, verify.RoleRoot)
 	if err != nil {
 		return api.TrustReport{}, err
 	}
-	next, made, err := e.nextRootKey(r)
+	next, raw, err := nextRootKey(r)
 	if err != nil {
 		return api.TrustReport{}, err
 	}
-	rep, err := e.changeTrust(change{actor, "rotation of the root", r.DryRun, func(t *inForce, now time.Time) (verify.Files, error) {
+	c := change{actor: actor, reason: "rotation of the root", dryRun: r.DryRun, edit: func(t *inForce, now time.Time) (verify.Files, error) {
 		return rotatedRoot(t, old, next, now)
-	}})
-	switch {
-	case err != nil || r.DryRun:
-		if made != "" {
-			os.Remove(made)
-		}
-	case made != "":
-		rep.RootKey = filepath.Join(e.opt.Home, "keys", rootKey)
-		if err := fsx.Rename(made, rep.RootKey); err != nil {
-			return rep, internal(err) // the next open does it
+	}}
+	if raw != nil {
+		c.before = func() error {
+			if err := fsx.WriteFile(filepath.Join(e.opt.Home, "keys", nextKey), raw, 0o600); err != nil {
+				return spaceError(err)
+			}
+			return nil
 		}
 	}
-	return rep, err
+	rep, err := e.changeTrust(c)
+	if err != nil || r.DryRun {
+		return rep, err
+	}
+	if raw == nil {
+		if k, kerr := e.readRootKey(""); kerr == nil && !e.currentTrust().Names(k.id, verify.RoleRoot) {
+			rep.Warnings = append(rep.Warnings, filepath.Join(e.opt.Home, "keys", rootKey)+" signs nothing any more: destroy it")
+		}
+		return rep, nil
+	}
+	rep.RootKey = filepath.Join(e.opt.Home, "keys", rootKey)
+	if err := e.finishRotation(); err != nil {
+		rep.RootKey = filepath.Join(e.opt.Home, "keys", nextKey)
+		rep.Warnings = append(rep.Warnings, "the new key of the root could not be put in its place, the next open does it: "+err.Error())
+	}
+	return rep, nil
 }
 
-// nextRootKey reads the private key of the next root, or makes one whose file is
-// made.
-func (e *Engine) nextRootKey(r api.TrustRotation) (k *signingKey, made string, err error) {
+// nextRootKey reads the private key of the next root, or makes one; raw is then
+// its file.
+func nextRootKey(r api.TrustRotation) (k *signingKey, raw []byte, err error) {
 	if r.NewRootKey != "" {
-		k, err = readSigningKey(r.NewRootKey)
-		if err != nil {
-			return nil, "", readError(r.NewRootKey, err)
+		if k, err = readSigningKey(r.NewRootKey); err != nil {
+			return nil, nil, readError(r.NewRootKey, err)
 		}
-		return k, "", nil
+		return k, nil, nil
 	}
 	key, err := verify.GenerateKey()
 	if err != nil {
-		return nil, "", internal(err)
+		return nil, nil, internal(err)
 	}
-	raw, err := verify.MarshalPrivateKey(key)
-	if err != nil {
-		return nil, "", internal(err)
-	}
-	made = filepath.Join(e.opt.Home, "keys", nextKey)
-	if err := fsx.WriteFile(made, raw, 0o600); err != nil {
-		return nil, "", internal(err)
+	if raw, err = verify.MarshalPrivateKey(key); err != nil {
+		return nil, nil, internal(err)
 	}
 	k, err = newSigningKey(key)
-	return k, made, err
+	return k, raw, err
 }
 
 func rotatedRoot(t *inForce, old, next *signingKey, now time.Time) (verify.Files, error) {
@@ -393,19 +471,19 @@ func rotatedRoot(t *inForce, old, next *signingKey, now time.Time) (verify.Files
 	return files, err
 }
 
-// finishRotation puts a new key of the root in its place, if a rotation was
-// recorded and the process then ended, and removes one that came to nothing.
-func finishRotation(home string, t *verify.Trust) error {
-	made := filepath.Join(home, "keys", nextKey)
+// finishRotation puts a new key of the root in its place, once a root names it.
+// One that no root names is left over from a rotation that came to nothing.
+func (e *Engine) finishRotation() error {
+	made := filepath.Join(e.opt.Home, "keys", nextKey)
 	k, err := readSigningKey(made)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", made, err)
 	}
-	if t.Names(k.id, verify.RoleRoot) {
-		return fsx.Rename(made, filepath.Join(home, "keys", rootKey))
+	if e.currentTrust().Names(k.id, verify.RoleRoot) {
+		return fsx.Rename(made, filepath.Join(e.opt.Home, "keys", rootKey))
 	}
 	return os.Remove(made)
 }

@@ -38,8 +38,8 @@ func (s *site) ExtendTrust(_ context.Context, req api.TrustExtension) (api.Trust
 	}
 	f := verify.RoleFile{Raw: []byte(req.Text)}
 	for _, id := range slices.Sorted(maps.Keys(req.Signatures)) {
-		if !e.trust.Names(id, verify.RoleBreakGlass) {
-			continue // it would count for nothing
+		if !e.trust.Names(id, verify.RoleBreakGlass) || e.trust.Revoked(id, now) {
+			continue // it counts for nothing
 		}
 		f.Signatures = append(f.Signatures, attached(id, []byte(req.Signatures[id])))
 	}
@@ -144,5 +144,6 @@ func (s *site) putExtension(f verify.RoleFile, next *inForce) (api.TrustReport, 
 		return api.TrustReport{}, dbError(err)
 	}
 	e.trust = next
+	e.copyHead()
 	return e.report(next), nil
 }

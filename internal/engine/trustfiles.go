@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/verify"
 )
@@ -32,9 +34,13 @@ const signaturesSuffix = ".signatures"
 // readTrust reads the files below trust/.
 func readTrust(dir string) (verify.Files, error) {
 	var f verify.Files
-	for n := 1; n <= maxRootChain; n++ {
-		r, err := readRoleFile(filepath.Join(dir, "root", fmt.Sprintf("%d.toml", n)))
-		if errors.Is(err, fs.ErrNotExist) && n > 1 {
+	first, err := firstRoot(filepath.Join(dir, "root"))
+	if err != nil {
+		return f, err
+	}
+	for n := first; n < first+maxRootChain; n++ {
+		r, err := readRoleFile(rootPath(dir, n))
+		if errors.Is(err, fs.ErrNotExist) && n > first {
 			break
 		}
 		if err != nil {
@@ -42,7 +48,6 @@ func readTrust(dir string) (verify.Files, error) {
 		}
 		f.Roots = append(f.Roots, r)
 	}
-	var err error
 	if f.Policy, err = readRoleFile(filepath.Join(dir, "policy.toml")); err != nil {
 		return f, err
 	}
@@ -55,6 +60,41 @@ func readTrust(dir string) (verify.Files, error) {
 		return f, err
 	}
 	return f, nil
+}
+
+// rootPath is where the root of a version lies.
+func rootPath(dir string, version int64) string {
+	return filepath.Join(dir, "root", fmt.Sprintf("%d.toml", version))
+}
+
+// firstRoot is the version of the first root of the chain: a site may join a
+// fleet at any.
+func firstRoot(dir string) (int64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	first := int64(0)
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".toml")
+		n, err := strconv.ParseInt(name, 10, 64)
+		if ok && err == nil && n > 0 && strconv.FormatInt(n, 10) == name && (first == 0 || n < first) {
+			first = n
+		}
+	}
+	if first == 0 {
+		return 0, fmt.Errorf("%s holds no root: %w", dir, fs.ErrNotExist)
+	}
+	return first, nil
+}
+
+// rootVersion is the version in a root of the chain, which has been verified.
+func rootVersion(raw []byte) (int64, error) {
+	r, err := manifests.ParseRoot("root.toml", raw)
+	if err != nil {
+		return 0, err
+	}
+	return r.Version, nil
 }
 
 func readRoleFile(path string) (verify.RoleFile, error) {
@@ -93,8 +133,12 @@ func writeTrust(dir string, f verify.Files) error {
 	if err := os.MkdirAll(filepath.Join(dir, "root"), 0o755); err != nil {
 		return err
 	}
-	for i, r := range f.Roots {
-		if err := writeRoleFile(filepath.Join(dir, "root", fmt.Sprintf("%d.toml", i+1)), r); err != nil {
+	for _, r := range f.Roots {
+		n, err := rootVersion(r.Raw)
+		if err != nil {
+			return err
+		}
+		if err := writeRoleFile(rootPath(dir, n), r); err != nil {
 			return err
 		}
 	}
@@ -106,10 +150,14 @@ func writeTrust(dir string, f verify.Files) error {
 			return err
 		}
 	}
+	pinned := filepath.Join(dir, "trusted_root.json")
 	if f.TrustedRoot != nil {
-		return fsx.WriteFile(filepath.Join(dir, "trusted_root.json"), f.TrustedRoot, 0o644)
+		return fsx.WriteFile(pinned, f.TrustedRoot, 0o644)
 	}
-	return nil
+	if err := os.Remove(pinned); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fsx.SyncDir(dir)
 }
 
 func writeRoleFile(path string, r verify.RoleFile) error {
@@ -218,7 +266,11 @@ func underWay(f verify.Files, before, now ledger.TrustChange) bool {
 	}
 	ok := len(f.TrustedRoot) == 0 || known[bundle.Digest(f.TrustedRoot)]
 	for i, r := range append(slices.Clone(f.Roots), f.Policy, f.Revocations) {
-		below := int64(i+1) < before.RootVersion && i < len(f.Roots)
+		below := false
+		if i < len(f.Roots) {
+			n, err := rootVersion(r.Raw)
+			below = err == nil && n < before.RootVersion
+		}
 		ok = ok && (len(r.Raw) == 0 || below || known[bundle.Digest(r.Raw)])
 		for _, s := range r.Signatures {
 			ok = ok && known[bundle.Digest(s.Data)]
@@ -247,10 +299,17 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(old.Roots)) < now.RootVersion-1 {
-		return nil, &trustChangedError{fmt.Errorf("root/%d.toml is missing", len(old.Roots)+1)}
+	next := verify.Files{}
+	for _, r := range old.Roots {
+		n, err := rootVersion(r.Raw)
+		if err != nil {
+			return nil, &trustChangedError{err}
+		}
+		if n < now.RootVersion {
+			next.Roots = append(next.Roots, r)
+		}
 	}
-	next := verify.Files{Roots: append(slices.Clone(old.Roots[:now.RootVersion-1]), verify.RoleFile{Raw: newest})}
+	next.Roots = append(next.Roots, verify.RoleFile{Raw: newest})
 	if next.Policy.Raw, err = read(now.Policy); err != nil {
 		return nil, err
 	}
