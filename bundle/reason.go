@@ -59,7 +59,7 @@ type FormatError struct {
 
 func (e *FormatError) Error() string {
 	if e.Entry == "" {
-		return fmt.Sprintf("bundle: %s at byte %d: %s", e.Reason, e.Offset, e.Detail)
+		return fmt.Sprintf("%s at byte %d: %s", e.Reason, e.Offset, e.Detail)
 	}
-	return fmt.Sprintf("bundle: %s at byte %d: %s: %s", e.Reason, e.Offset, e.Entry, e.Detail)
+	return fmt.Sprintf("%s at byte %d: %s: %s", e.Reason, e.Offset, e.Entry, e.Detail)
 }

@@ -103,21 +103,21 @@ func (p *BlobPolicy) complete() error {
 	names := p.SAN != "" || p.SANRegexp != "" || p.Issuer != ""
 	switch {
 	case len(p.Key) > 0 && names:
-		return &PolicyError{"a key and an identity are both demanded", "a signature is by one or the other"}
+		return &PolicyError{"a key and an identity are both demanded", "a signature is by one or the other: give --key, or --certificate-identity with --certificate-oidc-issuer"}
 	case len(p.Key) == 0 && !names:
-		return &PolicyError{"nobody is named who must have signed", "give a public key, or an identity with its issuer"}
+		return &PolicyError{"nobody is named who must have signed", "give --key, or --certificate-identity with --certificate-oidc-issuer"}
 	case names && (p.SAN == "") == (p.SANRegexp == ""):
-		return &PolicyError{"an identity is demanded either exactly or by a pattern", "give one of the two"}
+		return &PolicyError{"an identity is demanded either exactly or by a pattern", "give --certificate-identity or --certificate-identity-regexp"}
 	case names && p.Issuer == "":
-		return &PolicyError{"no issuer is demanded of the identity", "anybody can have any name at some issuer: name the one that is believed"}
+		return &PolicyError{"no issuer is demanded of the identity", "anybody can have any name at some issuer: name the one that is believed with --certificate-oidc-issuer"}
 	case len(p.TrustedRoot) == 0 && names:
-		return &PolicyError{"certificates need a trusted root", "give the trusted_root.json of the Sigstore that is believed; none is ever fetched or looked for"}
+		return &PolicyError{"certificates need a trusted root", "give the trusted_root.json of the Sigstore that is believed with --trusted-root; none is ever fetched or looked for"}
 	case len(p.TrustedRoot) == 0 && !p.NoLog:
-		return &PolicyError{"a log entry is demanded, and no trusted root says whose", "give a trusted root, or say that no log is needed; none is ever fetched or looked for"}
+		return &PolicyError{"a log entry is demanded, and no trusted root says whose", "give a trusted_root.json with --trusted-root, or say with --no-log that no log is needed; none is ever fetched or looked for"}
 	case len(p.TrustedRoot) > MaxTrustedRoot:
 		return &PolicyError{Text: fmt.Sprintf("the trusted root has %d bytes, the limit is %d", len(p.TrustedRoot), MaxTrustedRoot)}
 	case p.NoSCT && len(p.Key) > 0:
-		return &PolicyError{"a key has no certificate timestamps to do without", "leave that out"}
+		return &PolicyError{"a key has no certificate timestamps to do without", "leave out --no-sct, or demand --certificate-identity instead of --key"}
 	}
 	return nil
 }
@@ -386,8 +386,14 @@ func (v *BlobVerifier) refuse(signature, attestation Reason, format string, args
 // from that of a site.
 func blobHint(r Reason) string {
 	switch r {
+	case bundle.SignatureTooLarge:
+		return "--bundle names the Sigstore bundle, not the file that was signed; one with an attestation may be larger, and needs --predicate-type"
+	case bundle.AttestationTooLarge:
+		return "--bundle names the Sigstore bundle, not the file that was signed"
+	case SignatureID, AttestationID:
+		return "ask the signer to sign it again: only keys on P-256 or P-384 are taken, by the SHA-256 of the key"
 	case SignerUnknown:
-		return "learn from the signer by another way who signs, and demand that key or identity"
+		return "learn from the signer by another way who signs, and demand that with --key, or --certificate-identity and --certificate-oidc-issuer"
 	case SignatureMalformed, AttestationMalformed:
 		return "only Sigstore bundles v0.3 by ECDSA keys are taken: cosign v3 writes them, cosign v2 with --new-bundle-format"
 	case SignatureIsStatement:
@@ -399,7 +405,7 @@ func blobHint(r Reason) string {
 	case TLogMissing:
 		return "have it signed with a log entry, or say --no-log if none is needed"
 	case TimestampMissing:
-		return "have it signed with a timestamp; a key needs none without --trusted-root, with --no-log"
+		return "have it signed with a timestamp by an authority that --trusted-root names; a key needs none without --trusted-root, with --no-log"
 	case SCTMissing:
 		return "say --no-sct if the authority keeps no certificate log"
 	case SignatureInvalid, AttestationInvalid:

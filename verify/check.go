@@ -219,7 +219,7 @@ func (c *checking) copyBlob(b *bundle.Blob, also io.Writer) error {
 	if c.sink != nil {
 		var err error
 		if w, err = c.sink.Blob(b); err != nil {
-			return fmt.Errorf("verify: blob %s: %w", b.SHA256, err)
+			return fmt.Errorf("blob %s: %w", b.SHA256, err)
 		}
 	}
 	var to io.Writer = io.Discard
@@ -236,7 +236,7 @@ func (c *checking) copyBlob(b *bundle.Blob, also io.Writer) error {
 		return errors.Join(err, w.Abort())
 	}
 	if err := w.Commit(); err != nil {
-		return fmt.Errorf("verify: blob %s: %w", b.SHA256, err)
+		return fmt.Errorf("blob %s: %w", b.SHA256, err)
 	}
 	return nil
 }

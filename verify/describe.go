@@ -24,7 +24,7 @@ type Description struct {
 func Describe(raw []byte) (*Description, error) {
 	f, err := parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
+		return nil, err
 	}
 	d, err := f.describe()
 	if err != nil {
@@ -46,7 +46,7 @@ func (f *file) describe() (*Description, error) {
 	if d.Statement {
 		s, err := parseStatement(f.pb.GetDsseEnvelope().GetPayload())
 		if err != nil {
-			return d, fmt.Errorf("verify: %w: its statement: %v", errMalformed, err)
+			return d, fmt.Errorf("%w: its statement: %v", errMalformed, err)
 		}
 		d.PredicateType = s.PredicateType
 		for _, x := range s.Subjects {

@@ -51,7 +51,7 @@ func Look(raw []byte) (*Description, error) {
 		if err == nil {
 			err = fmt.Errorf("%w: it has no mediaType", errMalformed)
 		}
-		return nil, fmt.Errorf("verify: %w", err)
+		return nil, err
 	}
 	var canonical []byte
 	if err == nil {
@@ -124,7 +124,7 @@ func timeOf(der []byte) (time.Time, error) {
 		}
 	}
 	if _, err := asn1.Unmarshal(der, &response); err != nil {
-		return time.Time{}, fmt.Errorf("verify: timestamp: %w", err)
+		return time.Time{}, fmt.Errorf("timestamp: %w", err)
 	}
 	var skipped asn1.RawValue
 	var signed struct {
@@ -145,13 +145,13 @@ func timeOf(der []byte) (time.Time, error) {
 func leading(der []byte, to ...any) error {
 	var seq asn1.RawValue
 	if _, err := asn1.Unmarshal(der, &seq); err != nil {
-		return fmt.Errorf("verify: timestamp: %w", err)
+		return fmt.Errorf("timestamp: %w", err)
 	}
 	rest := seq.Bytes
 	for _, v := range to {
 		var err error
 		if rest, err = asn1.Unmarshal(rest, v); err != nil {
-			return fmt.Errorf("verify: timestamp: %w", err)
+			return fmt.Errorf("timestamp: %w", err)
 		}
 	}
 	return nil

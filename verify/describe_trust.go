@@ -46,11 +46,11 @@ type Pin struct {
 // read.
 func DescribeTrustedRoot(raw []byte) ([]Authority, error) {
 	if len(raw) > maxTrustedRoot {
-		return nil, fmt.Errorf("verify: trusted root: %d bytes, the limit is %d", len(raw), maxTrustedRoot)
+		return nil, fmt.Errorf("trusted root: %d bytes, the limit is %d", len(raw), maxTrustedRoot)
 	}
 	pb := new(prototrustroot.TrustedRoot)
 	if err := protojson.Unmarshal(raw, pb); err != nil {
-		return nil, fmt.Errorf("verify: trusted root: %w", err)
+		return nil, fmt.Errorf("trusted root: %w", err)
 	}
 	out := []Authority{}
 	for _, ca := range pb.GetCertificateAuthorities() {

@@ -158,7 +158,7 @@ func isTrustFile(t *manifests.TrustFiles, path string) bool {
 // [Trust.Successor].
 func (f Files) With(m *manifests.Bundle, read func(manifests.File) ([]byte, error)) (Files, error) {
 	if m.Trust == nil {
-		return f, fmt.Errorf("verify: %s is not of kind trust", m.Ref())
+		return f, fmt.Errorf("%s is not of kind trust", m.Ref())
 	}
 	content := map[string][]byte{}
 	for _, file := range m.Files {
@@ -167,7 +167,7 @@ func (f Files) With(m *manifests.Bundle, read func(manifests.File) ([]byte, erro
 		}
 		raw, err := read(file)
 		if err != nil {
-			return f, fmt.Errorf("verify: %s of %s: %w", file.Path, m.Ref(), err)
+			return f, fmt.Errorf("%s of %s: %w", file.Path, m.Ref(), err)
 		}
 		content[file.Path] = raw
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Key files are one PEM block each: PKCS#8 for a private key, SPKI for a public
@@ -22,7 +23,13 @@ const (
 	publicBlock  = "PUBLIC KEY"
 )
 
-var errKeyFile = errors.New("verify: not one PEM block with an ECDSA key on P-256")
+// What a key file holds instead. The texts quote nothing of the file, which may
+// be a private key, and say "it": callers know its name.
+var (
+	errOneBlock   = errors.New("it has more in it than one key in PEM")
+	errPrivateKey = errors.New("it holds no ECDSA key on P-256")
+	errPublicKey  = errors.New("it holds no ECDSA key on P-256 or P-384")
+)
 
 // GenerateKey makes a new signing key.
 func GenerateKey() (*ecdsa.PrivateKey, error) {
@@ -73,11 +80,11 @@ func ParsePrivateKey(raw []byte) (*ecdsa.PrivateKey, error) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return nil, errKeyFile // the library's text may quote the key
+		return nil, errPrivateKey // the library's text may quote the key
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || key.Curve != elliptic.P256() {
-		return nil, errKeyFile
+		return nil, errPrivateKey
 	}
 	return key, nil
 }
@@ -90,11 +97,11 @@ func ParsePublicKey(raw []byte) (*ecdsa.PublicKey, error) {
 	}
 	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errKeyFile, err)
+		return nil, fmt.Errorf("%w: %v", errPublicKey, err)
 	}
 	key, ok := parsed.(*ecdsa.PublicKey)
 	if !ok || hashOf(key) == 0 {
-		return nil, errKeyFile
+		return nil, errPublicKey
 	}
 	return key, nil
 }
@@ -114,9 +121,29 @@ func hashOf(pub *ecdsa.PublicKey) crypto.Hash {
 // onlyBlock takes the one PEM block of the wanted type out of raw.
 func onlyBlock(raw []byte, want string) ([]byte, error) {
 	block, rest := pem.Decode(raw)
-	if block == nil || block.Type != want || len(block.Headers) > 0 || len(bytes.TrimSpace(rest)) > 0 ||
-		!bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN ")) {
-		return nil, errKeyFile
+	switch {
+	case block == nil:
+		return nil, fmt.Errorf("it is not a %s in PEM", strings.ToLower(want))
+	case block.Type != want:
+		return nil, otherBlock(block.Type, want)
+	case len(block.Headers) > 0, len(bytes.TrimSpace(rest)) > 0, !bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN ")):
+		return nil, errOneBlock
 	}
 	return block.Bytes, nil
+}
+
+// otherBlock says what a PEM block is that is not the wanted one.
+func otherBlock(got, want string) error {
+	private := strings.HasSuffix(got, privateBlock)
+	switch {
+	case private && want == publicBlock:
+		return errors.New("it is a private key, and a public key is wanted")
+	case private && strings.HasPrefix(got, "ENCRYPTED "):
+		return errors.New("it is an encrypted private key, and one without a password is wanted")
+	case private:
+		return errors.New("it is a private key in another form than PKCS#8")
+	case got == publicBlock:
+		return errors.New("it is a public key, and a private key is wanted")
+	}
+	return fmt.Errorf("it is not a %s in PEM", strings.ToLower(want))
 }

@@ -37,7 +37,7 @@ func Reasons() []ReasonInfo {
 
 func containerReasons() []ReasonInfo {
 	return []ReasonInfo{
-		{bundle.TooLarge, StageContainer, "the file exceeds the site's limit for bundles", "ask the publisher for smaller bundles, or raise max_bundle_bytes in site.toml and start the daemon again"},
+		{bundle.TooLarge, StageContainer, "the file exceeds the site's limit for bundles", "ask the publisher for smaller bundles; a site takes what max_bundle_bytes in its site.toml says, once its daemon is started again"},
 		{bundle.Truncated, StageContainer, "the file ends before the end marker", hintShort},
 		{bundle.NotABundle, StageContainer, "the file does not begin with stella.toml in USTAR form", "stella bundle inspect FILE says what it is; stella bundle pack makes bundles"},
 		{bundle.HeaderChecksum, StageContainer, "an entry's header does not have the checksum in it", hintBroken},

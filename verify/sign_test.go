@@ -140,6 +140,29 @@ func TestKeyFiles(t *testing.T) {
 	}
 }
 
+func TestAKeyFileOfAnotherKindIsNamed(t *testing.T) {
+	block := func(kind string) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: []byte("x")}) }
+	for _, c := range []struct {
+		kind            string
+		public, private string // what is said where one of these is wanted
+	}{
+		{"PRIVATE KEY", "it is a private key, and a public key is wanted", "it holds no ECDSA key on P-256"},
+		{"EC PRIVATE KEY", "it is a private key, and a public key is wanted", "it is a private key in another form than PKCS#8"},
+		{"ENCRYPTED SIGSTORE PRIVATE KEY", "it is a private key, and a public key is wanted", "it is an encrypted private key"},
+		{"PUBLIC KEY", "it holds no ECDSA key on P-256 or P-384", "it is a public key, and a private key is wanted"},
+		{"CERTIFICATE", "it is not a public key in PEM", "it is not a private key in PEM"},
+	} {
+		_, err := verify.ParsePublicKey(block(c.kind))
+		if err == nil || !strings.Contains(err.Error(), c.public) {
+			t.Errorf("%s as a public key: %v, want %q", c.kind, err, c.public)
+		}
+		_, err = verify.ParsePrivateKey(block(c.kind))
+		if err == nil || !strings.Contains(err.Error(), c.private) {
+			t.Errorf("%s as a private key: %v, want %q", c.kind, err, c.private)
+		}
+	}
+}
+
 func TestCanonicalBringsOtherWritingsIntoTheOneForm(t *testing.T) {
 	a := verifytest.Signatures([]byte("x"), "acme-1")[0]
 	var v any

@@ -50,7 +50,7 @@ var errNotCanonical = errors.New("not in canonical form")
 func Canonical(raw []byte) ([]byte, error) {
 	f, err := parseAny(raw)
 	if err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
+		return nil, err
 	}
 	return encode(f.pb)
 }

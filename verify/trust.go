@@ -25,7 +25,7 @@ type TrustError struct {
 	Err  error
 }
 
-func (e *TrustError) Error() string { return "verify: trust: " + e.File + ": " + e.Err.Error() }
+func (e *TrustError) Error() string { return e.File + ": " + e.Err.Error() }
 func (e *TrustError) Unwrap() error { return e.Err }
 
 // Trust is what a site believes. It never changes, and may be used by several

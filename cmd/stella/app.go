@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
@@ -209,6 +210,9 @@ func fileError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &api.Error{Code: api.CodeNotFound, Message: path + ": no such file"}
+	case errors.Is(err, fsx.ErrNotRegular):
+		return &api.Error{Code: api.CodeInvalid, Message: path + ": " + fsx.ErrNotRegular.Error(),
+			Hint: "name the file itself: links, folders, pipes and <(…) are not read"}
 	case errors.As(err, &e):
 		return invalid("%s: %v", path, e.Err)
 	}

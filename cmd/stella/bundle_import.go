@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -144,8 +146,14 @@ func notAll(rep api.MediaReport) error {
 	if rep.Refused > 0 {
 		exit = exitRefused
 	}
-	return &outcome{exit, api.Error{Code: codeNotAll,
-		Message: fmt.Sprintf("of %d bundles %d were refused and %d could not be taken in", len(rep.Imports), rep.Refused, rep.Failed)}}
+	var what []string
+	if rep.Refused > 0 {
+		what = append(what, count(rep.Refused, "was refused", "were refused"))
+	}
+	if rep.Failed > 0 {
+		what = append(what, strconv.Itoa(rep.Failed)+" could not be taken in")
+	}
+	return &outcome{exit, api.Error{Code: codeNotAll, Message: fmt.Sprintf("of %d bundles %s", len(rep.Imports), strings.Join(what, " and "))}}
 }
 
 // importTeller says what comes of each file, as soon as it is known. When the
@@ -180,11 +188,17 @@ func (t *importTeller) progress(e api.MediaEvent) {
 		return
 	}
 	t.last = now
-	percent := int64(0)
+	s.showProgress(progressLine(e))
+}
+
+// progressLine says how far an import is. Of a file that was not opened yet the
+// size is not known.
+func progressLine(e api.MediaEvent) string {
+	line := fmt.Sprintf("importing %d of %d", e.File, e.Files)
 	if e.Total > 0 {
-		percent = e.Done * 100 / e.Total
+		line += fmt.Sprintf(": %3d%% of %s", e.Done*100/e.Total, size(e.Total))
 	}
-	s.showProgress(fmt.Sprintf("importing %d of %d: %3d%% of %s", e.File, e.Files, percent, size(e.Total)))
+	return line
 }
 
 func (t *importTeller) item(item api.ImportItem, files int) error {

@@ -132,6 +132,9 @@ func runBundleInspect(a *app, file string, opt inspectOptions) error {
 	if err := in.open(file); err != nil {
 		return err
 	}
+	if opt.asOf != "" && in.Report != nil {
+		engine.ReportAsOf(in.Report, in.judge.Now)
+	}
 	if err := a.emit(in, func(s *screen) { in.render(s) }); err != nil {
 		return err
 	}

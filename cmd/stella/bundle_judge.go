@@ -64,6 +64,9 @@ func verifyOutside(ctx context.Context, a *app, file string, opt judgeOptions) e
 		return err
 	}
 	v, err := out.VerifyBundle(ctx, file, a.progressOf("verifying"))
+	if err != nil && opt.asOf != "" {
+		err = engine.JudgedAsOf(err, out.Now)
+	}
 	if err != nil {
 		return err
 	}
@@ -80,7 +83,8 @@ func loadTrustDir(dir string) (*verify.Trust, *verify.Files, error) {
 		return nil, nil, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: %v", dir, err),
 			Hint: "--trust takes a folder like trust/ of a site: root/1.toml and policy.toml, each with its .signatures"}
 	}
-	return nil, nil, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("%s: %v", dir, err),
+	lines := strings.Split(err.Error(), "\n") // faults are lines
+	return nil, nil, &api.Error{Code: api.CodeInvalid, Message: dir + ": " + lines[0], Faults: lines[1:],
 		Hint: "look at one file of it with: stella bundle inspect " + filepath.Join(dir, "policy.toml")}
 }
 
@@ -106,7 +110,7 @@ func verdictFacts(v ledger.Verdict) []string {
 	for _, id := range v.Ignored {
 		out = append(out, "ignored", "signature of the unknown key "+id)
 	}
-	out = append(out, "signers", fmt.Sprintf("%d count, %d are demanded", len(v.Signers), v.Threshold))
+	out = append(out, "signers", count(len(v.Signers), "counts", "count")+", "+count(v.Threshold, "is demanded", "are demanded"))
 	for _, x := range v.Attestations {
 		out = append(out, "attestation", "sha256:"+x)
 	}

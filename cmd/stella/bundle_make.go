@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -147,7 +146,7 @@ func runBundlePack(a *app, dir string, opt packOptions) error {
 		out = bundle.FileName(m)
 	}
 	if !opt.force {
-		if err := absent(out); err != nil {
+		if err := absentElse(out, "choose another name with --out, or replace it with --force"); err != nil {
 			return err
 		}
 	}
@@ -203,7 +202,7 @@ func (a *app) printPacked(out string, p *bundle.Packed) error {
 	return a.emit(res, func(s *screen) {
 		s.fields("file", out, "bundle", m.Ref(), "kind", res.Kind, "digest", "sha256:"+p.Digest, "size", size(p.FileBytes))
 		if len(res.Omitted) > 0 {
-			s.fields("left out", fmt.Sprintf("%d contents of what the receiver holds", len(res.Omitted)))
+			s.fields("left out", count(len(res.Omitted), "content", "contents")+" of what the receiver holds")
 		}
 	})
 }
@@ -268,7 +267,7 @@ func newBundleSignCmd(a *app) *cobra.Command {
 		Long: "Add a signature over the manifest of a bundle to the file. --key signs here; --attach takes\n" +
 			"a Sigstore file (v0.3) that another tool made, such as cosign sign-blob or attest-blob over\n" +
 			"the stella.toml that `bundle inspect --manifest` writes. Signing again with the same key\n" +
-			"changes nothing. No site is needed.",
+			"changes nothing. A key that others can read is used, with a warning. No site is needed.",
 		Example: "  stella bundle sign hello-1.0.0.stella --key acme.key\n" +
 			"  stella bundle inspect hello-1.0.0.stella --manifest > stella.toml\n" +
 			"  cosign sign-blob --key cosign.key --bundle stella.sigstore.json stella.toml\n" +
@@ -289,13 +288,9 @@ func runBundleSign(a *app, file string, opt signOptions) error {
 	}
 	var sigs, atts []bundle.Attached
 	if opt.key != "" {
-		raw, err := fsx.ReadFile(opt.key, 64<<10)
+		key, err := a.privateKey(opt.key)
 		if err != nil {
-			return fileError(opt.key, err)
-		}
-		key, err := verify.ParsePrivateKey(raw)
-		if err != nil {
-			return invalid("%s: %v", opt.key, err)
+			return err
 		}
 		sig, err := verify.SignManifest(head.Manifest, key)
 		if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,7 @@ func runBundleAudit(ctx context.Context, a *app) error {
 		if rep.Damage == 0 {
 			return nil
 		}
-		return &outcome{exitDamaged, api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("%d findings are damage", rep.Damage),
+		return &outcome{exitDamaged, api.Error{Code: api.CodeDamaged, Message: count(rep.Damage, "finding is damage", "findings are damage"),
 			Hint: "keep a copy of the home as it is before anything is mended"}}
 	})
 }
@@ -53,7 +52,7 @@ func renderAudit(s *screen, rep api.AuditReport) {
 	if rep.More > 0 {
 		s.printf("and %d more\n", rep.More)
 	}
-	s.fields("hashed", fmt.Sprintf("%d files, %s", rep.Blobs, size(rep.Bytes)), "wanted", strconv.FormatInt(rep.Named, 10)+" by the ledger",
+	s.fields("hashed", count(rep.Blobs, "file", "files")+", "+size(rep.Bytes), "wanted", strconv.FormatInt(rep.Named, 10)+" by the ledger",
 		"findings", strconv.Itoa(len(rep.Findings)+rep.More), "damage", strconv.Itoa(rep.Damage))
 }
 
@@ -123,12 +122,12 @@ func renderGC(s *screen, rep api.GCReport) {
 	}
 	busy := ""
 	if rep.Busy > 0 {
-		busy = fmt.Sprintf("%d blobs that somebody may be about to use", rep.Busy)
+		busy = count(rep.Busy, "blob", "blobs") + " that somebody may be about to use"
 	}
 	until := ""
 	if rep.TrashedUntil != "" {
 		until = "until " + seconds(rep.TrashedUntil)
 	}
-	s.fields(given, fmt.Sprintf("%d blobs, %s", rep.Blobs, size(rep.Bytes)), "busy", busy, "in trash/", until,
-		deleted, fmt.Sprintf("%d files of trash/, %s", rep.TrashFiles, size(rep.TrashBytes)))
+	s.fields(given, count(rep.Blobs, "blob", "blobs")+", "+size(rep.Bytes), "busy", busy, "in trash/", until,
+		deleted, count(rep.TrashFiles, "file", "files")+" of trash/, "+size(rep.TrashBytes))
 }

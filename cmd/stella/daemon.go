@@ -154,7 +154,7 @@ func (a *app) renderDaemon(st api.SiteStatus, log string) error {
 	}
 	return a.emit(d, func(s *screen) {
 		s.fields("daemon", fmt.Sprintf("running, pid %d, since %s", d.PID, seconds(d.StartedUTC)), "stella", d.Version,
-			"runs", fmt.Sprintf("%d active, %d attempts executing", d.ActiveRuns, d.Executing), "socket", d.Socket, "log", d.Log)
+			"runs", fmt.Sprintf("%d active, %s executing", d.ActiveRuns, count(d.Executing, "attempt", "attempts")), "socket", d.Socket, "log", d.Log)
 	})
 }
 
@@ -323,10 +323,7 @@ func runDaemonStop(ctx context.Context, a *app, force bool) error {
 
 // waiting says what a daemon does before it ends.
 func waiting(attempts int, force bool) string {
-	what := fmt.Sprintf("%d attempts", attempts)
-	if attempts == 1 {
-		what = "1 attempt"
-	}
+	what := count(attempts, "attempt", "attempts")
 	if force {
 		return "interrupting " + what
 	}

@@ -217,7 +217,7 @@ func summaryFacts(sum *export.Summary) []string {
 	}
 	out := []string{"origin", sum.Origin, "window", sum.Window.From + " to " + sum.Window.To,
 		"entries", fmt.Sprintf("%d from %d, of a tree of %d", sum.Ledger.Count, sum.Ledger.FirstSeq, sum.Ledger.TreeSize),
-		"root", sum.Ledger.Root, "stella", sum.Stella, "size", fmt.Sprintf("%s in %d files", size(sum.Bytes), sum.Files)}
+		"root", sum.Ledger.Root, "stella", sum.Stella, "size", size(sum.Bytes) + " in " + count(sum.Files, "file", "files")}
 	if len(sum.Withheld) > 0 {
 		out = append(out, "withheld", strconv.Itoa(len(sum.Withheld)))
 	}

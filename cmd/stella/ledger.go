@@ -275,8 +275,13 @@ func (a *app) deliver(path string, b []byte) error {
 
 // absent refuses a path where something is.
 func absent(path string) error {
+	return absentElse(path, "choose another name, or remove it")
+}
+
+// absentElse is absent, with what to do about a file that is there.
+func absentElse(path, hint string) error {
 	if _, err := os.Lstat(path); err == nil {
-		return &api.Error{Code: api.CodeConflict, Message: path + " exists", Hint: "choose another name, or remove it"}
+		return &api.Error{Code: api.CodeConflict, Message: path + " exists", Hint: hint}
 	}
 	return nil
 }

@@ -188,6 +188,15 @@ func (s *screen) paint(cell string, heading bool) string {
 	return "\x1b[" + code + "m" + cell + "\x1b[0m"
 }
 
+// count is a number with the words that fit it.
+func count[N int | int64](n N, one, many string) string {
+	words := many
+	if n == 1 {
+		words = one
+	}
+	return fmt.Sprint(n) + " " + words
+}
+
 // fields writes names and values; those without a value are left out.
 func (s *screen) fields(pairs ...string) {
 	width := 0

@@ -16,7 +16,13 @@ func newRootCmd(a *app, args ...string) *cobra.Command {
 			"site, they speak to it through its socket; otherwise they open it themselves.")
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.CompletionOptions.DisableDefaultCmd = true
-	c.PersistentPreRunE = func(*cobra.Command, []string) error { return a.resolve() }
+	c.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		err := notEmpty(cmd) // before defaults take the place of what was given
+		if resolved := a.resolve(); err == nil {
+			err = resolved
+		}
+		return err
+	}
 	c.SetOut(a.stdout.w)
 	c.SetErr(a.stderr.w)
 	c.SetIn(a.stdin)

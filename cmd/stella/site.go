@@ -98,7 +98,7 @@ func statusFacts(st api.SiteStatus, verbose bool) []string {
 		plain = "yes"
 	}
 	out := []string{
-		"runs", fmt.Sprintf("%d active, %d steps queued, %d attempts executing", st.ActiveRuns, st.Queued, st.Executing),
+		"runs", fmt.Sprintf("%d active, %s queued, %s executing", st.ActiveRuns, count(st.Queued, "step", "steps"), count(st.Executing, "attempt", "attempts")),
 		"ledger", fmt.Sprintf("%d entries, checkpoint at %d", st.Entries, st.Checkpoint),
 		"bundles", strconv.Itoa(st.Bundles), "dags", strconv.Itoa(st.DAGs), "store", size(st.StoreBytes),
 		"fences", st.Tier, "plain allowed", plain,

@@ -98,7 +98,7 @@ func renderTrust(a *app, report api.TrustReport) error {
 			facts = append(facts, "role "+role, fmt.Sprintf("%d of %s", r.Threshold, strings.Join(keyIDs(r.Keys), ", ")))
 		}
 		if report.Ended > 0 {
-			facts = append(facts, "ended", fmt.Sprintf("%d attempts that it no longer allows", report.Ended))
+			facts = append(facts, "ended", count(report.Ended, "attempt", "attempts")+" that it no longer allows")
 		}
 		if report.RootKey != "" {
 			facts = append(facts, "root key", report.RootKey)

@@ -68,7 +68,8 @@ func newTrustBreakGlassCmd(a *app) *cobra.Command {
 
 func runBreakGlass(ctx context.Context, a *app, opt breakGlassOptions) error {
 	draft := api.TrustExtension{Reason: opt.reason}
-	if err := stampFlags(map[string]*string{opt.until: &draft.Until}); err != nil {
+	var err error
+	if draft.Until, err = stampFlag(opt.until); err != nil {
 		return err
 	}
 	if opt.out != "" {
@@ -92,7 +93,7 @@ func runBreakGlass(ctx context.Context, a *app, opt breakGlassOptions) error {
 		if opt.file == "" && len(opt.keys) == 0 {
 			return a.writeDraft(opt, x.Text)
 		}
-		if err := signWith(&x, opt.keys); err != nil {
+		if err := a.signWith(&x, opt.keys); err != nil {
 			return err
 		}
 		if !opt.dryRun {
@@ -138,9 +139,9 @@ func (a *app) extended(report api.TrustReport) error {
 }
 
 // signWith adds signatures by keys that are at hand.
-func signWith(x *api.TrustExtension, keys []string) error {
+func (a *app) signWith(x *api.TrustExtension, keys []string) error {
 	for _, path := range keys {
-		sig, err := signText([]byte(x.Text), path)
+		sig, err := a.signText([]byte(x.Text), path)
 		if err != nil {
 			return err
 		}
@@ -152,14 +153,10 @@ func signWith(x *api.TrustExtension, keys []string) error {
 	return nil
 }
 
-func signText(raw []byte, keyFile string) (bundle.Attached, error) {
-	text, err := fsx.ReadFile(keyFile, maxKeyFile)
+func (a *app) signText(raw []byte, keyFile string) (bundle.Attached, error) {
+	key, err := a.privateKey(keyFile)
 	if err != nil {
-		return bundle.Attached{}, fileError(keyFile, err)
-	}
-	key, err := verify.ParsePrivateKey(text)
-	if err != nil {
-		return bundle.Attached{}, invalid("%s: %v", keyFile, err)
+		return bundle.Attached{}, err
 	}
 	return verify.SignManifest(raw, key)
 }
@@ -228,7 +225,7 @@ func runTrustSign(a *app, file string, keys []string) error {
 	}
 	var written []string
 	for _, k := range keys {
-		sig, err := signText(raw, k)
+		sig, err := a.signText(raw, k)
 		if err != nil {
 			return err
 		}

@@ -45,6 +45,9 @@ func newTrustAddCmd(a *app) *cobra.Command {
 			if len(args) > 0 {
 				opt.add.Publisher = args[0]
 			}
+			if err := adds(c); err != nil {
+				return err
+			}
 			return runTrustAdd(c.Context(), a, opt)
 		},
 	}
@@ -103,7 +106,7 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 		path string
 		most int64
 		to   *string
-	}{{opt.policy, manifests.MaxBytes, &add.Policy}, {opt.key, maxKeyFile, &add.Key}, {opt.trustedRoot, maxTrustText, &add.TrustedRoot}} {
+	}{{opt.policy, manifests.MaxBytes, &add.Policy}, {opt.trustedRoot, maxTrustText, &add.TrustedRoot}} {
 		if x.path == "" {
 			continue
 		}
@@ -112,6 +115,13 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 			return add, fileError(x.path, err)
 		}
 		*x.to = string(raw)
+	}
+	if opt.key != "" {
+		raw, err := publicKey(opt.key)
+		if err != nil {
+			return add, err
+		}
+		add.Key = string(raw)
 	}
 	if (opt.san+opt.sanRegexp == "") != (opt.issuer == "") {
 		return add, invalid("an identity is --certificate-identity or --certificate-identity-regexp, together with --certificate-oidc-issuer")
@@ -126,7 +136,11 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 		}
 		add.Attestations = append(add.Attestations, d)
 	}
-	if err := stampFlags(map[string]*string{opt.from: &add.ValidFrom, opt.until: &add.ValidUntil}); err != nil {
+	var err error
+	if add.ValidFrom, err = stampFlag(opt.from); err != nil {
+		return add, err
+	}
+	if add.ValidUntil, err = stampFlag(opt.until); err != nil {
 		return add, err
 	}
 	return add, absoluteFlag(&add.RootKey)
@@ -139,26 +153,24 @@ func attestationDemand(text string) (api.TrustAttestator, error) {
 		return api.TrustAttestator{}, invalid("--attestation is TYPE=KEYFILE or TYPE=KEYFILE,BUILDER, not %q", text)
 	}
 	file, builder, _ := strings.Cut(text[i+1:], ",")
-	raw, err := fsx.ReadFile(file, maxKeyFile)
+	raw, err := publicKey(file)
 	if err != nil {
-		return api.TrustAttestator{}, fileError(file, err)
+		return api.TrustAttestator{}, err
 	}
 	return api.TrustAttestator{PredicateType: text[:i], Keys: []string{string(raw)}, Builder: builder}, nil
 }
 
-// stampFlags turns times of the command line into our form.
-func stampFlags(flags map[string]*string) error {
-	for text, to := range flags {
-		if text == "" {
-			continue
-		}
-		at, err := parseTime(text)
-		if err != nil {
-			return err
-		}
-		*to = stamp.Format(at)
+// stampFlag turns a time of the command line, "" where there is none, into our
+// form.
+func stampFlag(text string) (string, error) {
+	if text == "" {
+		return "", nil
 	}
-	return nil
+	at, err := parseTime(text)
+	if err != nil {
+		return "", err
+	}
+	return stamp.Format(at), nil
 }
 
 // absoluteFlag makes a path of the command line good for another process.
@@ -210,9 +222,9 @@ func runTrustRotate(ctx context.Context, a *app, who string, opt trustRotateOpti
 	case who != "root" && (opt.newKey == "" || r.NewRootKey != ""):
 		return invalid("%s needs --new-key with its new public key", who)
 	case who != "root":
-		raw, err := fsx.ReadFile(opt.newKey, maxKeyFile)
+		raw, err := publicKey(opt.newKey)
 		if err != nil {
-			return fileError(opt.newKey, err)
+			return err
 		}
 		r.Publisher, r.NewKey, r.OverlapMs = who, string(raw), opt.overlap.Milliseconds()
 	}
@@ -272,7 +284,8 @@ func runTrustRevoke(ctx context.Context, a *app, r api.TrustRevocation, from str
 	for _, digest := range []*string{&r.Key, &r.Manifest, &r.Blob} {
 		*digest = strings.TrimPrefix(*digest, "sha256:")
 	}
-	if err := stampFlags(map[string]*string{from: &r.From}); err != nil {
+	var err error
+	if r.From, err = stampFlag(from); err != nil {
 		return err
 	}
 	if err := absoluteFlag(&r.RootKey); err != nil {
@@ -286,7 +299,7 @@ func runTrustRevoke(ctx context.Context, a *app, r api.TrustRevocation, from str
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(fmt.Sprintf("Revoke it? %d admitted bundles are refused from then on, and attempts that use them end.", len(report.Refused))); err != nil {
+			if err := a.confirm(fmt.Sprintf("Revoke it? %s refused from then on, and attempts that use them end.", count(len(report.Refused), "admitted bundle is", "admitted bundles are"))); err != nil {
 				return err
 			}
 		}
@@ -344,7 +357,7 @@ func (a *app) trustImported(res api.ImportResult) error {
 		}
 		s.fields("bundle", v.Publisher+"/"+v.Name+"@"+v.Version, "digest", "sha256:"+v.Digest, "changed", what)
 		if res.Ended > 0 {
-			s.fields("ended", fmt.Sprintf("%d attempts that it no longer allows", res.Ended))
+			s.fields("ended", count(res.Ended, "attempt", "attempts")+" that it no longer allows")
 		}
 		renderRefused(s, res.Refused)
 	})

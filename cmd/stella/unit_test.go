@@ -41,6 +41,24 @@ func TestTextIsEscaped(t *testing.T) {
 	}
 }
 
+func TestCountsAreInWordsThatFit(t *testing.T) {
+	for _, c := range []struct{ got, want string }{
+		{count(1, "finding is", "findings are"), "1 finding is"},
+		{count(0, "finding is", "findings are"), "0 findings are"},
+		{count(int64(2), "finding is", "findings are"), "2 findings are"},
+		{notAll(api.MediaReport{Imports: make([]api.ImportItem, 3), Refused: 1}).Error(), "NOT_ALL_ADMITTED: of 3 bundles 1 was refused"},
+		{notAll(api.MediaReport{Imports: make([]api.ImportItem, 3), Failed: 2}).Error(), "NOT_ALL_ADMITTED: of 3 bundles 2 could not be taken in"},
+		{notAll(api.MediaReport{Imports: make([]api.ImportItem, 3), Refused: 2, Failed: 1}).Error(),
+			"NOT_ALL_ADMITTED: of 3 bundles 2 were refused and 1 could not be taken in"},
+		{progressLine(api.MediaEvent{File: 1, Files: 3}), "importing 1 of 3"},
+		{progressLine(api.MediaEvent{File: 2, Files: 3, Done: 512, Total: 1024}), "importing 2 of 3:  50% of 1.0 KiB"},
+	} {
+		if c.got != c.want {
+			t.Errorf("it says %q, want %q", c.got, c.want)
+		}
+	}
+}
+
 // FuzzEscape: whatever comes in, what goes out is UTF-8 in which no rune is
 // hostile; and what is harmless already stays as it is.
 func FuzzEscape(f *testing.F) {

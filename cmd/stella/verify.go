@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
@@ -42,7 +43,8 @@ func newVerifyCmd(a *app) *cobra.Command {
 			"one certificate timestamp. Less must be asked for by name: --no-log takes the time from a\n" +
 			"timestamp authority, and with --key alone goes without; --no-sct is for authorities without\n" +
 			"a certificate log. A log entry or timestamp that would not be verified is refused.\n\n" +
-			"Exit 0 verified, 5 refused, 1 if no judgement was reached. A signal ends it at once.",
+			"Exit 0 verified, 5 refused, 1 if no judgement was reached. --output json has \"verdict\":\n" +
+			"\"VERIFIED\" and what was verified, or on stderr the refusal. A signal ends it at once.",
 		Example: "  stella verify app.tar --bundle app.sigstore.json --key release.pub --no-log\n" +
 			"  stella verify app.tar --bundle app.sigstore.json --trusted-root root.json \\\n" +
 			"    --certificate-identity release@acme.test --certificate-oidc-issuer https://issuer.test\n" +
@@ -65,6 +67,14 @@ func newVerifyCmd(a *app) *cobra.Command {
 	_ = c.MarkFlagRequired("bundle")
 	return c
 }
+
+// verified is what stella verify prints. Scripts look for the verdict.
+type verified struct {
+	Verdict string `json:"verdict"`
+	*verify.BlobVerdict
+}
+
+const verdictVerified = "VERIFIED" // the only verdict: all else is a refusal
 
 func runVerify(a *app, what string, opt blobOptions) error {
 	now := a.now()
@@ -96,9 +106,13 @@ func runVerify(a *app, what string, opt blobOptions) error {
 	defer done()
 	verdict, err := v.Verify(sig, blob, now)
 	if err != nil {
-		return verifyError(what, opt.bundle, err)
+		err = verifyError(what, opt.bundle, err)
+		if opt.asOf != "" {
+			err = engine.JudgedAsOf(err, now)
+		}
+		return err
 	}
-	return a.emit(verdict, func(s *screen) { renderBlob(s, verdict) })
+	return a.emit(verified{verdictVerified, verdict}, func(s *screen) { renderBlob(s, verdict) })
 }
 
 // policy reads the files that say what is believed.
@@ -107,22 +121,20 @@ func (opt *blobOptions) policy() (verify.BlobPolicy, error) {
 		SAN: opt.identity, SANRegexp: opt.pattern, Issuer: opt.issuer,
 		NoLog: opt.noLog, NoSCT: opt.noSCT, PredicateType: opt.predicateType,
 	}
-	for _, f := range []struct {
-		path  string
-		limit int64
-		to    *[]byte
-	}{{opt.key, maxKeyFile, &p.Key}, {opt.trustedRoot, verify.MaxTrustedRoot, &p.TrustedRoot}} {
-		if f.path == "" {
-			continue
+	var err error
+	if opt.key != "" {
+		if p.Key, err = publicKey(opt.key); err != nil {
+			return p, err
 		}
-		raw, err := fsx.ReadFile(f.path, f.limit)
-		if err != nil {
-			return p, fileError(f.path, err)
-		}
-		if len(raw) == 0 {
-			return p, invalid("%s is empty", f.path)
-		}
-		*f.to = raw
+	}
+	if opt.trustedRoot == "" {
+		return p, nil
+	}
+	if p.TrustedRoot, err = fsx.ReadFile(opt.trustedRoot, verify.MaxTrustedRoot); err != nil {
+		return p, fileError(opt.trustedRoot, err)
+	}
+	if len(p.TrustedRoot) == 0 {
+		return p, invalid("%s is empty", opt.trustedRoot)
 	}
 	return p, nil
 }
@@ -196,7 +208,7 @@ func verifyError(what, file string, err error) error {
 }
 
 func renderBlob(s *screen, v *verify.BlobVerdict) {
-	facts := []string{"verdict", "VERIFIED", "sha256", v.SHA256}
+	facts := []string{"verdict", verdictVerified, "sha256", v.SHA256}
 	if v.Bytes > 0 {
 		facts = append(facts, "bytes", strconv.FormatInt(v.Bytes, 10))
 	}

@@ -55,6 +55,7 @@ var layers = map[string]struct {
 // them. Tests may import anything.
 var owners = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/stella"},
+	"github.com/spf13/pflag":              {"cmd/stella"},
 	"github.com/sigstore":                 {"verify", "verify/verifytest", "bench/minverify/keyflow"},
 	"go.etcd.io/bbolt":                    {"store", "bench"},
 	"filippo.io/age":                      {"store"},

@@ -225,6 +225,9 @@ func (s *site) VerifyBundle(ctx context.Context, req api.VerifyRequest, p api.Pr
 		return ledger.Verdict{}, err
 	}
 	res, err := s.e.verifyFile(ctx, req.Path, now, nil, p)
+	if err != nil && req.AsOf != "" {
+		err = JudgedAsOf(err, now)
+	}
 	if err != nil {
 		return ledger.Verdict{}, err
 	}

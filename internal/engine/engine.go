@@ -167,8 +167,7 @@ func (e *Engine) load(ctx context.Context) error {
 		}
 	}
 	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); err != nil {
-		return &api.Error{Code: api.CodeTrustChanged, Message: "trust: " + err.Error(),
-			Hint: "restore " + filepath.Join(home, "trust") + " from a copy; nothing runs until it is what the ledger names"}
+		return trustChanged(filepath.Join(home, "trust"), err)
 	}
 	if err := e.finishRotation(); err != nil {
 		e.opt.Log.Error("a new key of the root is not in its place", "error", err)

@@ -435,7 +435,11 @@ func TestTrustThatWasChangedOnDiskIsRefused(t *testing.T) {
 	_, err = engine.Open(context.Background(), engine.Options{Home: l.home})
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.CodeTrustChanged {
-		t.Errorf("Open = %v, want TRUST_CHANGED", err)
+		t.Fatalf("Open = %v, want TRUST_CHANGED", err)
+	}
+	if want := "trust: the files below trust/ are not those that the ledger names"; e.Message != want || len(e.Faults) != 1 ||
+		!strings.HasPrefix(e.Faults[0], "policy.toml: ") {
+		t.Errorf("Open says %q, then %q; want %q, then what is wrong with policy.toml", e.Message, e.Faults, want)
 	}
 }
 

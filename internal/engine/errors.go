@@ -44,6 +44,14 @@ func faults(code api.Code, message string, err error) *api.Error {
 	return e
 }
 
+// trustChanged says that trust files are not what the ledger names: in one line,
+// and in a line of its own each thing that is wrong with them.
+func trustChanged(dir string, err error) *api.Error {
+	lines := strings.Split(err.Error(), "\n") // that is how joined errors and faults are written
+	return &api.Error{Code: api.CodeTrustChanged, Message: "trust: " + lines[0], Faults: lines[1:],
+		Hint: "restore " + dir + " from a copy; nothing runs until it is what the ledger names"}
+}
+
 func openError(home string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):

@@ -148,7 +148,7 @@ func extended(x manifests.Publisher, add api.TrustAddition) (manifests.Publisher
 	if add.Key != "" {
 		k := manifests.PublisherKey{PEM: add.Key}
 		if _, err := verify.ParsePublicKey([]byte(add.Key)); err != nil {
-			return x, invalid("%v", err)
+			return x, invalid("the key: %v", err)
 		}
 		for _, t := range []struct {
 			text string
@@ -327,7 +327,7 @@ func rotatedPolicy(t *inForce, r api.TrustRotation, now time.Time) (*manifests.P
 		return nil, notFound("the policy names no publisher %q", r.Publisher)
 	}
 	if _, err := verify.ParsePublicKey([]byte(r.NewKey)); err != nil {
-		return nil, invalid("%v", err)
+		return nil, invalid("the new key: %v", err)
 	}
 	x := &p.Publishers[i]
 	x.Keys = slices.Clone(x.Keys)

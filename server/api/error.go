@@ -45,7 +45,7 @@ type Refusal struct {
 	Subject string  `json:"subject,omitempty"` // the file, signer or field
 	Detail  string  `json:"detail,omitempty"`
 	Hint    string  `json:"hint,omitempty"`   // what to do next
-	Offset  int64   `json:"offset"`           // bytes read
+	Offset  int64   `json:"offset,omitempty"` // bytes read
 	SHA256  string  `json:"sha256,omitempty"` // of these bytes, which need not be the whole file
 	Digest  string  `json:"digest,omitempty"` // of the manifest, where it was read
 	Seq     int64   `json:"seq,omitempty"`    // of the rejection's entry
