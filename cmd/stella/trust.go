@@ -22,7 +22,7 @@ func newTrustCmd(a *app) *cobra.Command {
 		"Show and change what the site believes: which publishers may bring what and by which keys,\n"+
 			"what is revoked, and who may change that. A site that is its own root signs with its key;\n"+
 			"a fleet's trust comes in signed bundles.",
-		newTrustShowCmd(a), newTrustAddCmd(a), newTrustRotateCmd(a), newTrustRevokeCmd(a), newTrustImportCmd(a),
+		newTrustShowCmd(a), newTrustAddCmd(a), newTrustRenewCmd(a), newTrustRotateCmd(a), newTrustRevokeCmd(a), newTrustImportCmd(a),
 		newTrustBreakGlassCmd(a), newTrustWaiveCmd(a), newTrustAcceptTimeCmd(a), newTrustSignCmd(a))
 }
 

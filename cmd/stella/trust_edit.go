@@ -183,6 +183,33 @@ func absoluteFlag(path *string) error {
 	return err
 }
 
+func newTrustRenewCmd(a *app) *cobra.Command {
+	add := api.TrustAddition{Renew: true}
+	c := &cobra.Command{
+		Use:   "renew",
+		Short: "Sign policy and revocations anew before they run out",
+		Long: "Sign policy and revocations as they are with the root's key, with the next serials and\n" +
+			"dates from now on: for a site that is its own root, and warns that they are about to end.\n" +
+			"A root that ends is rotated; a fleet's trust is renewed by bundles.",
+		Example: "  stella trust renew --root-key /media/root.key",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := absoluteFlag(&add.RootKey); err != nil {
+				return err
+			}
+			return a.withSite(c.Context(), func(ctx context.Context, r *reached) error {
+				report, err := r.AddTrust(ctx, add)
+				if err != nil {
+					return err
+				}
+				return renderTrust(a, report)
+			})
+		},
+	}
+	rootKeyFlags(c, &add.RootKey, &add.DryRun)
+	return c
+}
+
 // trustRotateOptions are the flags of trust rotate.
 type trustRotateOptions struct {
 	newKey  string

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -74,10 +75,16 @@ func (e *Engine) readRootKey(file string) (*signingKey, error) {
 // AddTrust implements [api.Trust].
 func (s *site) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustReport, error) {
 	reason := "publisher " + add.Publisher
-	if add.Policy != "" {
+	switch {
+	case add.Renew:
+		reason = "renewal"
+	case add.Policy != "":
 		reason = "policy"
 	}
 	return s.e.changeTrust(change{actor: s.actor, reason: reason, dryRun: add.DryRun, edit: func(t *inForce, now time.Time) (verify.Files, error) {
+		if add.Renew {
+			return s.e.renewedTrust(t, add.RootKey, now)
+		}
 		key, err := s.e.rootSigner(t, add.RootKey, verify.RolePolicy)
 		if err != nil {
 			return t.files, err
@@ -97,6 +104,24 @@ func (s *site) AddTrust(_ context.Context, add api.TrustAddition) (api.TrustRepo
 		files.Policy, err = signPolicy(p, key)
 		return files, err
 	}})
+}
+
+// renewedTrust is policy and revocations as they are, with the next serials and
+// fresh dates.
+func (e *Engine) renewedTrust(t *inForce, rootKey string, now time.Time) (verify.Files, error) {
+	files := t.files
+	key, err := e.rootSigner(t, rootKey, verify.RolePolicy)
+	if err != nil {
+		return files, err
+	}
+	if files.Policy, err = signPolicy(renewed(t, *t.Policy(), now), key); err != nil || files.Revocations.Raw == nil {
+		return files, err
+	}
+	if !t.Names(key.id, verify.RoleRevocation) {
+		return files, nil // its role renews them
+	}
+	files.Revocations, err = signRevocations(renewedRevocations(t, now), key)
+	return files, err
 }
 
 // signPolicy writes a policy and signs it. What it could not be read from again
@@ -138,8 +163,13 @@ func nextPolicy(t *inForce, add api.TrustAddition, now time.Time) (*manifests.Po
 		p.Publishers = append(p.Publishers, manifests.Publisher{Name: add.Publisher, Level: "enforce", Threshold: 1, Allow: manifests.Allow{Network: "none"}})
 		i = len(p.Publishers) - 1
 	}
+	before := p.Publishers[i]
 	var err error
-	p.Publishers[i], err = extended(p.Publishers[i], add)
+	p.Publishers[i], err = extended(before, add)
+	if err == nil && add.TrustedRoot == "" && reflect.DeepEqual(p.Publishers[i], before) {
+		return nil, &api.Error{Code: api.CodeInvalid, Message: "there is nothing to add: " + add.Publisher + " is so already",
+			Hint: "stella trust renew gives the policy fresh dates"}
+	}
 	return p, err
 }
 

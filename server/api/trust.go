@@ -28,8 +28,10 @@ type Trust interface {
 	AcceptTime(ctx context.Context, t TimeAcceptance) error
 }
 
-// TrustAddition is an addition to the policy. Either Policy is set or Publisher.
+// TrustAddition is an addition to the policy. One of Policy, Publisher and Renew is
+// set.
 type TrustAddition struct {
+	Renew        bool              `json:"renew,omitempty"`  // policy and revocations as they are, with the next serials and fresh dates
 	Policy       string            `json:"policy,omitempty"` // a whole policy.toml, to which serial and dates are given
 	Publisher    string            `json:"publisher,omitempty"`
 	Key          string            `json:"key,omitempty"`      // public key, PEM
