@@ -281,10 +281,7 @@ func (e *Engine) check(ctx context.Context, path string, j *judging, p api.Progr
 	if err != nil {
 		return nil, err
 	}
-	spool, err := os.OpenFile(filepath.Join(j.dir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
+	spool := &spoolFile{path: filepath.Join(j.dir, "spool")}
 	defer spool.Close()
 	r := &watched{ctx: ctx, r: f, total: fi.Size(), progress: p}
 	return verify.Check(r, j.trust.Trust, verify.Options{

@@ -151,10 +151,7 @@ func (o Outside) Check(r io.Reader, size int64, sink verify.Sink) (*verify.Resul
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	spool, err := os.OpenFile(filepath.Join(dir, "spool"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
+	spool := &spoolFile{path: filepath.Join(dir, "spool")}
 	defer spool.Close()
 	return verify.Check(r, o.Trust, verify.Options{
 		Files: o.Files, Now: o.Now, Limits: bundle.Limits{Size: size}, SiteID: o.SiteID, Stella: o.Stella, Spool: spool,
