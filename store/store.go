@@ -40,9 +40,6 @@ var (
 	ErrHeadMismatch = errors.New("store: the ledger does not extend its last checkpoint")
 )
 
-// schemaVersion is the layout of the database. A newer one is refused.
-const schemaVersion = 1
-
 // maxBatch bounds how many writes share one transaction.
 const maxBatch = 512
 
@@ -171,7 +168,11 @@ func Open(home string, opt Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.load(); err != nil {
+	err = db.load()
+	if err == nil {
+		err = db.migrate()
+	}
+	if err != nil {
 		db.bolt.Close()
 		return nil, err
 	}
