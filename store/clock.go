@@ -245,7 +245,11 @@ func (tx *Tx) stampEntry() (string, error) {
 			return "", err
 		}
 		if !accepted.IsZero() {
-			if err := tx.put(bMeta, kClockSeen, []byte(stamp.Format(now))); err != nil {
+			seen := now
+			if accepted.After(seen) { // it never falls, by however little
+				seen = accepted
+			}
+			if err := tx.put(bMeta, kClockSeen, []byte(stamp.Format(seen))); err != nil {
 				return "", err
 			}
 		}

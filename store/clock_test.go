@@ -100,6 +100,19 @@ func TestATypedTimeIsAccepted(t *testing.T) {
 	if err := note(db); !errors.Is(err, store.ErrClockBehind) {
 		t.Errorf("behind the last entry, which has no time of its own: %v", err)
 	}
+	// Nor is it walked back a little at a time.
+	h.at = start.Add(-24 * time.Hour)
+	if err := note(db); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		h.at = h.at.Add(-4 * time.Minute)
+		_ = note(db) // the first is within five minutes
+		db = reopen(t, db, home, h)
+	}
+	if err := note(db); !errors.Is(err, store.ErrClockBehind) {
+		t.Errorf("twelve minutes back in three steps: %v", err)
+	}
 	// Once entries are later again, they are the floor.
 	h.at = start.Add(time.Hour)
 	if err := note(db); err != nil {

@@ -338,7 +338,31 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 	if err := next.fresh(t, now); err != nil {
 		return nil, err
 	}
-	return next, t.unrevoked(files, next, now)
+	if err := t.unrevoked(files, next, now); err != nil {
+		return nil, err
+	}
+	if err := next.keepsRoles(); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// keepsRoles refuses revocations that leave a role fewer keys than must sign, now
+// or later: nobody could change trust any more, nor take them back.
+func (t *Trust) keepsRoles() error {
+	for _, role := range []string{RoleRoot, RolePolicy, RoleRevocation} {
+		left := 0
+		for id, k := range t.keys {
+			named := func(r manifests.Revocation) bool { return r.Key == id }
+			if slices.Contains(k.roles, role) && !slices.ContainsFunc(t.revocations.Revoked, named) {
+				left++
+			}
+		}
+		if want := t.root.Roles[role].Threshold; left < want {
+			return reject(TrustInvalid, "revocations.toml", "they leave role %s %d keys of the %d that must sign: another key takes the place of one that is revoked first", role, left, want)
+		}
+	}
+	return nil
 }
 
 // unrevoked checks that what files bring anew is signed by enough keys that t has
@@ -385,10 +409,10 @@ func (t *Trust) unrevoked(files Files, next *Trust, now time.Time) error {
 // fresh checks the dates of the files that before did not have. What it had may
 // have expired: a new file must not wait for the others.
 func (t *Trust) fresh(before *Trust, now time.Time) error {
-	if err := t.ahead(now); err != nil {
+	old := []string{before.ref.Root, before.ref.Policy, before.ref.Revocations}
+	if err := t.ahead(now, old...); err != nil {
 		return err
 	}
-	old := []string{before.ref.Root, before.ref.Policy, before.ref.Revocations}
 	for _, e := range t.expiries() {
 		if passed(e.at, now) && !slices.Contains(old, e.digest) {
 			return reject(e.reason, e.file, "its %s was %s", e.what, utc(e.at))
@@ -423,14 +447,18 @@ func (t *Trust) inForce(now time.Time) error {
 	return nil
 }
 
-// ahead refuses trust files that were issued after the clock.
-func (t *Trust) ahead(now time.Time) error {
+// ahead refuses trust files that were issued after the clock, but for those with
+// the digests of known ones.
+func (t *Trust) ahead(now time.Time, known ...string) error {
 	issued := []struct {
-		file string
-		at   time.Time
-	}{{"root.toml", t.root.Issued}, {"policy.toml", t.policy.Issued}, {"revocations.toml", t.revocations.Issued}}
+		file, digest string
+		at           time.Time
+	}{
+		{"root.toml", t.ref.Root, t.root.Issued}, {"policy.toml", t.ref.Policy, t.policy.Issued},
+		{"revocations.toml", t.ref.Revocations, t.revocations.Issued},
+	}
 	for _, f := range issued {
-		if f.at.After(now.Add(clockSlack)) {
+		if f.at.After(now.Add(clockSlack)) && !slices.Contains(known, f.digest) {
 			return reject(TrustedTimeAhead, f.file, "it was issued at %s, the clock says %s", utc(f.at), utc(now))
 		}
 	}

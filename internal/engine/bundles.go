@@ -178,6 +178,7 @@ func (s *site) admitAll(all []*awaiting) ([]api.ImportResult, error) {
 	}
 	for i := range outs {
 		outs[i].Seq, outs[i].Already = done[i].Seq, done[i].Again
+		e.sealed.forget(all[i].res.Digest)
 	}
 	return outs, nil
 }

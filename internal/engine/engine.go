@@ -152,21 +152,22 @@ func (e *Engine) load(ctx context.Context) error {
 				Hint: "a copy is a floor only where a home that is put back does not bring it along: name a path elsewhere"}
 		}
 	}
+	if err := e.acceptFirst(); err != nil {
+		return err
+	}
 	if err := e.waive(); err != nil {
 		return err
 	}
 	if err := e.checkHead(); err != nil {
 		return err
 	}
-	if e.opt.Waive != nil {
+	if e.opt.Waive != nil || e.opt.Accept != nil {
 		e.copyHead()
 	}
-	if a := e.opt.Accept; a != nil {
-		if err := e.acceptTime(a.Actor, a.TimeAcceptance); err != nil {
-			return err
-		}
-	}
-	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); err != nil {
+	var unwritten *unwrittenError
+	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); errors.As(err, &unwritten) {
+		e.unwritten = unwritten.err // see writeUnwritten
+	} else if err != nil {
 		return trustChanged(filepath.Join(home, "trust"), err)
 	}
 	if err := e.finishRotation(); err != nil {

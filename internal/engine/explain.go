@@ -81,7 +81,8 @@ func (s *sealed) rejudge(rec store.BundleRecord) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.e.currentTrust().Rejudge(ev, s.e.db.SiteID(), s.e.opt.Version, now)
+	t := s.e.currentTrust()
+	_, err = t.Rejudge(spared(t.Trust, rec, ev, now), s.e.db.SiteID(), s.e.opt.Version, now)
 	return err
 }
 
@@ -96,8 +97,9 @@ func (s *sealed) explain(rec store.BundleRecord) *api.Report {
 	if err != nil {
 		return nil
 	}
-	return Report(s.e.currentTrust().Explain(verify.Case{
-		Evidence: ev, Attested: true, Whole: true, SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: now,
+	t := s.e.currentTrust()
+	return Report(t.Explain(verify.Case{
+		Evidence: spared(t.Trust, rec, ev, now), Attested: true, Whole: true, SiteID: s.e.db.SiteID(), Stella: s.e.opt.Version, Now: now,
 	}))
 }
 

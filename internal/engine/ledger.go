@@ -258,7 +258,7 @@ func (e *Engine) writeCopies(note []byte) error {
 	if err != nil {
 		return err
 	}
-	var written []string
+	written := slices.Clone(known) // only a waiver takes one out
 	var failed error
 	for _, path := range e.site.CheckpointCopies {
 		err := e.checkNote(path)
@@ -268,7 +268,7 @@ func (e *Engine) writeCopies(note []byte) error {
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("copy to %s: %w", path, err))
 		}
-		if err == nil || slices.Contains(known, path) {
+		if err == nil {
 			written = append(written, path)
 		}
 	}

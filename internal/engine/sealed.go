@@ -156,6 +156,7 @@ func (s *sealed) verified(t *verify.Trust, digest string, now time.Time) (*verif
 	if err != nil {
 		return nil, err
 	}
+	ev = spared(t, rec, ev, now)
 	signed, err := t.Signatures(ev.Manifest, ev.Signatures, now)
 	if err != nil {
 		return nil, err
@@ -173,6 +174,28 @@ type refused struct{ err *verify.RejectError }
 func (r *refused) Error() string  { return r.err.Error() }
 func (r *refused) Unwrap() error  { return r.err }
 func (r *refused) Reason() string { return string(r.err.Reason) }
+
+// spared is evidence without the signatures that never counted, if one of them is
+// refused now: it came along unverified, and must not spoil the others once
+// somebody is named for its key.
+func spared(t *verify.Trust, rec store.BundleRecord, ev verify.Evidence, now time.Time) verify.Evidence {
+	var refusal *verify.RejectError
+	if _, err := t.Signatures(ev.Manifest, ev.Signatures, now); !errors.As(err, &refusal) {
+		return ev
+	}
+	ev.Signatures = slices.DeleteFunc(slices.Clone(ev.Signatures), func(a bundle.Attached) bool {
+		return !slices.ContainsFunc(rec.Admission.Verdict.Signers, func(s ledger.SignerRef) bool { return s.File == bundle.Digest(a.Data) })
+	})
+	return ev
+}
+
+// forget lets the evidence of a bundle be read anew, after an admission has added
+// to it.
+func (s *sealed) forget(digest string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.signed, digest)
+}
 
 // evidence reads what the admissions of a bundle sealed: each signature and
 // attestation that ever came with it, whoever counted then. A signer's newest

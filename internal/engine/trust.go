@@ -240,7 +240,11 @@ func clockError(err error) error {
 
 // AcceptTime implements [api.Trust].
 func (s *site) AcceptTime(_ context.Context, t api.TimeAcceptance) error {
-	return s.e.acceptTime(s.actor, t)
+	if err := s.e.acceptTime(s.actor, t); err != nil {
+		return err
+	}
+	s.e.copyHead()
+	return nil
 }
 
 func (e *Engine) acceptTime(actor string, t api.TimeAcceptance) error {
@@ -254,11 +258,8 @@ func (e *Engine) acceptTime(actor string, t api.TimeAcceptance) error {
 	if _, err := e.db.Clock(); err == nil {
 		return &api.Error{Code: api.CodeConflict, Message: "the clock agrees with the record: there is nothing to accept"}
 	}
-	if _, err = e.db.AcceptTime(actor, clip(t.Reason), at); err != nil {
-		return dbError(err)
-	}
-	e.copyHead()
-	return nil
+	_, err = e.db.AcceptTime(actor, clip(t.Reason), at)
+	return dbError(err)
 }
 
 // clip bounds a text of an operator that goes into an entry.

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
@@ -153,4 +155,99 @@ func TestATrustedRootCanBeGivenUp(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(l.home, "trust", "trusted_root.json")); !os.IsNotExist(err) {
 		t.Errorf("the file is still there: %v", err)
 	}
+}
+
+// Whatever revocations say of later times, enough keys of each role are left, and
+// a new key never takes the file of one that still has a role.
+func TestTheKeysOfTheRootAreKept(t *testing.T) {
+	l := newLab(t)
+	ctx := context.Background()
+	if _, err := l.site().RotateTrust(ctx, api.TrustRotation{}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(l.home, "keys", "root.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := verify.ParsePrivateKey(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := api.TrustRevocation{Key: verify.KeyID(&key.PublicKey), From: "2096-01-01T00:00:00.000000000Z", Reason: "retires"}
+	if _, err := l.site().RevokeTrust(ctx, later); codeOf(err) != api.CodeConflict {
+		t.Errorf("revoking the only key from a later time on: %v", err)
+	}
+	// As a rotation leaves it that could not put its key in place.
+	next := filepath.Join(l.home, "keys", "root.key.next")
+	if err := os.Rename(filepath.Join(l.home, "keys", "root.key"), next); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().RotateTrust(ctx, api.TrustRotation{RootKey: next}); codeOf(err) != api.CodeConflict {
+		t.Errorf("a rotation over the key that signs it: %v", err)
+	}
+	l.reopen()
+	if !l.signs() {
+		t.Error("the key of the root is lost")
+	}
+}
+
+// A signature that nobody could verify when it came, and that is bad, does not
+// spoil those that count once somebody is named for its key.
+func TestABadSignatureOfAStrangerSpoilsNothing(t *testing.T) {
+	l := newLab(t)
+	ctx := context.Background()
+	other, err := verify.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := l.dataFile("audit-data", 1, map[string]string{"a.txt": "alpha"})
+	raw, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad, err := verify.SignManifest([]byte("another manifest"), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var poisoned bytes.Buffer
+	if err := bundle.Attach(&poisoned, bytes.NewReader(raw), []bundle.Attached{bad}, nil); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "poisoned.stella")
+	if err := os.WriteFile(path, poisoned.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.importFile(path)
+	pub, err := verify.MarshalPublicKey(&other.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().AddTrust(ctx, api.TrustAddition{Publisher: "acme", Key: string(pub)}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := l.site().ListBundles(ctx, api.BundleQuery{})
+	if err != nil || len(list) != 1 || list[0].Now != "ok" {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// A copy that was written and then edited out of site.toml outlives the waiver of
+// another floor.
+func TestAWaiverGivesUpOneFloor(t *testing.T) {
+	l := newLab(t)
+	path := filepath.Join(t.TempDir(), "copy.note")
+	l.copies(path)
+	l.open()
+	if _, err := l.site().Checkpoint(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	l.copies()
+	os.Remove(path)
+	os.Remove(filepath.Join(l.home, "checkpoint.note"))
+	_, err := engine.Open(context.Background(), engine.Options{Home: l.home, Waive: &engine.Waiver{Floor: "checkpoint.note", Reason: "test", Actor: who}})
+	if codeOf(err) != api.CodeFloorLost || !strings.Contains(err.Error(), path) {
+		t.Errorf("after one was waived: %v", err)
+	}
+	l.waive(path)
+	l.open()
 }

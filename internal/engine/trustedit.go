@@ -255,7 +255,7 @@ func (s *site) RevokeTrust(_ context.Context, r api.TrustRevocation) (api.TrustR
 		if err != nil {
 			return t.files, err
 		}
-		if err := keepsRoles(t, v, now); err != nil {
+		if err := keepsRoles(t, v); err != nil {
 			return t.files, err
 		}
 		revs := renewedRevocations(t, now)
@@ -292,7 +292,7 @@ func widened(all []manifests.Revocation, v manifests.Revocation) ([]manifests.Re
 
 // keepsRoles refuses to revoke a key without which a role could sign nothing any
 // more: nobody could then change trust, nor take the revocation back.
-func keepsRoles(t *inForce, v manifests.Revocation, now time.Time) error {
+func keepsRoles(t *inForce, v manifests.Revocation) error {
 	for name, role := range t.Root().Roles {
 		left := 0
 		for _, pem := range role.Keys {
@@ -300,7 +300,8 @@ func keepsRoles(t *inForce, v manifests.Revocation, now time.Time) error {
 			if err != nil {
 				return internal(err)
 			}
-			if id := verify.KeyID(pub); id != v.Key && !t.Revoked(id, now) {
+			named := func(r manifests.Revocation) bool { return r.Key == verify.KeyID(pub) }
+			if verify.KeyID(pub) != v.Key && !slices.ContainsFunc(t.Revocations().Revoked, named) {
 				left++
 			}
 		}
@@ -399,6 +400,9 @@ func (e *Engine) rotateRoot(actor string, r api.TrustRotation) (api.TrustReport,
 	if err != nil {
 		return api.TrustReport{}, err
 	}
+	if err := e.keepsKeys(old, r); err != nil {
+		return api.TrustReport{}, err
+	}
 	next, raw, err := nextRootKey(r)
 	if err != nil {
 		return api.TrustReport{}, err
@@ -432,6 +436,25 @@ func (e *Engine) rotateRoot(actor string, r api.TrustRotation) (api.TrustReport,
 	return rep, nil
 }
 
+// keepsKeys refuses a rotation that would write a new key over one that still has
+// a role: that of a rotation which could not be finished, or another one in
+// keys/root.key.
+func (e *Engine) keepsKeys(old *signingKey, r api.TrustRotation) error {
+	if r.NewRootKey != "" {
+		return nil
+	}
+	for _, name := range []string{nextKey, rootKey} {
+		path := filepath.Join(e.opt.Home, "keys", name)
+		k, err := readSigningKey(path)
+		if err != nil || k.id == old.id && name == rootKey || !e.currentTrust().Names(k.id, verify.RoleRoot) {
+			continue
+		}
+		return &api.Error{Code: api.CodeConflict, Message: path + " is a key of the root in force, and would be written over",
+			Hint: "make the next key elsewhere (stella bundle keygen), and name it with --new-root-key"}
+	}
+	return nil
+}
+
 // nextRootKey reads the private key of the next root, or makes one; raw is then
 // its file.
 func nextRootKey(r api.TrustRotation) (k *signingKey, raw []byte, err error) {
@@ -454,8 +477,11 @@ func nextRootKey(r api.TrustRotation) (k *signingKey, raw []byte, err error) {
 
 func rotatedRoot(t *inForce, old, next *signingKey, now time.Time) (verify.Files, error) {
 	root := *t.Root()
-	root.Version, root.Issued = root.Version+1, now
-	root.Expires = now.AddDate(rootYears, 0, 0)
+	root.Version = root.Version + 1
+	if now.After(root.Issued) {
+		root.Issued = now // it never falls, not even where the clock was once ahead
+	}
+	root.Expires = root.Issued.AddDate(rootYears, 0, 0)
 	root.Roles = map[string]manifests.Role{}
 	found := false
 	for name, role := range t.Root().Roles {

@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/stellarun/stella/bundle"
@@ -34,19 +34,9 @@ const signaturesSuffix = ".signatures"
 // readTrust reads the files below trust/.
 func readTrust(dir string) (verify.Files, error) {
 	var f verify.Files
-	first, err := firstRoot(filepath.Join(dir, "root"))
-	if err != nil {
+	var err error
+	if f.Roots, err = readRoots(filepath.Join(dir, "root")); err != nil {
 		return f, err
-	}
-	for n := first; n < first+maxRootChain; n++ {
-		r, err := readRoleFile(rootPath(dir, n))
-		if errors.Is(err, fs.ErrNotExist) && n > first {
-			break
-		}
-		if err != nil {
-			return f, err
-		}
-		f.Roots = append(f.Roots, r)
 	}
 	if f.Policy, err = readRoleFile(filepath.Join(dir, "policy.toml")); err != nil {
 		return f, err
@@ -67,25 +57,58 @@ func rootPath(dir string, version int64) string {
 	return filepath.Join(dir, "root", fmt.Sprintf("%d.toml", version))
 }
 
-// firstRoot is the version of the first root of the chain: a site may join a
-// fleet at any.
-func firstRoot(dir string) (int64, error) {
+// readRoots reads the chain, by the versions in the *.toml: a site may join a fleet
+// at any. One whose signatures are not there yet has none.
+func readRoots(dir string) ([]verify.RoleFile, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	first := int64(0)
+	byVersion := map[int64]verify.RoleFile{}
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".toml")
-		n, err := strconv.ParseInt(name, 10, 64)
-		if ok && err == nil && n > 0 && strconv.FormatInt(n, 10) == name && (first == 0 || n < first) {
-			first = n
+		if e.IsDir() || filepath.Ext(e.Name()) != ".toml" {
+			continue // folders are of signatures
+		}
+		path := filepath.Join(dir, e.Name())
+		r, err := readRoleFile(path)
+		if err != nil && (len(r.Raw) == 0 || !errors.Is(err, fs.ErrNotExist)) {
+			return nil, err
+		}
+		n, err := rootVersion(r.Raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if _, twice := byVersion[n]; twice || len(byVersion) == maxRootChain {
+			return nil, fmt.Errorf("%s: root %d is there twice, or there are more than %d", path, n, maxRootChain)
+		}
+		byVersion[n] = r
+	}
+	if len(byVersion) == 0 {
+		return nil, fmt.Errorf("%s holds no root: %w", dir, fs.ErrNotExist)
+	}
+	var chain []verify.RoleFile
+	for _, n := range slices.Sorted(maps.Keys(byVersion)) {
+		chain = append(chain, byVersion[n])
+	}
+	return chain, nil
+}
+
+// removeStrayRoots removes what is below root/ and not of the chain: a root under
+// another name than that of its version.
+func removeStrayRoots(dir string, keep map[string]bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := strings.TrimSuffix(e.Name(), signaturesSuffix)
+		if filepath.Ext(name) == ".toml" && !keep[name] {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
-	if first == 0 {
-		return 0, fmt.Errorf("%s holds no root: %w", dir, fs.ErrNotExist)
-	}
-	return first, nil
+	return fsx.SyncDir(dir)
 }
 
 // rootVersion is the version in a root of the chain, which has been verified.
@@ -133,14 +156,20 @@ func writeTrust(dir string, f verify.Files) error {
 	if err := os.MkdirAll(filepath.Join(dir, "root"), 0o755); err != nil {
 		return err
 	}
+	keep := map[string]bool{}
 	for _, r := range f.Roots {
 		n, err := rootVersion(r.Raw)
 		if err != nil {
 			return err
 		}
-		if err := writeRoleFile(rootPath(dir, n), r); err != nil {
+		path := rootPath(dir, n)
+		keep[filepath.Base(path)] = true
+		if err := writeRoleFile(path, r); err != nil {
 			return err
 		}
+	}
+	if err := removeStrayRoots(filepath.Join(dir, "root"), keep); err != nil {
+		return err
 	}
 	if err := writeRoleFile(filepath.Join(dir, "policy.toml"), f.Policy); err != nil {
 		return err
@@ -222,18 +251,27 @@ func sealTrust(b *store.Blobs, f verify.Files) error {
 // which is what a power cut in the middle of a change leaves.
 func loadTrust(db *store.DB, dir string) (*inForce, error) {
 	t, err := loadTrustFiles(db, dir)
-	if err != nil {
+	var unwritten *unwrittenError
+	if errors.As(err, &unwritten) {
+		t = unwritten.trust
+	} else if err != nil {
 		return nil, err
 	}
-	rec, err := db.Extension()
-	if err != nil || rec == nil {
-		return t, err
+	rec, xerr := db.Extension()
+	if xerr != nil {
+		return nil, xerr
 	}
-	extended, err := extend(db, t.Trust, rec)
-	if err != nil {
-		return nil, &trustChangedError{err}
+	if rec != nil {
+		extended, err := extend(db, t.Trust, rec)
+		if err != nil {
+			return nil, &trustChangedError{err}
+		}
+		t = &inForce{extended, t.files}
 	}
-	return &inForce{extended, t.files}, nil
+	if unwritten != nil {
+		return t, &unwrittenError{t, unwritten.err}
+	}
+	return t, nil
 }
 
 func loadTrustFiles(db *store.DB, dir string) (*inForce, error) {
@@ -278,6 +316,16 @@ func underWay(f verify.Files, before, now ledger.TrustChange) bool {
 	}
 	return ok && len(f.Roots) > 0
 }
+
+// unwrittenError is trust that is as the ledger names it, and cannot be written to
+// trust/ now.
+type unwrittenError struct {
+	trust *inForce
+	err   error
+}
+
+func (e *unwrittenError) Error() string { return "trust/ cannot be written: " + e.err.Error() }
+func (e *unwrittenError) Unwrap() error { return e.err }
 
 // trustChangedError says that trust/ differs from the ledger.
 type trustChangedError struct{ err error }
@@ -335,7 +383,10 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 	if !t.Change("").Same(now) {
 		return nil, &trustChangedError{errors.New("the sealed trust files do not give what the ledger names")}
 	}
-	return &inForce{t, next}, writeTrust(dir, next)
+	if err := writeTrust(dir, next); err != nil {
+		return nil, &unwrittenError{&inForce{t, next}, err}
+	}
+	return &inForce{t, next}, nil
 }
 
 // attachRole puts a signature with the file whose digest it signs.
