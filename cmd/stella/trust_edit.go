@@ -285,7 +285,8 @@ func newTrustRevokeCmd(a *app) *cobra.Command {
 		Short: "Revoke a key, a bundle, a file or an identity",
 		Long: "Add to the revocations and sign them with the root's key. From then on nothing that rests on\n" +
 			"what is revoked is admitted or started, and attempts under way that do are ended. With\n" +
-			"--from, signatures that a log or timestamp proves to be older stay good.",
+			"--from, signatures that a log or timestamp proves to be older stay good. A key that its role\n" +
+			"cannot do without is replaced first, with trust rotate.",
 		Example: "  stella trust revoke --key 9f86d081… --from 2026-11-01 --reason \"laptop stolen\"\n" +
 			"  stella trust revoke --manifest sha256:… --reason \"wrong model\" --dry-run",
 		Args: cobra.NoArgs,
