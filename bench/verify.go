@@ -15,17 +15,23 @@ import (
 
 // signed is a small bundle and its parts, in memory and on disk.
 type signed struct {
+	lab                            *lab
 	path, manifest, signature, key string // files
 	raw                            []byte // the bundle
 	head                           *bundle.Head
 }
 
-func newSigned(e *env, l *lab) (*signed, error) {
+// newSigned makes a bundle in a lab of its own.
+func newSigned(e *env) (*signed, error) {
+	l, err := newLab(e.dir)
+	if err != nil {
+		return nil, err
+	}
 	path, err := l.data(e.dir, "bench-small", []byte("content"))
 	if err != nil {
 		return nil, err
 	}
-	s := &signed{path: path, manifest: filepath.Join(e.dir, "m"), signature: filepath.Join(e.dir, "s"), key: filepath.Join(e.dir, "k")}
+	s := &signed{lab: l, path: path, manifest: filepath.Join(e.dir, "m"), signature: filepath.Join(e.dir, "s"), key: filepath.Join(e.dir, "k")}
 	if s.raw, err = os.ReadFile(path); err != nil {
 		return nil, err
 	}
@@ -42,19 +48,15 @@ func newSigned(e *env, l *lab) (*signed, error) {
 
 func benchVerify(e *env) (work, error) {
 	const rounds = 50
-	l, err := newLab(e.dir)
+	s, err := newSigned(e)
 	if err != nil {
 		return work{}, err
 	}
-	s, err := newSigned(e, l)
+	t, err := engine.LoadTrust(s.lab.home)
 	if err != nil {
 		return work{}, err
 	}
-	t, err := engine.LoadTrust(l.home)
-	if err != nil {
-		return work{}, err
-	}
-	peer, err := keyflow.New(l.pub)
+	peer, err := keyflow.New(s.lab.pub)
 	if err != nil {
 		return work{}, err
 	}
@@ -83,11 +85,7 @@ func benchVerify(e *env) (work, error) {
 }
 
 func benchVerifyProcess(e *env) (work, error) {
-	l, err := newLab(e.dir)
-	if err != nil {
-		return work{}, err
-	}
-	s, err := newSigned(e, l)
+	s, err := newSigned(e)
 	if err != nil {
 		return work{}, err
 	}
@@ -96,7 +94,7 @@ func benchVerifyProcess(e *env) (work, error) {
 		return work{}, err
 	}
 	return work{
-		ours:   func() error { return quiet(exec.Command(e.stella, "--home", l.home, "bundle", "verify", s.path)) },
+		ours:   func() error { return quiet(exec.Command(e.stella, "--home", s.lab.home, "bundle", "verify", s.path)) },
 		theirs: func() error { return quiet(exec.Command(minimal, s.key, s.signature, s.manifest)) },
 	}, nil
 }
@@ -117,11 +115,7 @@ func (s *signed) blobVerify(e *env) func() error {
 }
 
 func benchBlob(e *env) (work, error) {
-	l, err := newLab(e.dir)
-	if err != nil {
-		return work{}, err
-	}
-	s, err := newSigned(e, l)
+	s, err := newSigned(e)
 	if err != nil {
 		return work{}, err
 	}
@@ -147,11 +141,7 @@ func benchBlobCosign(e *env) (work, error) {
 			return work{}, skipped("cosign is not installed")
 		}
 	}
-	l, err := newLab(e.dir)
-	if err != nil {
-		return work{}, err
-	}
-	s, err := newSigned(e, l)
+	s, err := newSigned(e)
 	if err != nil {
 		return work{}, err
 	}

@@ -351,18 +351,24 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 // or later: nobody could change trust any more, nor take them back.
 func (t *Trust) keepsRoles() error {
 	for _, role := range []string{RoleRoot, RolePolicy, RoleRevocation} {
-		left := 0
-		for id, k := range t.keys {
-			named := func(r manifests.Revocation) bool { return r.Key == id }
-			if slices.Contains(k.roles, role) && !slices.ContainsFunc(t.revocations.Revoked, named) {
-				left++
-			}
-		}
-		if want := t.root.Roles[role].Threshold; left < want {
+		if left, want := t.KeysLeft(role, t.revocations.Revoked), t.root.Roles[role].Threshold; left < want {
 			return reject(TrustInvalid, "revocations.toml", "they leave role %s %d keys of the %d that must sign: another key takes the place of one that is revoked first", role, left, want)
 		}
 	}
 	return nil
+}
+
+// KeysLeft is the number of keys of a role that revocations do not name, from
+// whatever time on.
+func (t *Trust) KeysLeft(role string, revoked []manifests.Revocation) int {
+	left := 0
+	for id, k := range t.keys {
+		named := func(r manifests.Revocation) bool { return r.Key == id }
+		if slices.Contains(k.roles, role) && !slices.ContainsFunc(revoked, named) {
+			left++
+		}
+	}
+	return left
 }
 
 // unrevoked checks that what files bring anew is signed by enough keys that t has

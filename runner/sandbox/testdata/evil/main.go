@@ -15,6 +15,7 @@ import (
 	"unsafe"
 )
 
+// main is long because it is one list: a case for each way to behave.
 func main() {
 	runtime.LockOSThread() // what belongs to a thread is that of the first
 	arg := func(i int) string {
