@@ -276,10 +276,7 @@ func (r *replay) close() {
 func (r *replay) compare(rep *CheckReport) error {
 	return r.db.bolt.View(func(have *bolt.Tx) error {
 		return r.bolt.View(func(want *bolt.Tx) error {
-			for _, name := range [][]byte{
-				bRunLog, bRuns, bTenantRuns, bActive, bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
-				bArtifacts,
-			} {
+			for _, name := range projections() {
 				n, err := compareBucket(name, have, want)
 				if err != nil {
 					return err
@@ -288,7 +285,7 @@ func (r *replay) compare(rep *CheckReport) error {
 					rep.Runs = n
 				}
 			}
-			for _, key := range [][]byte{kTrust, kTrustPrev, kExtension, kClock} {
+			for _, key := range projectedKeys() {
 				if !bytes.Equal(have.Bucket(bMeta).Get(key), want.Bucket(bMeta).Get(key)) {
 					return damaged(fmt.Errorf("it is not what the ledger says"), "meta %s", key)
 				}

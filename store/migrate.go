@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -13,7 +15,15 @@ import (
 //
 //	1  the first
 //	2  bundles keep what came with earlier admissions; the clock is a projection
-const schemaVersion = 2
+//	3  approvals, locks, schedules, the cache, the outbox, small sealed blobs
+const schemaVersion = 3
+
+// newer says whether a bucket came with a schema after the first.
+func newer(name []byte) bool {
+	return slices.ContainsFunc([][]byte{
+		bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bOutbox, bSinks, bSmall,
+	}, func(b []byte) bool { return bytes.Equal(b, name) })
+}
 
 // migrate brings the projections of an older schema up to date. The ledger is the
 // truth: it is replayed, and what follows from it now takes the place of what
@@ -44,21 +54,32 @@ func (db *DB) migrate() error {
 	return db.bolt.View(db.loadClock)
 }
 
-// adoptProjections takes over the projections whose meaning has changed.
+// adoptProjections puts what the ledger gives in the place of every projection.
 func adoptProjections(from, to *bolt.Tx) error {
-	if err := to.DeleteBucket(bBundles); err != nil {
-		return err
+	for _, name := range buckets() {
+		if _, err := to.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
 	}
-	b, err := to.CreateBucket(bBundles)
-	if err != nil {
-		return err
-	}
-	if err := from.Bucket(bBundles).ForEach(b.Put); err != nil {
-		return err
+	for _, name := range projections() {
+		if err := to.DeleteBucket(name); err != nil {
+			return err
+		}
+		b, err := to.CreateBucket(name)
+		if err != nil {
+			return err
+		}
+		if err := from.Bucket(name).ForEach(b.Put); err != nil {
+			return err
+		}
 	}
 	meta := to.Bucket(bMeta)
-	if clock := from.Bucket(bMeta).Get(kClock); clock != nil {
-		if err := meta.Put(kClock, clock); err != nil {
+	for _, key := range projectedKeys() {
+		v := from.Bucket(bMeta).Get(key)
+		if v == nil {
+			continue
+		}
+		if err := meta.Put(key, v); err != nil {
 			return err
 		}
 	}

@@ -58,6 +58,11 @@ func TestTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 			return err
 		}
 		delete(rec, "earlier")
+		for _, name := range []string{"live", "dead", "approvals", "asked", "locks", "cache", "cacheage", "schedules", "outbox", "sinks", "small"} {
+			if err := tx.DeleteBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
 		raw, err := json.Marshal(rec)
 		if err != nil {
 			return err
@@ -83,7 +88,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	if err := create(t, home).Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, home, func(tx *bolt.Tx) error { return setSchema(tx, 3) })
+	edit(t, home, func(tx *bolt.Tx) error { return setSchema(tx, 4) })
 	if _, err := store.Open(home, store.Options{}); !errors.Is(err, store.ErrNewerSchema) {
 		t.Errorf("Open = %v", err)
 	}

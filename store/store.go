@@ -63,15 +63,35 @@ var (
 	bDAGs        = []byte("dags")        // dagId 0 version → DAGRecord
 	bExports     = []byte("exports")     // seq → ledger.ExportCreation
 	bArtifacts   = []byte("artifacts")   // tenant 0 digest → the run that made it first
+	bLive        = []byte("live")        // runId / stepId → nothing; steps that do something, wait for people or have failed
+	bDead        = []byte("dead")        // runId / stepId → nothing; steps that only a person lets go on
+	bApprovals   = []byte("approvals")   // runId / stepId / attempt → state.Approval
+	bAsked       = []byte("asked")       // the same keys → nothing; approvals that are open
+	bLocks       = []byte("locks")       // tenant 0 kind 0 name → LockRecord
+	bCache       = []byte("cache")       // key → CacheRecord
+	bCacheAge    = []byte("cacheage")    // expiry 0 key → nothing
+	bSchedules   = []byte("schedules")   // tenant 0 name → ScheduleRecord
+
+	// What follows is no projection: no entry accounts for it.
+	bOutbox = []byte("outbox") // sink 0 seq → OutboxRecord; what was not delivered at once
+	bSinks  = []byte("sinks")  // sink → seq of the next entry that it has not seen
+	bSmall  = []byte("small")  // digest → sealed bytes that are too few for a file of their own
 )
 
-func buckets() [][]byte {
+// projections are the buckets that a replay of the ledger gives.
+func projections() [][]byte {
 	return [][]byte{
-		bMeta, bEnvelopes, bData, bHashes, bRunLog, bCheckpoints, bRuns, bTenantRuns, bActive,
-		bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
-		bArtifacts,
+		bRunLog, bRuns, bTenantRuns, bActive, bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+		bArtifacts, bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules,
 	}
 }
+
+func buckets() [][]byte {
+	return append(projections(), bMeta, bEnvelopes, bData, bHashes, bCheckpoints, bOutbox, bSinks, bSmall)
+}
+
+// projectedKeys are those of bMeta that a replay of the ledger gives.
+func projectedKeys() [][]byte { return [][]byte{kTrust, kTrustPrev, kExtension, kClock, kQueue} }
 
 // Keys of bMeta.
 var (
@@ -81,6 +101,7 @@ var (
 	kTrustPrev  = []byte("trustprev")  // the one before it
 	kRejections = []byte("rejections") // rejections of the current minute
 	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
+	kQueue      = []byte("queue")      // QueueState, once somebody has paused or drained something
 )
 
 type siteMeta struct {
@@ -221,11 +242,12 @@ func (db *DB) load() error {
 		if len(v) != 8 {
 			return errors.New("store: ledger.db has no schema version")
 		}
-		if n := binary.BigEndian.Uint64(v); n > schemaVersion {
+		n := binary.BigEndian.Uint64(v)
+		if n > schemaVersion {
 			return fmt.Errorf("%w: schema %d, this one knows %d", ErrNewerSchema, n, schemaVersion)
 		}
 		for _, name := range buckets() {
-			if tx.Bucket(name) == nil {
+			if tx.Bucket(name) == nil && (n == schemaVersion || !newer(name)) {
 				return damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
 			}
 		}
