@@ -39,6 +39,8 @@ var table = [...]TypeInfo{
 	{ImportReceived, 1, "A medium was imported: what came of each file is in the sealed receipt.", fresh[MediaImport]},
 	{GCCompleted, 1, "Blobs that nothing needs were given up, and contents of superseded bundles if that was asked for.", fresh[GarbageCollection]},
 	{DAGPublished, 1, "A version of a DAG can be started from now on.", fresh[DAGPublication]},
+	{DAGDisabled, 1, "A version of a DAG cannot be started any more; runs of it that are under way go on.", fresh[DAGSwitch]},
+	{DAGEnabled, 1, "A version of a DAG that was disabled can be started again.", fresh[DAGSwitch]},
 	{ExportCreated, 1, "An archive left the site.", fresh[ExportCreation]},
 	{RunStarted, 1, "A run was accepted and its plan frozen. The first entry of a run.", fresh[RunStart]},
 	{RunCancelRequested, 1, "Somebody asked for the end of a run.", fresh[Note]},

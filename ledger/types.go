@@ -23,6 +23,8 @@ const (
 	ImportReceived  Type = "import.received"  // MediaImport; after the entries of the bundles themselves
 	GCCompleted     Type = "gc.completed"     // GarbageCollection; on disk before anything is moved away
 	DAGPublished    Type = "dag.published"    // DAGPublication
+	DAGDisabled     Type = "dag.disabled"     // DAGSwitch
+	DAGEnabled      Type = "dag.enabled"      // DAGSwitch
 	ExportCreated   Type = "export.created"   // ExportCreation
 
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
@@ -241,6 +243,13 @@ type DAGPublication struct {
 	Digest    string `json:"digest"` // of the bundle's manifest
 	Spec      string `json:"spec"`   // SHA-256 of the spec file
 	Publisher string `json:"publisher"`
+}
+
+// DAGSwitch is the data of [DAGDisabled] and [DAGEnabled].
+type DAGSwitch struct {
+	DAGID   string `json:"dagId"`
+	Version string `json:"version"`
+	Reason  string `json:"reason,omitempty"`
 }
 
 // ExportCreation is the data of [ExportCreated].

@@ -115,8 +115,8 @@ func (c *Client) WaitRun(ctx context.Context, id string) (state.Run, error) {
 }
 
 // ListDAGs implements [api.DAGs].
-func (c *Client) ListDAGs(ctx context.Context) ([]api.DAG, error) {
-	body, err := get[dagsBody](ctx, c, call{method: http.MethodGet, path: "/dags"})
+func (c *Client) ListDAGs(ctx context.Context, q api.DAGQuery) ([]api.DAG, error) {
+	body, err := get[dagsBody](ctx, c, call{method: http.MethodGet, path: "/dags", query: query("active", q.Active, "dag_id", q.DAGID)})
 	return body.DAGs, err
 }
 

@@ -121,7 +121,19 @@ func siteCalls() []siteCall {
 		}},
 		{"publish", "PublishDAG", func(ctx context.Context, s api.Site) (any, error) { return s.PublishDAG(ctx, "d1") }},
 		{"publish with faults", "PublishDAG", func(ctx context.Context, s api.Site) (any, error) { return s.PublishDAG(ctx, "bad") }},
-		{"dags", "ListDAGs", func(ctx context.Context, s api.Site) (any, error) { return s.ListDAGs(ctx) }},
+		{"dags", "ListDAGs", func(ctx context.Context, s api.Site) (any, error) { return s.ListDAGs(ctx, api.DAGQuery{}) }},
+		{"active versions of a dag", "ListDAGs", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListDAGs(ctx, api.DAGQuery{Active: true, DAGID: "x"})
+		}},
+		{"disable a dag", "DisableDAG", func(ctx context.Context, s api.Site) (any, error) {
+			return s.DisableDAG(ctx, "audit", "1.0.0-rc.1+x", api.DAGSwitch{Reason: "a<b", DryRun: true})
+		}},
+		{"disable an unknown dag", "DisableDAG", func(ctx context.Context, s api.Site) (any, error) {
+			return s.DisableDAG(ctx, "nope", "1", api.DAGSwitch{})
+		}},
+		{"enable a dag", "EnableDAG", func(ctx context.Context, s api.Site) (any, error) {
+			return s.EnableDAG(ctx, "audit", "1.0.0", api.DAGSwitch{Reason: "mended"})
+		}},
 		{"a dag", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) { return s.ShowDAG(ctx, "audit", "") }},
 		{"a dag's version", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) {
 			return s.ShowDAG(ctx, "audit", "1.0.0-rc.1+x")

@@ -56,6 +56,8 @@ func TestEveryRouteIsServed(t *testing.T) {
 			body = `{"reason":"stolen"}`
 		case r.Method == "POST" && r.Path == "/trust:accept-time":
 			body = `{"time":"now"}`
+		case strings.HasSuffix(r.Path, ":disable"):
+			body = `{"reason":"wrong"}`
 		case r.Method == "POST" && r.Path == "/exports":
 			body = `{"path":"/x","force":true}`
 		case r.Method == "POST" && r.Path == "/bundles:import":

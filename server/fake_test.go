@@ -152,8 +152,19 @@ func (f *fake) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 	return api.DAG{DAGID: "audit", Version: "1.0.0", Digest: ref, Enabled: true}, nil
 }
 
-func (f *fake) ListDAGs(context.Context) ([]api.DAG, error) {
-	return []api.DAG{{DAGID: "audit", Version: "1.0.0"}}, nil
+func (f *fake) ListDAGs(_ context.Context, q api.DAGQuery) ([]api.DAG, error) {
+	return []api.DAG{{DAGID: "audit" + q.DAGID, Version: "1.0.0", Enabled: q.Active}}, nil
+}
+
+func (f *fake) DisableDAG(_ context.Context, id, version string, req api.DAGSwitch) (api.DAGSwitched, error) {
+	if id != "audit" {
+		return api.DAGSwitched{}, notFound("DAG " + id)
+	}
+	return api.DAGSwitched{DAG: api.DAG{DAGID: id, Version: version, SwitchReason: req.Reason}, DryRun: req.DryRun, ActiveRuns: 2}, nil
+}
+
+func (f *fake) EnableDAG(_ context.Context, id, version string, req api.DAGSwitch) (api.DAGSwitched, error) {
+	return api.DAGSwitched{DAG: api.DAG{DAGID: id, Version: version, SwitchReason: req.Reason, Enabled: true}, Schedules: []string{"nightly"}}, nil
 }
 
 func (f *fake) ShowDAG(_ context.Context, id, version string) (api.DAGDetail, error) {

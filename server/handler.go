@@ -34,8 +34,11 @@ type handler struct {
 func newHandler(drain context.Context, opt Options) *handler {
 	h := &handler{opt: opt, mux: http.NewServeMux(), drain: drain}
 	for pat, n := range nodes(Routes()) {
-		verbs := strings.HasSuffix(pat, "}") // the last segment may bring a verb along
-		h.mux.HandleFunc(Prefix+pat, func(w http.ResponseWriter, r *http.Request) { h.dispatch(w, r, n, verbs) })
+		last := "" // the wildcard that brings a verb along
+		if n.verbs() {
+			last = lastWildcard(pat)
+		}
+		h.mux.HandleFunc(Prefix+pat, func(w http.ResponseWriter, r *http.Request) { h.dispatch(w, r, n, last) })
 	}
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.render(w, &request{Request: r}, &api.Error{Code: api.CodeNotFound, Message: "no route " + r.Method + " " + r.URL.Path})
@@ -94,7 +97,7 @@ func (h *handler) authenticate(r *http.Request) error {
 }
 
 // dispatch finds the route of a request, runs it, and renders its error.
-func (h *handler) dispatch(w http.ResponseWriter, r *http.Request, n node, verbs bool) {
+func (h *handler) dispatch(w http.ResponseWriter, r *http.Request, n node, last string) {
 	q := &request{Request: r, id: r.PathValue("id")}
 	began := time.Now()
 	var err error
@@ -110,8 +113,13 @@ func (h *handler) dispatch(w http.ResponseWriter, r *http.Request, n node, verbs
 			"ms", time.Since(began).Milliseconds(), "error", code(err))
 	}()
 	var verb string
-	if i := strings.LastIndexByte(q.id, ':'); i >= 0 && verbs {
-		q.id, verb = q.id[:i], q.id[i+1:]
+	if last != "" {
+		name := r.PathValue(last)
+		if i := strings.LastIndexByte(name, ':'); i >= 0 {
+			name, verb = name[:i], name[i+1:]
+		}
+		r.SetPathValue(last, name)
+		q.id = r.PathValue("id")
 	}
 	route, err := find(w, r, n[verb])
 	if err != nil {

@@ -186,7 +186,12 @@ func (h *handler) runLogs(w http.ResponseWriter, q *request) error {
 }
 
 func (h *handler) listDAGs(w http.ResponseWriter, q *request) error {
-	dags, err := q.site.ListDAGs(q.Context())
+	p := q.params()
+	query := api.DAGQuery{Active: p.bool("active"), DAGID: p.str("dag_id")}
+	if err := p.err(); err != nil {
+		return err
+	}
+	dags, err := q.site.ListDAGs(q.Context(), query)
 	return h.reply(w, q, http.StatusOK, dagsBody{some(dags)}, err)
 }
 

@@ -54,6 +54,8 @@ func Routes() []Route {
 		{Method: "POST", Path: "/dags", Scope: ScopeAdmin, Does: "publish the DAG of an admitted bundle", handle: (*handler).publishDAG},
 		{Method: "GET", Path: "/dags/{id}", Scope: ScopeRead, Does: "the highest enabled version of a DAG", handle: (*handler).showDAG},
 		{Method: "GET", Path: "/dags/{id}/{version}", Scope: ScopeRead, Does: "one version of a DAG", handle: (*handler).showDAG},
+		{Method: "POST", Path: "/dags/{id}/{version}:disable", Scope: ScopeAdmin, Does: "keep a version from being started", handle: (*handler).disableDAG},
+		{Method: "POST", Path: "/dags/{id}/{version}:enable", Scope: ScopeAdmin, Does: "let a version be started again", handle: (*handler).enableDAG},
 
 		{Method: "GET", Path: "/bundles", Scope: ScopeRead, Does: "list admitted bundles", handle: (*handler).listBundles},
 		{Method: "POST", Path: "/bundles", Scope: ScopeAdmin, Does: "judge a bundle and seal it", Stream: true, handle: (*handler).importBundle},
@@ -98,6 +100,22 @@ func pattern(path string) (pat, verb string) {
 		return path[:i+1], path[i+2:]
 	}
 	return path, ""
+}
+
+// lastWildcard is the name of the wildcard that ends a pattern, "" where none
+// does.
+func lastWildcard(pat string) string {
+	i := strings.LastIndexByte(pat, '{')
+	if i < 0 || !strings.HasSuffix(pat, "}") {
+		return ""
+	}
+	return pat[i+1 : len(pat)-1]
+}
+
+// verbs says whether routes of the node are told apart by a verb.
+func (n node) verbs() bool {
+	_, plain := n[""]
+	return len(n) > 1 || len(n) == 1 && !plain
 }
 
 // nodes groups the table by pattern.

@@ -69,6 +69,8 @@ type DAGRecord struct {
 	Enabled   bool   `json:"enabled"`
 	Seq       int64  `json:"seq"`
 	Time      string `json:"time"`
+	// Who disabled or enabled it last, when and why; absent where nobody has.
+	Switched *DAGSwitched `json:"switched,omitempty"`
 }
 
 // project moves the projections by one entry. It is the only place that
@@ -90,6 +92,8 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 			DAGID: d.DAGID, Version: d.Version, Digest: d.Digest, Spec: d.Spec, Publisher: d.Publisher,
 			Enabled: true, Seq: env.Seq, Time: env.Time,
 		})
+	case *ledger.DAGSwitch:
+		return tx.projectSwitch(env, d)
 	case *ledger.ExportCreation:
 		return tx.putJSON(bExports, be64(env.Seq), d)
 	}

@@ -32,7 +32,8 @@ func newOrchCmd(a *app) *cobra.Command {
 func newDAGCmd(a *app) *cobra.Command {
 	return group("dag", "DAG versions",
 		"Check, draw and publish DAG specs. A published version never changes; a fix is a new version.",
-		newDAGValidateCmd(a), newDAGGraphCmd(a), newDAGPublishCmd(a), newDAGListCmd(a), newDAGShowCmd(a))
+		newDAGValidateCmd(a), newDAGGraphCmd(a), newDAGPublishCmd(a), newDAGListCmd(a), newDAGShowCmd(a),
+		newDAGEnableCmd(a), newDAGDisableCmd(a))
 }
 
 // readSpec reads a DAG spec from a file, or from the source folder of a bundle.
@@ -184,14 +185,18 @@ func about(given string, err error) error {
 }
 
 func newDAGListCmd(a *app) *cobra.Command {
-	return &cobra.Command{
+	var q api.DAGQuery
+	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List published DAG versions",
 		Long:    "List published DAG versions, by id and then the newest first.",
-		Example: "  stella orch dag list",
+		Example: "  stella orch dag list\n  stella orch dag list --dag-id audit --active",
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return runDAGList(c.Context(), a) },
+		RunE:    func(c *cobra.Command, _ []string) error { return runDAGList(c.Context(), a, q) },
 	}
+	c.Flags().BoolVar(&q.Active, "active", false, "only versions that are enabled")
+	c.Flags().StringVar(&q.DAGID, "dag-id", "", "only versions of this DAG `ID`")
+	return c
 }
 
 // The shapes of lists as JSON, the same as the API's.
@@ -207,19 +212,15 @@ type (
 	}
 )
 
-func runDAGList(ctx context.Context, a *app) error {
+func runDAGList(ctx context.Context, a *app, q api.DAGQuery) error {
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		dags, err := r.ListDAGs(ctx)
+		dags, err := r.ListDAGs(ctx, q)
 		if err != nil {
 			return err
 		}
 		return emitList(a, dagList{dags}, dags, []string{"DAG", "VERSION", "PUBLISHER", "STATE", "PUBLISHED", "DESCRIPTION"},
 			func(d api.DAG) []string {
-				state := "enabled"
-				if !d.Enabled {
-					state = "disabled"
-				}
-				return []string{d.DAGID, d.Version, d.Publisher, state, seconds(d.PublishedUTC), d.Description}
+				return []string{d.DAGID, d.Version, d.Publisher, dagState(d), seconds(d.PublishedUTC), d.Description}
 			})
 	})
 }
@@ -243,7 +244,7 @@ func runDAGShow(ctx context.Context, a *app, name string) error {
 			return err
 		}
 		return a.emit(d, func(s *screen) {
-			s.fields("dag", d.DAGID+" "+d.Version, "publisher", d.Publisher, "bundle", "sha256:"+d.Digest, "published", seconds(d.PublishedUTC))
+			s.fields("dag", d.DAGID+" "+d.Version, "state", dagStateWhy(d.DAG), "publisher", d.Publisher, "bundle", "sha256:"+d.Digest, "published", seconds(d.PublishedUTC))
 			s.printf("\n")
 			s.text(d.Spec)
 		})

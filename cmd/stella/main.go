@@ -75,7 +75,7 @@ func exitCode(code api.Code) int {
 	case api.CodeDamaged, api.CodeFloorLost:
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
-		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
+		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
 		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal:
 		return exitFailed
 	}

@@ -285,7 +285,7 @@ func (a *app) renderError(what string, e *api.Error) {
 // scripts look for.
 func named(e *api.Error) string {
 	switch e.Code {
-	case api.CodeRunTokenConflict, api.CodeRunEnded, api.CodeDAGIDTaken, api.CodePlainForbidden, api.CodeTrustChanged,
+	case api.CodeRunTokenConflict, api.CodeRunEnded, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeTrustChanged,
 		api.CodeClockBehind, api.CodeDamaged, api.CodeNoSpace:
 		return string(e.Code) + ": " + e.Message
 	}

@@ -81,21 +81,28 @@ func (e *Engine) plannable(d *manifests.DAG, digest string) error {
 }
 
 func showDAG(r store.DAGRecord, description string) api.DAG {
-	return api.DAG{
+	out := api.DAG{
 		DAGID: r.DAGID, Version: r.Version, Digest: r.Digest, Publisher: r.Publisher, Description: description,
 		Enabled: r.Enabled, PublishedUTC: r.Time, Seq: r.Seq,
 	}
+	if w := r.Switched; w != nil {
+		out.SwitchedUTC, out.SwitchedBy, out.SwitchReason = w.Time, w.Actor, w.Reason
+	}
+	return out
 }
 
 // ListDAGs lists the published versions, by id and then newest version first.
-func (s *site) ListDAGs(context.Context) ([]api.DAG, error) {
-	recs, err := s.e.db.DAGs("")
+func (s *site) ListDAGs(_ context.Context, q api.DAGQuery) ([]api.DAG, error) {
+	recs, err := s.e.db.DAGs(q.DAGID)
 	if err != nil {
 		return nil, dbError(err)
 	}
 	slices.SortFunc(recs, byIDThenNewest)
 	out := []api.DAG{}
 	for _, r := range recs {
+		if q.Active && !r.Enabled {
+			continue
+		}
 		d, _, err := s.e.dagSpec(r.Digest)
 		if err != nil {
 			return nil, dbError(err)
@@ -112,38 +119,18 @@ func byIDThenNewest(a, b store.DAGRecord) int {
 	return manifests.CompareVersions(b.Version, a.Version)
 }
 
-// ShowDAG shows one version, or the highest enabled one.
+// ShowDAG shows one version, enabled or not, or the highest enabled one.
 func (s *site) ShowDAG(_ context.Context, id, version string) (api.DAGDetail, error) {
-	rec, err := s.e.findDAG(id, version)
+	rec, err := s.e.db.DAG(id, version)
+	if version == "" {
+		rec, err = s.e.findDAG(id, "")
+	}
 	if err != nil {
-		return api.DAGDetail{}, err
+		return api.DAGDetail{}, dbError(err)
 	}
 	d, text, err := s.e.dagSpec(rec.Digest)
 	if err != nil {
 		return api.DAGDetail{}, dbError(err)
 	}
 	return api.DAGDetail{DAG: showDAG(rec, d.Description), Spec: string(text)}, nil
-}
-
-// findDAG finds a version, or with "" the highest enabled one.
-func (e *Engine) findDAG(id, version string) (store.DAGRecord, error) {
-	if version != "" {
-		rec, err := e.db.DAG(id, version)
-		if err != nil {
-			return rec, dbError(err)
-		}
-		if !rec.Enabled {
-			return rec, &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%s %s is disabled", id, version)}
-		}
-		return rec, nil
-	}
-	recs, err := e.db.DAGs(id)
-	if err != nil {
-		return store.DAGRecord{}, dbError(err)
-	}
-	recs = slices.DeleteFunc(recs, func(r store.DAGRecord) bool { return !r.Enabled })
-	if len(recs) == 0 {
-		return store.DAGRecord{}, notFound("there is no enabled version of the DAG %q; see: stella orch dag list", id)
-	}
-	return slices.MinFunc(recs, byIDThenNewest), nil
 }

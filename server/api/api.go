@@ -64,9 +64,13 @@ type DAGs interface {
 	// PublishDAG makes the DAG of an admitted bundle startable, after checking
 	// that everything it names is here.
 	PublishDAG(ctx context.Context, ref string) (DAG, error)
-	ListDAGs(ctx context.Context) ([]DAG, error)
+	ListDAGs(ctx context.Context, q DAGQuery) ([]DAG, error)
 	// ShowDAG takes the highest enabled version when version is empty.
 	ShowDAG(ctx context.Context, id, version string) (DAGDetail, error)
+	// DisableDAG keeps a version from being started, until EnableDAG. What is
+	// so already is no error; runs under way go on.
+	DisableDAG(ctx context.Context, id, version string, req DAGSwitch) (DAGSwitched, error)
+	EnableDAG(ctx context.Context, id, version string, req DAGSwitch) (DAGSwitched, error)
 }
 
 // Runs are started, watched and ended here.
@@ -196,6 +200,9 @@ type DAG struct {
 	Enabled      bool   `json:"enabled"`
 	PublishedUTC string `json:"publishedUtc"`
 	Seq          int64  `json:"seq"`
+	SwitchedUTC  string `json:"switchedUtc,omitempty"` // when it was disabled or enabled last
+	SwitchedBy   string `json:"switchedBy,omitempty"`
+	SwitchReason string `json:"switchReason,omitempty"`
 }
 
 // DAGDetail is a DAG version with its text.

@@ -20,6 +20,7 @@ const (
 	CodeDAGInvalid       Code = "DAG_INVALID"
 	CodeInputsInvalid    Code = "INPUTS_INVALID"
 	CodeDAGIDTaken       Code = "DAG_ID_TAKEN"
+	CodeDAGDisabled      Code = "DAG_DISABLED"
 	CodePlainForbidden   Code = "PLAIN_NOT_ALLOWED"
 	CodeWindowOpen       Code = "WINDOW_OPEN"
 	CodeLocked           Code = "SITE_LOCKED"   // somebody else holds the site and does not answer
@@ -79,7 +80,7 @@ func (e *Error) Status() int {
 		return http.StatusUnauthorized
 	case CodeTenantRequired, CodeForbidden, CodePlainForbidden:
 		return http.StatusForbidden
-	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeSiteExists, CodeWindowOpen:
+	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen:
 		return http.StatusConflict
 	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable
