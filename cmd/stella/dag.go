@@ -36,25 +36,35 @@ func newDAGCmd(a *app) *cobra.Command {
 		newDAGEnableCmd(a), newDAGDisableCmd(a))
 }
 
-// readSpec reads a DAG spec from a file, or from the source folder of a bundle.
-func readSpec(path string) (*manifests.DAG, error) {
+// specText reads the text of a DAG spec from a file, or from the source folder
+// of a bundle, and says which file that is.
+func specText(path string) (file string, raw []byte, err error) {
 	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
 		raw, err := fsx.ReadFile(filepath.Join(path, bundle.ManifestName), bundle.MaxManifest)
 		if err != nil {
-			return nil, fileError(filepath.Join(path, bundle.ManifestName), err)
+			return "", nil, fileError(filepath.Join(path, bundle.ManifestName), err)
 		}
 		m, err := manifests.ParseSource(filepath.Join(path, bundle.ManifestName), raw)
 		if err != nil {
-			return nil, faulty(path, err)
+			return "", nil, faulty(path, err)
 		}
 		if m.DAG == nil {
-			return nil, invalid("%s is the source of a %s bundle, not of a DAG", path, m.Kind)
+			return "", nil, invalid("%s is the source of a %s bundle, not of a DAG", path, m.Kind)
 		}
 		path = filepath.Join(path, filepath.FromSlash(m.DAG.Spec))
 	}
-	raw, err := fsx.ReadFile(path, maxSpec)
+	raw, err = fsx.ReadFile(path, maxSpec)
 	if err != nil {
-		return nil, fileError(path, err)
+		return "", nil, fileError(path, err)
+	}
+	return path, raw, nil
+}
+
+// readSpec reads and checks a DAG spec, its expressions included.
+func readSpec(path string) (*manifests.DAG, error) {
+	path, raw, err := specText(path)
+	if err != nil {
+		return nil, err
 	}
 	d, faults := manifests.CheckDAG(path, raw)
 	if d != nil {
@@ -252,9 +262,18 @@ func runDAGShow(ctx context.Context, a *app, name string) error {
 }
 
 // specOf reads a spec by file or folder, or by the name of a published version.
+// What expressions say is not looked at: nothing is to be executed.
 func specOf(ctx context.Context, a *app, name string) (*manifests.DAG, error) {
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
-		return readSpec(name)
+		file, raw, err := specText(name)
+		if err != nil {
+			return nil, err
+		}
+		d, err := manifests.ParseDAG(file, raw)
+		if err != nil {
+			return nil, faulty(file, err)
+		}
+		return d, nil
 	}
 	id, v, _ := strings.Cut(name, "@")
 	if !manifests.ValidName(id) {

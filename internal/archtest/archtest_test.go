@@ -32,6 +32,7 @@ var layers = map[string]struct {
 	"ledger":                  {0, []string{"internal/jcs", "internal/stamp"}},
 	"runner/state":            {0, []string{"ledger", "internal/stamp"}},
 	"plugin":                  {0, nil},
+	"internal/drawing":        {0, nil},
 	"bundle":                  {1, nil},
 	"telemetry":               {1, nil},
 	"server/api":              {1, nil},
