@@ -32,7 +32,7 @@ func newOrchCmd(a *app) *cobra.Command {
 func newDAGCmd(a *app) *cobra.Command {
 	return group("dag", "DAG versions",
 		"Check, draw and publish DAG specs. A published version never changes; a fix is a new version.",
-		newDAGValidateCmd(a), newDAGGraphCmd(a), newDAGPublishCmd(a), newDAGListCmd(a), newDAGShowCmd(a),
+		newDAGValidateCmd(a), newDAGGraphCmd(a), newDAGPublishCmd(a), newDAGListCmd(a), newDAGShowCmd(a), newDAGDiffCmd(a),
 		newDAGEnableCmd(a), newDAGDisableCmd(a))
 }
 

@@ -56,6 +56,7 @@ const (
 	codeRunFailed   api.Code = "RUN_FAILED"      // the run failed or was cancelled
 	codeArchive     api.Code = "ARCHIVE_VERDICT" // the archive is not VERIFIED
 	codeFileInvalid api.Code = "FILE_INVALID"    // a file that was to be checked has faults
+	codeDifferent   api.Code = "DIFFERENT"       // two things that were compared, and --exit-code
 )
 
 // errInterrupted is the cause with which a signal ends the context.

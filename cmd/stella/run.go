@@ -18,7 +18,7 @@ func newRunCmd(a *app) *cobra.Command {
 		"Start, watch, resume and cancel runs. Without a daemon, start and resume execute the run\n"+
 			"themselves and end with it; all other commands may be used meanwhile, from anywhere.",
 		newRunStartCmd(a), newRunResumeCmd(a), newRunListCmd(a), newRunStatusCmd(a),
-		newRunInspectCmd(a), newRunGraphCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a))
+		newRunInspectCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a))
 }
 
 func newRunListCmd(a *app) *cobra.Command {

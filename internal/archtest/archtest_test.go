@@ -33,6 +33,7 @@ var layers = map[string]struct {
 	"runner/state":            {0, []string{"ledger", "internal/stamp"}},
 	"plugin":                  {0, nil},
 	"internal/drawing":        {0, nil},
+	"internal/diff":           {0, nil},
 	"bundle":                  {1, nil},
 	"telemetry":               {1, nil},
 	"server/api":              {1, nil},
