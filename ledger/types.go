@@ -26,6 +26,9 @@ const (
 	DAGDisabled     Type = "dag.disabled"     // DAGSwitch
 	DAGEnabled      Type = "dag.enabled"      // DAGSwitch
 	ExportCreated   Type = "export.created"   // ExportCreation
+	OutboxDead      Type = "outbox.dead"      // OutboxDeath
+	OutboxRequeued  Type = "outbox.requeued"  // OutboxRequeue
+	OutboxForgotten Type = "outbox.forgotten" // OutboxForget
 
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
 	RunCancelRequested Type = "run.cancel_requested" // Note

@@ -83,6 +83,9 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err := db.checkCounts(rep.Size); err != nil {
 		return rep, err
 	}
+	if err := db.checkOutbox(); err != nil {
+		return rep, err
+	}
 	return rep, r.compare(&rep)
 }
 

@@ -73,8 +73,8 @@ var (
 	bSchedules   = []byte("schedules")   // tenant 0 name → ScheduleRecord
 
 	// What follows is no projection: no entry accounts for it.
-	bOutbox = []byte("outbox") // sink 0 seq → OutboxRecord; what was not delivered at once
-	bSinks  = []byte("sinks")  // sink → seq of the next entry that it has not seen
+	bOutbox = []byte("outbox") // sink 0 seq → OutboxRow; what was not delivered at once
+	bSinks  = []byte("sinks")  // sink → SinkRecord
 	bSmall  = []byte("small")  // digest → sealed bytes that are too few for a file of their own
 )
 

@@ -37,6 +37,8 @@ const (
 	RunnerClaim       = "runner.claim"        // an attempt is recorded, no process exists
 	RunnerFinish      = "runner.finish"       // a process has ended, nothing is recorded
 	ExportWrite       = "export.write"        // a part of an archive
+	OutboxWrite       = "outbox.write"        // events into the file of a sink
+	OutboxSettle      = "outbox.settle"       // events are delivered, nothing of it is recorded
 )
 
 // Names lists every failpoint, for tests that go through all of them.
@@ -47,5 +49,6 @@ func Names() []string {
 		SealBlob, GCMove, GCEmpty, CheckpointWrite,
 		RunnerClaim, RunnerFinish,
 		ExportWrite,
+		OutboxWrite, OutboxSettle,
 	}
 }
