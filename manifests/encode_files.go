@@ -213,5 +213,6 @@ func EncodeSite(s *Site) []byte {
 	w.duration("max_gap", s.MaxGap)
 	w.duration("trust_warning", s.TrustWarning)
 	w.limits("limits", s.Limits)
+	w.sinks(s.Sinks)
 	return w.Bytes()
 }

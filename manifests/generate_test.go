@@ -468,7 +468,8 @@ func (g gen) site() *manifests.Site {
 		DefaultTenant: g.name("tenant"), Grace: g.duration("grace", 10*time.Minute), CheckpointEvery: g.duration("checkpoint", time.Hour),
 		FreeSpaceReserve: g.size("reserve"), MaxBundleBytes: g.size("bundle"),
 		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits(),
-		MaxGap: g.duration("gap", 366*24*time.Hour), TrustWarning: g.duration("warning", 366*24*time.Hour)}
+		MaxGap: g.duration("gap", 366*24*time.Hour), TrustWarning: g.duration("warning", 366*24*time.Hour),
+		Sinks: g.sinks()}
 }
 
 // TestWritingAndReadingGivesTheSame is the property that packing and trust

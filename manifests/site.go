@@ -21,4 +21,5 @@ type Site struct {
 	MaxGap           time.Duration // how far the clock may be ahead of the last entry (THREATS 12); default 90 days
 	TrustWarning     time.Duration // how long before trust runs out to warn; default 14 days
 	Limits           Limits        // defaults of attempts
+	Sinks            []Sink        // receivers of events
 }

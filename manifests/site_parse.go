@@ -23,6 +23,7 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		MaxGap:           t.duration("max_gap", 90*24*time.Hour, 10*366*24*time.Hour),
 		TrustWarning:     t.duration("trust_warning", DefaultTrustWarning, 366*24*time.Hour),
 		Limits:           t.limits("limits"),
+		Sinks:            t.sinks(),
 	}
 	if s.DefaultTenant == "" {
 		s.DefaultTenant = "default"
