@@ -43,6 +43,7 @@ var layers = map[string]struct {
 	"runner":                  {2, nil},
 	"runner/sandbox":          {3, nil},
 	"export":                  {3, nil},
+	"outbox":                  {3, nil},
 	"internal/engine":         {4, nil},
 	"server":                  {4, nil},
 	"cmd/stella":              {5, nil},
