@@ -29,8 +29,9 @@ type benchmark struct {
 	setup func(*env) (work, error)
 }
 
-// work is one pair. Before is not measured and may be nil.
-type work struct{ before, ours, theirs func() error }
+// work is one pair. Before is not measured; it and close, which ends what setup
+// has begun, may be nil.
+type work struct{ before, ours, theirs, close func() error }
 
 // env is what benchmarks share.
 type env struct {
@@ -108,6 +109,9 @@ func measure(b benchmark, bin string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if w.close != nil {
+		defer w.close()
 	}
 	var a, p, ratios, cpu []float64
 	for i := range b.pairs + 1 {

@@ -35,6 +35,9 @@ func benchmarks() []benchmark {
 		{"import-many", "importing a folder of 2,000 small bundles", "verify, and copy and sync, of the same files one by one", 3, benchImportMany},
 		{"import-1g", "importing 1 GiB, sealed and recorded", "sha256 + zstd + write + fsync of the same bytes (aim: at most 1.4)", 3, benchImportHuge},
 		{"starts", "starting 2,048 runs by 64 callers, each durable", "bbolt's Batch (1 ms) of as many entries by 64 callers", 20, benchStarts},
+		{"runs-1", "running DAGs of one empty step, one client, each change durable", "bbolt's own grouped commits of as many entries (aim: at least 0.5, so 2.0)", 10, benchRuns(1)},
+		{"runs-16", "the same with 16 clients", "the same", 10, benchRuns(16)},
+		{"runs-64", "the same with 64 clients", "the same", 10, benchRuns(64)},
 		{"run", "stella orch run start of one step, whole process", "fork and exec of the same program", 20, benchRun},
 	}
 }
@@ -216,7 +219,7 @@ func benchStarts(e *env) (work, error) {
 		ours: func() error {
 			return l.with(null{}, func(x *engine.Engine) error {
 				begun := time.Now()
-				err := spread(func(int) error {
+				err := spread(callers, starts, func(int) error {
 					_, err := siteOf(x).StartRun(context.Background(), api.StartRequest{DAGID: "bench"})
 					return err
 				})
@@ -226,7 +229,7 @@ func benchStarts(e *env) (work, error) {
 			})
 		},
 		theirs: func() error {
-			return spread(func(int) error {
+			return spread(callers, starts, func(int) error {
 				for range 2 { // entries of a start
 					mu.Lock()
 					next++
@@ -240,25 +243,6 @@ func benchStarts(e *env) (work, error) {
 			})
 		},
 	}, nil
-}
-
-// spread calls f as often as there are starts, from so many goroutines.
-func spread(f func(i int) error) error {
-	var wg sync.WaitGroup
-	errs := make(chan error, callers)
-	for c := range callers {
-		wg.Go(func() {
-			for i := c; i < starts; i += callers {
-				if err := f(i); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	close(errs)
-	return <-errs
 }
 
 func benchRun(e *env) (work, error) {

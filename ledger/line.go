@@ -22,6 +22,7 @@ const (
 type Entry struct {
 	Envelope []byte
 	Data     []byte
+	Head     Envelope // what the envelope line says
 }
 
 // A DataLine is the content of a data line.
@@ -58,14 +59,72 @@ func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
 	if err := e.check(); err != nil {
 		return Entry{}, err
 	}
-	envelope, err := jcs.Marshal(e)
+	envelope, err := e.line()
 	if err != nil {
 		return Entry{}, &FormError{What: "envelope", Err: err}
 	}
 	if len(envelope) > MaxEnvelope {
 		return Entry{}, fmt.Errorf("ledger: envelope of %s has %d bytes: %w", e.Type, len(envelope), ErrTooLarge)
 	}
-	return Entry{Envelope: envelope, Data: line}, nil
+	return Entry{Envelope: envelope, Data: line, Head: e}, nil
+}
+
+// line is what [jcs.Marshal] gives of an envelope, written by hand: every entry
+// has one, and this takes a tenth of the time.
+func (e *Envelope) line() ([]byte, error) {
+	w := lineWriter{b: make([]byte, 0, 512)}
+	w.text("actor", e.Actor, true)
+	w.number("attempt", int64(e.Attempt), false)
+	w.text("dagId", e.DAGID, false)
+	w.text("dagVersion", e.DAGVersion, false)
+	w.text("dataHash", e.DataHash, true)
+	w.text("runId", e.RunID, false)
+	w.number("seq", e.Seq, true)
+	w.text("stepId", e.StepID, false)
+	w.text("tenant", e.Tenant, true)
+	w.text("time", e.Time, true)
+	w.text("traceId", e.TraceID, false)
+	w.text("type", string(e.Type), true)
+	w.number("v", int64(e.V), true)
+	return append(w.b, '}'), w.err
+}
+
+// A lineWriter writes the members of an object, which come in the order of
+// their keys. What is absent is left out where it need not be there.
+type lineWriter struct {
+	b   []byte
+	err error
+}
+
+func (w *lineWriter) key(k string) {
+	if len(w.b) == 0 {
+		w.b = append(w.b, '{')
+	} else {
+		w.b = append(w.b, ',')
+	}
+	w.b = append(w.b, '"')
+	w.b = append(w.b, k...)
+	w.b = append(w.b, '"', ':')
+}
+
+func (w *lineWriter) text(k, v string, always bool) {
+	if v == "" && !always {
+		return
+	}
+	w.key(k)
+	b, err := jcs.AppendString(w.b, v)
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("%s: %w", k, err)
+	}
+	w.b = b
+}
+
+func (w *lineWriter) number(k string, v int64, always bool) {
+	if v == 0 && !always {
+		return
+	}
+	w.key(k)
+	w.b = strconv.AppendInt(w.b, v, 10)
 }
 
 // dataLine puts canonical parts together to a canonical line.

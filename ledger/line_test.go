@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/ledger"
@@ -337,5 +338,36 @@ func BenchmarkAppend(b *testing.B) {
 			}
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(entries)), "ns/entry")
+	})
+}
+
+// The envelope line is written by hand; encoding/json and package jcs say what
+// it must be.
+func TestEnvelopeLineIsTheCanonicalEncoding(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := func(what string, always bool) string {
+			s := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "a\"\\\n\x00\x7f\u2028", "\U0001F600<&>"})).Draw(t, what)
+			if s == "" && always {
+				return "x"
+			}
+			return s
+		}
+		e := ledger.Envelope{
+			Actor: text("actor", true), Attempt: rapid.IntRange(0, 3).Draw(t, "attempt"), DAGID: text("dagId", false),
+			DAGVersion: text("dagVersion", false), RunID: text("runId", false), Seq: rapid.Int64Range(0, ledger.MaxSize-1).Draw(t, "seq"),
+			StepID: text("stepId", false), Tenant: text("tenant", false), Time: "2026-11-22T08:21:00.000000000Z",
+			TraceID: text("traceId", false), Type: ledger.RunResumed,
+		}
+		entry, err := ledger.Seal(e, nil, [32]byte{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := jcs.Marshal(entry.Head)
+		if err != nil || !bytes.Equal(entry.Envelope, want) {
+			t.Fatalf("line %s\nwant %s, %v", entry.Envelope, want, err)
+		}
+		if got, err := ledger.ParseEnvelope(entry.Envelope); err != nil || got != entry.Head {
+			t.Fatalf("read back %+v, %v; want %+v", got, err, entry.Head)
+		}
 	})
 }

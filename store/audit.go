@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,24 @@ func (a *audit) walk() error {
 			a.found(Finding{Kind: FindForeign, Path: filepath.Join(filepath.Dir(b.dir), e.Name()), Detail: describe(e.Type())})
 		}
 	}
-	return b.list(a.stranger, a.blob)
+	if err := b.list(a.stranger, a.blob); err != nil {
+		return err
+	}
+	return b.eachSmall(a.few)
+}
+
+// few looks at a record of small blobs.
+func (a *audit) few(name string, raw []byte) error {
+	path := filepath.Join(a.db.home, "ledger.db", string(bSmall), name)
+	if !isDigest(name) {
+		a.found(Finding{Kind: FindForeign, Path: path, Size: int64(len(raw)), Detail: "a record with a name that no blob has"})
+		return a.ctx.Err()
+	}
+	_, err := checked(reader{bytes.NewReader(raw)}, name)
+	a.rep.Blobs++
+	a.rep.Bytes += int64(len(raw))
+	a.judge(Finding{Path: path, Digest: name, Size: int64(len(raw))}, 0o444, err)
+	return a.ctx.Err()
 }
 
 // stranger is called for what no blob is: path is below sealed/sha256.
@@ -141,8 +159,7 @@ func (a *audit) blob(digest string, fi fs.FileInfo) error {
 		return err
 	}
 	path := a.db.blobs.Path(digest)
-	_, wanted := a.named[digest]
-	n, err := a.db.blobs.Check(digest)
+	n, err := a.db.blobs.checkFile(digest)
 	a.rep.Blobs++
 	a.rep.Bytes += n
 	if a.opt.Progress != nil {
@@ -151,23 +168,29 @@ func (a *audit) blob(digest string, fi fs.FileInfo) error {
 	if errors.Is(err, ErrNotFound) {
 		return nil // moved away meanwhile; missing asks again
 	}
-	a.seen[digest] = true
+	a.judge(Finding{Path: path, Digest: digest, Size: fi.Size()}, fi.Mode().Perm(), err)
+	return nil
+}
+
+// judge reports what is wrong with a blob that is there, if anything is; err is
+// what hashing it gave.
+func (a *audit) judge(f Finding, perm fs.FileMode, err error) {
+	_, wanted := a.named[f.Digest]
+	a.seen[f.Digest] = true
 	switch {
 	case err != nil && wanted:
-		a.found(Finding{Kind: FindCorrupt, Path: path, Digest: digest, Size: fi.Size(), Detail: detail(err)})
-	case fi.Mode().Perm() != 0o444 && wanted:
-		a.found(Finding{Kind: FindMode, Path: path, Digest: digest, Size: fi.Size(), Detail: fmt.Sprintf("its mode is %04o, not 0444", fi.Mode().Perm())})
-	case !wanted:
-		if a.db.blobs.wanted(digest) {
-			return nil
-		}
-		d := "nothing names it"
+		f.Kind, f.Detail = FindCorrupt, detail(err)
+	case perm != 0o444 && wanted:
+		f.Kind, f.Detail = FindMode, fmt.Sprintf("its mode is %04o, not 0444", perm)
+	case wanted || a.db.blobs.wanted(f.Digest):
+		return
+	default:
+		f.Kind, f.Detail = FindGarbage, "nothing names it"
 		if err != nil {
-			d += ", and its bytes are not those of its name"
+			f.Detail += ", and its bytes are not those of its name"
 		}
-		a.found(Finding{Kind: FindGarbage, Path: path, Digest: digest, Size: fi.Size(), Detail: d})
 	}
-	return nil
+	a.found(f)
 }
 
 func detail(err error) string {

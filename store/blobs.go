@@ -23,9 +23,10 @@ import (
 var ErrDigest = errors.New("store: the bytes do not match their digest")
 
 // Blobs is the sealed content-addressed store: read-only files named by their
-// SHA-256. A blob that is in place is complete and was hashed while it was
-// written; readers hash again what they rely on. A blob that was damaged since
-// is replaced when its bytes come in again.
+// SHA-256, and, for what is little and of this machine's own making, records of
+// ledger.db ([Blobs.Put]). A blob that is in place is complete and was hashed
+// while it was written; readers hash again what they rely on. A blob that was
+// damaged since is replaced when its bytes come in again.
 type Blobs struct {
 	dir        string // sealed/sha256
 	quarantine string
@@ -34,20 +35,22 @@ type Blobs struct {
 	synced     bool                // the names of all fan-out folders are durable
 	known      map[string]struct{} // digests that this process has hashed, and whose names it has synced
 	pins       pins                // what a collection of garbage must leave alone; mu guards it
+	small      small
 }
 
 // maxKnown bounds the memory that known digests take.
 const maxKnown = 1 << 16
 
-func newBlobs(home string) *Blobs {
+func newBlobs(home string, db *DB) *Blobs {
 	return &Blobs{
 		dir: filepath.Join(home, "sealed", "sha256"), quarantine: filepath.Join(home, "quarantine"),
 		trash: filepath.Join(home, "trash"),
 		known: map[string]struct{}{}, pins: newPins(),
+		small: small{db: db, waiting: map[string][]byte{}, known: map[string]struct{}{}},
 	}
 }
 
-// Path is where the blob of a digest lies, whether or not it is there.
+// Path is where the file of a blob lies, whether or not it is there.
 func (b *Blobs) Path(digest string) string {
 	if len(digest) != 64 {
 		return filepath.Join(b.dir, "invalid")
@@ -78,15 +81,22 @@ func (b *Blobs) learn(digest string) {
 	b.known[digest] = struct{}{}
 }
 
-// intact hashes the blob in place, if there is one.
+// intact hashes the file in place, if there is one.
 func (b *Blobs) intact(digest string) bool {
-	_, err := b.Check(digest)
+	_, err := b.checkFile(digest)
 	return err == nil
 }
 
 // Open opens a blob for reading; the caller closes it, and must hash what it
 // relies on. A missing blob is [ErrNotFound].
-func (b *Blobs) Open(digest string) (*os.File, error) {
+func (b *Blobs) Open(digest string) (io.ReadCloser, error) {
+	if r, err := b.openSmall(digest); r != nil || err != nil {
+		return r, err
+	}
+	return b.openFile(digest)
+}
+
+func (b *Blobs) openFile(digest string) (*os.File, error) {
 	f, err := fsx.OpenRegular(b.Path(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("sealed blob %s: %w", digest, ErrNotFound)
@@ -116,13 +126,27 @@ func (b *Blobs) Read(digest string, limit int64) ([]byte, error) {
 
 // Check re-hashes a blob and returns its size.
 func (b *Blobs) Check(digest string) (int64, error) {
-	f, err := b.Open(digest)
+	r, err := b.Open(digest)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	return checked(r, digest)
+}
+
+// checkFile is Check of the file, whatever else there is.
+func (b *Blobs) checkFile(digest string) (int64, error) {
+	f, err := b.openFile(digest)
+	if err != nil {
+		return 0, err
+	}
+	return checked(f, digest)
+}
+
+// checked hashes r and closes it.
+func checked(r io.ReadCloser, digest string) (int64, error) {
+	defer r.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, f)
+	n, err := io.Copy(h, r)
 	if err != nil {
 		return n, fmt.Errorf("store: sealed blob %s: %w", digest, err)
 	}
@@ -132,9 +156,10 @@ func (b *Blobs) Check(digest string) (int64, error) {
 	return n, nil
 }
 
-// Put seals raw and returns its digest. Values that this process has put before
-// cost a look.
-func (b *Blobs) Put(raw []byte) (string, error) {
+// PutFile seals raw as a file, however little it is, and returns its digest: it
+// is durable when PutFile returns. Values that this process has put before cost a
+// look.
+func (b *Blobs) PutFile(raw []byte) (string, error) {
 	sum := sha256.Sum256(raw)
 	digest := hex.EncodeToString(sum[:])
 	b.pinRecent(digest)
@@ -322,16 +347,18 @@ func syncAll(qs []*Quarantine) error {
 			paths = append(paths, filepath.Join(q.dir, name))
 		}
 	}
-	return together(paths, func(path string) error {
-		f, err := os.Open(path)
-		if err == nil {
-			err = errors.Join(f.Sync(), f.Close())
-		}
-		if err != nil {
-			return fmt.Errorf("store: seal: %w", err)
-		}
-		return nil
-	})
+	return together(paths, syncFile)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("store: seal: %w", err)
+	}
+	return nil
 }
 
 // together syncs several paths at a time, which share the commits of the file

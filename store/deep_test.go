@@ -37,7 +37,7 @@ func TestADamagedBlobIsReplaced(t *testing.T) {
 	home := newHome(t)
 	db := create(t, home)
 	const text = "the bytes"
-	digest, err := db.Blobs().Put([]byte(text))
+	digest, err := db.Blobs().PutFile([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,17 +83,17 @@ func TestADamagedBlobIsReplaced(t *testing.T) {
 	}
 }
 
-// Put trusts what this process has sealed, by a look at its size; what an
+// PutFile trusts what this process has sealed, by a look at its size; what an
 // earlier one has sealed it hashes first.
-func TestPutHashesWhatItDidNotSeal(t *testing.T) {
+func TestPutFileHashesWhatItDidNotSeal(t *testing.T) {
 	home := newHome(t)
 	db := create(t, home)
-	digest, err := db.Blobs().Put([]byte("{}"))
+	digest, err := db.Blobs().PutFile([]byte("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	replace(t, db.Blobs(), digest, "{")
-	if _, err := db.Blobs().Put([]byte("{}")); err != nil {
+	if _, err := db.Blobs().PutFile([]byte("{}")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Blobs().Check(digest); err != nil {
@@ -107,13 +107,13 @@ func TestPutHashesWhatItDidNotSeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkOnClose(t, db)
-	if _, err := db.Blobs().Put([]byte("{}")); err != nil {
+	if _, err := db.Blobs().PutFile([]byte("{}")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Blobs().Check(digest); err != nil {
 		t.Errorf("a blob of an earlier process stays damaged: %v", err)
 	}
-	if _, err := db.Blobs().Put([]byte("{}")); err != nil {
+	if _, err := db.Blobs().PutFile([]byte("{}")); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(filepath.Join(home, "quarantine"))
@@ -148,7 +148,7 @@ func TestCheckReadsArtifactsAndLogs(t *testing.T) {
 	if err != nil || sealed != digest {
 		t.Fatal(sealed, err)
 	}
-	art, err := db.Blobs().Put([]byte("artifact"))
+	art, err := db.Blobs().PutFile([]byte("artifact"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,10 +25,20 @@ const trashFor = 24 * time.Hour
 // trashStamp begins the name of a folder of trash/.
 const trashStamp = "20060102T150405Z"
 
-// Each calls f for every sealed blob that is in its place.
+// Each calls f for every sealed blob that is in its place: twice for one that is
+// both a file and a record.
 func (b *Blobs) Each(f func(digest string, size int64) error) error {
-	return b.list(func(string, fs.FileInfo) error { return nil },
+	err := b.list(func(string, fs.FileInfo) error { return nil },
 		func(digest string, fi fs.FileInfo) error { return f(digest, fi.Size()) })
+	if err != nil {
+		return err
+	}
+	return b.eachSmall(func(digest string, raw []byte) error {
+		if !isDigest(digest) {
+			return nil
+		}
+		return f(digest, int64(len(raw)))
+	})
 }
 
 // RecordCollection writes what a collection gives up, before anything of it is
@@ -55,29 +65,38 @@ func (b *Blobs) Trash(ctx context.Context, digests []string, now time.Time) (int
 	if err := fsx.Mkdir(bin, 0o700); err != nil {
 		return 0, fmt.Errorf("store: trash: %w", err)
 	}
-	moved := 0
+	moved := map[string]bool{}
+	if err := b.trashSmall(ctx, digests, bin, moved); err != nil {
+		return len(moved), err
+	}
 	for dir, names := range byFolder(digests) {
 		if err := ctx.Err(); err != nil {
-			return moved, err
+			return len(moved), err
 		}
-		n, err := b.trashFrom(filepath.Join(b.dir, dir), names, bin)
-		moved += n
-		if err != nil {
-			return moved, err
+		if err := b.trashFrom(filepath.Join(b.dir, dir), names, bin, moved); err != nil {
+			return len(moved), err
 		}
 	}
-	return moved, fsx.SyncDir(bin)
+	return len(moved), fsx.SyncDir(bin)
 }
 
-// trashFrom moves blobs of one folder. The lock is held for that folder only.
-func (b *Blobs) trashFrom(dir string, names []string, bin string) (moved int, err error) {
+// trashFrom moves blobs of one folder, and adds them to moved. The lock is held
+// for that folder only.
+func (b *Blobs) trashFrom(dir string, names []string, bin string, moved map[string]bool) (err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	defer func() {
+		for _, name := range names {
+			if moved[name] {
+				delete(b.pins.doomed, name)
+			}
+		}
+	}()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return 0, nil
+			return nil
 		}
-		return 0, fmt.Errorf("store: trash: %w", err)
+		return fmt.Errorf("store: trash: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.Chmod(dir, 0o555)) }()
 	for _, name := range names {
@@ -85,16 +104,15 @@ func (b *Blobs) trashFrom(dir string, names []string, bin string) (moved int, er
 			continue
 		}
 		if err := failpoint.Hit(failpoint.GCMove); err != nil {
-			return moved, err
+			return err
 		}
 		err := os.Rename(filepath.Join(dir, name), filepath.Join(bin, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return moved, fmt.Errorf("store: trash: %w", err)
+			return fmt.Errorf("store: trash: %w", err)
 		}
-		delete(b.pins.doomed, name)
-		moved++
+		moved[name] = true
 	}
-	return moved, fsx.SyncDir(dir)
+	return fsx.SyncDir(dir)
 }
 
 func byFolder(digests []string) map[string][]string {

@@ -84,6 +84,7 @@ func (b *Blobs) Doom(digests []string) (pinned []string) {
 		}
 		b.pins.doomed[d] = struct{}{}
 		delete(b.known, d)
+		delete(b.small.known, d)
 	}
 	return pinned
 }

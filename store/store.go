@@ -224,11 +224,13 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	if now == nil {
 		now = time.Now
 	}
-	return &DB{
-		home: home, bolt: b, now: now, blobs: newBlobs(home),
+	db := &DB{
+		home: home, bolt: b, now: now,
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
-	}, nil
+	}
+	db.blobs = newBlobs(home, db)
+	return db, nil
 }
 
 // load reads what the writer keeps in memory.

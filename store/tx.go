@@ -93,7 +93,14 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 		}
 	}
 	tx := &Tx{db: db, bolt: b, size: size, lastTime: last}
-	kept := 0
+	kept, blobs := 0, db.blobs.take() // what the entries to come may name comes before them
+	if b.Bucket(bSmall) == nil {
+		blobs = nil // this is the transaction that makes the buckets
+	}
+	if err := tx.putSmall(blobs); err != nil {
+		b.Rollback()
+		return nil, err
+	}
 	for i, r := range batch {
 		mark, size, last := len(tx.undo), tx.size, tx.lastTime
 		if results[i] = r.fn(tx); results[i] == nil {
@@ -106,12 +113,13 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 		}
 		tx.size, tx.lastTime = size, last
 	}
-	if kept == 0 {
+	if kept == 0 && bytesOf(blobs) < maxWaiting {
 		return nil, b.Rollback()
 	}
 	if err := b.Commit(); err != nil {
 		return nil, err
 	}
+	db.blobs.wrote(blobs)
 	return tx, failpoint.Hit(failpoint.StoreCommitAfter)
 }
 
@@ -188,9 +196,7 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 	if err != nil {
 		return ledger.Envelope{}, err
 	}
-	if env, err = ledger.ParseEnvelope(sealed.Envelope); err != nil {
-		return ledger.Envelope{}, fmt.Errorf("store: own entry: %w", err)
-	}
+	env = sealed.Head
 	hashes, err := ledger.StoredHashes(env.Seq, sealed.Envelope, hashReader{tx.bolt})
 	if err != nil {
 		return ledger.Envelope{}, err

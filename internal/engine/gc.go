@@ -243,6 +243,10 @@ func (c *collection) mark() (marked, error) {
 		if _, ok := names[digest]; ok {
 			return nil
 		}
+		if _, twice := m.sizes[digest]; twice {
+			m.sizes[digest] += size
+			return nil
+		}
 		if len(m.blobs) == maxGCBlobs {
 			m.more = true
 			return nil

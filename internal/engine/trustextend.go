@@ -129,11 +129,11 @@ func (s *site) putExtension(f verify.RoleFile, next *inForce) (api.TrustReport, 
 	entry := &ledger.TrustExtension{
 		File: bundle.Digest(f.Raw), Serial: x.Serial, Root: x.Root, Policy: x.Policy, Until: stamp.Format(x.Until), Reason: x.Reason,
 	}
-	if _, err := e.db.Blobs().Put(f.Raw); err != nil {
+	if _, err := e.db.Blobs().PutFile(f.Raw); err != nil {
 		return api.TrustReport{}, spaceError(err)
 	}
 	for _, sig := range f.Signatures {
-		digest, err := e.db.Blobs().Put(sig.Data)
+		digest, err := e.db.Blobs().PutFile(sig.Data)
 		if err != nil {
 			return api.TrustReport{}, spaceError(err)
 		}

@@ -226,7 +226,7 @@ func sealTrust(b *store.Blobs, f verify.Files) error {
 			if raw == nil {
 				continue
 			}
-			if _, err := b.Put(raw); err != nil {
+			if _, err := b.PutFile(raw); err != nil {
 				return err
 			}
 		}

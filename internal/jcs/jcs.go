@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 )
 
 // MaxDepth is how many objects and arrays may lie inside each other.
@@ -60,6 +61,16 @@ func Canonicalize(raw []byte) ([]byte, error) {
 		return nil, p.fail(p.pos, "bytes after the value")
 	}
 	return p.out, nil
+}
+
+// AppendString appends the canonical encoding of one string to b, for those who
+// write a fixed form by hand. Invalid UTF-8 is an *[Error], and b comes back as
+// it was.
+func AppendString(b []byte, s string) ([]byte, error) {
+	if !utf8.ValidString(s) {
+		return b, &Error{Problem: "invalid UTF-8 in a string"}
+	}
+	return appendString(b, s), nil
 }
 
 // Check returns nil if raw is exactly the canonical encoding of a JSON value,

@@ -342,10 +342,17 @@ func (p *parser) hex4() (rune, bool) {
 
 // appendString writes text as RFC 8785 section 3.2.2.2 says: the short escapes
 // where there is one, \u00xx for other control characters, all else as itself.
-func appendString(out, text []byte) []byte {
+func appendString[T string | []byte](out []byte, text T) []byte {
 	const hex = "0123456789abcdef"
 	out = append(out, '"')
-	for _, c := range text {
+	from := 0 // what stands for itself goes over in one piece
+	for i := range len(text) {
+		c := text[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		out = append(out, text[from:i]...)
+		from = i + 1
 		switch c {
 		case '"', '\\':
 			out = append(out, '\\', c)
@@ -360,12 +367,9 @@ func appendString(out, text []byte) []byte {
 		case '\t':
 			out = append(out, '\\', 't')
 		default:
-			if c < ' ' {
-				out = append(out, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-			} else {
-				out = append(out, c)
-			}
+			out = append(out, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		}
 	}
+	out = append(out, text[from:]...)
 	return append(out, '"')
 }
