@@ -15,6 +15,7 @@ type DAG struct {
 	OnFailure        []Step
 	OnCancel         []Step
 	Outputs          map[string]any // values, strings with ${ CEL } included
+	Lines            map[string]int // where inputs and expressions of outputs stand, by path: inputs.text, outputs.said
 }
 
 // Input is one [inputs.NAME].
@@ -36,8 +37,9 @@ func (r Ref) String() string { return r.Publisher + "/" + r.Name + "@" + r.Versi
 // Step is one [[step]], [[on_failure]] or [[on_cancel]].
 type Step struct {
 	ID               string
-	Line             int  // where it stands in the spec
-	Plugin           *Ref // with Action; or
+	Line             int            // where it stands in the spec
+	Lines            map[string]int // where its expressions stand, by path: when, with.list[0]
+	Plugin           *Ref           // with Action; or
 	Action           string
 	DAG              string // id@version, a sub-run; or neither: an approval gate
 	Needs            []string

@@ -51,7 +51,9 @@ func CheckDAG(file string, raw []byte) (*DAG, Faults) {
 	if n := t.node.kids["outputs"]; n != nil && d.Outputs != nil {
 		t.templates(d.Outputs, n)
 		t.secrets(d.Outputs, n, false)
+		d.Lines = expressionLines(d.Lines, "outputs", d.Outputs, n)
 	}
+	d.Lines = inputLines(d.Lines, d.Inputs, t)
 	c := dagCheck{table: t, first: map[string]int{}}
 	lists := []struct {
 		key   string
@@ -133,6 +135,7 @@ func step(t *table) Step {
 	s.ForEach = forEach(t)
 	s.Cache = cache(t)
 	s.Checkpoint = checkpoint(t)
+	s.Lines = stepLines(t, &s)
 	stepShape(t)
 	if strings.HasPrefix(strings.TrimSpace(s.When), "${") {
 		t.fault("when", "is CEL itself", "write it without ${ }")

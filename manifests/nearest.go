@@ -12,21 +12,26 @@ func nearest(key string, known []string) string {
 			return "write " + k + "; keys are lower-case with _"
 		}
 	}
-	best, least := "", 1+min(len(key), 24)/3
-	if len(key) <= 40 {
-		for _, k := range known {
-			if d := distance(key, k); d < least {
-				best, least = k, d
-			}
-		}
-	}
-	if best != "" {
+	if best := Nearest(key, known); best != "" {
 		return "did you mean " + best + "?"
 	}
 	if len(known) > 0 && len(known) <= 12 {
 		return "known here: " + strings.Join(known, ", ")
 	}
 	return ""
+}
+
+// Nearest is the one of the known names that is most like a name, "" if none is.
+func Nearest(name string, known []string) string {
+	best, least := "", 1+min(len(name), 24)/3
+	if len(name) <= 40 {
+		for _, k := range known {
+			if d := distance(name, k); d < least {
+				best, least = k, d
+			}
+		}
+	}
+	return best
 }
 
 // foldKey takes away what tells spellings of one name apart.

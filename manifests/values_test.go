@@ -104,7 +104,7 @@ func TestEveryKeyOfASpecHasItsField(t *testing.T) {
 		},
 		Steps: []manifests.Step{
 			{
-				ID: "build", Line: 45, Plugin: ref("build"), Action: "compile", Data: []manifests.Ref{*ref("sources")}, Timeout: 10 * time.Minute,
+				ID: "build", Line: 45, Lines: map[string]int{"with.flags[1]": 59, "with.text": 61, "with.token": 62}, Plugin: ref("build"), Action: "compile", Data: []manifests.Ref{*ref("sources")}, Timeout: 10 * time.Minute,
 				Secrets: []string{"db"}, Locks: []string{"tree"}, Semaphores: map[string]int64{"cpu": 2, "disk.io": 1}, Priority: -5,
 				Require: []string{"no_network"},
 				Retry: manifests.Retry{MaxAttempts: 3, Backoff: time.Second, MaxBackoff: time.Minute,
@@ -118,7 +118,7 @@ func TestEveryKeyOfASpecHasItsField(t *testing.T) {
 				},
 			},
 			{
-				ID: "each", Line: 65, Plugin: ref("ship"), Action: "ship", Needs: []string{"build"}, When: "inputs.count > 0",
+				ID: "each", Line: 65, Lines: map[string]int{"for_each": 71, "when": 70}, Plugin: ref("ship"), Action: "ship", Needs: []string{"build"}, When: "inputs.count > 0",
 				ForEach: "${ inputs.hosts }", MaxParallel: 2, Cache: &manifests.Cache{TTL: 5 * time.Minute}, ContinueOnError: true, AllowSkip: true,
 				Idempotent: true, MaxInterruptions: 3, Retry: plain,
 			},
@@ -127,7 +127,7 @@ func TestEveryKeyOfASpecHasItsField(t *testing.T) {
 				Cache: &manifests.Cache{TTL: 10 * time.Minute}, Idempotent: true, MaxInterruptions: 3, Retry: plain,
 			},
 			{
-				ID: "ask", Line: 84, Needs: []string{"build", "each"}, Timeout: 24 * time.Hour, Idempotent: true, MaxInterruptions: 3, Retry: plain,
+				ID: "ask", Line: 84, Lines: map[string]int{"checkpoint.question": 90}, Needs: []string{"build", "each"}, Timeout: 24 * time.Hour, Idempotent: true, MaxInterruptions: 3, Retry: plain,
 				Checkpoint: &manifests.Checkpoint{
 					Question: "Ship to ${ inputs.env }?", Required: true, Approvers: []string{"uid:1000(anna)", "token:ops"}, Quorum: 2,
 					ExcludeStarter: true, Expires: 48 * time.Hour,
@@ -146,6 +146,10 @@ func TestEveryKeyOfASpecHasItsField(t *testing.T) {
 		},
 		OnCancel: []manifests.Step{{ID: "sweep", Line: 119, Plugin: ref("mail"), Action: "send", Idempotent: true, MaxInterruptions: 3, Retry: plain}},
 		Outputs:  map[string]any{"version": "${ steps.build.outputs.version }", "fixed": []any{int64(1), int64(2)}},
+		Lines: map[string]int{
+			"inputs.env": 9, "inputs.count": 16, "inputs.share": 20, "inputs.dry": 24, "inputs.hosts": 28, "inputs.extra": 32,
+			"inputs.db_password": 36, "outputs.version": 125,
+		},
 	})
 	if d := parsed(t, "dag", "dag/small.toml").(*manifests.DAG); !d.FailFast {
 		t.Error("fail_fast is not the default")

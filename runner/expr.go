@@ -63,7 +63,7 @@ func compileExpr(text string) (*expr, error) {
 	}
 	checked, issues := env.Compile(text)
 	if err := issues.Err(); err != nil {
-		return nil, errors.New(issues.Errors()[0].Message)
+		return nil, celFaults(text, issues)
 	}
 	prg, err := env.Program(checked, cel.CostLimit(maxExprCost), cel.InterruptCheckFrequency(128))
 	if err != nil {

@@ -21,7 +21,7 @@ func compile(d *manifests.DAG) (*program, manifests.Faults) {
 	c := newCompiler(d)
 	p := &program{when: map[string]*expr{}, with: map[string]*template{}}
 	for _, s := range allSteps(d) {
-		key := "step " + s.ID + " "
+		key, from := "step "+s.ID+" ", len(c.faults)
 		if s.When != "" {
 			x, err := compileExpr(s.When)
 			if err != nil {
@@ -30,22 +30,27 @@ func compile(d *manifests.DAG) (*program, manifests.Faults) {
 				c.check(s, key+"when", x.names)
 				p.when[s.ID] = x
 			}
+			c.explain(from, s, "when", s.When)
 		}
+		from = len(c.faults)
 		t, err := compileTemplate(anyMap(s.With))
 		if err != nil {
 			c.add(s.Line, key+"with", err.Error())
-			continue
+		} else {
+			c.check(s, key+"with", t.named())
+			p.with[s.ID] = t
 		}
-		c.check(s, key+"with", t.named())
-		p.with[s.ID] = t
+		c.explain(from, s, "with", anyMap(s.With))
 	}
+	from := len(c.faults)
 	t, err := compileTemplate(anyMap(d.Outputs))
 	if err != nil {
 		c.add(0, "outputs", err.Error())
-		return p, c.faults
+	} else {
+		p.outputs = t
+		c.check(nil, "outputs", t.named())
 	}
-	p.outputs = t
-	c.check(nil, "outputs", t.named())
+	c.explain(from, nil, "outputs", anyMap(d.Outputs))
 	return p, c.faults
 }
 

@@ -22,15 +22,15 @@ func TestNamesInExpressions(t *testing.T) {
 		"names by computation": {`inputs[inputs.env] == "x"`, ""},
 		"fields of a value":    {`steps.a.outputs.inputs.nope == 1`, ""},
 		"inside a text":        {`inputs.env == "inputs.nope"`, ""},
-		"no such input":        {`inputs.nope == 1`, `there is no input "nope"`},
-		"no such input, twice": {`inputs["nope"] == 1 || inputs.nope == 2`, `there is no input "nope"`},
-		"has":                  {`has(inputs.nope)`, `there is no input "nope"`},
-		"a leading dot":        {`.inputs.nope == 1`, `there is no input "nope"`},
-		"inside a macro":       {`[1].exists(x, x == inputs.nope)`, `there is no input "nope"`},
-		"no such step":         {`steps["nope"].status == "completed"`, `there is no step "nope"`},
-		"a step not needed":    {`steps.d.status == "completed"`, `it uses steps["d"], which is not among the steps it needs`},
-		"itself":               {`steps.c.status == "completed"`, `it uses steps["c"], which is not among the steps it needs`},
-		"no such field of run": {`run.id == run["user"]`, `run has no field "id"; it has ` + fields + "\n" + `run has no field "user"; it has ` + fields},
+		"no such input":        {`inputs.nope == 1`, `character 1: there is no input "nope"`},
+		"no such input, twice": {`inputs["nope"] == 1 || inputs.nope == 2`, `character 1: there is no input "nope"`},
+		"has":                  {`has(inputs.nope)`, `character 5: there is no input "nope"`},
+		"a leading dot":        {`.inputs.nope == 1`, `character 2: there is no input "nope"`},
+		"inside a macro":       {`[1].exists(x, x == inputs.nope)`, `character 20: there is no input "nope"`},
+		"no such step":         {`steps["nope"].status == "completed"`, `character 1: there is no step "nope"`},
+		"a step not needed":    {`steps.d.status == "completed"`, `character 1: it uses steps["d"], which is not among the steps it needs`},
+		"itself":               {`steps.c.status == "completed"`, `character 1: it uses steps["c"], which is not among the steps it needs`},
+		"no such field of run": {`run.id == run["user"]`, `character 1: run has no field "id"; it has ` + fields + "\n" + `character 11: run has no field "user"; it has ` + fields},
 		"another meaning":      {`[{"nope": 1}].exists(inputs, inputs.nope == 1)`, `"inputs" cannot be the name of a variable here`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +50,8 @@ func TestNamesInOutputs(t *testing.T) {
 		d.OnFailure, d.Steps = d.Steps[1:], d.Steps[:1]
 		d.Outputs = map[string]any{"x": "${ steps.a.status }${ steps.b.status }${ steps.nope.status }${ inputs.nope }"}
 	}, "a", "b")
-	want := `there is no input "nope"` + "\n" + `it uses steps["b"], which is not one of [[step]]` + "\n" + `there is no step "nope"`
+	want := `in ${ steps.b.status }, character 1: it uses steps["b"], which is not one of [[step]]` + "\n" +
+		`in ${ steps.nope.status }, character 1: there is no step "nope"` + "\n" + `in ${ inputs.nope }, character 1: there is no input "nope"`
 	if diff := cmp.Diff(want, faultTexts(runner.Validate(d))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

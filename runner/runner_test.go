@@ -661,7 +661,7 @@ func TestUnsupportedAndBadExpressionsAreRefused(t *testing.T) {
 	for _, f := range runner.Validate(d) {
 		got[f.Key] = true
 	}
-	want := map[string]bool{"step a when": true, "step b when": true, "step b with": true, "outputs": true, "step a for_each": true}
+	want := map[string]bool{"step a when": true, "step b when": true, "step b with.x": true, "outputs.y": true, "step a for_each": true}
 	if !maps.Equal(got, want) {
 		t.Errorf("faults at %v, want %v", got, want)
 	}

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,39 +59,16 @@ func specText(path string) (file string, raw []byte, err error) {
 }
 
 // readSpec reads and checks a DAG spec, its expressions included.
-func readSpec(path string) (*manifests.DAG, error) {
-	path, raw, err := specText(path)
+func readSpec(path string) (file string, d *manifests.DAG, err error) {
+	file, raw, err := specText(path)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	d, faults := manifests.CheckDAG(path, raw)
-	if d != nil {
-		faults = append(faults, expressionFaults(d, path, len(faults) > 0)...)
-	}
+	d, faults := runner.Check(file, raw)
 	if len(faults) > 0 {
-		slices.SortStableFunc(faults, func(a, b manifests.Fault) int { return cmp.Compare(a.Line, b.Line) })
-		return nil, faulty(path, faults)
+		return "", nil, faulty(file, faults)
 	}
-	return d, nil
-}
-
-// expressionFaults says what the runner has against a spec, of which only a part
-// could be read if it is broken.
-func expressionFaults(d *manifests.DAG, path string, broken bool) manifests.Faults {
-	if broken {
-		for _, steps := range [][]manifests.Step{d.Steps, d.OnFailure, d.OnCancel} {
-			for i := range steps {
-				if s := &steps[i]; s.Plugin == nil && s.DAG == "" && s.Checkpoint == nil {
-					s.Plugin = &manifests.Ref{} // what it runs could not be read; the runner would take it for a gate
-				}
-			}
-		}
-	}
-	faults := runner.Validate(d)
-	for i := range faults {
-		faults[i].File = path
-	}
-	return faults
+	return file, d, nil
 }
 
 // faulty is a file with faults: all of them, a line each.
@@ -117,7 +92,9 @@ func newDAGValidateCmd(a *app) *cobra.Command {
 		Use:   "validate FILE|DIR",
 		Short: "Check a DAG spec",
 		Long: "Check a DAG spec, or the one in a bundle's source folder, and report every fault with\n" +
-			"its line. No site is needed, so plugins and data are not looked up: publish does that.",
+			"its line, and in expressions with its place. No site is needed, so plugins and data are\n" +
+			"not looked up: publish does that. What is valid but does nothing, such as an input that no\n" +
+			"expression uses, is a note.",
 		Example: "  stella orch dag validate dag.toml",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(_ *cobra.Command, args []string) error { return runDAGValidate(a, args[0]) },
@@ -128,15 +105,20 @@ func newDAGValidateCmd(a *app) *cobra.Command {
 type dagSummary struct {
 	DAGID   string   `json:"dagId"`
 	Version string   `json:"version"`
-	Order   []string `json:"order"` // the steps, as they would be started one at a time
+	Order   []string `json:"order"`           // the steps, as they would be started one at a time
+	Notes   []string `json:"notes,omitempty"` // what does nothing, or never happens; no fault
 }
 
 func runDAGValidate(a *app, path string) error {
-	d, err := readSpec(path)
+	file, d, err := readSpec(path)
 	if err != nil {
 		return err
 	}
 	sum := dagSummary{DAGID: d.ID, Version: d.Version, Order: []string{}}
+	for _, n := range runner.Advise(file, d) {
+		sum.Notes = append(sum.Notes, n.String())
+		a.stderr.note("note: %s", n.String())
+	}
 	for _, s := range runner.Order(d) {
 		sum.Order = append(sum.Order, s.ID)
 	}
