@@ -39,7 +39,7 @@ func Evidence(data any) []string {
 		add(d.PlanHash, d.InputsHash, d.DAGDigest)
 		trust(d.Trust)
 	case *AttemptStart:
-		add(d.Plugin, d.PlanHash, d.InputsHash)
+		add(d.Plugin, d.PlanHash, d.InputsHash, d.Overlay)
 		trust(d.Trust)
 	case *AttemptEnd:
 		add(d.OutputsHash)
@@ -47,6 +47,23 @@ func Evidence(data any) []string {
 		add(d.OutputsHash)
 	case *RunEnd:
 		add(d.OutputsHash)
+	case *StepExpansion:
+		add(d.Items)
+	case *StepInvalidation:
+		add(d.Overlay)
+	case *CacheHit:
+		add(d.InputsHash, d.OutputsHash)
+		trust(d.Trust)
+	case *SubrunStart:
+		add(d.PlanHash, d.InputsHash)
+	case *SubrunEnd:
+		add(d.OutputsHash)
+	case *ApprovalRequest:
+		add(d.OutputsHash)
+	case *ApprovalDecision:
+		add(d.Modifications)
+	case *ApprovalClosing:
+		add(d.Modifications)
 	}
 	return out
 }

@@ -215,7 +215,7 @@ func TestNoDataWhereNoneIsNeeded(t *testing.T) {
 	}
 	want := map[string]bool{}
 	for typ, name := range documented(t) {
-		if slices.Contains([]string{"Note", "RunEnd", "StepEnd"}, name) {
+		if slices.Contains([]string{"Note", "Nudge", "QueueChange", "RunEnd", "StepEnd"}, name) {
 			want[string(typ)] = true
 		}
 	}

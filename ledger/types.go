@@ -30,19 +30,45 @@ const (
 	OutboxRequeued  Type = "outbox.requeued"  // OutboxRequeue
 	OutboxForgotten Type = "outbox.forgotten" // OutboxForget
 
+	QueuePaused   Type = "queue.paused"   // QueueChange; nothing is claimed, starts are accepted
+	QueueResumed  Type = "queue.resumed"  // QueueChange; ends a pause, and a drain
+	QueueDraining Type = "queue.draining" // QueueChange; no start is accepted, what is open goes on
+	LockReclaimed Type = "lock.reclaimed" // LockLoss; the holder had not executed for too long
+	LockForced    Type = "lock.forced"    // LockLoss; somebody took it away by hand
+	CacheCleared  Type = "cache.cleared"  // CacheClearing
+
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
 	RunCancelRequested Type = "run.cancel_requested" // Note
+	RunAbortRequested  Type = "run.abort_requested"  // Note; like a cancel, at once and without cleanup
+	RunFailRequested   Type = "run.fail_requested"   // RunFailing; somebody, or the chain for stuck runs, ends it as failed
 	RunResumed         Type = "run.resumed"          // Note
 	RunTimedOut        Type = "run.timed_out"        // Note; its own deadline has passed
+	RunReopened        Type = "run.reopened"         // RunGeneration; a failed run goes on by hand
+	RunReset           Type = "run.reset"            // RunGeneration; what was under way counts no more
+	RunStuck           Type = "run.stuck"            // Stuckness; nothing has moved for too long
+	RunNudged          Type = "run.nudged"           // Nudge; looked at again by hand or by the chain for stuck runs
+	RunRestarted       Type = "run.restarted"        // Nudge; attempts under way are stopped and begun again
+	RunCompared        Type = "run.compared"         // RunComparison; of a replay that has ended
 	RunCompleted       Type = "run.completed"        // RunEnd
 	RunFailed          Type = "run.failed"           // RunEnd
 	RunCancelled       Type = "run.cancelled"        // RunEnd
 
-	StepQueued    Type = "step.queued"    // StepQueue; also a retry, with its due time
-	StepSkipped   Type = "step.skipped"   // StepEnd
-	StepCompleted Type = "step.completed" // StepEnd
-	StepFailed    Type = "step.failed"    // StepEnd
-	StepCancelled Type = "step.cancelled" // StepEnd
+	StepQueued      Type = "step.queued"      // StepQueue; also a retry, with its due time
+	StepSkipped     Type = "step.skipped"     // StepEnd
+	StepCompleted   Type = "step.completed"   // StepEnd
+	StepFailed      Type = "step.failed"      // StepEnd
+	StepCancelled   Type = "step.cancelled"   // StepEnd
+	StepExpanded    Type = "step.expanded"    // StepExpansion; for_each has been evaluated
+	StepCached      Type = "step.cached"      // CacheHit; done before, in the same way
+	StepInvalidated Type = "step.invalidated" // StepInvalidation; pending again
+
+	SubrunStarted Type = "subrun.started" // SubrunStart; in the transaction of the child's first entry
+	SubrunEnded   Type = "subrun.ended"   // SubrunEnd
+
+	ApprovalRequested Type = "approval.requested" // ApprovalRequest
+	ApprovalDecided   Type = "approval.decided"   // ApprovalDecision; by one person
+	ApprovalRefused   Type = "approval.refused"   // ApprovalRefusal; a decision that did not count
+	ApprovalClosed    Type = "approval.closed"    // ApprovalClosing
 
 	AttemptStarted Type = "attempt.started" // AttemptStart; on disk before any process exists
 	AttemptEnded   Type = "attempt.ended"   // AttemptEnd
@@ -266,104 +292,4 @@ type ExportCreation struct {
 	Manifest string `json:"manifest"` // SHA-256 of manifest.json
 	SHA256   string `json:"sha256"`   // of the archive
 	Withheld int64  `json:"withheld"`
-}
-
-// RunStart is the data of [RunStarted].
-type RunStart struct {
-	RunToken   string            `json:"runToken"`
-	PlanHash   string            `json:"planHash"`
-	InputsHash string            `json:"inputsHash"`
-	DAGDigest  string            `json:"dagDigest"`        // manifest of the DAG bundle
-	Pinned     string            `json:"pinned,omitempty"` // version the caller asked for
-	Metadata   map[string]string `json:"metadata,omitempty"`
-	Parent     string            `json:"parent,omitempty"`
-	Trust      TrustRef          `json:"trust"`
-	Steps      int               `json:"steps"`
-}
-
-// Note is the data of entries that say who asked for something and why.
-type Note struct {
-	Reason string `json:"reason,omitempty"`
-}
-
-// RunEnd is the data of [RunCompleted], [RunFailed] and [RunCancelled].
-type RunEnd struct {
-	OutputsHash   string `json:"outputsHash,omitempty"`
-	FailureReason string `json:"failureReason,omitempty"` // errorCode of the step that failed the run, or one of the run's own
-	FailedStep    string `json:"failedStep,omitempty"`
-}
-
-// StepQueue is the data of [StepQueued].
-type StepQueue struct {
-	Due    string `json:"due,omitempty"` // not before this time
-	Reason string `json:"reason"`        // ready | retry | interrupted | infra
-}
-
-// StepEnd is the data of the entries that end a step.
-type StepEnd struct {
-	OutputsHash string `json:"outputsHash,omitempty"`
-	ErrorCode   string `json:"errorCode,omitempty"`
-	Reason      string `json:"reason,omitempty"`
-}
-
-// AttemptStart is the data of [AttemptStarted].
-type AttemptStart struct {
-	Generation int      `json:"generation"`
-	Owner      string   `json:"owner"`  // boot id / pid of the executing process
-	Tier       string   `json:"tier"`   // ns | landlock | plain
-	Plugin     string   `json:"plugin"` // digest of the plugin's manifest
-	Entry      string   `json:"entry"`  // SHA-256 of the bytes that run
-	InputsHash string   `json:"inputsHash"`
-	PlanHash   string   `json:"planHash"`
-	Trust      TrustRef `json:"trust"` // under which the plugin was judged again
-	Deadline   string   `json:"deadline,omitempty"`
-}
-
-// AttemptEnd is the data of [AttemptEnded].
-type AttemptEnd struct {
-	Generation   int        `json:"generation"`
-	Outcome      string     `json:"outcome"`
-	ErrorCode    string     `json:"errorCode,omitempty"`
-	Message      string     `json:"message,omitempty"` // masked, at most 1 KiB
-	Retryable    bool       `json:"retryable,omitempty"`
-	Orderly      bool       `json:"orderly,omitempty"` // interrupted because stella was told to stop
-	RetryAfterMs int64      `json:"retryAfterMs,omitempty"`
-	ExitCode     *int       `json:"exitCode,omitempty"`
-	Signal       string     `json:"signal,omitempty"`
-	OutputsHash  string     `json:"outputsHash,omitempty"`
-	Artifacts    []Artifact `json:"artifacts,omitempty"`
-	Logs         *LogRef    `json:"logs,omitempty"`
-	Usage        *Usage     `json:"usage,omitempty"`
-	Fences       []Fence    `json:"fences,omitempty"`
-}
-
-// Artifact is a file that an attempt handed over; its bytes are a sealed blob.
-type Artifact struct {
-	Name      string `json:"name"`
-	SHA256    string `json:"sha256"`
-	Size      int64  `json:"size"`
-	MediaType string `json:"mediaType,omitempty"`
-}
-
-// LogRef names the log segment of one attempt.
-type LogRef struct {
-	SHA256  string `json:"sha256"` // of the segment file
-	Bytes   int64  `json:"bytes"`
-	Records int64  `json:"records"`
-	Dropped int64  `json:"dropped"` // bytes that the cap cut
-}
-
-// Usage is what one attempt consumed.
-type Usage struct {
-	WallMs   int64 `json:"wallMs"`
-	UserMs   int64 `json:"userMs"`
-	SystemMs int64 `json:"systemMs"`
-	MaxRSS   int64 `json:"maxRssBytes"`
-}
-
-// Fence is one fence of an attempt, with an observation that proves its state.
-type Fence struct {
-	Name  string `json:"name"`
-	State string `json:"state"` // active | degraded | unavailable | off
-	Proof string `json:"proof,omitempty"`
 }

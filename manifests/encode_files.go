@@ -212,7 +212,48 @@ func EncodeSite(s *Site) []byte {
 	w.texts("checkpoint_copies", s.CheckpointCopies)
 	w.duration("max_gap", s.MaxGap)
 	w.duration("trust_warning", s.TrustWarning)
+	w.integer("max_items", int64(s.MaxItems))
 	w.limits("limits", s.Limits)
 	w.sinks(s.Sinks)
+	w.concurrency(s.Concurrency)
+	if len(s.Semaphores) > 0 {
+		w.table("semaphores", false)
+		byName(s.Semaphores, w.integer)
+	}
+	w.stuck(s.Stuck)
 	return w.Bytes()
+}
+
+func (w *writer) concurrency(c Concurrency) {
+	if c.PerTenant+c.PerDAG+c.PerPlugin > 0 {
+		w.table("concurrency", false)
+		w.integer("per_tenant", int64(c.PerTenant))
+		w.integer("per_dag", int64(c.PerDAG))
+		w.integer("per_plugin", int64(c.PerPlugin))
+	}
+	for _, m := range []struct {
+		key    string
+		limits map[string]int
+	}{{"tenant", c.Tenant}, {"dag", c.DAG}, {"plugin", c.Plugin}} {
+		if len(m.limits) == 0 {
+			continue
+		}
+		w.table("concurrency."+m.key, false)
+		byName(m.limits, func(name string, n int) { w.integer(name, int64(n)) })
+	}
+}
+
+// stuck writes everything, or nothing of a zero value: 0 is not the default here.
+func (w *writer) stuck(s Stuck) {
+	if s == (Stuck{}) {
+		return
+	}
+	w.table("stuck", false)
+	w.duration("warn", s.Warn)
+	w.duration("stalled", s.Stalled)
+	w.boolean("chain", s.Chain)
+	w.raw("nudges", int64(s.Nudges))
+	w.duration("nudge_wait", s.NudgeWait)
+	w.raw("restarts", int64(s.Restarts))
+	w.duration("restart_wait", s.RestartWait)
 }

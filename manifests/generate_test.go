@@ -469,7 +469,25 @@ func (g gen) site() *manifests.Site {
 		FreeSpaceReserve: g.size("reserve"), MaxBundleBytes: g.size("bundle"),
 		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits(),
 		MaxGap: g.duration("gap", 366*24*time.Hour), TrustWarning: g.duration("warning", 366*24*time.Hour),
-		Sinks: g.sinks()}
+		Sinks: g.sinks(), MaxItems: 1 + g.upTo("items", 99_999),
+		Concurrency: manifests.Concurrency{PerTenant: g.upTo("perTenant", 9), PerDAG: g.upTo("perDAG", 9), PerPlugin: g.upTo("perPlugin", 9),
+			Tenant: g.limited("tenants", g.name), DAG: g.limited("dags", g.name),
+			Plugin: g.limited("plugins", func(label string) string { return g.name(label) + "/" + g.name(label) })},
+		Stuck: manifests.Stuck{Warn: g.duration("warn", time.Minute), Stalled: time.Minute + g.duration("stalled", time.Hour), Chain: g.flip("chain"),
+			Nudges: g.upTo("nudges", 100), NudgeWait: g.duration("nudgeWait", time.Hour),
+			Restarts: g.upTo("restarts", 100), RestartWait: g.duration("restartWait", time.Hour)}}
+}
+
+// limited is a few limits by name.
+func (g gen) limited(label string, name func(string) string) map[string]int {
+	var out map[string]int
+	for range g.upTo(label, 3) {
+		if out == nil {
+			out = map[string]int{}
+		}
+		out[name(label)] = 1 + g.upTo(label, 9)
+	}
+	return out
 }
 
 // TestWritingAndReadingGivesTheSame is the property that packing and trust

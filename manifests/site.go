@@ -22,4 +22,27 @@ type Site struct {
 	TrustWarning     time.Duration // how long before trust runs out to warn; default 14 days
 	Limits           Limits        // defaults of attempts
 	Sinks            []Sink        // receivers of events
+	MaxItems         int           // of one for_each; default 1000 (THREATS 24)
+	Concurrency      Concurrency
+	Semaphores       map[string]int64 // name → capacity, for each tenant its own
+	Stuck            Stuck
+}
+
+// Concurrency is how many attempts may be under way at a time besides
+// [Site.Workers]; 0 is no limit. A name in one of the maps has a limit of its own.
+type Concurrency struct {
+	PerTenant, PerDAG, PerPlugin int
+	Tenant, DAG, Plugin          map[string]int // plugins are publisher/name
+}
+
+// Stuck is when a run that does not move is said to be stuck, and what is done
+// about it. The defaults are 5 minutes, an hour, and nothing.
+type Stuck struct {
+	Warn        time.Duration // without progress: a warning
+	Stalled     time.Duration // then it is stalled
+	Chain       bool          // nudge, then restart, then fail what is stalled
+	Nudges      int           // default 3, each followed by
+	NudgeWait   time.Duration // default 1m
+	Restarts    int           // default 2, each followed by
+	RestartWait time.Duration // default 5m
 }

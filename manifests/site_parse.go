@@ -1,6 +1,11 @@
 package manifests
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
 
 // ParseSite reads site.toml, at most MaxSiteBytes. A key that is absent has its
 // default. Its error is [Faults].
@@ -24,6 +29,10 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		TrustWarning:     t.duration("trust_warning", DefaultTrustWarning, 366*24*time.Hour),
 		Limits:           t.limits("limits"),
 		Sinks:            t.sinks(),
+		MaxItems:         int(t.integer("max_items", 1000, 1, 100_000)),
+		Concurrency:      concurrency(t),
+		Semaphores:       semaphores(t),
+		Stuck:            stuck(t),
 	}
 	if s.DefaultTenant == "" {
 		s.DefaultTenant = "default"
@@ -33,4 +42,63 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func concurrency(t *table) Concurrency {
+	var c Concurrency
+	s := t.sub("concurrency")
+	if s == nil {
+		return c
+	}
+	defer s.done()
+	c.PerTenant = int(s.integer("per_tenant", 0, 1, maxWorkers))
+	c.PerDAG = int(s.integer("per_dag", 0, 1, maxWorkers))
+	c.PerPlugin = int(s.integer("per_plugin", 0, 1, maxWorkers))
+	c.Tenant = limitsByName(s, "tenant", rule{ValidName, nameRule})
+	c.DAG = limitsByName(s, "dag", rule{ValidName, nameRule})
+	c.Plugin = limitsByName(s, "plugin", rule{validPluginName, "publisher/name"})
+	return c
+}
+
+func validPluginName(s string) bool {
+	publisher, name, ok := strings.Cut(s, "/")
+	return ok && ValidName(publisher) && ValidName(name)
+}
+
+func limitsByName(t *table, key string, name rule) map[string]int {
+	s := t.sub(key)
+	if s == nil || len(s.values) == 0 {
+		return nil
+	}
+	defer s.done()
+	out := map[string]int{}
+	for _, k := range slices.Sorted(maps.Keys(s.values)) {
+		out[k] = int(s.integer(k, 1, 1, maxWorkers))
+		if !name.ok(k) {
+			s.fault(k, "the name is not allowed", "want "+name.want)
+		}
+	}
+	return out
+}
+
+func stuck(t *table) Stuck {
+	out := Stuck{
+		Warn: 5 * time.Minute, Stalled: time.Hour, Nudges: 3, NudgeWait: time.Minute, Restarts: 2, RestartWait: 5 * time.Minute,
+	}
+	s := t.sub("stuck")
+	if s == nil {
+		return out
+	}
+	defer s.done()
+	out.Warn = s.duration("warn", out.Warn, maxDuration)
+	out.Stalled = s.duration("stalled", out.Stalled, maxDuration)
+	out.Chain = s.boolean("chain", false)
+	out.Nudges = int(s.integer("nudges", 3, 0, 100))
+	out.NudgeWait = s.duration("nudge_wait", out.NudgeWait, maxDuration)
+	out.Restarts = int(s.integer("restarts", 2, 0, 100))
+	out.RestartWait = s.duration("restart_wait", out.RestartWait, maxDuration)
+	if out.Stalled < out.Warn {
+		s.fault("stalled", formatDuration(out.Stalled)+" is below warn, "+formatDuration(out.Warn), "")
+	}
+	return out
 }

@@ -219,7 +219,8 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 		AllowPlain: true, Workers: 4, MaxParallelSteps: 3, DefaultTenant: "ops", Grace: 20 * time.Second, CheckpointEvery: 15 * time.Minute,
 		FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789,
 		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"}, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour,
-		Limits: manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
+		Limits:   manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
+		MaxItems: 1000, Stuck: patience(),
 	})
 	if s := parsed(t, "site", "site/clock.toml").(*manifests.Site); s.MaxGap != 720*time.Hour || s.TrustWarning != 48*time.Hour {
 		t.Errorf("gap %v, warning %v", s.MaxGap, s.TrustWarning)
@@ -227,6 +228,7 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 	defaults := &manifests.Site{
 		Workers: 2, MaxParallelSteps: 1, DefaultTenant: "default", Grace: 10 * time.Second, CheckpointEvery: time.Hour,
 		FreeSpaceReserve: 64 << 20, MaxBundleBytes: 4 << 30, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour,
+		MaxItems: 1000, Stuck: patience(),
 	}
 	check(t, parsed(t, "site", "site/empty.toml"), defaults)
 	again, err := manifests.ParseSite("f", manifests.EncodeSite(&manifests.Site{}))
@@ -234,6 +236,39 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, again, defaults)
+	got, err := manifests.ParseSite("f", []byte(`schema = "stella.site/1"
+max_items = 5
+[concurrency]
+per_tenant = 4
+[concurrency.tenant]
+ops = 2
+[concurrency.dag]
+audit = 1
+[concurrency.plugin]
+"acme/scan" = 3
+[semaphores]
+gpu = 2
+[stuck]
+warn = "1s"
+stalled = "2s"
+chain = true
+nudges = 0
+restarts = 1
+restart_wait = "3s"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := *defaults
+	want.MaxItems, want.Semaphores = 5, map[string]int64{"gpu": 2}
+	want.Concurrency = manifests.Concurrency{PerTenant: 4, Tenant: map[string]int{"ops": 2}, DAG: map[string]int{"audit": 1}, Plugin: map[string]int{"acme/scan": 3}}
+	want.Stuck = manifests.Stuck{Warn: time.Second, Stalled: 2 * time.Second, Chain: true, NudgeWait: time.Minute, Restarts: 1, RestartWait: 3 * time.Second}
+	check(t, got, &want)
+}
+
+// patience is what a site has that says nothing of stuck runs.
+func patience() manifests.Stuck {
+	return manifests.Stuck{Warn: 5 * time.Minute, Stalled: time.Hour, Nudges: 3, NudgeWait: time.Minute, Restarts: 2, RestartWait: 5 * time.Minute}
 }
 
 // TestSchemaLineIsAWholeLine also wants the line feed behind it.

@@ -26,38 +26,61 @@ const maxInfra = 3
 // maxMessage bounds the message of an attempt in the ledger, in bytes.
 const maxMessage = 1024
 
+// maxOutputsBytes bounds the outputs of a step that were sealed: of one with
+// for_each they are those of all its items.
+const maxOutputsBytes = 64 << 20
+
 // prepared is an attempt that is ready to be claimed.
 type prepared struct {
 	run        state.Run                  // as it was when the attempt was claimed
+	attempt    int                        // its number, once it is claimed
 	params     []byte                     // canonical JSON
 	artifacts  map[string]ledger.Artifact // of this run, named in params
 	fault      error                      // params could not be had
 	inputsHash string
+	overlay    string // digest of the merge patch that params went through
 	manifest   *manifests.Bundle
 	action     manifests.Action
 	trust      ledger.TrustRef
 	trusts     int64 // when it was judged: see Runner.trusts
 	refused    error // trust no longer allows the plugin or its data, or something of ours failed
 	timeout    time.Duration
+	cacheKey   string           // "" where nothing is kept
+	hit        *ledger.CacheHit // what was done before in the same way
 }
 
-// work carries one attempt from claim to outcome. Its error is a fault that
-// ends the runner; whatever goes wrong with the attempt is in the ledger.
+// work carries one step from claim to outcome. Its error is a fault that ends
+// the runner; whatever goes wrong with the attempt is in the ledger.
 func (r *Runner) work(ctx context.Context, it item) error {
-	defer r.done(it)
 	e, n := it.e, it.n
+	alive := false // a sub-run goes on without us
+	mine := false
+	defer func() { r.back(ctx, it, mine, alive) }()
 	e.mu.Lock()
-	if e.ended || n.status != state.Queued || n.claimed {
+	if it.over() || n.status != state.Queued || n.worker {
 		e.mu.Unlock()
 		return nil
 	}
-	n.claimed = true
-	params, fault := e.prog.with[n.step.ID].eval(context.WithoutCancel(ctx), e.scope())
-	artifacts, dag := e.artifactsIn(params), e.run.DAGDigest
+	n.claimed, n.worker, mine = true, true, true
+	with := e.prog.with[n.step.ID]
+	params, fault := with.eval(ctx, e.scope(n, with.named()))
+	if ctx.Err() != nil {
+		fault = nil // it is not claimed anyway
+	}
+	artifacts, dag, overlay := e.artifactsIn(params), e.run.DAGDigest, n.overlay
+	replay := e.run.ReplayOf != ""
 	e.mu.Unlock()
 
-	p := r.prepare(dag, n, params, fault)
+	p := r.prepare(e, dag, n, params, overlay, fault)
 	p.artifacts = artifacts
+	if n.plan.Plugin == nil {
+		var err error
+		alive, err = r.startChild(ctx, e, n, p)
+		return err
+	}
+	if !replay {
+		r.lookUp(e, n, p)
+	}
 	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { cancel(ErrShutdown) })
@@ -66,16 +89,35 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	if err != nil || !started {
 		return err
 	}
-	end := r.execute(actx, n, p)
-	revokedAs(actx, end)
-	return r.settle(ctx, e, n, p, end)
+	end := r.execute(actx, e, n, p)
+	stoppedAs(actx, end)
+	return r.settle(e, n, p, end)
+}
+
+// back gives back what a worker took, and queues the step if it is to be tried
+// again: not before the worker has let go of it.
+func (r *Runner) back(ctx context.Context, it item, mine, alive bool) {
+	r.done(it, alive)
+	if !mine {
+		return
+	}
+	it.e.mu.Lock()
+	defer it.e.mu.Unlock()
+	it.n.worker = false
+	if it.n.status == state.Queued && !it.n.claimed && !it.e.ended.Load() && ctx.Err() == nil {
+		it.e.fresh = append(it.e.fresh, it.n)
+		r.handOver(it.e)
+	}
 }
 
 // prepare resolves everything an attempt needs that can be had without the
 // run's lock: sealed inputs, the manifest, and a fresh judgement.
 // What cannot be had is a fault of this attempt alone.
-func (r *Runner) prepare(dag string, n *node, params any, fault error) *prepared {
-	p := &prepared{fault: fault}
+func (r *Runner) prepare(e *execution, dag string, n *node, params any, overlay string, fault error) *prepared {
+	p := &prepared{fault: fault, overlay: overlay}
+	if p.fault == nil && overlay != "" {
+		params, p.fault = r.overlaid(params, overlay)
+	}
 	if p.fault == nil {
 		p.params, p.fault = jcs.Marshal(params)
 	}
@@ -83,7 +125,7 @@ func (r *Runner) prepare(dag string, n *node, params any, fault error) *prepared
 		return p
 	}
 	p.inputsHash = Hash(p.params)
-	if _, p.refused = r.opt.Sealed.Put(p.params); p.refused != nil {
+	if _, p.refused = r.opt.Sealed.Put(p.params); p.refused != nil || n.plan.Plugin == nil {
 		return p
 	}
 	if p.manifest, p.refused = r.opt.Sealed.Manifest(n.plan.Plugin.Digest); p.refused != nil {
@@ -96,12 +138,22 @@ func (r *Runner) prepare(dag string, n *node, params any, fault error) *prepared
 	return p
 }
 
+// overlaid applies the merge patch that somebody gave by hand.
+func (r *Runner) overlaid(params any, overlay string) (any, error) {
+	raw, err := r.opt.Sealed.Read(overlay, MaxInputsBytes)
+	if err != nil {
+		return nil, err
+	}
+	patch, err := decodeJSON(raw)
+	return mergePatch(params, patch), err
+}
+
 // lost is the end of an attempt whose program ran and whose results could not
 // be kept, by a fault of ours: it may be started again only where that cannot
 // do anything twice.
 func (p *prepared) lost(n *node, err error) *ledger.AttemptEnd {
 	end := &ledger.AttemptEnd{Outcome: string(state.Interrupted), Message: clip(err.Error())}
-	if !p.action.Idempotent || !n.step.Idempotent {
+	if !n.idempotent(p.action) {
 		end.ErrorCode = string(state.Indeterminate)
 	}
 	return end
@@ -118,41 +170,68 @@ func shortest(ds ...time.Duration) time.Duration {
 	return out
 }
 
+// mayClaim says whether a step may begin now; where not, what becomes of it is
+// written. The caller holds e.mu.
+func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node) (bool, error) {
+	switch {
+	case n.status != state.Queued || !n.claimed:
+		n.claimed = false // taken away meanwhile
+		return false, nil
+	case ctx.Err() != nil:
+		n.claimed = false
+		return false, nil // it stays queued for whoever opens the site next
+	case e.ended.Load() || e.run.Aborted || n.phase == ordinary && e.stopping():
+		n.claimed, e.swept = false, false
+		if e.ended.Load() {
+			return false, nil
+		}
+		return false, r.commit(e)
+	}
+	return true, nil
+}
+
 // claim writes attempt.started, after which a process may exist. It returns
 // false when the attempt ended without one.
-func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (bool, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.ended || n.phase == ordinary && e.stopping() || ctx.Err() != nil {
-		n.claimed = false
-		if ctx.Err() != nil {
-			return false, nil // it stays queued for whoever opens the site next
+func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (started bool, err error) {
+	err = r.within(e, func() error {
+		if ok, err := r.mayClaim(ctx, e, n); !ok {
+			return err
 		}
-		return false, r.commit(ctx, e)
-	}
-	if p.fault != nil {
-		n.claimed = false
-		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("with: " + p.fault.Error())})
-		return false, r.commit(ctx, e)
-	}
-	if p.refused == nil && p.trusts != r.trusts.Load() {
-		p.trust, p.refused = r.judge(e.run.DAGDigest, n)
-	}
+		if p.fault != nil {
+			n.claimed = false
+			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("with: " + p.fault.Error())})
+			return r.commit(e)
+		}
+		if p.refused == nil && p.trusts != r.trusts.Load() {
+			p.trust, p.refused = r.judge(e.run.DAGDigest, n)
+		}
+		if p.hit != nil && p.refused == nil {
+			return r.takeHit(e, n, p)
+		}
+		started, err = r.launch(e, n, p, cancel)
+		return err
+	})
+	return started, err
+}
+
+// launch writes the start of an attempt. The caller holds e.mu.
+func (r *Runner) launch(e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (bool, error) {
 	n.attempt++
-	n.status = state.Running
+	n.status, p.attempt = state.Running, n.attempt
+	n.round.Add(1)
 	start := &ledger.AttemptStart{
 		Generation: e.run.Generation, Owner: r.opt.Owner, Tier: r.opt.Executor.Tier(), Plugin: n.plan.Plugin.Digest,
-		Entry: n.plan.Entry, InputsHash: p.inputsHash, PlanHash: e.run.PlanHash, Trust: p.trust,
+		Entry: n.plan.Entry, InputsHash: p.inputsHash, PlanHash: e.run.PlanHash, Trust: p.trust, Locks: n.locks, Overlay: p.overlay,
 	}
 	if p.timeout > 0 {
 		start.Deadline = stamp.Format(r.opt.Now().Add(p.timeout))
 	}
 	e.propose(ledger.AttemptStarted, n, start)
 	if refusal := r.refusal(n, p); refusal != nil {
-		return false, r.conclude(ctx, e, n, p, refusal)
+		return false, r.conclude(e, n, p, refusal)
 	}
-	e.cancels[n.step.ID] = cancel
-	if err := r.commit(ctx, e); err != nil {
+	e.cancels[n.id] = cancel
+	if err := r.commit(e); err != nil {
 		return false, err
 	}
 	p.run = e.run
@@ -193,57 +272,72 @@ func (r *Runner) invalid(m *manifests.Bundle, path string, object []byte) string
 	return path + " is not among the files of the plugin"
 }
 
-// settle records how an attempt ended and what follows from it.
-func (r *Runner) settle(ctx context.Context, e *execution, n *node, p *prepared, end *ledger.AttemptEnd) error {
+// settle records how an attempt ended and what follows from it. An attempt that
+// was taken back meanwhile has ended in the record: whatever it reports counts no
+// more.
+func (r *Runner) settle(e *execution, n *node, p *prepared, end *ledger.AttemptEnd) error {
 	if err := failpoint.Hit(failpoint.RunnerFinish); err != nil {
 		return err
 	}
-	outputs, artifacts, err := r.results(end)
+	outputs, err := r.outputs(end.OutputsHash)
 	if err != nil { // sealed a moment ago, and gone
-		outputs, artifacts, end = nil, nil, p.lost(n, err)
+		outputs, end = nil, p.lost(n, err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.cancels, n.step.ID)
-	n.outputs, n.artifacts = outputs, artifacts
-	return r.conclude(ctx, e, n, p, end)
+	return r.within(e, func() error {
+		if n.attempt != p.attempt || n.status != state.Running || e.cancels[n.id] == nil {
+			r.opt.Log.Warn("the end of an attempt that was taken back counts no more", "runId", e.runID, "stepId", n.id, "attempt", p.attempt, "outcome", end.Outcome)
+			return nil
+		}
+		delete(e.cancels, n.id)
+		n.outputs, n.artifacts = outputs, artifactsOf(end.Artifacts)
+		return r.conclude(e, n, p, end)
+	})
 }
 
-// results reads back what later expressions see of an attempt that succeeded.
-func (r *Runner) results(end *ledger.AttemptEnd) (outputs any, artifacts map[string]any, err error) {
-	artifacts = map[string]any{}
-	for _, a := range end.Artifacts {
-		artifacts[a.Name] = map[string]any{"name": a.Name, "sha256": a.SHA256, "size": a.Size, "mediaType": a.MediaType}
+// outputs reads back what later expressions see of an action that succeeded.
+func (r *Runner) outputs(hash string) (any, error) {
+	if hash == "" {
+		return nil, nil
 	}
-	if end.OutputsHash == "" {
-		return nil, artifacts, nil
-	}
-	raw, err := r.opt.Sealed.Read(end.OutputsHash, MaxInputsBytes+1)
+	raw, err := r.opt.Sealed.Read(hash, maxOutputsBytes)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	outputs, err = decodeJSON(raw)
-	return outputs, artifacts, err
+	return decodeJSON(raw)
+}
+
+func artifactsOf(list []ledger.Artifact) map[string]any {
+	out := map[string]any{}
+	for _, a := range list {
+		out[a.Name] = map[string]any{"name": a.Name, "sha256": a.SHA256, "size": a.Size, "mediaType": a.MediaType}
+	}
+	return out
 }
 
 // conclude writes the end of an attempt, decides about the step, and commits.
 // The caller holds e.mu.
-func (r *Runner) conclude(ctx context.Context, e *execution, n *node, p *prepared, end *ledger.AttemptEnd) error {
+func (r *Runner) conclude(e *execution, n *node, p *prepared, end *ledger.AttemptEnd) error {
 	n.claimed = false
 	end.Generation = e.run.Generation
+	if n.again && end.Outcome == string(state.Interrupted) {
+		end.Orderly, end.ErrorCode = true, ""
+	}
+	if end.Outcome == string(state.Succeeded) {
+		r.keep(n, p, end)
+	}
 	e.propose(ledger.AttemptEnded, n, end)
 	r.decide(e, n, p.action, end)
-	return r.commit(ctx, e)
+	return r.commit(e)
 }
 
 // decide says what becomes of a step whose attempt has ended: done, tried
 // again, or failed (CONTRACT section 8).
 func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *ledger.AttemptEnd) {
 	code := state.Code(end.ErrorCode)
-	again := n.phase != ordinary || !e.stopping()
+	again := (n.phase != ordinary || !e.stopping()) && !e.run.Aborted
 	switch state.Outcome(end.Outcome) {
 	case state.Succeeded:
-		e.end(n, ledger.StepCompleted, state.Completed, "", ledger.StepEnd{OutputsHash: end.OutputsHash})
+		e.acted(n, end.OutputsHash)
 		return
 	case state.OutcomeCancelled:
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
@@ -252,8 +346,12 @@ func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *led
 		if !end.Orderly {
 			n.interruptions++
 		}
+		restarted := n.again
+		n.again = false
 		switch {
-		case !action.Idempotent || !n.step.Idempotent:
+		case restarted:
+			e.queue(n, "restart", time.Time{})
+		case !n.idempotent(action):
 			e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{})
 		case n.interruptions > n.step.MaxInterruptions:
 			e.end(n, ledger.StepFailed, state.Failed, state.PoisonPill, ledger.StepEnd{})
@@ -314,16 +412,7 @@ func (r *Runner) idempotencyKey(run *state.Run, stepID string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-func clip(s string) string {
-	if len(s) <= maxMessage {
-		return s
-	}
-	for i := maxMessage; ; i-- {
-		if s[i]&0xC0 != 0x80 { // the start of a rune
-			return s[:i]
-		}
-	}
-}
+func clip(s string) string { return clipTo(s, maxMessage) }
 
 // workspace makes the empty folder of an attempt.
 func (r *Runner) workspace(runID, stepID string, attempt int) (string, error) {
@@ -365,7 +454,7 @@ func (e *execution) artifactsIn(params any) map[string]ledger.Artifact {
 		return nil
 	}
 	made := map[string]bool{}
-	for _, n := range e.nodes {
+	for _, n := range e.all() {
 		for _, a := range n.artifacts {
 			made[a.(map[string]any)["sha256"].(string)] = true
 		}

@@ -24,17 +24,17 @@ const maxArtifactBytes = 1 << 30
 
 // execute runs a claimed attempt and turns what it left into its last entry.
 // Nothing is reported done before its outputs, artifacts and log are on disk.
-func (r *Runner) execute(ctx context.Context, n *node, p *prepared) *ledger.AttemptEnd {
+func (r *Runner) execute(ctx context.Context, e *execution, n *node, p *prepared) *ledger.AttemptEnd {
 	begun := r.opt.Now()
-	end := r.tryExecute(ctx, n, p)
+	end := r.tryExecute(ctx, e, n, p)
 	if end.Usage == nil {
 		end.Usage = &ledger.Usage{WallMs: r.opt.Now().Sub(begun).Milliseconds()}
 	}
 	return end
 }
 
-func (r *Runner) tryExecute(ctx context.Context, n *node, p *prepared) *ledger.AttemptEnd {
-	dir, err := r.workspace(p.run.RunID, n.step.ID, n.attempt)
+func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepared) *ledger.AttemptEnd {
+	dir, err := r.workspace(p.run.RunID, n.id, p.attempt)
 	if err != nil {
 		return unstarted(err)
 	}
@@ -42,12 +42,16 @@ func (r *Runner) tryExecute(ctx context.Context, n *node, p *prepared) *ledger.A
 	if err != nil {
 		return unstarted(err)
 	}
-	log, err := r.openLog(p.run.RunID, n.step.ID, n.attempt, p.limits(r.opt.Limits).Log)
+	log, err := r.openLog(p.run.RunID, n.id, p.attempt, p.limits(r.opt.Limits).Log)
 	if err != nil {
 		return unstarted(err)
 	}
 	defer log.close()
-	task.Log = log.line
+	task.Log = func(stream string, at time.Time, line []byte) {
+		e.touch()
+		log.line(stream, at, line)
+	}
+	task.Progress = func(float64, string) { e.touch() }
 	report, err := r.opt.Executor.Execute(ctx, task)
 	if err != nil {
 		return unstarted(err)
@@ -106,7 +110,7 @@ func (r *Runner) collect(n *node, p *prepared, report Report) (*ledger.AttemptEn
 	}
 	if v.Outcome == state.Interrupted {
 		end.Orderly = true
-		if !p.action.Idempotent || !n.step.Idempotent {
+		if !n.idempotent(p.action) {
 			v.Code = state.Indeterminate
 		}
 	}
@@ -184,9 +188,9 @@ func (r *Runner) task(n *node, p *prepared, dir string) (Task, error) {
 		return Task{}, err
 	}
 	t := Task{
-		RunID: p.run.RunID, StepID: n.step.ID, Attempt: n.attempt, Dir: dir,
+		RunID: p.run.RunID, StepID: n.id, Attempt: p.attempt, Dir: dir,
 		Runtime: p.manifest.Plugin.Runtime, Entry: r.entry(n, p),
-		Args: p.action.Args, IdempotencyKey: r.idempotencyKey(&p.run, n.step.ID), SourceDate: created,
+		Args: p.action.Args, IdempotencyKey: r.idempotencyKey(&p.run, n.id), SourceDate: created,
 		Determinism: p.manifest.Plugin.Determinism, Network: p.manifest.Plugin.Network,
 		Limits: p.limits(r.opt.Limits), Timeout: p.timeout, Grace: r.opt.Grace,
 	}
@@ -198,7 +202,7 @@ func (r *Runner) task(n *node, p *prepared, dir string) (Task, error) {
 	}
 	t.Files = r.place("bundle", p.manifest, n.plan.Entry, t.Files)
 	req := plugin.Request{
-		API: 1, RunID: p.run.RunID, StepID: n.step.ID, Action: n.plan.Action, Attempt: n.attempt, IdempotencyKey: t.IdempotencyKey,
+		API: 1, RunID: p.run.RunID, StepID: n.id, Action: n.plan.Action, Attempt: p.attempt, IdempotencyKey: t.IdempotencyKey,
 		Params: p.params, Inputs: map[string]plugin.Input{}, Data: map[string]plugin.Data{}, Limits: requestLimits(t.Limits, t.Timeout),
 	}
 	for _, d := range n.plan.Data {

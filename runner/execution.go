@@ -2,13 +2,16 @@ package runner
 
 import (
 	"cmp"
+	"container/heap"
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
@@ -23,26 +26,58 @@ const (
 	onCancel
 )
 
-// node is one step of an open run.
+// node is one step of an open run, or one item of a step with for_each.
 type node struct {
+	id         string // of the step, or id.N of an item
 	step       *manifests.Step
 	plan       *PlanStep
 	phase      phase
 	needs      []*node
-	dependents []*node
-	waiting    int // needs that have not ended
+	dependents []*node // by step id
+	waiting    int     // needs that have not ended
+	locks      []ledger.Lock
+
+	parent *node // of an item: its step
+	index  int
+	item   any
+	items  []*node // of a step that was expanded
+	list   string  // digest of their list
+	left   int     // of the items: have not ended
+	fed    int     // of the items: were looked at for queueing
 
 	status        state.Status
 	reason        state.Code
-	claimed       bool // a worker has it
-	live          bool // queued, claimed or running; counted in execution.live
+	order         int  // when it ended, among the others
+	now           bool // it ended in this generation of the run
+	claimed       bool // a worker is about to begin it, or has
+	worker        bool // a worker has not let go of it yet
+	live          bool // queued, claimed, running or expanded; counted in execution.live
 	attempt       int
 	failures      int
 	interruptions int
 	infra         int
 	due           time.Time
-	outputs       any            // of the attempt that succeeded
+	after         time.Time // of a pending step: not to be claimed before
+	overlay       string    // digest of a merge patch on its parameters
+	again         bool      // restarted by hand: the interruption does not count, and may repeat what is not idempotent
+	child         string    // run that it has started and that has not ended
+	approval      *state.Approval
+	outputs       any            // of what succeeded
+	outputsHash   string         //
 	artifacts     map[string]any // name → {"name","sha256","size","mediaType"}
+
+	round atomic.Int32 // how often it has left or entered the queue
+
+	wait   string // what it waits for, for people; with called guarded by the runner's mu
+	called *line  // the line that let it try again
+}
+
+// byID is the order of ids, those of items by their number.
+func byID(a, b *node) int {
+	if a.parent != nil && a.parent == b.parent {
+		return cmp.Compare(a.index, b.index)
+	}
+	return cmp.Compare(a.id, b.id)
 }
 
 // settled says whether the step satisfies the needs of others.
@@ -51,77 +86,149 @@ func (n *node) settled() bool {
 	case state.Completed:
 		return true
 	case state.Skipped:
-		return n.reason == state.ConditionFalse || n.reason == state.StepDisabled
+		return n.reason == state.ConditionFalse || n.reason == state.StepDisabled || n.reason == state.SkippedByHand
 	case state.Failed:
 		return n.step.ContinueOnError && n.reason != state.Indeterminate
 	}
 	return false
 }
 
+// gate says whether the step runs nothing itself and only waits for people.
+func (n *node) gate() bool { return n.step.Plugin == nil && n.step.DAG == "" }
+
+// idempotent says whether an action may be started again after an interruption.
+func (n *node) idempotent(action manifests.Action) bool {
+	return action.Idempotent && n.step.Idempotent
+}
+
 // execution is the model of one open run. Whoever changes the run holds mu,
 // decides on the model, and commits what it decided before letting go.
 type execution struct {
-	mu     sync.Mutex
-	run    state.Run
-	dag    *manifests.DAG
-	plan   *Plan
-	prog   *program
-	inputs map[string]any
+	r *Runner
 
-	nodes    []*node // topological, ties by step id
-	byID     map[string]*node
-	live     int                                // steps that are queued, claimed or running
-	left     int                                // ordinary steps that have not ended
-	cancels  map[string]context.CancelCauseFunc // by step, of attempts under way
-	failed   *node                              // the step that fails the run, nil while none does
-	late     bool                               // the run's own deadline has passed
-	timeout  bool                               // and it passed before any step had failed the run
-	ended    bool
-	detached bool // nobody here executes it; the model lives for one decision
+	// What follows never changes.
+	runID, tenant string
+	priority      int64
+	dag           *manifests.DAG
+	plan          *Plan
+	prog          *program
+	inputs        map[string]any
 
-	todo   []*node // ended, their dependents not looked at yet
-	fresh  []*node // queued, not handed to the dispatcher yet
-	batch  []state.Proposal
-	timers []*time.Timer
-	slots  int    // attempts it may still start; guarded by the runner's mu
-	parked []item // waits for a slot; guarded by the runner's mu
+	mu        sync.Mutex
+	run       state.Run
+	nodes     []*node // topological, ties by step id; without items
+	byID      map[string]*node
+	live      int                                // steps that are queued, claimed, running or expanded
+	asked     int                                // steps that wait for people
+	left      int                                // ordinary steps that have not ended
+	ends      int                                // counts up with each end
+	cancels   map[string]context.CancelCauseFunc // by step, of attempts under way
+	failing   bool                               // an ordinary step has failed in this generation, and nothing makes up for it
+	late      bool                               // the run's own deadline has passed
+	timeout   bool                               // and it passed before any step had failed the run
+	swept     bool                               // what had not started when the run began to end has been ended
+	chained   time.Time                          // when something was last done about its being stuck
+	chainWait time.Duration                      // how long that is given
+	detached  bool                               // nobody here executes it; the model lives for one decision
+
+	todo  []*node // ended, their dependents not looked at yet
+	fresh []*node // queued, not handed to the dispatcher yet
+	batch []state.Proposal
+	later []func() // concerns other runs: done without the lock
+
+	ended atomic.Bool
+	moved atomic.Int64 // when something last happened, since the runner began
+	slots gate         // attempts and sub-runs at a time; guarded by the runner's mu
+
+	tmu    sync.Mutex // guards timers
+	timers map[*timer]struct{}
 }
 
 // newExecution builds the model of a run whose steps have the given records.
 func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, inputs map[string]any, records map[string]state.Step) (*execution, error) {
 	e := &execution{
-		run: run, dag: d, plan: p, prog: prog, inputs: inputs,
-		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{},
+		runID: run.RunID, tenant: run.Tenant, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
+		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, timers: map[*timer]struct{}{},
 	}
+	e.ended.Store(run.Status.Ended())
 	for ph, list := range [][]manifests.Step{ordinary: d.Steps, onFailure: d.OnFailure, onCancel: d.OnCancel} {
 		for i := range list {
-			n := &node{step: &list[i], plan: p.Step(list[i].ID), phase: phase(ph), status: state.Pending}
+			n := &node{id: list[i].ID, step: &list[i], plan: p.Step(list[i].ID), phase: phase(ph), status: state.Pending, locks: locksOf(&list[i])}
 			if n.plan == nil {
 				return nil, fmt.Errorf("runner: step %s is not in the plan", n.step.ID)
 			}
-			if rec, ok := records[n.step.ID]; ok {
-				n.status, n.reason = rec.Status, state.Code(rec.Reason)
-				if rec.Status == state.Failed { // its reason is in words
-					n.reason = state.Code(rec.ErrorCode)
-				}
-				n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults
-				n.due = rec.DueTime()
-			}
-			if n.live = n.status == state.Queued || n.status == state.Running; n.live {
-				e.live++
+			if rec, ok := records[n.id]; ok {
+				e.restore(n, rec)
 			}
 			if n.phase == ordinary && !n.status.Ended() {
 				e.left++
 			}
-			e.byID[n.step.ID] = n
+			e.byID[n.id] = n
 			e.nodes = append(e.nodes, n)
 		}
 	}
+	if err := e.link(); err != nil {
+		return nil, err
+	}
+	e.restoreOrder(records)
+	e.late = run.TimedOutUTC != ""
+	e.timeout = e.late
+	for _, n := range e.nodes {
+		if n.phase != ordinary || n.status != state.Failed || n.settled() {
+			continue
+		}
+		e.failing = e.failing || n.now
+		if e.late && records[n.id].EndedUTC <= run.TimedOutUTC {
+			e.timeout = false // it had failed before its deadline
+		}
+	}
+	return e, nil
+}
+
+// restore takes over what is on record of a step.
+func (e *execution) restore(n *node, rec state.Step) {
+	n.status, n.reason = rec.Status, state.Code(rec.Reason)
+	if rec.Status == state.Failed { // its reason is in words
+		n.reason = state.Code(rec.ErrorCode)
+	}
+	n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults
+	n.due, n.after, n.overlay, n.outputsHash = rec.DueTime(), stampOrZero(rec.After), rec.Overlay, rec.OutputsHash
+	n.now = rec.Status.Ended() && rec.Generation == e.run.Generation
+	n.list, n.approval = rec.Items, rec.Approval
+	if rec.Status == state.Running && rec.Child != nil && rec.Child.Status == "" && !rec.Open {
+		n.child = rec.Child.RunID
+	}
+	if n.live = n.status == state.Queued || n.status == state.Running; n.live {
+		e.live++
+	}
+	if n.status == state.CheckpointPending {
+		e.asked++
+		n.outputsHash = rec.Approval.Request.OutputsHash
+	}
+}
+
+// restoreOrder numbers the steps that have ended by their times.
+func (e *execution) restoreOrder(records map[string]state.Step) {
+	var done []*node
+	for _, n := range e.nodes {
+		if n.status.Ended() {
+			done = append(done, n)
+		}
+	}
+	slices.SortStableFunc(done, func(a, b *node) int { return cmp.Compare(records[a.id].EndedUTC, records[b.id].EndedUTC) })
+	for i, n := range done {
+		n.order = i + 1
+	}
+	e.ends = len(done)
+}
+
+// link joins the steps by their needs and puts them in order.
+func (e *execution) link() error {
 	for _, n := range e.nodes {
 		for _, id := range n.step.Needs {
 			need, ok := e.byID[id]
 			if !ok {
-				return nil, fmt.Errorf("runner: step %s needs the unknown step %s", n.step.ID, id)
+				return fmt.Errorf("runner: step %s needs the unknown step %s", n.id, id)
 			}
 			n.needs = append(n.needs, need)
 			need.dependents = append(need.dependents, n)
@@ -130,42 +237,29 @@ func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, input
 			}
 		}
 	}
-	if err := e.sortNodes(); err != nil {
-		return nil, err
-	}
-	e.late = run.TimedOutUTC != ""
-	e.timeout = e.late
 	for _, n := range e.nodes {
-		if n.phase != ordinary || n.status != state.Failed || n.settled() {
-			continue
-		}
-		ended := records[n.step.ID].EndedUTC
-		if e.failed == nil || ended < records[e.failed.step.ID].EndedUTC {
-			e.failed = n
-		}
-		if e.late && ended <= run.TimedOutUTC {
-			e.timeout = false // it had failed before its deadline
-		}
+		slices.SortFunc(n.dependents, byID)
 	}
-	return e, nil
+	return e.sortNodes()
 }
 
 // sortNodes puts the nodes in topological order, ties by step id.
 func (e *execution) sortNodes() error {
-	indegree := map[*node]int{}
+	indegree := make(map[*node]int, len(e.nodes))
 	var ready nodeHeap
 	for _, n := range e.nodes {
 		if indegree[n] = len(n.needs); len(n.needs) == 0 {
-			ready.push(n)
+			ready = append(ready, n)
 		}
 	}
+	heap.Init(&ready)
 	order := make([]*node, 0, len(e.nodes))
 	for len(ready) > 0 {
-		n := ready.pop()
+		n := heap.Pop(&ready).(*node)
 		order = append(order, n)
 		for _, d := range n.dependents {
 			if indegree[d]--; indegree[d] == 0 {
-				ready.push(d)
+				heap.Push(&ready, d)
 			}
 		}
 	}
@@ -176,256 +270,106 @@ func (e *execution) sortNodes() error {
 	return nil
 }
 
+// nodeHeap is a heap by step id.
+type nodeHeap []*node
+
+func (h nodeHeap) Len() int           { return len(h) }
+func (h nodeHeap) Less(i, j int) bool { return byID(h[i], h[j]) < 0 }
+func (h nodeHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *nodeHeap) Push(x any)        { *h = append(*h, x.(*node)) }
+
+func (h *nodeHeap) Pop() any {
+	last := len(*h) - 1
+	n := (*h)[last]
+	*h = (*h)[:last]
+	return n
+}
+
+// all are the nodes in order, each step's items after it.
+func (e *execution) all() []*node {
+	out := make([]*node, 0, len(e.nodes))
+	for _, n := range e.nodes {
+		out = append(append(out, n), n.items...)
+	}
+	return out
+}
+
+// find finds a step or an item.
+func (e *execution) find(id string) *node {
+	if n := e.byID[id]; n != nil {
+		return n
+	}
+	step, number, _ := strings.Cut(id, ".")
+	i, err := strconv.Atoi(number)
+	if n := e.byID[step]; n != nil && err == nil && i >= 0 && i < len(n.items) {
+		return n.items[i]
+	}
+	return nil
+}
+
+// touch notes that something happens.
+func (e *execution) touch() { e.moved.Store(int64(e.r.opt.Now().Sub(e.r.begun))) }
+
+// idle is for how long nothing has, on the monotonic clock.
+func (e *execution) idle() time.Duration {
+	return e.r.opt.Now().Sub(e.r.begun) - time.Duration(e.moved.Load())
+}
+
 // propose adds an entry to the batch.
 func (e *execution) propose(t ledger.Type, n *node, data any) {
-	p := state.Proposal{Type: t, Actor: "system:runner", Data: data}
+	e.proposeBy("system:runner", t, n, data)
+}
+
+func (e *execution) proposeBy(actor string, t ledger.Type, n *node, data any) {
+	p := state.Proposal{Type: t, Actor: actor, Data: data}
 	if n != nil {
-		p.StepID = n.step.ID
-		if t == ledger.AttemptStarted || t == ledger.AttemptEnded {
+		p.StepID = n.id
+		switch t {
+		case ledger.AttemptStarted, ledger.AttemptEnded, ledger.SubrunStarted, ledger.SubrunEnded,
+			ledger.ApprovalRequested, ledger.ApprovalDecided, ledger.ApprovalRefused, ledger.ApprovalClosed:
 			p.Attempt = n.attempt
 		}
 	}
 	e.batch = append(e.batch, p)
 }
 
-// stopping says whether no further ordinary step may start.
-func (e *execution) stopping() bool {
-	return e.run.CancelRequested() || e.late || e.failed != nil && e.dag.FailFast
+// timer is one that ends with the run.
+type timer struct {
+	*time.Timer
+	over func() // called once, when it has fired or was stopped; may be nil
 }
 
-// phaseNow is the group whose steps may run now: cleanup starts when every
-// ordinary step has ended.
-func (e *execution) phaseNow() phase {
-	switch {
-	case e.left > 0:
-		return ordinary
-	case e.run.CancelRequested():
-		return onCancel
-	case e.failed != nil || e.late:
-		return onFailure
-	}
-	return ordinary
+// after calls f when a time has passed, unless the run has ended before.
+func (e *execution) after(wait time.Duration, f, over func()) {
+	e.tmu.Lock()
+	defer e.tmu.Unlock()
+	t := &timer{over: over}
+	t.Timer = time.AfterFunc(wait, func() {
+		e.tmu.Lock()
+		delete(e.timers, t)
+		e.tmu.Unlock()
+		if over != nil {
+			over()
+		}
+		f()
+	})
+	e.timers[t] = struct{}{}
 }
 
-// end moves a step to its end.
-func (e *execution) end(n *node, t ledger.Type, to state.Status, code state.Code, data ledger.StepEnd) {
-	n.status, n.reason = to, code
-	if n.phase == ordinary {
-		e.left--
-	}
-	if n.live {
-		n.live = false
-		e.live--
-	}
-	switch to {
-	case state.Failed:
-		data.ErrorCode = string(code)
-		if n.phase == ordinary && !n.settled() && e.failed == nil {
-			e.failed = n
+// setEnded ends the model: it decides nothing any more.
+func (e *execution) setEnded() {
+	e.ended.Store(true)
+	e.tmu.Lock()
+	defer e.tmu.Unlock()
+	for t := range e.timers {
+		if t.Stop() && t.over != nil {
+			t.over()
 		}
-	case state.Skipped, state.Cancelled:
-		data.Reason = string(code)
 	}
-	e.propose(t, n, &data)
-	e.todo = append(e.todo, n)
+	clear(e.timers)
 }
 
-// queue makes a step claimable, at once or when due has come.
-func (e *execution) queue(n *node, reason string, due time.Time) {
-	n.status, n.due = state.Queued, due
-	if !n.live {
-		n.live = true
-		e.live++
-	}
-	q := ledger.StepQueue{Reason: reason}
-	if !due.IsZero() {
-		q.Due = stamp.Format(due)
-	}
-	e.propose(ledger.StepQueued, n, &q)
-	e.fresh = append(e.fresh, n)
-}
-
-// begin queues what can run when a run starts or is taken up again.
-func (e *execution) begin(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
-	for _, n := range e.nodes {
-		switch {
-		case n.status == state.Queued:
-			e.fresh = append(e.fresh, n)
-		case n.phase == ordinary && n.status == state.Pending && n.waiting == 0:
-			e.consider(ctx, n)
-		}
-	}
-}
-
-// consider decides about a pending step whose needs have all ended.
-func (e *execution) consider(ctx context.Context, n *node) {
-	for _, need := range n.needs {
-		if !need.settled() {
-			e.end(n, ledger.StepSkipped, state.Skipped, state.UpstreamFailed, ledger.StepEnd{})
-			return
-		}
-	}
-	if n.phase == ordinary && e.stopping() {
-		return // the sweep takes it
-	}
-	if n.step.Disabled {
-		e.end(n, ledger.StepSkipped, state.Skipped, state.StepDisabled, ledger.StepEnd{})
-		return
-	}
-	if x := e.prog.when[n.step.ID]; x != nil {
-		v, err := x.eval(ctx, e.scope())
-		ok, isBool := v.(bool)
-		switch {
-		case err != nil || !isBool:
-			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: "when"})
-			return
-		case !ok:
-			e.end(n, ledger.StepSkipped, state.Skipped, state.ConditionFalse, ledger.StepEnd{})
-			return
-		}
-	}
-	e.queue(n, "ready", time.Time{})
-}
-
-// advance draws every consequence of what has ended, up to the end of the run.
-func (e *execution) advance(ctx context.Context, r *Runner) error {
-	// Whoever asked may go away: that must not decide what the run becomes.
-	ctx = context.WithoutCancel(ctx)
-	for {
-		for len(e.todo) > 0 {
-			n := e.todo[0]
-			e.todo = e.todo[1:]
-			next := slices.Clone(n.dependents)
-			slices.SortFunc(next, func(a, b *node) int { return cmp.Compare(a.step.ID, b.step.ID) })
-			for _, d := range next {
-				if d.waiting--; d.waiting == 0 && d.status == state.Pending && d.phase == n.phase {
-					e.consider(ctx, d)
-				}
-			}
-		}
-		if e.stopping() {
-			e.sweep()
-		}
-		if len(e.todo) > 0 {
-			continue
-		}
-		if e.live > 0 || e.ended {
-			return nil
-		}
-		more, err := e.finish(ctx, r)
-		if err != nil || !more {
-			return err
-		}
-	}
-}
-
-// sweep ends what has not started, once nothing ordinary may start any more.
-func (e *execution) sweep() {
-	for _, n := range e.nodes {
-		if n.phase != ordinary || n.claimed || n.status != state.Pending && n.status != state.Queued {
-			continue
-		}
-		switch {
-		case e.run.CancelRequested():
-			e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
-		case e.late:
-			e.end(n, ledger.StepSkipped, state.Skipped, state.RunTimeout, ledger.StepEnd{})
-		default:
-			e.end(n, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})
-		}
-	}
-}
-
-// finish is called when nothing is queued or running: it starts the cleanup steps
-// or ends the run. It returns whether there is more to advance.
-func (e *execution) finish(ctx context.Context, r *Runner) (more bool, err error) {
-	now := e.phaseNow()
-	started := false
-	for _, n := range e.nodes {
-		if n.phase != now {
-			continue
-		}
-		if n.status == state.Pending && n.waiting == 0 && now != ordinary {
-			e.consider(ctx, n)
-			started = true
-		}
-	}
-	if started {
-		return true, nil
-	}
-	for _, n := range e.nodes {
-		if n.phase == now && n.status == state.Pending {
-			e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.UnreachableSteps), FailedStep: n.step.ID})
-			return false, nil
-		}
-	}
-	switch {
-	case e.run.CancelRequested():
-		e.endRun(ledger.RunCancelled, state.Cancelled, ledger.RunEnd{FailureReason: string(state.RunCancelled)})
-	case e.timeout:
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.RunTimeout)})
-	case e.failed != nil:
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(e.failed.reason), FailedStep: e.failed.step.ID})
-	default:
-		return false, e.complete(ctx, r)
-	}
-	return false, nil
-}
-
-// complete seals the outputs of the run and ends it.
-func (e *execution) complete(ctx context.Context, r *Runner) error {
-	v, err := e.prog.outputs.eval(ctx, e.scope())
-	if err != nil {
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.ExpressionInvalid)})
-		return nil
-	}
-	hash, err := r.seal(v)
-	if err != nil {
-		return err
-	}
-	e.endRun(ledger.RunCompleted, state.Completed, ledger.RunEnd{OutputsHash: hash})
-	return nil
-}
-
-func (e *execution) endRun(t ledger.Type, to state.Status, end ledger.RunEnd) {
-	e.run.Status, e.ended = to, true
-	e.propose(t, nil, &end)
-	for _, timer := range e.timers {
-		timer.Stop()
-	}
-}
-
-// scope is what expressions see at this moment.
-func (e *execution) scope() Scope {
-	steps := make(map[string]any, len(e.nodes))
-	for _, n := range e.nodes {
-		outputs, artifacts := n.outputs, n.artifacts
-		if outputs == nil {
-			outputs = map[string]any{}
-		}
-		if artifacts == nil {
-			artifacts = map[string]any{}
-		}
-		steps[n.step.ID] = map[string]any{"status": string(n.status), "outputs": outputs, "artifacts": artifacts}
-	}
-	return Scope{Inputs: e.inputs, Steps: steps, Run: map[string]any{
-		"runId": e.run.RunID, "dagId": e.run.DAGID, "dagVersion": e.run.DAGVersion, "tenant": e.run.Tenant,
-		"createdUtc": e.run.CreatedUTC, "runToken": e.run.RunToken,
-	}}
-}
-
-// nodeHeap is a heap by step id.
-type nodeHeap []*node
-
-func (h *nodeHeap) push(n *node) {
-	i, _ := slices.BinarySearchFunc(*h, n, func(a, b *node) int { return cmp.Compare(b.step.ID, a.step.ID) })
-	*h = slices.Insert(*h, i, n)
-}
-
-// pop takes the smallest id, which stands last.
-func (h *nodeHeap) pop() *node {
-	n := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return n
+func stampOrZero(s string) time.Time {
+	st := state.Step{Due: s}
+	return st.DueTime()
 }

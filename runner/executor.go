@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -17,6 +18,8 @@ var (
 	ErrCancelled = errors.New("runner: cancelled")     // somebody asked for the end of the run
 	ErrShutdown  = errors.New("runner: shutting down") // we stop; the attempt is interrupted
 	ErrRevoked   = errors.New("runner: trust no longer allows it")
+	// ErrAborted is an [ErrCancelled] that leaves no time to end in.
+	ErrAborted = fmt.Errorf("runner: aborted: %w", ErrCancelled)
 )
 
 // An Executor starts the process of one attempt, enforces its limits, and

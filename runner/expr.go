@@ -32,6 +32,8 @@ type Scope struct {
 	Inputs map[string]any
 	Steps  map[string]any // step id → {"status","outputs","artifacts"}
 	Run    map[string]any
+	Item   any   // of a step with for_each
+	Index  int64 // its number, from 0
 }
 
 // exprEnv is made at the first expression: building it costs a millisecond
@@ -41,6 +43,8 @@ var exprEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("inputs", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("steps", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("run", cel.MapType(cel.StringType, cel.DynType)),
+		cel.Variable("item", cel.DynType),
+		cel.Variable("index", cel.IntType),
 		cel.ParserExpressionSizeLimit(maxExprBytes),
 		cel.ParserRecursionLimit(maxExprDepth),
 	)
@@ -79,12 +83,15 @@ func compileExpr(text string) (*expr, error) {
 // names are the fields of the three variables that an expression names.
 type names struct {
 	inputs, steps, run []string
+	whole              bool // steps is used otherwise than by steps.ID and steps["ID"]
+	item               bool // item or index is used
 }
 
 func (n *names) add(of names) {
 	n.inputs = append(n.inputs, of.inputs...)
 	n.steps = append(n.steps, of.steps...)
 	n.run = append(n.run, of.run...)
+	n.whole, n.item = n.whole || of.whole, n.item || of.item
 }
 
 // of is the list of one variable, nil where there is none of that name.
@@ -111,8 +118,16 @@ func namesOf(a *ast.AST) (n names, err error) {
 			}
 		}
 	}
+	all := 0 // uses of steps, named or not
 	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
+		case ast.IdentKind:
+			switch strings.TrimPrefix(e.AsIdent(), ".") {
+			case "steps":
+				all++
+			case "item", "index":
+				n.item = true
+			}
 		case ast.SelectKind:
 			add(e.AsSelect().Operand(), e.AsSelect().FieldName())
 		case ast.CallKind:
@@ -124,17 +139,20 @@ func namesOf(a *ast.AST) (n names, err error) {
 			}
 		case ast.ComprehensionKind:
 			for _, v := range []string{e.AsComprehension().IterVar(), e.AsComprehension().IterVar2()} {
-				if n.of(v) != nil {
+				if n.of(v) != nil || v == "item" || v == "index" {
 					err = fmt.Errorf("%q cannot be the name of a variable here", v)
 				}
 			}
 		}
 	}))
+	n.whole = all > len(n.steps)
 	return n, err
 }
 
 func (x *expr) eval(ctx context.Context, s Scope) (any, error) {
-	out, _, err := x.program.ContextEval(ctx, map[string]any{"inputs": s.Inputs, "steps": s.Steps, "run": s.Run})
+	out, _, err := x.program.ContextEval(ctx, map[string]any{
+		"inputs": s.Inputs, "steps": s.Steps, "run": s.Run, "item": s.Item, "index": s.Index,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", x.text, err)
 	}

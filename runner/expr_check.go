@@ -4,43 +4,59 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/stellarun/stella/manifests"
 )
 
-// program is the compiled expressions of a DAG.
+// program is the compiled expressions of a DAG, by step id.
 type program struct {
-	when    map[string]*expr
-	with    map[string]*template
-	outputs *template
+	when      map[string]*expr
+	with      map[string]*template
+	forEach   map[string]*template
+	questions map[string]*template
+	outputs   *template
+
+	dag    *manifests.DAG
+	mu     sync.Mutex          // guards what follows
+	upward map[string][]string // see before
+}
+
+// before are the steps that have ended where n begins, or the run, if n is nil.
+func (p *program) before(n *node) []string {
+	id := ""
+	if n != nil {
+		id = n.step.ID
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if list, ok := p.upward[id]; ok {
+		return list
+	}
+	var list []string
+	if n == nil {
+		for i := range p.dag.Steps {
+			list = append(list, p.dag.Steps[i].ID)
+		}
+	} else {
+		list = sortedKeys(ancestors(p.dag, n.step))
+	}
+	if p.upward == nil {
+		p.upward = map[string][]string{}
+	}
+	p.upward[id] = list
+	return list
 }
 
 // compile compiles every expression of d and checks that each names only inputs
 // that there are and steps that lie before it. All faults come at once.
 func compile(d *manifests.DAG) (*program, manifests.Faults) {
 	c := newCompiler(d)
-	p := &program{when: map[string]*expr{}, with: map[string]*template{}}
+	p := &program{
+		dag: d, when: map[string]*expr{}, with: map[string]*template{}, forEach: map[string]*template{}, questions: map[string]*template{},
+	}
 	for _, s := range allSteps(d) {
-		key, from := "step "+s.ID+" ", len(c.faults)
-		if s.When != "" {
-			x, err := compileExpr(s.When)
-			if err != nil {
-				c.add(s.Line, key+"when", err.Error())
-			} else {
-				c.check(s, key+"when", x.names)
-				p.when[s.ID] = x
-			}
-			c.explain(from, s, "when", s.When)
-		}
-		from = len(c.faults)
-		t, err := compileTemplate(anyMap(s.With))
-		if err != nil {
-			c.add(s.Line, key+"with", err.Error())
-		} else {
-			c.check(s, key+"with", t.named())
-			p.with[s.ID] = t
-		}
-		c.explain(from, s, "with", anyMap(s.With))
+		c.step(p, s)
 	}
 	from := len(c.faults)
 	t, err := compileTemplate(anyMap(d.Outputs))
@@ -52,6 +68,64 @@ func compile(d *manifests.DAG) (*program, manifests.Faults) {
 	}
 	c.explain(from, nil, "outputs", anyMap(d.Outputs))
 	return p, c.faults
+}
+
+// step compiles the expressions of one step.
+func (c *compiler) step(p *program, s *manifests.Step) {
+	key, from := "step "+s.ID+" ", len(c.faults)
+	if s.When != "" {
+		x, err := compileExpr(s.When)
+		if err != nil {
+			c.add(s.Line, key+"when", err.Error())
+		} else {
+			c.check(s, key+"when", x.names)
+			c.noItem(s, key+"when", x.names)
+			p.when[s.ID] = x
+		}
+		c.explain(from, s, "when", s.When)
+	}
+	for _, f := range []struct {
+		key   string
+		value any
+		to    map[string]*template
+		items bool // item and index mean something in it
+	}{
+		{"with", anyMap(s.With), p.with, s.ForEach != nil},
+		{"for_each", s.ForEach, p.forEach, false},
+		{"checkpoint.question", question(s), p.questions, false},
+	} {
+		if f.value == nil {
+			continue
+		}
+		from = len(c.faults)
+		t, err := compileTemplate(f.value)
+		if err != nil {
+			c.add(s.Line, key+f.key, err.Error())
+		} else {
+			named := t.named()
+			c.check(s, key+f.key, named)
+			if !f.items {
+				c.noItem(s, key+f.key, named)
+			}
+			f.to[s.ID] = t
+		}
+		c.explain(from, s, f.key, f.value)
+	}
+}
+
+// question is the question of a checkpoint that has something to evaluate. It may
+// use the step itself, whose action is done by then.
+func question(s *manifests.Step) any {
+	if s.Checkpoint == nil || !strings.Contains(s.Checkpoint.Question, "${") {
+		return nil
+	}
+	return s.Checkpoint.Question
+}
+
+func (c *compiler) noItem(s *manifests.Step, key string, n names) {
+	if n.item {
+		c.add(s.Line, key, "item and index mean something only in with, and only beside for_each")
+	}
 }
 
 // runFields are the fields of the variable run.
@@ -94,11 +168,14 @@ func (c *compiler) check(s *manifests.Step, key string, n names) {
 			c.add(line, key, fmt.Sprintf("run has no field %q; it has %s", name, strings.Join(runFields(), ", ")))
 		}
 	}
-	if len(n.steps) == 0 {
-		return
-	}
-	before := c.before(s)
+	var before map[string]bool
 	for _, id := range distinct(n.steps) {
+		if s != nil && (slices.Contains(s.Needs, id) || id == s.ID && strings.HasSuffix(key, "checkpoint.question")) {
+			continue // no need to look further up
+		}
+		if before == nil {
+			before = c.before(s)
+		}
 		switch {
 		case before[id]:
 		case !c.steps[id]:

@@ -23,6 +23,9 @@ type Plan struct {
 	DAG      PlanDAG    `json:"dag"`
 	Platform string     `json:"platform"` // GOOS/GOARCH
 	Steps    []PlanStep `json:"steps"`    // by stepId; those of on_failure and on_cancel included
+
+	// subs are the encoded plans of sub-runs that steps name, not yet sealed.
+	subs [][]byte
 }
 
 // PlanDAG names the DAG version; the digest is of its bundle's manifest.
@@ -71,6 +74,11 @@ type Catalog interface {
 	Resolve(ref manifests.Ref, kind manifests.Kind) (digest string, m *manifests.Bundle, err error)
 	// HashHostFile returns the SHA-256 of a program of the host.
 	HashHostFile(path string) (string, error)
+	// SubDAG returns a published version that may be started now, and the digest of
+	// its bundle.
+	SubDAG(id, version string) (digest string, d *manifests.DAG, err error)
+	// Capacity is that of a semaphore; 0 if the site has none of that name.
+	Capacity(semaphore string) int64
 }
 
 // A PlanError lists everything that keeps a DAG from being planned.
@@ -78,8 +86,83 @@ type PlanError struct{ Faults manifests.Faults }
 
 func (e *PlanError) Error() string { return e.Faults.Error() }
 
-// NewPlan resolves what the steps of d name. All faults are in one *[PlanError].
+// NewPlan resolves what the steps of d name, sub-runs with all that theirs name.
+// All faults are in one *[PlanError].
 func NewPlan(d *manifests.DAG, digest string, c Catalog) (*Plan, error) {
+	pl := &planner{Catalog: c, refs: map[string]resolved{}, subs: map[string]subPlan{}}
+	return pl.plan(d, digest, nil)
+}
+
+// planner resolves each name once.
+type planner struct {
+	Catalog
+	refs map[string]resolved
+	subs map[string]subPlan // by id@version
+}
+
+type resolved struct {
+	digest string
+	m      *manifests.Bundle
+	err    error
+}
+
+type subPlan struct {
+	hash string
+	raw  [][]byte // the plan itself and those below it
+	dag  *manifests.DAG
+	err  error
+}
+
+func (pl *planner) resolve(ref manifests.Ref, kind manifests.Kind) (string, *manifests.Bundle, error) {
+	key := string(kind) + " " + ref.String()
+	r, ok := pl.refs[key]
+	if !ok {
+		r.digest, r.m, r.err = pl.Resolve(ref, kind)
+		pl.refs[key] = r
+	}
+	return r.digest, r.m, r.err
+}
+
+// sub plans a sub-run; above are the DAGs that lead to it.
+func (pl *planner) sub(name string, above []string) subPlan {
+	if s, ok := pl.subs[name]; ok {
+		return s
+	}
+	s := pl.newSub(name, above)
+	pl.subs[name] = s
+	return s
+}
+
+func (pl *planner) newSub(name string, above []string) (s subPlan) {
+	switch {
+	case slices.Contains(above, name):
+		s.err = fmt.Errorf("the DAGs start each other: %s", strings.Join(append(above, name), " -> "))
+		return s
+	case len(above) > MaxDepth:
+		s.err = fmt.Errorf("sub-runs are nested more than %d deep", MaxDepth)
+		return s
+	}
+	id, version, _ := strings.Cut(name, "@")
+	var digest string
+	if digest, s.dag, s.err = pl.SubDAG(id, version); s.err != nil {
+		return s
+	}
+	p, err := pl.plan(s.dag, digest, above)
+	if err != nil {
+		s.err = fmt.Errorf("dag %s: %w", name, err)
+		return s
+	}
+	raw, err := p.Encode()
+	if err != nil {
+		s.err = err
+		return s
+	}
+	s.hash, s.raw = Hash(raw), append([][]byte{raw}, p.subs...)
+	return s
+}
+
+func (pl *planner) plan(d *manifests.DAG, digest string, above []string) (*Plan, error) {
+	above = append(slices.Clone(above), d.ID+"@"+d.Version)
 	p := &Plan{
 		Schema:   PlanSchema,
 		DAG:      PlanDAG{ID: d.ID, Version: d.Version, Digest: digest},
@@ -87,7 +170,7 @@ func NewPlan(d *manifests.DAG, digest string, c Catalog) (*Plan, error) {
 	}
 	var faults manifests.Faults
 	for _, s := range allSteps(d) {
-		ps, err := planStep(s, p.Platform, c)
+		ps, err := pl.step(s, p, above)
 		if err != nil {
 			faults = append(faults, manifests.Fault{
 				File: "dag.toml", Line: s.Line, Key: "step " + s.ID, Text: err.Error(),
@@ -113,12 +196,26 @@ func allSteps(d *manifests.DAG) []*manifests.Step {
 	return out
 }
 
-func planStep(s *manifests.Step, platform string, c Catalog) (PlanStep, error) {
+func (pl *planner) step(s *manifests.Step, p *Plan, above []string) (PlanStep, error) {
 	ps := PlanStep{StepID: s.ID, Action: s.Action}
-	if s.Plugin == nil {
-		return ps, fmt.Errorf("only plugin steps can be executed by this version")
+	for _, name := range sortedKeys(s.Semaphores) {
+		if c := pl.Capacity(name); c < s.Semaphores[name] {
+			return ps, fmt.Errorf("semaphore %s: the step wants %d, and site.toml gives it %d: [semaphores] %s = N", name, s.Semaphores[name], c, name)
+		}
 	}
-	digest, m, err := c.Resolve(*s.Plugin, manifests.KindPlugin)
+	if s.DAG != "" {
+		sub := pl.sub(s.DAG, above)
+		if sub.err != nil {
+			return ps, sub.err
+		}
+		ps.SubPlan = sub.hash
+		p.subs = append(p.subs, sub.raw...)
+		return ps, subInputs(s, sub.dag)
+	}
+	if s.Plugin == nil {
+		return ps, nil // a gate
+	}
+	digest, m, err := pl.resolve(*s.Plugin, manifests.KindPlugin)
 	if err != nil {
 		return ps, err
 	}
@@ -126,22 +223,38 @@ func planStep(s *manifests.Step, platform string, c Catalog) (PlanStep, error) {
 		return ps, fmt.Errorf("%s has no action %q; it has %s", s.Plugin, s.Action, strings.Join(sortedKeys(m.Plugin.Actions), ", "))
 	}
 	ps.Plugin = &PlanPlugin{s.Plugin.Publisher, s.Plugin.Name, s.Plugin.Version, digest}
-	entry, err := EntryFile(m, platform)
+	entry, err := EntryFile(m, p.Platform)
 	if err != nil {
 		return ps, err
 	}
 	ps.Entry = entry.SHA256
-	if ps.Interpreter, err = planInterpreter(m, c); err != nil {
+	if ps.Interpreter, err = planInterpreter(m, pl); err != nil {
 		return ps, err
 	}
 	for _, ref := range s.Data {
-		digest, _, err := c.Resolve(ref, manifests.KindData)
+		digest, _, err := pl.resolve(ref, manifests.KindData)
 		if err != nil {
 			return ps, err
 		}
 		ps.Data = append(ps.Data, PlanData{ref.String(), digest})
 	}
 	return ps, nil
+}
+
+// subInputs checks the inputs that a step gives to a sub-run, as far as they are
+// known before it runs.
+func subInputs(s *manifests.Step, d *manifests.DAG) error {
+	for _, name := range sortedKeys(s.With) {
+		if _, ok := d.Inputs[name]; !ok {
+			return fmt.Errorf("with %s: %s has no such input; it has %s", name, s.DAG, strings.Join(sortedKeys(d.Inputs), ", "))
+		}
+	}
+	for _, name := range sortedKeys(d.Inputs) {
+		if _, given := s.With[name]; d.Inputs[name].Required && !given {
+			return fmt.Errorf("%s wants the input %s: give it in with", s.DAG, name)
+		}
+	}
+	return nil
 }
 
 // EntryFile is the file of a plugin that runs on a platform.

@@ -49,7 +49,7 @@ func (r *Runner) Rejudge() int {
 		e.mu.Lock()
 		for id, cancel := range e.cancels {
 			var why interface{ Reason() string }
-			if _, err := r.judge(e.run.DAGDigest, e.byID[id]); err != nil && errors.As(err, &why) {
+			if _, err := r.judge(e.run.DAGDigest, e.find(id)); err != nil && errors.As(err, &why) {
 				cancel(&revoked{err, why.Reason()})
 				ended++
 			}
@@ -59,11 +59,14 @@ func (r *Runner) Rejudge() int {
 	return ended
 }
 
-// revokedAs puts the reason of a refusal into the end of an attempt that was
-// stopped for it.
-func revokedAs(ctx context.Context, end *ledger.AttemptEnd) {
+// stoppedAs puts the reason for which an attempt was stopped into its end.
+func stoppedAs(ctx context.Context, end *ledger.AttemptEnd) {
 	var why *revoked
-	if end.Outcome == string(state.Rejected) && errors.As(context.Cause(ctx), &why) {
+	var halt *stopped
+	switch {
+	case end.Outcome == string(state.Rejected) && errors.As(context.Cause(ctx), &why):
 		end.ErrorCode, end.Message = why.reason, clip(why.Error())
+	case end.Outcome == string(state.Interrupted) && errors.As(context.Cause(ctx), &halt):
+		end.Message = clip(halt.message)
 	}
 }

@@ -1,16 +1,15 @@
 // Package runner decides what happens in a run and when: the plan a start
-// freezes, the order of steps, attempts, retries, deadlines and cancellation.
-// It starts no process itself (see [Executor]), stores nothing itself (see
-// [Store]), and judges no signature itself (see [Sealed]).
+// freezes, the order of steps, attempts, retries, deadlines, approvals, sub-runs
+// and cancellation. It starts no process itself (see [Executor]), stores nothing
+// itself (see [Store]), and judges no signature itself (see [Sealed]).
 //
 // A run that this process takes care of has an [execution], a model in memory.
 // Whoever changes the run decides on the model under its lock and commits the
 // decision before letting go; a worker is a goroutine for one attempt. Work is
-// handed out by calls, never by polling.
+// handed out by calls, never by polling: see [queue].
 package runner
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -35,14 +34,20 @@ var (
 
 // Store is the durable state that a runner works on.
 type Store interface {
-	// StartRun writes the first entries of a run; store.ErrTokenTaken and the
-	// run that has the token when it is taken.
-	StartRun(run state.Run, start *ledger.RunStart, more ...state.Proposal) (state.Run, error)
+	// StartRun writes the first entries of a run, and those of others along with
+	// them; store.ErrTokenTaken and the run that has the token when it is taken.
+	StartRun(run state.Run, start *ledger.RunStart, more []state.Proposal, along ...state.Batch) (state.Run, error)
 	// Commit writes entries of a run in one transaction.
 	Commit(runID string, p ...state.Proposal) (state.Run, error)
 	Run(id string) (state.Run, error)
 	Steps(runID string) (map[string]state.Step, error)
 	Attempt(runID, stepID string, n int) (state.Attempt, error)
+	// CachedOutputs finds what was made under a cache key and is kept still.
+	CachedOutputs(key, now string) (hit ledger.CacheHit, ok bool, err error)
+	// Locks reads who holds what, of one tenant or with "" of all.
+	Locks(tenant string) ([]state.LockRecord, error)
+	// LoseLock records that a holder has lost a lock; an error if it holds it no more.
+	LoseLock(t ledger.Type, actor, tenant string, loss ledger.LockLoss) error
 }
 
 // Sealed is the sealed content that runs are made of, under the trust in force.
@@ -60,24 +65,33 @@ type Sealed interface {
 	// Judge judges an admitted bundle again, now. A refusal is an error with a
 	// Reason() string.
 	Judge(digest string) (ledger.TrustRef, error)
+	// DAG reads the spec of an admitted DAG bundle.
+	DAG(digest string) (*manifests.DAG, error)
+	// Startable says why a DAG version may not be started, nil if it may.
+	Startable(dagID, version string) error
 }
 
 // Options of a runner. Store, Sealed and the folders are required.
 type Options struct {
-	Store    Store
-	Sealed   Sealed
-	Executor Executor // nil: this process executes nothing
-	Now      func() time.Time
-	Rand     func() float64 // 0 ≤ x < 1; jitter. Default math/rand/v2
-	Log      *slog.Logger
-	Workers  int // attempts at a time
-	Parallel int // of one run, where its spec does not say
-	Grace    time.Duration
-	Limits   manifests.Limits // defaults of attempts
-	RunsDir  string           // workspaces
-	LogsDir  string
-	HMACKey  []byte // of STELLA_IDEMPOTENCY_KEY
-	Owner    string // of attempts: boot id and pid
+	Store       Store
+	Sealed      Sealed
+	Executor    Executor // nil: this process executes nothing
+	Now         func() time.Time
+	Rand        func() float64 // 0 ≤ x < 1; jitter. Default math/rand/v2
+	Log         *slog.Logger
+	Workers     int // attempts at a time
+	Parallel    int // of one run, where its spec does not say
+	Grace       time.Duration
+	Limits      manifests.Limits // defaults of attempts
+	MaxItems    int              // of one for_each; default 1000
+	Concurrency manifests.Concurrency
+	Semaphores  map[string]int64 // name → capacity
+	Stuck       manifests.Stuck
+	Stopped     state.QueueState // of the queue, see [Runner.StopQueue]
+	RunsDir     string           // workspaces
+	LogsDir     string
+	HMACKey     []byte // of STELLA_IDEMPOTENCY_KEY
+	Owner       string // of attempts: boot id and pid
 }
 
 // Runner takes care of runs. Its methods may be called from any goroutine.
@@ -86,51 +100,23 @@ type Runner struct {
 	schemas *schemas
 
 	progs   sync.Map     // *program by digest of the DAG's bundle
+	plans   sync.Map     // *Plan by hash, of sub-runs
 	trusts  atomic.Int64 // how often trust has changed
-	opening sync.Mutex   // held while a model is made from records; taken before any other
+	begun   time.Time
+	opening sync.Mutex // held while a model is made from records; taken before any other
 
-	mu    sync.Mutex // guards what follows; taken after an execution's
-	execs map[string]*execution
-	ready items
-	free  int           // worker slots
-	start func(item)    // hands an item to a new worker; nil while nothing may start
-	shut  bool          // no further run is taken
-	busy  int           // workers and starts under way
-	idle  chan struct{} // closed and replaced when nothing is left to take care of
-	fatal chan error    // the first fault that ends the runner
-}
-
-// item is a step that may be claimed.
-type item struct {
-	e   *execution
-	n   *node
-	age int64 // seq of the run's first entry
-}
-
-// items is the queue: priority, then oldest run first, then step id.
-type items []item
-
-func (q items) Len() int { return len(q) }
-
-func (q items) Less(i, j int) bool {
-	a, b := q[i], q[j]
-	if a.n.step.Priority != b.n.step.Priority {
-		return a.n.step.Priority > b.n.step.Priority
-	}
-	if a.age != b.age {
-		return a.age < b.age
-	}
-	return a.n.step.ID < b.n.step.ID
-}
-
-func (q items) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-
-func (q *items) Push(x any) { *q = append(*q, x.(item)) }
-
-func (q *items) Pop() any {
-	x := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return x
+	mu         sync.Mutex // guards what follows; taken after an execution's
+	execs      map[string]*execution
+	queue      *queue
+	free       int                   // worker slots
+	start      func(item)            // hands an item to a new worker; nil while nothing may start
+	shut       bool                  // no further run is taken
+	busy       int                   // workers, starts and decisions under way
+	executing  int                   // workers among them
+	delayed    int                   // steps that wait for a time
+	reclaiming map[int64]*time.Timer // by fence, of locks whose holder may be gone
+	idle       chan struct{}         // closed and replaced when nothing is left to take care of
+	fatal      chan error            // the first fault that ends the runner
 }
 
 // New makes a runner; [Runner.Run] lets it work.
@@ -144,10 +130,15 @@ func New(opt Options) *Runner {
 	if opt.Rand == nil {
 		opt.Rand = rand.Float64
 	}
-	return &Runner{
-		opt: opt, schemas: newSchemas(), execs: map[string]*execution{},
-		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1),
+	if opt.MaxItems == 0 {
+		opt.MaxItems = 1000
 	}
+	r := &Runner{
+		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
+		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1), reclaiming: map[int64]*time.Timer{},
+	}
+	r.queue.stopped = opt.Stopped
+	return r
 }
 
 // Run hands out work until ctx is done, and returns when every attempt has
@@ -159,7 +150,11 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := r.loadLocks(); err != nil {
+		return err
+	}
 	var workers sync.WaitGroup
+	workers.Go(func() { r.watchStuck(ctx) })
 	r.mu.Lock()
 	r.start = func(it item) {
 		workers.Go(func() {
@@ -171,11 +166,12 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	r.dispatch()
 	r.mu.Unlock()
 	err := r.wait(ctx, untilIdle)
-	if err != nil {
-		cancel() // nothing more can be recorded: what is under way ends
-	}
+	cancel() // after an error nothing more can be recorded: what is under way ends
 	r.mu.Lock()
 	r.start, r.shut = nil, true
+	for _, t := range r.reclaiming {
+		t.Stop()
+	}
 	r.mu.Unlock()
 	workers.Wait()
 	return err
@@ -226,13 +222,8 @@ func (r *Runner) Drain(ctx context.Context) {
 // Load says how many attempts are under way, how many steps wait to be
 // claimed, and how many runs are taken care of.
 func (r *Runner) Load() (executing, queued, runs int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	queued = len(r.ready)
-	for _, e := range r.execs {
-		queued += len(e.parked)
-	}
-	return r.busy, queued, len(r.execs)
+	info := r.Queue()
+	return info.Executing, info.Depth, info.Runs
 }
 
 // Executes says whether a run is being taken care of here.
@@ -277,20 +268,31 @@ func (r *Runner) signal() {
 
 // adopt takes care of a run from now on. The caller holds e.mu.
 func (r *Runner) adopt(e *execution) {
-	e.slots = e.dag.MaxParallelSteps
-	if e.slots == 0 {
-		e.slots = max(1, r.opt.Parallel)
+	e.detached = false
+	e.slots.limit = e.dag.MaxParallelSteps
+	if e.slots.limit == 0 {
+		e.slots.limit = max(1, r.opt.Parallel)
 	}
+	e.slots.name = fmt.Sprintf("max_parallel_steps of its run, %d", e.slots.limit)
+	e.touch()
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.execs[e.run.RunID] = e
-	r.mu.Unlock()
+	e.slots.taken = 0
+	for _, n := range e.all() {
+		if n.child != "" { // it goes on to take its slot
+			e.slots.taken++
+		}
+	}
 }
 
 // drop lets go of a run. The caller holds e.mu.
 func (r *Runner) drop(e *execution) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.execs, e.run.RunID)
+	if r.execs[e.run.RunID] == e {
+		delete(r.execs, e.run.RunID)
+	}
 	r.signal()
 }
 
@@ -300,55 +302,74 @@ func (r *Runner) handOver(e *execution) {
 	now := r.opt.Now()
 	var due []item
 	for _, n := range e.fresh {
+		if n.status != state.Queued || n.claimed || n.worker {
+			continue // whoever has it queues it when he lets go of it
+		}
+		it := item{e, n, e.run.FirstSeq, n.round.Add(1), now}
 		if wait := n.due.Sub(now); !n.due.IsZero() && wait > 0 {
-			it := item{e, n, e.run.FirstSeq}
-			e.timers = append(e.timers, time.AfterFunc(wait, func() { r.enqueue(it) }))
+			r.delay(it, wait)
 			continue
 		}
-		due = append(due, item{e, n, e.run.FirstSeq})
+		due = append(due, it)
 	}
 	e.fresh = e.fresh[:0]
 	r.enqueue(due...)
-	if e.ended {
+	if e.ended.Load() {
 		r.drop(e)
 	}
+}
+
+// delay enqueues an item when its time has come, on the monotonic clock, unless
+// it was queued anew meanwhile. The caller holds e.mu.
+func (r *Runner) delay(it item, wait time.Duration) {
+	r.mu.Lock()
+	r.delayed++
+	r.mu.Unlock()
+	it.e.after(wait, func() {
+		if !it.over() {
+			r.enqueue(it)
+		}
+	}, func() {
+		r.mu.Lock()
+		r.delayed--
+		r.mu.Unlock()
+	})
 }
 
 func (r *Runner) enqueue(its ...item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, it := range its {
-		heap.Push(&r.ready, it)
+		r.queue.push(it)
 	}
 	r.dispatch()
 }
 
 // dispatch starts workers while there are slots. The caller holds mu.
 func (r *Runner) dispatch() {
-	for r.start != nil && r.free > 0 && len(r.ready) > 0 {
-		it := heap.Pop(&r.ready).(item)
-		if it.e.slots == 0 {
-			it.e.parked = append(it.e.parked, it)
-			continue
+	for r.start != nil && r.free > 0 {
+		it, ok := r.queue.next()
+		if !ok {
+			break
 		}
-		it.e.slots--
 		r.free--
 		r.busy++
+		r.executing++
 		r.start(it)
+	}
+	if r.start != nil {
+		r.watchLocks()
 	}
 }
 
-// done returns the slots of an item.
-func (r *Runner) done(it item) {
+// done returns what an item took, but for what a sub-run goes on to need.
+func (r *Runner) done(it item, child bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	it.e.slots++
 	r.free++
 	r.busy--
-	if len(it.e.parked) > 0 { // in order of the queue, since they came from it
-		heap.Push(&r.ready, it.e.parked[0])
-		it.e.parked = it.e.parked[1:]
-	}
+	r.executing--
+	r.queue.done(it, child)
 	r.dispatch()
 	r.signal()
 }
@@ -358,16 +379,31 @@ func (r *Runner) done(it item) {
 func (r *Runner) broken(e *execution, err error) error {
 	err = fmt.Errorf("runner: run %s: %w", e.run.RunID, err)
 	if !e.detached { // such a model is thrown away with the error
-		e.ended = true
+		e.setEnded()
 		r.fail(err)
 	}
 	return err
 }
 
+// within lets f decide on a model under its lock, and does afterwards what
+// concerns other runs: no two models are locked at a time.
+func (r *Runner) within(e *execution, f func() error) error {
+	e.mu.Lock()
+	err := f()
+	later := e.later
+	e.later = nil
+	e.mu.Unlock()
+	for _, f := range later {
+		f()
+	}
+	return err
+}
+
 // commit writes what was decided and hands over what follows. A write that
-// fails leaves the model ahead of the store: the runner ends.
-func (r *Runner) commit(ctx context.Context, e *execution) error {
-	if err := e.advance(ctx, r); err != nil {
+// fails leaves the model ahead of the store: the runner ends. The caller holds
+// e.mu.
+func (r *Runner) commit(e *execution) error {
+	if err := e.advance(); err != nil {
 		return r.broken(e, err)
 	}
 	if len(e.batch) > 0 {
@@ -376,6 +412,10 @@ func (r *Runner) commit(ctx context.Context, e *execution) error {
 			return r.broken(e, err)
 		}
 		e.run, e.batch = run, e.batch[:0]
+		e.touch()
+	}
+	if e.ended.Load() {
+		r.tellParent(e)
 	}
 	if e.detached {
 		e.fresh = nil // queued for whoever executes the run next

@@ -39,11 +39,13 @@ type world struct {
 
 // memory is sealed content in memory. Every plugin has the actions of plugin.
 type memory struct {
-	mu      sync.Mutex
-	blobs   map[string][]byte
-	plugin  *manifests.Bundle
-	refused error
-	judged  func(digest string) (ledger.TrustRef, error) // instead of refused; nil for none
+	mu       sync.Mutex
+	blobs    map[string][]byte
+	plugin   *manifests.Bundle
+	refused  error
+	dags     map[string]*manifests.DAG // published, by id@version
+	disabled map[string]bool
+	judged   func(digest string) (ledger.TrustRef, error) // instead of refused; nil for none
 }
 
 func (m *memory) Put(raw []byte) (string, error) {
@@ -100,6 +102,47 @@ func (m *memory) Resolve(ref manifests.Ref, _ manifests.Kind) (string, *manifest
 	return strings.Repeat("1", 64), m.plugin, nil
 }
 
+func (m *memory) SubDAG(id, version string) (string, *manifests.DAG, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.dags[id+"@"+version]
+	if d == nil {
+		return "", nil, fmt.Errorf("there is no %s@%s", id, version)
+	}
+	return dagDigest(d), d, nil
+}
+
+func (m *memory) DAG(digest string) (*manifests.DAG, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.dags {
+		if dagDigest(d) == digest {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("no DAG %s", digest)
+}
+
+func (m *memory) publish(d *manifests.DAG) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dags[d.ID+"@"+d.Version] = d
+}
+
+func (m *memory) Startable(id, version string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.disabled[id+"@"+version] {
+		return fmt.Errorf("%s@%s is disabled", id, version)
+	}
+	return nil
+}
+
+func (m *memory) Capacity(string) int64 { return 3 }
+
+// dagDigest stands for the digest of a DAG's bundle.
+func dagDigest(d *manifests.DAG) string { return runner.Hash(fmt.Append(nil, d.ID, "@", d.Version)) }
+
 func (m *memory) HashHostFile(string) (string, error) { return strings.Repeat("2", 64), nil }
 
 // fake executes by a function; it counts how many run at once.
@@ -148,7 +191,7 @@ func newWorld(t *testing.T, run func(context.Context, runner.Task) (runner.Repor
 		t.Fatal(err)
 	}
 	w := &world{t: t, home: home, db: db, exec: &fake{run: run}, now: time.Now, sealed: &memory{
-		blobs: map[string][]byte{},
+		blobs: map[string][]byte{}, dags: map[string]*manifests.DAG{}, disabled: map[string]bool{},
 		plugin: &manifests.Bundle{
 			Kind: manifests.KindPlugin, Publisher: "p", Name: "n", Version: "1.0.0",
 			Files: []manifests.File{{Path: "bin/x", SHA256: strings.Repeat("3", 64), Size: 1, Mode: "0755"}},
@@ -215,7 +258,8 @@ func (w *world) start(d *manifests.DAG, inputs string) state.Run {
 }
 
 func (w *world) tryStart(d *manifests.DAG, inputs string) (state.Run, error) {
-	p, err := runner.NewPlan(d, strings.Repeat("4", 64), w.sealed)
+	w.sealed.publish(d)
+	p, err := runner.NewPlan(d, dagDigest(d), w.sealed)
 	if err != nil {
 		return state.Run{}, err
 	}
@@ -459,7 +503,7 @@ func TestCancel(t *testing.T) {
 	run := w.start(d, "{}")
 	go func() {
 		<-started
-		if _, err := w.r.Cancel(context.Background(), "uid:7", "enough", w.opened(run, d)); err != nil {
+		if _, err := w.r.Cancel("uid:7", "enough", w.opened(run, d)); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -473,7 +517,7 @@ func TestCancel(t *testing.T) {
 	if diff := cmp.Diff(want, steps); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
-	if _, err := w.r.Cancel(context.Background(), "uid:7", "again", w.opened(got, d)); err != nil {
+	if _, err := w.r.Cancel("uid:7", "again", w.opened(got, d)); err != nil {
 		t.Errorf("cancelling what is cancelled: %v", err)
 	}
 }
@@ -651,7 +695,7 @@ func TestPlanIsStable(t *testing.T) {
 
 func TestUnsupportedAndBadExpressionsAreRefused(t *testing.T) {
 	d := dag(func(d *manifests.DAG) {
-		d.Steps[0].ForEach = []any{int64(1)}
+		d.Steps[0].Secrets = []string{"db"}
 		d.Steps[0].When = "steps.b.outputs.x == 1"
 		d.Steps[1].When = "inputs."
 		d.Steps[1].With = map[string]any{"x": "${ nope }"}
@@ -661,7 +705,7 @@ func TestUnsupportedAndBadExpressionsAreRefused(t *testing.T) {
 	for _, f := range runner.Validate(d) {
 		got[f.Key] = true
 	}
-	want := map[string]bool{"step a when": true, "step b when": true, "step b with.x": true, "outputs.y": true, "step a for_each": true}
+	want := map[string]bool{"step a when": true, "step b when": true, "step b with.x": true, "outputs.y": true, "step a secrets": true}
 	if !maps.Equal(got, want) {
 		t.Errorf("faults at %v, want %v", got, want)
 	}

@@ -66,7 +66,7 @@ func benchDB(b *testing.B) *store.DB {
 func wholeRun(db *store.DB, i int) error {
 	run, start := newRun(i, fmt.Sprintf("%032x", i*7919))
 	start.Trust = ledger.TrustRef{Root: digest, RootVersion: 1, Policy: digest, PolicySerial: 1}
-	if _, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "system:runner", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}); err != nil {
+	if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "system:runner", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 		return err
 	}
 	if _, err := db.Commit(run.RunID, state.Proposal{Type: ledger.AttemptStarted, Actor: "system:runner", StepID: "a", Attempt: 1, Data: &ledger.AttemptStart{
@@ -106,7 +106,7 @@ func BenchmarkSealing(b *testing.B) {
 					}
 					run, start := newRun(i, fmt.Sprintf("%032x", i*7919))
 					start.InputsHash = inputs
-					if _, err := db.StartRun(run, start); err != nil {
+					if _, err := db.StartRun(run, start, nil); err != nil {
 						b.Fatal(err)
 					}
 				}

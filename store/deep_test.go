@@ -158,7 +158,7 @@ func TestCheckReadsArtifactsAndLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	run, start := newRun(1, "t1")
-	if _, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}); err != nil {
+	if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 		t.Fatal(err)
 	}
 	end := &ledger.AttemptEnd{

@@ -23,7 +23,7 @@ func outboxDB(t *testing.T) (*store.DB, string) {
 	home := newHome(t)
 	db := createAt(t, home, func() time.Time { return time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC) })
 	run, start := newRun(1, "t1")
-	if _, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}); err != nil {
+	if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.BeginSink("ops", true); err != nil {
@@ -221,7 +221,7 @@ func TestCheckFindsAnOutboxThatIsNotOfTheLedger(t *testing.T) {
 			home := newHome(t)
 			db := create(t, home)
 			run, start := newRun(1, "t1")
-			if _, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}); err != nil {
+			if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := db.BeginSink("ops", true); err != nil {

@@ -96,6 +96,12 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		return tx.projectSwitch(env, d)
 	case *ledger.ExportCreation:
 		return tx.putJSON(bExports, be64(env.Seq), d)
+	case *ledger.QueueChange:
+		return tx.projectQueue(env, d)
+	case *ledger.LockLoss:
+		return tx.projectLoss(env, d)
+	case *ledger.CacheClearing:
+		return tx.projectClearing(env, d)
 	}
 	if env.RunID != "" {
 		return tx.projectRun(env, data)
@@ -183,10 +189,44 @@ func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
 	if err != nil {
 		return err
 	}
+	before := stepOf(view)
 	if err := state.Apply(&view, state.Change{Envelope: env, Data: data}); err != nil {
 		return err
 	}
 	run := view.Run
+	if err := tx.projectRunRecord(env, run); err != nil {
+		return err
+	}
+	if env.StepID == "" {
+		return nil
+	}
+	if err := tx.projectStep(run, before, *view.Step); err != nil {
+		return err
+	}
+	if err := errors.Join(tx.projectLocks(env, run, view, data), tx.projectCache(env, run, view.Attempt, data)); err != nil {
+		return err
+	}
+	if view.Attempt == nil {
+		return nil
+	}
+	if end, ok := data.(*ledger.AttemptEnd); ok {
+		if err := tx.projectArtifacts(run, end.Artifacts); err != nil {
+			return err
+		}
+	}
+	return tx.putJSON(bAttempts, attemptKey(run.RunID, env.StepID, view.Attempt.Attempt), view.Attempt)
+}
+
+// stepOf is a copy of the step of a view; a step without a record is pending.
+func stepOf(v state.View) state.Step {
+	if v.Step == nil {
+		return state.Step{Status: state.Pending}
+	}
+	return *v.Step
+}
+
+// projectRunRecord writes the run, and keeps the indexes of runs.
+func (tx *Tx) projectRunRecord(env ledger.Envelope, run *state.Run) error {
 	id := []byte(run.RunID)
 	if env.Type == ledger.RunStarted {
 		if err := errors.Join(
@@ -197,35 +237,73 @@ func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
 			return err
 		}
 	}
-	if run.Status.Ended() {
-		if err := tx.delete(bActive, id); err != nil {
+	var err error
+	switch {
+	case run.Status.Ended():
+		err = tx.delete(bActive, id)
+	case env.Type == ledger.RunReopened:
+		err = tx.put(bActive, id, []byte{})
+	}
+	return errors.Join(err, tx.putJSON(bRuns, id, run))
+}
+
+// projectStep writes a step, and keeps the indexes of steps and approvals.
+func (tx *Tx) projectStep(run *state.Run, before, after state.Step) error {
+	key := stepKey(run.RunID, after.StepID)
+	err := errors.Join(
+		tx.putJSON(bSteps, key, after),
+		tx.index(bLive, key, live(before), live(after)),
+		tx.index(bDead, key, dead(before), dead(after)))
+	a := after.Approval
+	if err != nil || a == nil {
+		return err
+	}
+	open := a.Status == state.ApprovalPending
+	akey := attemptKey(run.RunID, after.StepID, a.Attempt)
+	if before.Approval != nil && before.Approval.Attempt == a.Attempt && len(before.Approval.Decisions) == len(a.Decisions) && before.Approval.Status == a.Status {
+		return nil
+	}
+	return errors.Join(tx.putJSON(bApprovals, akey, a),
+		tx.index(bAsked, akey, before.Approval != nil && before.Approval.Attempt == a.Attempt && before.Approval.Status == state.ApprovalPending, open))
+}
+
+// index keeps a key in a bucket while something holds of it.
+func (tx *Tx) index(bucket, key []byte, before, after bool) error {
+	switch {
+	case after && !before:
+		return tx.put(bucket, key, []byte{})
+	case before && !after:
+		return tx.delete(bucket, key)
+	}
+	return nil
+}
+
+// live says whether a step is one that somebody who looks at a run wants to see
+// first.
+func live(s state.Step) bool {
+	switch s.Status {
+	case state.Queued, state.Running, state.CheckpointPending, state.Failed:
+		return true
+	}
+	return false
+}
+
+// dead says whether only a person lets a step go on.
+func dead(s state.Step) bool {
+	return s.Status == state.Failed && (s.ErrorCode == string(state.PoisonPill) || s.ErrorCode == string(state.Indeterminate))
+}
+
+func (tx *Tx) projectArtifacts(run *state.Run, made []ledger.Artifact) error {
+	for _, a := range made {
+		key := pair(run.Tenant, a.SHA256)
+		if tx.get(bArtifacts, key) != nil {
+			continue
+		}
+		if err := tx.put(bArtifacts, key, []byte(run.RunID)); err != nil {
 			return err
 		}
 	}
-	if err := tx.putJSON(bRuns, id, run); err != nil {
-		return err
-	}
-	if env.StepID == "" {
-		return nil
-	}
-	if err := tx.putJSON(bSteps, stepKey(run.RunID, env.StepID), view.Step); err != nil {
-		return err
-	}
-	if view.Attempt == nil {
-		return nil
-	}
-	if end, ok := data.(*ledger.AttemptEnd); ok {
-		for _, a := range end.Artifacts {
-			key := pair(run.Tenant, a.SHA256)
-			if tx.get(bArtifacts, key) != nil {
-				continue
-			}
-			if err := tx.put(bArtifacts, key, id); err != nil {
-				return err
-			}
-		}
-	}
-	return tx.putJSON(bAttempts, attemptKey(run.RunID, env.StepID, view.Attempt.Attempt), view.Attempt)
+	return nil
 }
 
 // loadView reads what an entry of a run moves.

@@ -14,14 +14,16 @@ import (
 // pageSize is how many keys one read transaction visits.
 const pageSize = 500
 
-// StartRun writes the first entry of a run. If the token of the run is taken,
-// it returns the run that has it and [ErrTokenTaken], and writes nothing: the
-// caller judges whether it is the same start.
-func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more ...state.Proposal) (state.Run, error) {
+// StartRun writes the first entry of a run, and what else is to be in the same
+// transaction. If the token of the run is taken, it returns the run that has it
+// and [ErrTokenTaken], and writes nothing: the caller judges whether it is the
+// same start.
+func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more []state.Proposal, along ...state.Batch) (state.Run, error) {
 	var out state.Run
 	err := db.update(func(tx *Tx) error {
 		id := tx.get(bTokens, pair(run.Tenant, run.RunToken))
 		if id != nil {
+			out = state.Run{}
 			if err := getJSON(tx.bolt, bRuns, id, &out); err != nil {
 				return err
 			}
@@ -36,6 +38,12 @@ func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more ...state.Prop
 				return err
 			}
 		}
+		for _, b := range along {
+			if _, err := tx.batch(b); err != nil {
+				return err
+			}
+		}
+		out = state.Run{}
 		return getJSON(tx.bolt, bRuns, []byte(run.RunID), &out)
 	})
 	return out, err
@@ -44,25 +52,28 @@ func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more ...state.Prop
 // Commit writes entries of one run in one transaction and returns the run
 // after them. An entry that the state machine does not allow is a
 // *[state.TransitionError], and nothing is written.
-func (db *DB) Commit(runID string, proposals ...state.Proposal) (state.Run, error) {
-	var run state.Run
-	err := db.update(func(tx *Tx) error {
-		run = state.Run{}
-		if err := getJSON(tx.bolt, bRuns, []byte(runID), &run); err != nil {
-			if errors.Is(err, ErrNotFound) {
-				return unknownRun(runID)
-			}
-			return err
-		}
-		for _, p := range proposals {
-			if _, err := tx.append(runEntry(&run, p)); err != nil {
-				return err
-			}
-		}
-		run = state.Run{}
-		return getJSON(tx.bolt, bRuns, []byte(runID), &run)
+func (db *DB) Commit(runID string, proposals ...state.Proposal) (run state.Run, err error) {
+	err = db.update(func(tx *Tx) error {
+		run, err = tx.batch(state.Batch{RunID: runID, Proposals: proposals})
+		return err
 	})
 	return run, err
+}
+
+func (tx *Tx) batch(b state.Batch) (run state.Run, err error) {
+	if err := getJSON(tx.bolt, bRuns, []byte(b.RunID), &run); err != nil {
+		if errors.Is(err, ErrNotFound) {
+			return run, unknownRun(b.RunID)
+		}
+		return run, err
+	}
+	for _, p := range b.Proposals {
+		if _, err := tx.append(runEntry(&run, p)); err != nil {
+			return run, err
+		}
+	}
+	run = state.Run{}
+	return run, getJSON(tx.bolt, bRuns, []byte(b.RunID), &run)
 }
 
 // Run reads one run.

@@ -23,7 +23,7 @@ func named(t *testing.T, db *store.DB, i int, inputs string) {
 	t.Helper()
 	run, start := newRun(i, fmt.Sprint("token ", i))
 	start.InputsHash = inputs
-	if _, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}); err != nil {
+	if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -81,7 +81,7 @@ func newRun(i int, token string) (state.Run, *ledger.RunStart) {
 func TestARunGoesFromStartToEnd(t *testing.T) {
 	db := create(t, newHome(t))
 	run, start := newRun(1, "t1")
-	got, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}})
+	got, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestARunGoesFromStartToEnd(t *testing.T) {
 func TestAnEntryThatTheMachineRefusesChangesNothing(t *testing.T) {
 	db := create(t, newHome(t))
 	run, start := newRun(1, "t1")
-	if _, err := db.StartRun(run, start); err != nil {
+	if _, err := db.StartRun(run, start, nil); err != nil {
 		t.Fatal(err)
 	}
 	before := db.Size()
@@ -146,7 +146,7 @@ func TestManyWritersAtOnce(t *testing.T) {
 		wg.Go(func() {
 			token := fmt.Sprintf("token-%d", i%20)
 			run, start := newRun(i, token)
-			got, err := db.StartRun(run, start)
+			got, err := db.StartRun(run, start, nil)
 			switch {
 			case err == nil:
 				mu.Lock()
@@ -186,7 +186,7 @@ func TestItSurvivesReopening(t *testing.T) {
 	home := newHome(t)
 	db := create(t, home)
 	run, start := newRun(1, "t1")
-	if _, err := db.StartRun(run, start); err != nil {
+	if _, err := db.StartRun(run, start, nil); err != nil {
 		t.Fatal(err)
 	}
 	size, last := db.Size(), db.LastTime()
@@ -236,7 +236,7 @@ func TestRunPages(t *testing.T) {
 			if i%2 == 0 {
 				run.Tenant = "other"
 			}
-			if _, err := db.StartRun(run, start); err != nil {
+			if _, err := db.StartRun(run, start, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -270,7 +270,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	home := newHome(t)
 	db := create(t, home)
 	run, start := newRun(1, "t1")
-	if _, err := db.StartRun(run, start, state.Proposal{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}); err != nil {
+	if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Commit(run.RunID, state.Proposal{Type: ledger.AttemptStarted, Actor: "x", StepID: "a", Attempt: 1, Data: &ledger.AttemptStart{Generation: 1}}); err != nil {

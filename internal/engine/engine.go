@@ -182,7 +182,11 @@ func (e *Engine) load(ctx context.Context) error {
 			return dbError(err)
 		}
 	}
-	e.runner = runner.New(e.runnerOptions())
+	stopped, err := e.db.Queue()
+	if err != nil {
+		return dbError(err)
+	}
+	e.runner = runner.New(e.runnerOptions(stopped))
 	if err := e.recoverRuns(ctx); err != nil {
 		return dbError(err)
 	}
@@ -195,11 +199,12 @@ func (e *Engine) load(ctx context.Context) error {
 	return nil
 }
 
-func (e *Engine) runnerOptions() runner.Options {
+func (e *Engine) runnerOptions(stopped state.QueueState) runner.Options {
 	o := runner.Options{
 		Store: e.db, Sealed: e.sealed, Now: e.opt.Now, Log: e.opt.Log,
 		Workers: e.site.Workers, Parallel: e.site.MaxParallelSteps, Grace: e.site.Grace, Limits: e.site.Limits,
 		RunsDir: filepath.Join(e.opt.Home, "runs"), LogsDir: filepath.Join(e.opt.Home, "logs"),
+		MaxItems: e.site.MaxItems, Concurrency: e.site.Concurrency, Semaphores: e.site.Semaphores, Stuck: e.site.Stuck, Stopped: stopped,
 		HMACKey: e.keys.hmac, Owner: bootID() + "/" + strconv.Itoa(os.Getpid()),
 	}
 	if e.opt.Executes {

@@ -283,7 +283,7 @@ func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, erro
 }
 
 // CancelRun asks for the end of a run.
-func (s *site) CancelRun(ctx context.Context, id, reason string) (state.Run, error) {
+func (s *site) CancelRun(_ context.Context, id, reason string) (state.Run, error) {
 	run, err := s.run(id)
 	if err != nil {
 		return state.Run{}, err
@@ -292,7 +292,7 @@ func (s *site) CancelRun(ctx context.Context, id, reason string) (state.Run, err
 	if err != nil {
 		return state.Run{}, dbError(err)
 	}
-	out, err := s.e.runner.Cancel(ctx, s.actor, reason, o)
+	out, err := s.e.runner.Cancel(s.actor, reason, o)
 	if errors.Is(err, runner.ErrEnded) {
 		return out, &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s is %s already", id, out.Status)}
 	}

@@ -89,7 +89,11 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 		a.report.Stop, a.report.Detail = s, detail
 		cancelled, deadline, breach = nil, nil, nil
 		a.proc.command(initproc.CommandTerm)
-		grace = time.After(a.task.Grace)
+		wait := a.task.Grace
+		if errors.Is(context.Cause(ctx), runner.ErrAborted) {
+			wait = 0
+		}
+		grace = time.After(wait)
 	}
 	for {
 		select {

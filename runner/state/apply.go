@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/stellarun/stella/ledger"
 )
@@ -38,6 +39,9 @@ func Apply(v *View, c Change) error {
 	}
 	run.Status = to
 	run.UpdatedUTC, run.LastSeq = c.Envelope.Time, c.Envelope.Seq
+	if moves(c.Envelope.Type) {
+		run.Stuck, run.Nudges, run.Restarts = "", 0, 0
+	}
 	if c.Envelope.StepID == "" {
 		if err := applyRun(&run, c); err != nil {
 			return err
@@ -49,15 +53,65 @@ func Apply(v *View, c Change) error {
 	if v.Step != nil {
 		step = *v.Step
 	}
-	if step.Status, err = NextStep(step.Status, c.Envelope.Type); err != nil {
+	from := step.Status
+	if step.Status, err = NextStep(from, c.Envelope.Type); err != nil {
 		return err
 	}
 	attempt, err := applyStep(&run, &step, v.Attempt, c)
 	if err != nil {
 		return err
 	}
+	run.count(from, step.Status)
+	if !run.Status.Ended() {
+		run.Status = run.open()
+	}
 	v.Run, v.Step, v.Attempt = &run, &step, attempt
 	return nil
+}
+
+// moves says whether an entry shows that something happens in a run, as opposed
+// to somebody watching it or asking for something.
+func moves(t ledger.Type) bool {
+	switch t {
+	case ledger.RunStuck, ledger.RunNudged, ledger.RunRestarted, ledger.ApprovalRefused, ledger.RunResumed:
+		return false
+	}
+	return true
+}
+
+// open is the status of a run that has not ended: while people are waited for it
+// is [Checkpoint], and before anything was started [Planning].
+func (r *Run) open() Status {
+	switch {
+	case r.Waiting > 0:
+		return Checkpoint
+	case r.Status == Planning:
+		return Planning
+	}
+	return Running
+}
+
+// count moves one step from one status to another.
+func (r *Run) count(from, to Status) {
+	if from == to {
+		return
+	}
+	counts := maps.Clone(r.Counts)
+	if counts == nil {
+		counts = map[Status]int{}
+	}
+	if from != Pending {
+		if counts[from]--; counts[from] == 0 {
+			delete(counts, from)
+		}
+	}
+	if to != Pending {
+		counts[to]++
+	}
+	if len(counts) == 0 {
+		counts = nil
+	}
+	r.Counts = counts
 }
 
 func applyRunStart(v *View, c Change) error {
@@ -72,7 +126,8 @@ func applyRunStart(v *View, c Change) error {
 	v.Run = &Run{
 		Tenant: e.Tenant, RunID: e.RunID, DAGID: e.DAGID, DAGVersion: e.DAGVersion, DAGDigest: d.DAGDigest,
 		PlanHash: d.PlanHash, RunToken: d.RunToken, TraceID: e.TraceID, Status: Planning,
-		InputsHash: d.InputsHash, Metadata: d.Metadata, ParentRunID: d.Parent, Pinned: d.Pinned,
+		InputsHash: d.InputsHash, Metadata: d.Metadata, ParentRunID: d.Parent, ParentStepID: d.ParentStep, Depth: d.Depth,
+		Priority: d.Priority, ReplayOf: d.ReplayOf, Rationale: d.Rationale, Pinned: d.Pinned,
 		Actor: e.Actor, Generation: 1, Steps: d.Steps, FirstSeq: e.Seq, LastSeq: e.Seq,
 		CreatedUTC: e.Time, UpdatedUTC: e.Time,
 	}
@@ -80,29 +135,75 @@ func applyRunStart(v *View, c Change) error {
 }
 
 func applyRun(run *Run, c Change) error {
+	illegal := func(why string) error {
+		return &TransitionError{What: "run " + run.RunID, From: run.Status, On: c.Envelope.Type, Why: why}
+	}
 	switch d := c.Data.(type) {
 	case *ledger.Note:
-		if c.Envelope.Type == ledger.RunTimedOut && run.TimedOutUTC == "" {
-			run.TimedOutUTC = c.Envelope.Time
+		noteRun(run, c, d)
+	case *ledger.RunFailing:
+		if run.FailCode == "" {
+			run.FailCode, run.FailNote = d.Code, d.Reason
 		}
-		if c.Envelope.Type == ledger.RunCancelRequested && run.CancelledBy == "" {
-			run.CancelledBy, run.CancelReason = c.Envelope.Actor, d.Reason
+	case *ledger.RunGeneration:
+		if d.Generation != run.Generation+1 || run.Open > 0 {
+			return illegal("generations follow each other, and no attempt is under way between them")
 		}
+		run.Generation = d.Generation
+		if c.Envelope.Type == ledger.RunReopened {
+			run.reopen(c.Envelope.Time)
+		}
+	case *ledger.Stuckness:
+		run.Stuck = d.Level
+	case *ledger.Nudge:
+		if c.Envelope.Type == ledger.RunNudged {
+			run.Nudges++
+		} else {
+			run.Restarts, run.Nudges = run.Restarts+1, 0
+		}
+	case *ledger.RunComparison:
 	case *ledger.RunEnd:
-		if run.Open > 0 {
-			return &TransitionError{What: "run " + run.RunID, From: Running, On: c.Envelope.Type, Why: "an attempt is under way"}
+		if run.Open > 0 || run.Waiting > 0 {
+			return illegal("an attempt is under way, or an approval is open")
 		}
-		run.OutputsHash, run.FailureReason, run.FailedStep = d.OutputsHash, d.FailureReason, d.FailedStep
-		run.EndedUTC = c.Envelope.Time
-		from := run.StartedUTC
-		if from == "" {
-			from = run.CreatedUTC
-		}
-		run.DurationMs = millis(from, run.EndedUTC)
+		run.end(d, c.Envelope.Time)
 	default:
 		return badData(c)
 	}
 	return nil
+}
+
+// noteRun takes over who asked for what.
+func noteRun(run *Run, c Change, d *ledger.Note) {
+	switch c.Envelope.Type {
+	case ledger.RunTimedOut:
+		if run.TimedOutUTC == "" {
+			run.TimedOutUTC = c.Envelope.Time
+		}
+	case ledger.RunCancelRequested, ledger.RunAbortRequested:
+		run.Aborted = run.Aborted || c.Envelope.Type == ledger.RunAbortRequested
+		if run.CancelledBy == "" {
+			run.CancelledBy, run.CancelReason = c.Envelope.Actor, d.Reason
+		}
+	}
+}
+
+func (r *Run) end(d *ledger.RunEnd, at string) {
+	r.OutputsHash, r.FailureReason, r.FailedStep, r.Message = d.OutputsHash, d.FailureReason, d.FailedStep, d.Message
+	r.EndedUTC = at
+	from := r.StartedUTC
+	if from == "" {
+		from = r.CreatedUTC
+	}
+	r.DurationMs = millis(from, r.EndedUTC)
+}
+
+// reopen takes back what the end of the run said.
+func (r *Run) reopen(at string) {
+	r.OutputsHash, r.FailureReason, r.FailedStep, r.Message = "", "", "", ""
+	r.EndedUTC, r.DurationMs, r.TimedOutUTC = "", 0, ""
+	r.FailCode, r.FailNote = "", ""
+	r.ReopenedUTC = at
 }
 
 func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, error) {
@@ -115,11 +216,47 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 	}
 	switch d := c.Data.(type) {
 	case *ledger.StepQueue:
-		step.Due, step.QueuedUTC = d.Due, at
+		step.Due, step.QueuedUTC, step.After = d.Due, at, ""
 	case *ledger.StepEnd:
-		step.OutputsHash, step.ErrorCode, step.Reason = d.OutputsHash, d.ErrorCode, d.Reason
-		step.EndedUTC = at
-		step.DurationMs = millis(step.StartedUTC, at)
+		if step.Approval.open() {
+			return nil, illegal("its approval is open")
+		}
+		step.end(run, d, at)
+	case *ledger.StepExpansion:
+		step.Items, step.Count = d.Items, d.Count
+		run.Items += d.Count
+		step.begin(run, at)
+	case *ledger.StepInvalidation:
+		if step.Approval.open() {
+			return nil, illegal("its approval is open")
+		}
+		step.invalidate(run, d)
+	case *ledger.CacheHit:
+		step.InputsHash, step.Due = d.InputsHash, ""
+		step.Cached = &Cached{d.Key, d.RunID, d.StepID, d.Attempt, d.Stored, d.Expires, d.Artifacts}
+		step.CacheExpires = d.Expires
+		step.begin(run, at)
+	case *ledger.SubrunStart:
+		if c.Envelope.Attempt != step.Attempt+1 || d.Generation != run.Generation {
+			return nil, illegal("it does not follow the last attempt, or is of another generation")
+		}
+		step.Attempt, step.InputsHash, step.Due = c.Envelope.Attempt, d.InputsHash, ""
+		step.Child = &Child{RunID: d.RunID, DAGID: d.DAGID, DAGVersion: d.DAGVersion, Locks: d.Locks, Fence: c.Envelope.Seq}
+		step.begin(run, at)
+	case *ledger.SubrunEnd:
+		if step.Child == nil || step.Child.RunID != d.RunID || step.Child.Status != "" {
+			return nil, illegal("not the run that it started last")
+		}
+		child := *step.Child
+		child.Status, child.FailureReason = d.Status, d.FailureReason
+		step.Child = &child
+		if Status(d.Status) != Completed {
+			step.Failures++
+		}
+	case *ledger.ApprovalRequest, *ledger.ApprovalDecision, *ledger.ApprovalRefusal, *ledger.ApprovalClosing:
+		if why := applyApproval(run, step, c); why != "" {
+			return nil, illegal(why)
+		}
 	case *ledger.AttemptStart:
 		if c.Envelope.Attempt != step.Attempt+1 {
 			return nil, illegal(fmt.Sprintf("attempt %d does not follow %d", c.Envelope.Attempt, step.Attempt))
@@ -128,14 +265,8 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 			return nil, illegal("stale generation")
 		}
 		step.Attempt, step.Open, step.Owner = c.Envelope.Attempt, true, d.Owner
-		step.InputsHash, step.Due = d.InputsHash, ""
-		if step.StartedUTC == "" {
-			step.StartedUTC = at
-		}
-		if run.StartedUTC == "" {
-			run.StartedUTC = at
-		}
-		run.CurrentStep = step.StepID
+		step.InputsHash, step.Due, step.Cached = d.InputsHash, "", nil
+		step.begin(run, at)
 		run.Open++
 		attempt = &Attempt{
 			StepID: step.StepID, Attempt: step.Attempt, Generation: d.Generation,
@@ -150,7 +281,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		attempt = &a
 		step.Open = false
 		run.Open--
-		step.ErrorCode, step.Retryable = d.ErrorCode, d.Retryable
+		step.ErrorCode, step.Retryable, step.CacheExpires = d.ErrorCode, d.Retryable, d.CacheExpires
 		if d.Logs != nil {
 			step.LogsRef = d.Logs.SHA256
 		}

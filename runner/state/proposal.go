@@ -11,3 +11,9 @@ type Proposal struct {
 	Attempt int
 	Data    any // pointer to the struct that package ledger names for Type
 }
+
+// Batch is entries of one run that are written together.
+type Batch struct {
+	RunID     string
+	Proposals []Proposal
+}

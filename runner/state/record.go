@@ -26,12 +26,28 @@ type Run struct {
 	OutputsHash   string            `json:"outputsHash,omitempty"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	ParentRunID   string            `json:"parentRunId,omitempty"`
+	ParentStepID  string            `json:"parentStepId,omitempty"`
+	Depth         int               `json:"depth,omitempty"`
+	Priority      int64             `json:"priority,omitempty"`
+	ReplayOf      string            `json:"replayOf,omitempty"`
+	Rationale     string            `json:"rationale,omitempty"` // of a replay
 	Pinned        string            `json:"pinned,omitempty"`
-	Overridden    bool              `json:"overridden,omitempty"`
-	Actor         string            `json:"actor"` // who started it
+	Overridden    bool              `json:"overridden,omitempty"` // somebody changed an input, an output or a step's end by hand
+	Actor         string            `json:"actor"`                // who started it
 	Generation    int               `json:"generation"`
-	Steps         int               `json:"steps"`          // in the plan
-	Open          int               `json:"open,omitempty"` // attempts under way
+	Steps         int               `json:"steps"`             // in the plan
+	Items         int               `json:"items,omitempty"`   // steps id.N that for_each has added
+	Counts        map[Status]int    `json:"counts,omitempty"`  // steps and items that are not pending, by status
+	Open          int               `json:"open,omitempty"`    // attempts under way
+	Waiting       int               `json:"waiting,omitempty"` // approvals that are open
+	Message       string            `json:"message,omitempty"` // with failureReason: in words
+	Aborted       bool              `json:"aborted,omitempty"` // its end was asked for at once, without cleanup
+	FailCode      string            `json:"failCode,omitempty"`
+	FailNote      string            `json:"failNote,omitempty"`
+	Stuck         string            `json:"stuck,omitempty"` // warning | stalled, until something moves
+	Nudges        int               `json:"nudges,omitempty"`
+	Restarts      int               `json:"restarts,omitempty"`
+	ReopenedUTC   string            `json:"reopenedUtc,omitempty"`
 	CancelledBy   string            `json:"cancelledBy,omitempty"`
 	CancelReason  string            `json:"cancelReason,omitempty"`
 	TimedOutUTC   string            `json:"timedOutUtc,omitempty"` // when its own deadline passed
@@ -47,30 +63,61 @@ type Run struct {
 // CancelRequested says whether somebody asked for the end of the run.
 func (r *Run) CancelRequested() bool { return r.CancelledBy != "" }
 
+// FailRequested says whether it is to end as failed, whatever its steps do.
+func (r *Run) FailRequested() bool { return r.FailCode != "" }
+
+// Since is when the time of the run began to count: with its start, or with its
+// reopening.
+func (r *Run) Since() string {
+	if r.ReopenedUTC != "" {
+		return r.ReopenedUTC
+	}
+	return r.CreatedUTC
+}
+
+// Pending is how many steps nothing has happened to, or nothing that counts.
+func (r *Run) Pending() int {
+	n := r.Steps + r.Items
+	for _, c := range r.Counts {
+		n -= c
+	}
+	return n
+}
+
 // Step is the projection of one step of a run. A step without entries has no
 // record and is [Pending].
 type Step struct {
-	StepID        string  `json:"stepId"`
-	Status        Status  `json:"status"`
-	Attempt       int     `json:"attempt"`                 // number of the last attempt, from 1; never reused
-	Failures      int     `json:"failures,omitempty"`      // attempts that count against max_attempts
-	Interruptions int     `json:"interruptions,omitempty"` // attempts that were interrupted
-	InfraFaults   int     `json:"infraFaults,omitempty"`
-	Open          bool    `json:"open,omitempty"` // an attempt is under way
-	Due           string  `json:"due,omitempty"`  // of a queued step: not before
-	QueuedUTC     string  `json:"queuedUtc,omitempty"`
-	Owner         string  `json:"owner,omitempty"`
-	StartedUTC    string  `json:"startedUtc,omitempty"`
-	EndedUTC      string  `json:"endedUtc,omitempty"`
-	DurationMs    int64   `json:"durationMs,omitempty"`
-	InputsHash    string  `json:"inputsHash,omitempty"`
-	OutputsHash   string  `json:"outputsHash,omitempty"`
-	ErrorCode     string  `json:"errorCode,omitempty"`
-	Reason        string  `json:"reason,omitempty"`
-	Retryable     bool    `json:"retryable,omitempty"`
-	LogsRef       string  `json:"logsRef,omitempty"` // SHA-256 of the last attempt's log segment
-	MetricsRef    string  `json:"metricsRef,omitempty"`
-	Plugin        *Plugin `json:"plugin,omitempty"` // filled from the plan by whoever shows the step
+	StepID        string    `json:"stepId"`
+	Status        Status    `json:"status"`
+	Attempt       int       `json:"attempt"`                 // number of the last attempt, from 1; never reused
+	Failures      int       `json:"failures,omitempty"`      // attempts that count against max_attempts
+	Interruptions int       `json:"interruptions,omitempty"` // attempts that were interrupted
+	InfraFaults   int       `json:"infraFaults,omitempty"`
+	Open          bool      `json:"open,omitempty"` // an attempt is under way
+	Due           string    `json:"due,omitempty"`  // of a queued step: not before
+	QueuedUTC     string    `json:"queuedUtc,omitempty"`
+	Owner         string    `json:"owner,omitempty"`
+	StartedUTC    string    `json:"startedUtc,omitempty"`
+	EndedUTC      string    `json:"endedUtc,omitempty"`
+	DurationMs    int64     `json:"durationMs,omitempty"`
+	InputsHash    string    `json:"inputsHash,omitempty"`
+	OutputsHash   string    `json:"outputsHash,omitempty"`
+	ErrorCode     string    `json:"errorCode,omitempty"`
+	Reason        string    `json:"reason,omitempty"`
+	Retryable     bool      `json:"retryable,omitempty"`
+	Note          string    `json:"note,omitempty"`         // of whoever ended it by hand
+	Overlay       string    `json:"overlay,omitempty"`      // SHA-256 of a merge patch on its parameters
+	After         string    `json:"after,omitempty"`        // of a pending step: it may not be claimed before
+	Generation    int       `json:"generation,omitempty"`   // of the run when it ended
+	Items         string    `json:"items,omitempty"`        // SHA-256 of the list of for_each
+	Count         int       `json:"count,omitempty"`        // of its items
+	Child         *Child    `json:"child,omitempty"`        // the run that it started last
+	Cached        *Cached   `json:"cached,omitempty"`       // where its outputs came from, if not from an attempt
+	CacheExpires  string    `json:"cacheExpires,omitempty"` // until then its outputs are kept for others
+	Approval      *Approval `json:"approval,omitempty"`     // its last
+	LogsRef       string    `json:"logsRef,omitempty"`      // SHA-256 of the last attempt's log segment
+	MetricsRef    string    `json:"metricsRef,omitempty"`
+	Plugin        *Plugin   `json:"plugin,omitempty"` // filled from the plan by whoever shows the step
 }
 
 // Plugin names the plugin of a step, as the plan froze it.
@@ -79,6 +126,56 @@ type Plugin struct {
 	Name      string `json:"name"`
 	Version   string `json:"version"`
 	Digest    string `json:"digest"`
+}
+
+// Child is the run that a step has started.
+type Child struct {
+	RunID         string        `json:"runId"`
+	DAGID         string        `json:"dagId"`
+	DAGVersion    string        `json:"dagVersion"`
+	Status        string        `json:"status,omitempty"` // once it has ended
+	FailureReason string        `json:"failureReason,omitempty"`
+	Locks         []ledger.Lock `json:"locks,omitempty"`
+	Fence         int64         `json:"fence,omitempty"` // seq of its start, under which the locks are held
+}
+
+// Cached is the source of outputs that a step took from the cache.
+type Cached struct {
+	Key       string            `json:"key"`
+	RunID     string            `json:"runId"`
+	StepID    string            `json:"stepId"`
+	Attempt   int               `json:"attempt"`
+	Stored    string            `json:"stored"`
+	Expires   string            `json:"expires"`
+	Artifacts []ledger.Artifact `json:"artifacts,omitempty"`
+}
+
+// Results of an approval.
+const (
+	ApprovalPending   = "pending"
+	ApprovalApproved  = "approved"  // enough people said continue, or retry
+	ApprovalRejected  = "rejected"  // somebody said abort
+	ApprovalExpired   = "expired"   // nobody said enough in time
+	ApprovalWithdrawn = "withdrawn" // the run ended, or went back, without it
+)
+
+// Approval is the projection of one time that a step waits for people. Its id
+// is [ApprovalID] of run, step and attempt.
+type Approval struct {
+	Attempt      int                    `json:"attempt"`
+	Request      ledger.ApprovalRequest `json:"request"`
+	Status       string                 `json:"status"`
+	Decisions    []Decision             `json:"decisions,omitempty"`
+	RequestedUTC string                 `json:"requestedUtc"`
+	ClosedUTC    string                 `json:"closedUtc,omitempty"`
+	Decision     string                 `json:"decision,omitempty"` // that closed it
+}
+
+// Decision is what one person has decided.
+type Decision struct {
+	Actor   string `json:"actor"`
+	TimeUTC string `json:"timeUtc"`
+	ledger.ApprovalDecision
 }
 
 // Attempt is the projection of one attempt.

@@ -70,7 +70,7 @@ const (
 	OutOfMemory       Code = "OUT_OF_MEMORY"
 	ResourceLimit     Code = "RESOURCE_LIMIT"
 	Timeout           Code = "TIMEOUT"
-	Stalled           Code = "STALLED"
+	Stalled           Code = "STALLED" // of an attempt or a run: nothing moved for too long
 	CodeInfra         Code = "INFRA"
 	FenceUnavailable  Code = "FENCE_UNAVAILABLE"
 	Indeterminate     Code = "INDETERMINATE"
@@ -82,7 +82,16 @@ const (
 	RunTimeout        Code = "RUN_TIMEOUT"
 	RunFailing        Code = "RUN_FAILING" // fail_fast: another step failed first
 	UnreachableSteps  Code = "UNREACHABLE_STEPS"
-	ExpressionInvalid Code = "EXPRESSION_INVALID" // a when, with or output could not be evaluated
+	ExpressionInvalid Code = "EXPRESSION_INVALID" // a when, with, for_each or output could not be evaluated
+	TooManyItems      Code = "TOO_MANY_ITEMS"     // for_each gave more than the site allows
+	SkippedByHand     Code = "SKIPPED_BY_HAND"
+	FailedByHand      Code = "FAILED_BY_HAND"
+	RunAborted        Code = "RUN_ABORTED"
+	ChildFailed       Code = "orchestration.child.failed"
+	ChildRefused      Code = "CHILD_REFUSED" // the sub-run could not be started
+	LockLost          Code = "LOCK_LOST"     // a lock was taken away while the step relied on it
+	ApprovalRefused   Code = "APPROVAL_REJECTED"
+	ApprovalTimedOut  Code = "APPROVAL_EXPIRED"
 )
 
 // A TransitionError is an entry that the machine does not allow.
@@ -101,39 +110,74 @@ func (e *TransitionError) Error() string {
 	return s
 }
 
+// open are the entries that an open run takes without changing its status; what
+// people wait for is counted besides, see [Apply].
+func open(s Status) map[ledger.Type]Status {
+	m := map[ledger.Type]Status{
+		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
+	}
+	for _, t := range []ledger.Type{
+		ledger.StepQueued, ledger.StepSkipped, ledger.StepCancelled, ledger.StepFailed, ledger.StepExpanded, ledger.StepInvalidated,
+		ledger.RunCancelRequested, ledger.RunAbortRequested, ledger.RunFailRequested, ledger.RunResumed, ledger.RunTimedOut,
+		ledger.RunReset, ledger.RunStuck, ledger.RunNudged, ledger.RunRestarted,
+		ledger.ApprovalDecided, ledger.ApprovalRefused, ledger.ApprovalClosed,
+	} {
+		m[t] = s
+	}
+	for _, t := range []ledger.Type{ledger.AttemptStarted, ledger.SubrunStarted, ledger.StepCached, ledger.StepCompleted} {
+		m[t] = Running
+	}
+	m[ledger.ApprovalRequested] = Checkpoint
+	return m
+}
+
+// begun is what holds once something has started: it can end, too.
+func begun(s Status) map[ledger.Type]Status {
+	m := open(s)
+	for _, t := range []ledger.Type{ledger.AttemptStarted, ledger.AttemptEnded, ledger.SubrunStarted, ledger.SubrunEnded, ledger.StepCached, ledger.StepCompleted} {
+		m[t] = s
+	}
+	return m
+}
+
 // runTable is the machine of runs. A pair that is absent is illegal.
 var runTable = map[Status]map[ledger.Type]Status{
-	Planning: {
-		ledger.StepQueued: Planning, ledger.StepSkipped: Planning, ledger.StepCancelled: Planning,
-		ledger.StepFailed:     Planning,
-		ledger.AttemptStarted: Running, ledger.RunCancelRequested: Planning, ledger.RunResumed: Planning,
-		ledger.RunTimedOut:  Planning,
-		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
-	},
-	Running: {
-		ledger.StepQueued: Running, ledger.StepSkipped: Running, ledger.StepCancelled: Running,
-		ledger.StepCompleted: Running, ledger.StepFailed: Running,
-		ledger.AttemptStarted: Running, ledger.AttemptEnded: Running,
-		ledger.RunCancelRequested: Running, ledger.RunResumed: Running, ledger.RunTimedOut: Running,
-		ledger.RunCompleted: Completed, ledger.RunFailed: Failed, ledger.RunCancelled: Cancelled,
-	},
+	Planning:   open(Planning),
+	Running:    begun(Running),
+	Checkpoint: begun(Checkpoint),
+	Failed:     {ledger.RunReopened: Running, ledger.ApprovalRefused: Failed, ledger.RunCompared: Failed},
+	Completed:  {ledger.ApprovalRefused: Completed, ledger.RunCompared: Completed},
+	Cancelled:  {ledger.ApprovalRefused: Cancelled, ledger.RunCompared: Cancelled},
 }
 
 // stepTable is the machine of steps. A step without a record is pending.
 var stepTable = map[Status]map[ledger.Type]Status{
 	Pending: {
 		ledger.StepQueued: Queued, ledger.StepSkipped: Skipped, ledger.StepCancelled: Cancelled,
-		ledger.StepFailed: Failed, // its condition or its inputs could not be evaluated
+		ledger.StepFailed:        Failed,            // its condition or its inputs could not be evaluated
+		ledger.StepExpanded:      Running,           // it is its items from now on
+		ledger.ApprovalRequested: CheckpointPending, // a gate, which runs nothing
 	},
 	Queued: {
 		ledger.AttemptStarted: Running, ledger.StepCancelled: Cancelled, ledger.StepFailed: Failed,
-		ledger.StepSkipped: Skipped,
+		ledger.StepSkipped: Skipped, ledger.StepCached: Running, ledger.SubrunStarted: Running,
+		ledger.StepQueued: Queued, ledger.StepInvalidated: Pending,
 	},
 	Running: {
-		ledger.AttemptEnded: Running,
-		ledger.StepQueued:   Queued, ledger.StepCompleted: Completed, ledger.StepFailed: Failed,
-		ledger.StepCancelled: Cancelled,
+		ledger.AttemptEnded: Running, ledger.SubrunEnded: Running,
+		ledger.StepQueued: Queued, ledger.StepCompleted: Completed, ledger.StepFailed: Failed,
+		ledger.StepCancelled: Cancelled, ledger.StepSkipped: Skipped,
+		ledger.ApprovalRequested: CheckpointPending, ledger.StepInvalidated: Pending,
 	},
+	CheckpointPending: {
+		ledger.ApprovalDecided: CheckpointPending, ledger.ApprovalRefused: CheckpointPending, ledger.ApprovalClosed: CheckpointPending,
+		ledger.StepCompleted: Completed, ledger.StepFailed: Failed, ledger.StepCancelled: Cancelled, ledger.StepSkipped: Skipped,
+		ledger.StepInvalidated: Pending,
+	},
+	Completed: {ledger.StepInvalidated: Pending},
+	Failed:    {ledger.StepInvalidated: Pending, ledger.StepSkipped: Skipped},
+	Skipped:   {ledger.StepInvalidated: Pending},
+	Cancelled: {ledger.StepInvalidated: Pending},
 }
 
 // NextRun returns the status of a run after an entry. An illegal pair is a
@@ -149,6 +193,9 @@ func NextRun(from Status, on ledger.Type) (Status, error) {
 // NextStep returns the status of a step after an entry. An illegal pair is a
 // *[TransitionError].
 func NextStep(from Status, on ledger.Type) (Status, error) {
+	if on == ledger.ApprovalRefused { // whatever has become of the step meanwhile
+		return from, nil
+	}
 	to, ok := stepTable[from][on]
 	if !ok {
 		return from, &TransitionError{What: "step", From: from, On: on}

@@ -1,0 +1,402 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// stopping says whether no further ordinary step may start.
+func (e *execution) stopping() bool {
+	return e.run.CancelRequested() || e.run.FailRequested() || e.late || e.failing && e.dag.FailFast
+}
+
+// phaseNow is the group whose steps may run now: cleanup starts when every
+// ordinary step has ended.
+func (e *execution) phaseNow() phase {
+	switch {
+	case e.left > 0 || e.run.Aborted:
+		return ordinary
+	case e.run.CancelRequested():
+		return onCancel
+	case e.run.FailRequested() || e.late || e.firstFailed() != nil:
+		return onFailure
+	}
+	return ordinary
+}
+
+// firstFailed is the step that fails the run: of those that failed in this
+// generation the first, else of the others; nil while none does.
+func (e *execution) firstFailed() *node {
+	var first *node
+	for _, n := range e.nodes {
+		if n.phase != ordinary || n.status != state.Failed || n.settled() {
+			continue
+		}
+		if first == nil || n.now && !first.now || n.now == first.now && n.order < first.order {
+			first = n
+		}
+	}
+	return first
+}
+
+// leave takes a step out of what is under way.
+func (e *execution) leave(n *node) {
+	n.round.Add(1)
+	if n.live {
+		n.live = false
+		e.live--
+	}
+}
+
+// enter counts a step among what is under way.
+func (e *execution) enter(n *node) {
+	if !n.live {
+		n.live = true
+		e.live++
+	}
+}
+
+// end moves a step to its end.
+func (e *execution) end(n *node, t ledger.Type, to state.Status, code state.Code, data ledger.StepEnd) {
+	e.endBy("system:runner", n, t, to, code, data)
+}
+
+func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status, code state.Code, data ledger.StepEnd) {
+	if n.status == state.CheckpointPending {
+		e.asked--
+	}
+	if n.phase == ordinary && n.parent == nil && !n.status.Ended() {
+		e.left--
+	}
+	e.ends++
+	n.status, n.reason, n.order, n.now, n.outputsHash = to, code, e.ends, true, data.OutputsHash
+	e.leave(n)
+	switch to {
+	case state.Failed:
+		data.ErrorCode = string(code)
+		e.failing = e.failing || n.phase == ordinary && n.parent == nil && !n.settled()
+	case state.Skipped, state.Cancelled:
+		data.Reason = string(code)
+	}
+	e.proposeBy(actor, t, n, &data)
+	e.todo = append(e.todo, n)
+}
+
+// queue makes a step claimable, at once or when due has come.
+func (e *execution) queue(n *node, reason string, due time.Time) {
+	n.status, n.due, n.after = state.Queued, due, time.Time{}
+	e.enter(n)
+	q := ledger.StepQueue{Reason: reason}
+	if !due.IsZero() {
+		q.Due = stamp.Format(due)
+	}
+	e.propose(ledger.StepQueued, n, &q)
+	e.fresh = append(e.fresh, n)
+}
+
+// begin queues what can run when a run starts or is taken up again.
+func (e *execution) begin() error {
+	for _, n := range e.all() {
+		switch {
+		case n.status == state.Queued:
+			e.fresh = append(e.fresh, n)
+		case n.status == state.CheckpointPending:
+			e.awaitExpiry(n)
+		case n.phase == ordinary && n.parent == nil && n.status == state.Pending && n.waiting == 0:
+			if err := e.consider(n); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range e.nodes {
+		if n.items != nil && n.status == state.Running {
+			e.feed(n)
+		}
+	}
+	return nil
+}
+
+// consider decides about a pending step whose needs have all ended. Its error is
+// a fault of ours.
+func (e *execution) consider(n *node) error {
+	for _, need := range n.needs {
+		if !need.settled() {
+			e.end(n, ledger.StepSkipped, state.Skipped, state.UpstreamFailed, ledger.StepEnd{})
+			return nil
+		}
+	}
+	if n.phase == ordinary && e.stopping() {
+		e.swept = false // the sweep takes it
+		return nil
+	}
+	if n.step.Disabled {
+		e.end(n, ledger.StepSkipped, state.Skipped, state.StepDisabled, ledger.StepEnd{})
+		return nil
+	}
+	if x := e.prog.when[n.step.ID]; x != nil {
+		v, err := x.eval(context.Background(), e.scope(n, x.names))
+		ok, isBool := v.(bool)
+		switch {
+		case err != nil || !isBool:
+			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: "when"})
+			return nil
+		case !ok:
+			e.end(n, ledger.StepSkipped, state.Skipped, state.ConditionFalse, ledger.StepEnd{})
+			return nil
+		}
+	}
+	switch {
+	case n.step.ForEach != nil:
+		return e.expand(n)
+	case n.gate():
+		n.attempt++
+		e.ask(n)
+		return nil
+	}
+	e.queue(n, "ready", n.after)
+	return nil
+}
+
+// acted is called when the action of a step has succeeded, whoever did it: with a
+// checkpoint people are asked next, else the step is done.
+func (e *execution) acted(n *node, outputsHash string) {
+	n.outputsHash = outputsHash
+	if n.step.Checkpoint != nil && n.parent == nil {
+		e.ask(n)
+		return
+	}
+	e.end(n, ledger.StepCompleted, state.Completed, "", ledger.StepEnd{OutputsHash: outputsHash})
+}
+
+// advance draws every consequence of what has ended, up to the end of the run.
+func (e *execution) advance() error {
+	for !e.ended.Load() {
+		for len(e.todo) > 0 {
+			n := e.todo[0]
+			e.todo = e.todo[1:]
+			if err := e.follow(n); err != nil {
+				return err
+			}
+		}
+		if e.stopping() && !e.swept {
+			e.sweep()
+		}
+		if len(e.todo) > 0 {
+			continue
+		}
+		if e.live > 0 || e.asked > 0 {
+			return nil
+		}
+		more, err := e.finish()
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow looks at what waited for a step that has ended. The step may have been
+// taken back since.
+func (e *execution) follow(n *node) error {
+	if !n.status.Ended() {
+		return nil
+	}
+	if n.parent != nil {
+		return e.itemEnded(n.parent, n)
+	}
+	for _, d := range n.dependents {
+		if d.waiting--; d.waiting == 0 && d.status == state.Pending && d.phase == n.phase {
+			if err := e.consider(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sweep ends what has not started, once nothing ordinary may start any more.
+func (e *execution) sweep() {
+	e.swept = true
+	for _, n := range e.nodes {
+		if n.phase != ordinary && !(e.run.Aborted && n.status == state.Queued) {
+			continue
+		}
+		for _, item := range n.items {
+			e.sweepOne(item)
+		}
+		e.sweepOne(n)
+	}
+}
+
+func (e *execution) sweepOne(n *node) {
+	switch {
+	case n.claimed:
+		return
+	case n.status == state.CheckpointPending:
+		e.closeApproval(n, "system:runner", ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
+	case n.status != state.Pending && n.status != state.Queued:
+		return
+	}
+	switch {
+	case e.run.CancelRequested():
+		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
+	case e.late:
+		e.end(n, ledger.StepSkipped, state.Skipped, state.RunTimeout, ledger.StepEnd{})
+	default:
+		e.end(n, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})
+	}
+}
+
+// finish is called when nothing is under way: it starts the cleanup steps or ends
+// the run. It returns whether there is more to advance.
+func (e *execution) finish() (more bool, err error) {
+	now := e.phaseNow()
+	for _, n := range e.nodes {
+		if n.phase == now && now != ordinary && n.status == state.Pending && n.waiting == 0 {
+			if err := e.consider(n); err != nil {
+				return false, err
+			}
+			more = true
+		}
+	}
+	if more {
+		return true, nil
+	}
+	failed := e.firstFailed()
+	for _, n := range e.nodes {
+		if n.phase == now && n.status == state.Pending && !e.run.Aborted {
+			e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.UnreachableSteps), FailedStep: n.id})
+			return false, nil
+		}
+	}
+	switch {
+	case e.run.Aborted:
+		e.endRun(ledger.RunCancelled, state.Cancelled, ledger.RunEnd{FailureReason: string(state.RunAborted)})
+	case e.run.CancelRequested():
+		e.endRun(ledger.RunCancelled, state.Cancelled, ledger.RunEnd{FailureReason: string(state.RunCancelled)})
+	case e.run.FailRequested():
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: e.run.FailCode, Message: e.run.FailNote})
+	case e.timeout:
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.RunTimeout)})
+	case failed != nil:
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(failed.reason), FailedStep: failed.id})
+	default:
+		return false, e.complete()
+	}
+	return false, nil
+}
+
+// complete seals the outputs of the run and ends it.
+func (e *execution) complete() error {
+	v, err := e.prog.outputs.eval(context.Background(), e.scope(nil, e.prog.outputs.named()))
+	if err != nil {
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.ExpressionInvalid), Message: clip("outputs: " + err.Error())})
+		return nil
+	}
+	hash, err := e.r.seal(v)
+	if err != nil {
+		return err
+	}
+	e.endRun(ledger.RunCompleted, state.Completed, ledger.RunEnd{OutputsHash: hash})
+	return nil
+}
+
+func (e *execution) endRun(t ledger.Type, to state.Status, end ledger.RunEnd) {
+	e.run.Status = to
+	e.propose(t, nil, &end)
+	e.setEnded()
+}
+
+// scope is what expressions that name these things see at this moment: of the
+// steps only those that they name, or, where they use the variable as a whole, all
+// that had ended before n began.
+func (e *execution) scope(n *node, named names) Scope {
+	steps := make(map[string]any, len(named.steps))
+	see := func(of *node) { steps[of.id] = of.view() }
+	if named.whole {
+		for _, id := range e.prog.before(n) {
+			see(e.byID[id])
+		}
+	}
+	for _, id := range named.steps {
+		if of := e.byID[id]; of != nil {
+			see(of)
+		}
+	}
+	s := Scope{Inputs: e.inputs, Steps: steps, Run: map[string]any{
+		"runId": e.run.RunID, "dagId": e.run.DAGID, "dagVersion": e.run.DAGVersion, "tenant": e.run.Tenant,
+		"createdUtc": e.run.CreatedUTC, "runToken": e.run.RunToken,
+	}}
+	if n != nil && n.parent != nil {
+		s.Item, s.Index = n.item, int64(n.index)
+	}
+	return s
+}
+
+// view is a step as expressions see it.
+func (n *node) view() map[string]any {
+	outputs, artifacts := n.outputs, n.artifacts
+	if outputs == nil {
+		outputs = map[string]any{}
+	}
+	if artifacts == nil {
+		artifacts = map[string]any{}
+	}
+	return map[string]any{"status": string(n.status), "outputs": outputs, "artifacts": artifacts}
+}
+
+// invalidate makes a step pending again, with what has become of its items. The
+// caller sees to it that nothing of it is under way.
+func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation) {
+	if n.status == state.Pending {
+		return
+	}
+	if n.status == state.CheckpointPending {
+		e.closeApproval(n, actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
+		e.asked--
+	}
+	if n.phase == ordinary && n.parent == nil && n.status.Ended() {
+		e.left++
+	}
+	was := n.status
+	e.leave(n)
+	e.proposeBy(actor, ledger.StepInvalidated, n, &d)
+	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
+	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false
+	n.after = stampOrZero(d.After)
+	if d.Overlay != "" {
+		n.overlay = d.Overlay
+	}
+	if was.Ended() && n.parent == nil {
+		for _, dep := range n.dependents {
+			dep.waiting++
+		}
+	}
+}
+
+// reconsider looks again at what may run now, after steps were made pending.
+func (e *execution) reconsider() error {
+	e.swept = false
+	e.failing = false
+	for _, n := range e.nodes {
+		e.failing = e.failing || n.phase == ordinary && n.status == state.Failed && n.now && !n.settled()
+	}
+	for _, n := range e.nodes {
+		if n.phase == ordinary && n.status == state.Pending && n.waiting == 0 {
+			if err := e.consider(n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fault names the run in an error of ours.
+func (e *execution) fault(what string, err error) error {
+	return fmt.Errorf("runner: run %s: %s: %w", e.runID, what, err)
+}

@@ -1,0 +1,329 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// maxNotes bounds what somebody says about a decision, in bytes.
+const maxNotes = 4096
+
+// ask lets people decide what becomes of a step whose action is done, or of a
+// gate, which has none.
+func (e *execution) ask(n *node) {
+	c := n.step.Checkpoint
+	question := c.Question
+	if t := e.prog.questions[n.step.ID]; t != nil {
+		v, err := t.eval(context.Background(), e.scope(n, t.named()))
+		if err != nil {
+			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("question: " + err.Error()), OutputsHash: n.outputsHash})
+			return
+		}
+		question = fmt.Sprint(v)
+	}
+	req := ledger.ApprovalRequest{
+		Generation: e.run.Generation, PlanHash: e.run.PlanHash, Question: clip(question), Approvers: c.Approvers, Quorum: max(1, c.Quorum),
+		ExcludeStarter: c.ExcludeStarter, Required: c.Required, OutputsHash: n.outputsHash, Options: []ledger.ApprovalOption{},
+	}
+	for _, o := range c.Options {
+		req.Options = append(req.Options, ledger.ApprovalOption{Label: o.Label, Decision: o.Decision})
+	}
+	if len(c.Options) == 0 {
+		req.Options = []ledger.ApprovalOption{{Label: "continue", Decision: "continue"}, {Label: "retry", Decision: "retry"}, {Label: "abort", Decision: "abort"}}
+	}
+	if c.Expires > 0 {
+		req.Expires = stamp.Format(e.r.opt.Now().Add(c.Expires))
+	}
+	e.leave(n)
+	e.asked++
+	n.status = state.CheckpointPending
+	n.approval = &state.Approval{Attempt: n.attempt, Request: req, Status: state.ApprovalPending}
+	e.propose(ledger.ApprovalRequested, n, &req)
+	if !e.detached {
+		e.awaitExpiry(n)
+	}
+}
+
+// awaitExpiry closes an approval when its time is over.
+func (e *execution) awaitExpiry(n *node) {
+	at := stampOrZero(n.approval.Request.Expires)
+	if at.IsZero() {
+		return
+	}
+	attempt := n.attempt
+	e.after(max(0, at.Sub(e.r.opt.Now())), func() {
+		if e.r.hold() != nil {
+			return // we are ending; whoever goes on looks at it again
+		}
+		defer e.r.release()
+		if err := e.r.within(e, func() error { return e.expire(n, attempt) }); err != nil {
+			e.r.fail(err)
+		}
+	}, nil)
+}
+
+func (e *execution) expire(n *node, attempt int) error {
+	if e.ended.Load() || n.status != state.CheckpointPending || n.attempt != attempt {
+		return nil
+	}
+	e.closeApproval(n, "system:runner", ledger.ApprovalClosing{Result: state.ApprovalExpired})
+	return e.reject(n, "system:runner", state.ApprovalTimedOut, "nobody decided in time")
+}
+
+// closeApproval ends the waiting; what becomes of the step is for the caller.
+func (e *execution) closeApproval(n *node, actor string, d ledger.ApprovalClosing) {
+	e.proposeBy(actor, ledger.ApprovalClosed, n, &d)
+	n.approval = nil
+}
+
+// reject ends a run whose approval was refused or has expired: the step fails,
+// and the run is cancelled.
+func (e *execution) reject(n *node, actor string, code state.Code, why string) error {
+	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{OutputsHash: n.outputsHash})
+	if !e.run.CancelRequested() {
+		e.requestCancel(ledger.RunCancelRequested, actor, fmt.Sprintf("approval of step %s: %s", n.id, why))
+	}
+	return e.r.commit(e)
+}
+
+// Decision is what one person says about an approval. PlanHash and Attempt say
+// what it is about.
+type Decision struct {
+	StepID        string
+	Attempt       int
+	PlanHash      string
+	Actor         string
+	Decision      string // continue | retry | abort
+	BackTo        string // of retry: the step to go back to, "" for the step itself
+	Notes         string
+	Modifications json.RawMessage // a merge patch (RFC 7396), of the outputs with continue and of the parameters with retry
+}
+
+// A DecisionError is a decision that does not count. It is on record.
+type DecisionError struct {
+	Code string // ALREADY_DECIDED | STALE | NOT_APPROVER | STARTER_EXCLUDED
+	Text string
+}
+
+func (e *DecisionError) Error() string { return "runner: " + e.Text }
+
+// Decide records what one person decides, and once enough have said the same, what
+// follows from it. A decision that does not count is a *[DecisionError]; one that
+// makes no sense is a *[RequestError].
+func (r *Runner) Decide(o Opened, d Decision) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		n := e.find(d.StepID)
+		if n == nil {
+			return &RequestError{Text: "run " + e.runID + " has no step " + d.StepID}
+		}
+		if refusal := e.refuseDecision(n, d); refusal != nil {
+			attempt := n.attempt
+			n.attempt = d.Attempt
+			e.proposeBy(d.Actor, ledger.ApprovalRefused, n, &ledger.ApprovalRefusal{Decision: d.Decision, Code: refusal.Code, Notes: clipTo(d.Notes, maxNotes)})
+			n.attempt = attempt
+			return errors.Join(r.record(e), refusal)
+		}
+		return e.decideBy(n, d)
+	})
+}
+
+// refuseDecision says why a decision does not count, nil if it does.
+func (e *execution) refuseDecision(n *node, d Decision) *DecisionError {
+	a := n.approval
+	open := n.status == state.CheckpointPending && a != nil && !e.ended.Load()
+	switch {
+	case !open || d.Attempt < n.attempt:
+		return &DecisionError{"ALREADY_DECIDED", fmt.Sprintf("the approval of step %s, attempt %d, is closed: the step is %s", n.id, d.Attempt, n.status)}
+	case d.Attempt != n.attempt || d.PlanHash != a.Request.PlanHash:
+		return &DecisionError{"STALE", fmt.Sprintf("the decision is about attempt %d of plan %s; what waits is attempt %d of plan %s", d.Attempt, d.PlanHash, n.attempt, a.Request.PlanHash)}
+	case a.Request.ExcludeStarter && state.Person(d.Actor) == state.Person(e.run.Actor):
+		return &DecisionError{"STARTER_EXCLUDED", d.Actor + " started the run; somebody else must decide"}
+	case len(a.Request.Approvers) > 0 && !slices.ContainsFunc(a.Request.Approvers, func(p string) bool { return p == d.Actor || p == state.Person(d.Actor) }):
+		return &DecisionError{"NOT_APPROVER", fmt.Sprintf("%s is not one of the approvers %v", d.Actor, a.Request.Approvers)}
+	}
+	for _, made := range a.Decisions {
+		if state.Person(made.Actor) == state.Person(d.Actor) {
+			return &DecisionError{"ALREADY_DECIDED", d.Actor + " has decided " + made.Decision + " already"}
+		}
+	}
+	return nil
+}
+
+// decideBy takes a decision that counts.
+func (e *execution) decideBy(n *node, d Decision) error {
+	if err := e.checkDecision(n, d); err != nil {
+		return err
+	}
+	rec := ledger.ApprovalDecision{Decision: d.Decision, BackTo: d.BackTo, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
+	if len(d.Modifications) > 0 {
+		raw, err := jcs.Canonicalize(d.Modifications)
+		if err != nil || raw[0] != '{' {
+			return &RequestError{Text: "modifications are a JSON object"}
+		}
+		if rec.Modifications, err = e.r.opt.Sealed.Put(raw); err != nil {
+			return err
+		}
+	}
+	changed, err := e.modified(n, d)
+	if err != nil {
+		return err
+	}
+	e.proposeBy(d.Actor, ledger.ApprovalDecided, n, &rec)
+	a := *n.approval
+	a.Decisions = append(slices.Clone(a.Decisions), state.Decision{Actor: d.Actor, ApprovalDecision: rec})
+	n.approval = &a
+	agree := 0
+	for _, made := range a.Decisions {
+		if made.Decision == rec.Decision && made.BackTo == rec.BackTo && made.Modifications == rec.Modifications {
+			agree++
+		}
+	}
+	if d.Decision != "abort" && agree < a.Request.Quorum { // one who says abort is enough
+		return e.r.commit(e)
+	}
+	return e.resolve(n, d, rec, changed)
+}
+
+// checkDecision says whether a decision makes sense.
+func (e *execution) checkDecision(n *node, d Decision) error {
+	if !slices.ContainsFunc(n.approval.Request.Options, func(o ledger.ApprovalOption) bool { return o.Decision == d.Decision }) {
+		return &RequestError{Text: fmt.Sprintf("%q is not one of the decisions that step %s offers", d.Decision, n.id)}
+	}
+	switch {
+	case d.BackTo != "" && d.Decision != "retry":
+		return &RequestError{Text: "only retry goes back to a step"}
+	case d.BackTo == "" || d.BackTo == n.id:
+		return nil
+	}
+	back := e.byID[d.BackTo]
+	if back == nil || !slices.Contains(e.prog.before(n), d.BackTo) {
+		return &RequestError{Text: fmt.Sprintf("step %s does not come before %s", d.BackTo, n.id)}
+	}
+	for _, x := range e.downstream(back) {
+		if x.claimed || x.status == state.Running || x.status == state.Queued {
+			return &ConflictError{Text: fmt.Sprintf("step %s is under way; going back to %s would take it away", x.id, back.id)}
+		}
+	}
+	return nil
+}
+
+// modified applies the modifications of a continue to the outputs, checked
+// against the action's schema; nil if there are none.
+func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
+	if len(d.Modifications) == 0 || d.Decision != "continue" {
+		return nil, nil
+	}
+	patch, err := decodeJSON(d.Modifications)
+	if err != nil {
+		return nil, &RequestError{Text: "modifications: " + err.Error()}
+	}
+	before, _ := n.outputs.(map[string]any)
+	if before == nil {
+		before = map[string]any{}
+	}
+	out, ok := mergePatch(before, patch).(map[string]any)
+	if !ok {
+		return nil, &RequestError{Text: "modifications are a JSON object"}
+	}
+	return out, e.r.checkOutputs(n, out)
+}
+
+// resolve does what enough people have decided.
+func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, changed map[string]any) error {
+	closing := ledger.ApprovalClosing{Result: state.ApprovalApproved, Decision: d.Decision, BackTo: d.BackTo, Modifications: rec.Modifications}
+	if d.Decision == "abort" {
+		closing.Result = state.ApprovalRejected
+	}
+	e.closeApproval(n, d.Actor, closing)
+	switch d.Decision {
+	case "abort":
+		return e.reject(n, d.Actor, state.ApprovalRefused, "rejected by "+d.Actor)
+	case "retry":
+		e.goBack(n, d, rec)
+		if err := e.reconsider(); err != nil {
+			return err
+		}
+	default:
+		end := ledger.StepEnd{OutputsHash: n.outputsHash}
+		if changed != nil {
+			hash, err := e.r.seal(changed)
+			if err != nil {
+				return err
+			}
+			n.outputs, end.OutputsHash, end.Overridden = changed, hash, true
+		}
+		e.endBy(d.Actor, n, ledger.StepCompleted, state.Completed, "", end)
+	}
+	return e.r.commit(e)
+}
+
+// goBack makes a step and everything between it and the gate pending again.
+func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
+	back := n
+	if d.BackTo != "" {
+		back = e.byID[d.BackTo]
+	}
+	for _, x := range append(e.downstream(back), back) {
+		inv := ledger.StepInvalidation{Reason: "rewind"}
+		if x == back {
+			inv.Overlay = rec.Modifications
+		}
+		e.invalidateAll(d.Actor, x, inv)
+	}
+}
+
+// downstream are the steps that need one, directly or not.
+func (e *execution) downstream(n *node) []*node {
+	seen := map[*node]bool{n: true}
+	var out []*node
+	for todo := []*node{n}; len(todo) > 0; todo = todo[1:] {
+		for _, d := range todo[0].dependents {
+			if !seen[d] {
+				seen[d] = true
+				out = append(out, d)
+				todo = append(todo, d)
+			}
+		}
+	}
+	return out
+}
+
+// clipTo cuts text to at most n bytes, at the start of a rune.
+func clipTo(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for ; s[n]&0xC0 == 0x80; n-- {
+	}
+	return s[:n]
+}
+
+// mergePatch applies a JSON merge patch (RFC 7396). Neither argument is changed.
+func mergePatch(to, patch any) any {
+	p, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	out := map[string]any{}
+	if t, ok := to.(map[string]any); ok {
+		for k, v := range t {
+			out[k] = v
+		}
+	}
+	for k, v := range p {
+		if v == nil {
+			delete(out, k)
+			continue
+		}
+		out[k] = mergePatch(out[k], v)
+	}
+	return out
+}

@@ -1,0 +1,209 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// maxListBytes bounds the list of a for_each in canonical form.
+const maxListBytes = 4 << 20
+
+// A step with for_each becomes its items: steps id.0, id.1 … that run its action
+// with the variables item and index, at most max_parallel of them at a time. It
+// succeeds when all of them have, and its outputs are {"items": [outputs of each]}.
+
+// expand evaluates for_each and makes the items. Items that had completed when
+// the step was begun anew, with the same list, stay as they are.
+func (e *execution) expand(n *node) error {
+	t := e.prog.forEach[n.step.ID]
+	v, err := t.eval(context.Background(), e.scope(n, t.named()))
+	list, isList := v.([]any)
+	if err == nil && !isList {
+		err = fmt.Errorf("it gives a value of type %s", typeName(v))
+	}
+	if err != nil {
+		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("for_each: " + err.Error())})
+		return nil
+	}
+	if len(list) > e.r.opt.MaxItems {
+		e.end(n, ledger.StepFailed, state.Failed, state.TooManyItems, ledger.StepEnd{
+			Reason: fmt.Sprintf("for_each gives %d items; at most %d (max_items in site.toml)", len(list), e.r.opt.MaxItems)})
+		return nil
+	}
+	raw, err := jcs.Marshal(list)
+	if err == nil && len(raw) > maxListBytes {
+		err = fmt.Errorf("the items have %d bytes in canonical form; at most %d", len(raw), maxListBytes)
+	}
+	if err != nil {
+		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("for_each: " + err.Error())})
+		return nil
+	}
+	digest, err := e.r.opt.Sealed.Put(raw)
+	if err != nil {
+		return e.fault("for_each of "+n.id, err)
+	}
+	if digest != n.list { // other items now: what became of the old ones counts no more
+		for _, item := range n.items {
+			e.invalidate("system:runner", item, ledger.StepInvalidation{Reason: "retry"})
+		}
+	}
+	e.propose(ledger.StepExpanded, n, &ledger.StepExpansion{Items: digest, Count: len(list)})
+	n.status, n.list = state.Running, digest
+	e.enter(n)
+	e.makeItems(n, list)
+	if n.left == 0 {
+		return e.allItems(n)
+	}
+	e.feed(n)
+	return nil
+}
+
+// makeItems makes the nodes of the items, or adapts those that there are.
+func (e *execution) makeItems(n *node, list []any) {
+	old := n.items
+	n.items, n.left, n.fed = make([]*node, len(list)), 0, 0
+	for i, v := range list {
+		item := &node{
+			id: fmt.Sprintf("%s.%d", n.id, i), step: n.step, plan: n.plan, phase: n.phase, locks: n.locks,
+			parent: n, index: i, status: state.Pending,
+		}
+		if i < len(old) {
+			item = old[i]
+		}
+		item.item = v
+		if !item.status.Ended() {
+			n.left++
+		}
+		n.items[i] = item
+	}
+}
+
+// feed queues as many items as may run beside those that do.
+func (e *execution) feed(n *node) {
+	most := n.step.MaxParallel
+	if most == 0 {
+		most = len(n.items)
+	}
+	failed := false
+	for _, item := range n.items {
+		failed = failed || item.status == state.Failed && item.now && !item.settled()
+		if item.live {
+			most--
+		}
+	}
+	if failed && e.dag.FailFast || n.phase == ordinary && e.stopping() {
+		for _, item := range n.items {
+			if item.status == state.Pending || item.status == state.Queued && !item.claimed {
+				e.end(item, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})
+			}
+		}
+		return
+	}
+	for n.fed < len(n.items) && most > 0 {
+		if item := n.items[n.fed]; item.status == state.Pending {
+			e.queue(item, "ready", item.after)
+			most--
+		}
+		n.fed++
+	}
+}
+
+// itemEnded goes on with the next item, or with the step when it was the last.
+func (e *execution) itemEnded(n, item *node) error {
+	if n.status != state.Running {
+		return nil
+	}
+	if n.left--; n.left > 0 {
+		e.feedAfter(n, item)
+		return nil
+	}
+	return e.allItems(n)
+}
+
+// feedAfter queues the next item after one has ended, without looking at all.
+func (e *execution) feedAfter(n, item *node) {
+	if item.status == state.Failed && !item.settled() || n.phase == ordinary && e.stopping() {
+		e.feed(n)
+		return
+	}
+	for n.fed < len(n.items) {
+		next := n.items[n.fed]
+		n.fed++
+		if next.status == state.Pending {
+			e.queue(next, "ready", next.after)
+			return
+		}
+	}
+}
+
+// allItems ends a step whose items have all ended.
+func (e *execution) allItems(n *node) error {
+	outputs := make([]any, len(n.items))
+	var failed *node
+	cancelled := false
+	for i, item := range n.items {
+		cancelled = cancelled || item.status == state.Cancelled
+		if item.status == state.Completed || item.status == state.Skipped && item.reason == state.SkippedByHand {
+			outputs[i] = item.view()["outputs"]
+			continue
+		}
+		if item.status == state.Failed && (failed == nil || item.order < failed.order) {
+			failed = item
+		}
+	}
+	switch {
+	case cancelled:
+		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
+		return nil
+	case failed != nil:
+		e.end(n, ledger.StepFailed, state.Failed, failed.reason, ledger.StepEnd{Reason: "item " + failed.id})
+		return nil
+	}
+	for _, item := range n.items {
+		if item.status == state.Skipped && item.reason != state.SkippedByHand { // the run went down meanwhile
+			e.end(n, ledger.StepSkipped, state.Skipped, item.reason, ledger.StepEnd{})
+			return nil
+		}
+	}
+	n.outputs = map[string]any{"items": outputs}
+	digest, err := e.r.seal(n.outputs)
+	if err != nil {
+		return e.fault("outputs of "+n.id, err)
+	}
+	e.acted(n, digest)
+	return nil
+}
+
+// restoreItems makes the items of a step that was expanded, from their records.
+func (e *execution) restoreItems(n *node, records map[string]state.Step) error {
+	if n.list == "" {
+		return nil
+	}
+	raw, err := e.r.opt.Sealed.Read(n.list, maxListBytes)
+	if err != nil {
+		return e.fault("items of "+n.id, err)
+	}
+	v, err := decodeJSON(raw)
+	list, ok := v.([]any)
+	if err != nil || !ok {
+		return fmt.Errorf("runner: run %s: items of %s: not a list", e.runID, n.id)
+	}
+	n.items = nil
+	e.makeItems(n, list)
+	for _, item := range n.items {
+		if rec, ok := records[item.id]; ok {
+			e.restore(item, rec)
+		}
+	}
+	n.left, n.fed = 0, 0
+	for _, item := range n.items {
+		if !item.status.Ended() {
+			n.left++
+		}
+	}
+	return nil
+}

@@ -1,0 +1,576 @@
+package runner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Everything that people do to runs by hand. Each is an entry with who did it and
+// why; what is final or under way is left alone.
+
+// A RequestError is something asked for that makes no sense.
+type RequestError struct{ Text string }
+
+func (e *RequestError) Error() string { return "runner: " + e.Text }
+
+// A ConflictError is something that cannot be done to a run or step as it is now.
+type ConflictError struct {
+	Text string
+	Hint string
+}
+
+func (e *ConflictError) Error() string { return "runner: " + e.Text }
+
+func conflict(format string, a ...any) error { return &ConflictError{Text: fmt.Sprintf(format, a...)} }
+
+// stopped is a cause with which an attempt ends, and its reason in words.
+type stopped struct {
+	cause   error
+	message string
+}
+
+func (s *stopped) Error() string { return s.message }
+
+func (s *stopped) Is(target error) bool { return target == s.cause }
+
+// operate lets f decide on a run, whether it is being executed here or not. f
+// commits what it decides. What is executed here goes on here.
+func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) {
+	if err := r.hold(); err != nil {
+		return o.Run, err
+	}
+	defer r.release()
+	r.opening.Lock()
+	e, err := r.model(o)
+	if err != nil {
+		r.opening.Unlock()
+		return o.Run, err
+	}
+	var run state.Run
+	e.mu.Lock()
+	err = f(e)
+	run = e.run
+	later := e.later
+	e.later = nil
+	e.mu.Unlock()
+	r.opening.Unlock()
+	for _, f := range later {
+		f()
+	}
+	return run, err
+}
+
+// model is the model of a run: the one that is executed here, or one made from
+// its records for one decision. The caller holds opening.
+func (r *Runner) model(o Opened) (*execution, error) {
+	r.mu.Lock()
+	e := r.execs[o.Run.RunID]
+	r.mu.Unlock()
+	if e != nil && !e.ended.Load() {
+		return e, nil
+	}
+	e, err := r.open(o)
+	if err != nil {
+		return nil, err
+	}
+	e.detached = true
+	return e, nil
+}
+
+// record commits what was decided without drawing consequences: of a run that
+// may have ended. The caller holds e.mu.
+func (r *Runner) record(e *execution) error {
+	run, err := r.opt.Store.Commit(e.run.RunID, e.batch...)
+	if err != nil {
+		return r.broken(e, err)
+	}
+	e.run, e.batch = run, e.batch[:0]
+	return nil
+}
+
+// reopen lets a failed run go on, in a new generation. What had been skipped for
+// its failure, and its cleanup, are pending again.
+func (e *execution) reopen(actor, reason string) {
+	e.run.Status, e.run.FailCode, e.run.TimedOutUTC = state.Running, "", ""
+	e.run.ReopenedUTC = stamp.Format(e.r.opt.Now()) // until the entry says so
+	e.run.Generation++
+	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+	e.ended.Store(false)
+	e.late, e.timeout, e.failing, e.swept = false, false, false, false
+	for _, n := range e.nodes {
+		n.now = false
+		switch {
+		case n.phase != ordinary, n.status == state.Skipped && machine(n.reason):
+			e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reopened"})
+		}
+	}
+	if e.r.opt.Executor != nil {
+		e.r.adopt(e)
+		e.r.watch(e)
+	}
+}
+
+// machine says whether a step was skipped only because of what others did.
+func machine(code state.Code) bool {
+	switch code {
+	case state.UpstreamFailed, state.RunFailing, state.RunTimeout:
+		return true
+	}
+	return false
+}
+
+// invalidateAll makes a step pending again, and of its items those that have not
+// completed.
+func (e *execution) invalidateAll(actor string, n *node, d ledger.StepInvalidation) {
+	for _, item := range n.items {
+		if item.status != state.Completed || d.Reason == "rewind" {
+			e.invalidate(actor, item, ledger.StepInvalidation{Reason: d.Reason})
+		}
+	}
+	e.invalidate(actor, n, d)
+}
+
+// closed says why a run takes nothing by hand, nil if it does.
+func (e *execution) closedTo(what string) error {
+	switch e.run.Status {
+	case state.Completed, state.Cancelled:
+		return &ConflictError{Text: fmt.Sprintf("run %s is %s, which is final: nothing is to %s", e.runID, e.run.Status, what),
+			Hint: "start a new run"}
+	}
+	if e.run.CancelRequested() || e.run.FailRequested() {
+		return conflict("run %s is being ended; nothing is to %s", e.runID, what)
+	}
+	return nil
+}
+
+// target is the step that is meant: the one that is named, or the last that has
+// failed.
+func (e *execution) target(stepID string) (*node, error) {
+	if stepID != "" {
+		n := e.find(stepID)
+		if n == nil {
+			return nil, &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+		}
+		if n.parent != nil {
+			return nil, &RequestError{Text: fmt.Sprintf("%s is an item: name its step %s; items that have completed stay as they are", n.id, n.parent.id)}
+		}
+		return n, nil
+	}
+	var last *node
+	for _, n := range e.nodes {
+		if n.phase == ordinary && n.status == state.Failed && (last == nil || n.order > last.order) {
+			last = n
+		}
+	}
+	if last == nil {
+		return nil, conflict("run %s has no failed step; name the one that is meant", e.runID)
+	}
+	return last, nil
+}
+
+// underWay says that a step is in somebody's hands.
+func underWay(n *node) error {
+	if n.claimed || n.status == state.Queued || n.status == state.Running {
+		return &ConflictError{Text: fmt.Sprintf("step %s is %s: something is under way with it already", n.id, n.status),
+			Hint: "wait for it, or stop it: stella orch run restart, or reset"}
+	}
+	return nil
+}
+
+// Retry says how a step is begun again by hand.
+type Retry struct {
+	Actor, Reason string
+	StepID        string // "" means the last that failed
+	Downstream    bool   // what depends on it is done again as well
+	Delay         time.Duration
+	Input         json.RawMessage // a merge patch (RFC 7396) on the parameters; nil for none
+}
+
+// Retry begins a step again by hand. A failed run is reopened.
+func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if err := e.closedTo("retry"); err != nil {
+			return err
+		}
+		n, err := e.target(q.StepID)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(underWay(n), e.retryable(n, q)); err != nil {
+			return err
+		}
+		inv := ledger.StepInvalidation{Reason: "retry"}
+		if len(q.Input) > 0 {
+			raw, err := jcs.Canonicalize(q.Input)
+			if err != nil || raw[0] != '{' {
+				return &RequestError{Text: "the input is a JSON object"}
+			}
+			if inv.Overlay, err = r.opt.Sealed.Put(raw); err != nil {
+				return err
+			}
+		}
+		if q.Delay > 0 {
+			inv.After = stamp.Format(r.opt.Now().Add(q.Delay))
+		}
+		if e.run.Status == state.Failed {
+			e.reopen(q.Actor, q.Reason)
+		}
+		for _, x := range e.downstream(n) {
+			if q.Downstream || x.status == state.Skipped && machine(x.reason) {
+				e.invalidateAll(q.Actor, x, ledger.StepInvalidation{Reason: "retry"})
+			}
+		}
+		e.invalidateAll(q.Actor, n, inv)
+		if err := e.reconsider(); err != nil {
+			return err
+		}
+		return r.commit(e)
+	})
+}
+
+// retryable says why a step cannot be begun again.
+func (e *execution) retryable(n *node, q Retry) error {
+	switch n.status {
+	case state.Failed, state.Completed:
+	case state.CheckpointPending:
+		return &ConflictError{Text: "step " + n.id + " waits for people", Hint: "stella orch approvals decide … --decision retry"}
+	default:
+		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
+	}
+	for _, x := range e.downstream(n) {
+		if err := underWay(x); err != nil && (q.Downstream || x.status == state.Skipped) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Skip says how a step is passed over by hand.
+type Skip struct {
+	Actor, Reason string
+	StepID        string          // "" means the last that failed
+	Output        json.RawMessage // replaces its outputs; nil for none
+}
+
+// Skip passes over a step by hand, where the spec allows it: its dependents go on
+// as if it had succeeded. A failed run is reopened.
+func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if err := e.closedTo("skip"); err != nil {
+			return err
+		}
+		n, err := e.target(q.StepID)
+		if err != nil {
+			return err
+		}
+		if err := skippable(n); err != nil {
+			return err
+		}
+		outputs := map[string]any{}
+		if len(q.Output) > 0 {
+			v, err := decodeJSON(q.Output)
+			ok := false
+			if outputs, ok = v.(map[string]any); err != nil || !ok {
+				return &RequestError{Text: "the output is a JSON object"}
+			}
+			if err := r.checkOutputs(n, outputs); err != nil {
+				return err
+			}
+		}
+		hash, err := r.seal(outputs)
+		if err != nil {
+			return err
+		}
+		if e.run.Status == state.Failed {
+			e.reopen(q.Actor, q.Reason)
+		}
+		for _, x := range e.downstream(n) {
+			if x.status == state.Skipped && machine(x.reason) {
+				e.invalidateAll(q.Actor, x, ledger.StepInvalidation{Reason: "retry"})
+			}
+		}
+		if n.status == state.CheckpointPending {
+			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
+		}
+		ended := n.status.Ended()
+		n.outputs, n.artifacts = outputs, nil
+		e.endBy(q.Actor, n, ledger.StepSkipped, state.Skipped, state.SkippedByHand, ledger.StepEnd{OutputsHash: hash, Note: clip(q.Reason), Overridden: true})
+		if ended { // its dependents were told before
+			e.todo = e.todo[:len(e.todo)-1]
+		}
+		if err := e.reconsider(); err != nil {
+			return err
+		}
+		return r.commit(e)
+	})
+}
+
+func skippable(n *node) error {
+	switch {
+	case !n.step.AllowSkip:
+		return &ConflictError{Text: "the spec does not allow step " + n.id + " to be skipped", Hint: "allow_skip = true, in a new version of the DAG"}
+	case n.status == state.CheckpointPending && n.step.Checkpoint.Required:
+		return conflict("the approval of step %s is required", n.id)
+	case n.claimed || n.status == state.Running || n.status == state.Queued:
+		return underWay(n)
+	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
+		return conflict("step %s is %s already", n.id, n.status)
+	}
+	return nil
+}
+
+// checkOutputs holds replaced outputs against the schema of the step's action.
+func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
+	if n.plan.Plugin == nil || n.step.ForEach != nil {
+		return nil
+	}
+	m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+	if err != nil {
+		return err
+	}
+	raw, err := jcs.Marshal(outputs)
+	if err != nil {
+		return &RequestError{Text: "the output: " + err.Error()}
+	}
+	if len(raw) > MaxInputsBytes {
+		return &RequestError{Text: fmt.Sprintf("the output has %d bytes; at most %d", len(raw), MaxInputsBytes)}
+	}
+	if fault := r.invalid(m, m.Plugin.Actions[n.plan.Action].Outputs, raw); fault != "" {
+		return &RequestError{Text: "the output is not what step " + n.id + " promises: " + fault}
+	}
+	return nil
+}
+
+// Abort ends a run at once: what is under way is killed without grace, and
+// nothing cleans up.
+func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
+	return r.finishBy(o, actor, func(e *execution) {
+		e.requestCancel(ledger.RunAbortRequested, actor, reason)
+	}, func(e *execution) bool { return e.run.Aborted })
+}
+
+// Fail ends a run as failed, whatever its steps do: what is under way is stopped,
+// what waits is skipped, and on_failure runs. The code is [state.FailedByHand] or
+// [state.Stalled].
+func (r *Runner) Fail(o Opened, actor string, code state.Code, reason string) (state.Run, error) {
+	return r.finishBy(o, actor, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() })
+}
+
+func (e *execution) requestFailure(actor string, code state.Code, reason string) {
+	e.run.FailCode, e.run.FailNote = string(code), clip(reason)
+	e.swept = false
+	e.proposeBy(actor, ledger.RunFailRequested, nil, &ledger.RunFailing{Code: string(code), Reason: clip(reason)})
+	e.stopAll(ErrCancelled, reason)
+}
+
+// finishBy asks for the end of an open run.
+func (r *Runner) finishBy(o Opened, actor string, ask func(*execution), asked func(*execution) bool) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if e.run.Status.Ended() {
+			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+		}
+		if asked(e) {
+			return nil
+		}
+		ask(e)
+		return r.commit(e)
+	})
+}
+
+// requestCancel asks for the end of the run and tells what is under way.
+func (e *execution) requestCancel(t ledger.Type, actor, reason string) {
+	if e.run.CancelledBy == "" {
+		e.run.CancelledBy, e.run.CancelReason = actor, clip(reason)
+	}
+	e.swept = false
+	e.proposeBy(actor, t, nil, &ledger.Note{Reason: clip(reason)})
+	cause := ErrCancelled
+	if t == ledger.RunAbortRequested {
+		e.run.Aborted = true
+		cause = ErrAborted
+	}
+	e.stopAll(cause, reason)
+}
+
+// stopAll stops the attempts and sub-runs of ordinary steps; an abort stops the
+// others as well.
+func (e *execution) stopAll(cause error, why string) {
+	for id, cancel := range e.cancels {
+		if n := e.find(id); n.phase == ordinary || cause == ErrAborted {
+			cancel(cause)
+		}
+	}
+	for _, n := range e.all() {
+		if n.child != "" && (n.phase == ordinary || cause == ErrAborted) {
+			child := n.child
+			e.later = append(e.later, func() { e.r.cancelChild(child, why) })
+		}
+	}
+}
+
+// Nudge looks at a run again: waiting times of its steps are over, and sub-runs are
+// asked for what became of them. It repeats nothing.
+func (r *Runner) Nudge(o Opened, actor, reason string) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if e.run.Status.Ended() {
+			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+		}
+		return e.nudge(actor, reason)
+	})
+}
+
+func (e *execution) nudge(actor, reason string) error {
+	e.proposeBy(actor, ledger.RunNudged, nil, &ledger.Nudge{Reason: clip(reason)})
+	for _, n := range e.all() {
+		if n.status == state.Queued && !n.claimed && !n.due.IsZero() {
+			e.queue(n, "nudge", time.Time{})
+		}
+	}
+	if err := e.reconsider(); err != nil {
+		return err
+	}
+	if err := e.reconcile(); err != nil {
+		return err
+	}
+	return e.r.commit(e)
+}
+
+// Restart stops what is under way in a run and begins it again. Steps that are not
+// idempotent are left alone and named in a *[ConflictError], unless repeat is set.
+func (r *Runner) Restart(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if e.run.Status.Ended() {
+			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+		}
+		if stepID != "" && e.find(stepID) == nil {
+			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+		}
+		return e.restart(actor, reason, stepID, repeat)
+	})
+}
+
+func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
+	var meant []*node
+	for _, n := range e.all() {
+		if e.cancels[n.id] == nil || stepID != "" && n.id != stepID && (n.parent == nil || n.parent.id != stepID) {
+			continue
+		}
+		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		if err != nil {
+			return err
+		}
+		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) && !repeat {
+			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", n.id),
+				Hint: "with --repeat you take that upon yourself"}
+		}
+		meant = append(meant, n)
+	}
+	if len(meant) == 0 {
+		return &ConflictError{Text: "nothing is under way in run " + e.runID + " that could be begun again",
+			Hint: "stella orch run status " + e.runID + " says what it waits for; resume lets an interrupted run go on"}
+	}
+	e.proposeBy(actor, ledger.RunRestarted, nil, &ledger.Nudge{Step: stepID, Reason: clip(reason), Repeat: repeat})
+	for _, n := range meant {
+		n.again = true
+		e.cancels[n.id](&stopped{ErrShutdown, "restarted by " + actor})
+	}
+	return e.r.commit(e)
+}
+
+// Reset takes steps out of whatever hands they are in and makes them pending, in a
+// new generation: a late end of an attempt counts no more. "" means every step that
+// is under way. Steps that are not idempotent need repeat.
+func (r *Runner) Reset(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if err := e.closedTo("reset"); err != nil {
+			return err
+		}
+		if stepID != "" && e.byID[stepID] == nil {
+			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+		}
+		return e.reset(actor, reason, stepID, repeat)
+	})
+}
+
+func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
+	var meant []*node
+	for _, n := range e.nodes {
+		if n.id == stepID || stepID == "" && n.live {
+			meant = append(meant, n)
+		}
+	}
+	if len(meant) == 0 {
+		return conflict("no step of run %s is under way; name the one that is to be reset", e.runID)
+	}
+	if err := e.repeatable(meant, repeat); err != nil {
+		return err
+	}
+	if e.run.Status == state.Failed {
+		e.reopen(actor, reason)
+	} else {
+		e.takeBack(actor)
+		e.run.Generation++
+		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+	}
+	for _, n := range meant {
+		for _, x := range e.downstream(n) {
+			if x.status == state.Skipped && machine(x.reason) {
+				e.invalidateAll(actor, x, ledger.StepInvalidation{Reason: "reset"})
+			}
+		}
+		e.dropChild(n, "its step was reset")
+		for _, item := range n.items {
+			e.dropChild(item, "its step was reset")
+		}
+		e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reset"})
+	}
+	if err := e.reconsider(); err != nil {
+		return err
+	}
+	return e.r.commit(e)
+}
+
+// repeatable says which of the steps cannot be begun again without asking. The
+// generation counts for the whole run, so it is about every attempt under way.
+func (e *execution) repeatable(meant []*node, repeat bool) error {
+	if repeat {
+		return nil
+	}
+	for id := range e.cancels {
+		n := e.find(id)
+		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		if err != nil {
+			return err
+		}
+		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) {
+			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
+		}
+	}
+	return nil
+}
+
+// takeBack ends every attempt under way in the record: their workers are told to
+// stop, and whatever they report counts no more. The steps are queued anew; those
+// that are meant are made pending afterwards.
+func (e *execution) takeBack(actor string) {
+	for _, n := range e.all() {
+		cancel := e.cancels[n.id]
+		if cancel == nil {
+			continue
+		}
+		delete(e.cancels, n.id)
+		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
+			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
+		})
+		n.claimed = false
+		e.queue(n, "restart", time.Time{})
+		cancel(&stopped{ErrShutdown, "reset by " + actor})
+	}
+}

@@ -1,0 +1,262 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// maxPlanBytes bounds a sealed plan.
+const maxPlanBytes = 16 << 20
+
+// watch ends the run when its own deadline passes. The caller holds e.mu.
+func (r *Runner) watch(e *execution) {
+	if e.dag.Timeout == 0 || e.ended.Load() || e.late {
+		return
+	}
+	since, err := stamp.Parse(e.run.Since())
+	if err != nil {
+		since = r.opt.Now() // it was reopened a moment ago, and the entry is still to be written
+	}
+	e.after(since.Add(e.dag.Timeout).Sub(r.opt.Now()), func() {
+		if err := r.timeOut(e); err != nil {
+			r.fail(err)
+		}
+	}, nil)
+}
+
+func (r *Runner) timeOut(e *execution) error {
+	if r.hold() != nil {
+		return nil // we are ending; the deadline is looked at again by whoever goes on
+	}
+	defer r.release()
+	return r.within(e, func() error {
+		if e.ended.Load() || e.late || e.left == 0 {
+			return nil // what cleans up has its own deadlines
+		}
+		e.late, e.timeout, e.swept = true, e.firstFailed() == nil, false
+		e.propose(ledger.RunTimedOut, nil, &ledger.Note{})
+		e.stopAll(errRunTimeout, "the deadline of the run has passed")
+		return r.commit(e)
+	})
+}
+
+var errRunTimeout = errors.New("runner: the run's deadline has passed")
+
+// Opened is what the engine knows of a run that is taken up again.
+type Opened struct {
+	Run    state.Run
+	DAG    *manifests.DAG
+	Plan   *Plan
+	Inputs []byte
+}
+
+// Recover ends the attempts of a run that nobody executes any more: after a
+// crash every attempt that was under way is interrupted, at once. It decides
+// about their steps like a live runner, and executes nothing. It returns how
+// many attempts it found.
+func (r *Runner) Recover(_ context.Context, o Opened) (int, error) {
+	e, err := r.open(o)
+	if err != nil {
+		return 0, err
+	}
+	e.detached = true
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return r.recover(e)
+}
+
+func (r *Runner) recover(e *execution) (int, error) {
+	found := 0
+	for _, n := range e.all() {
+		if n.status != state.Running || n.child != "" || n.items != nil || n.list != "" && n.parent == nil {
+			continue
+		}
+		a, err := r.opt.Store.Attempt(e.run.RunID, n.id, n.attempt)
+		if err != nil {
+			return found, err
+		}
+		if a.End != nil {
+			return found, fmt.Errorf("runner: run %s: step %s is running without an attempt", e.run.RunID, n.id)
+		}
+		m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		if err != nil {
+			return found, err
+		}
+		found++
+		action := m.Plugin.Actions[n.plan.Action]
+		end := &ledger.AttemptEnd{
+			Generation: e.run.Generation, Outcome: string(state.Interrupted),
+			Message: "stella ended while the attempt was under way",
+		}
+		if !n.idempotent(action) {
+			end.ErrorCode = string(state.Indeterminate)
+		}
+		if end.Logs, err = r.sealLog(e.run.RunID, n.id, n.attempt); err != nil {
+			return found, err
+		}
+		e.propose(ledger.AttemptEnded, n, end)
+		r.decide(e, n, action, end)
+	}
+	if found == 0 {
+		return 0, nil
+	}
+	return found, r.commit(e)
+}
+
+// open builds the model of a run from its records.
+func (r *Runner) open(o Opened) (*execution, error) {
+	prog, err := r.compiled(o.DAG, o.Plan.DAG.Digest)
+	if err != nil {
+		return nil, err
+	}
+	inputs, wrong := resolveInputs(o.DAG, o.Inputs)
+	if len(wrong) > 0 {
+		return nil, &InputsError{wrong}
+	}
+	run, err := r.opt.Store.Run(o.Run.RunID) // the caller's copy may be old
+	if err != nil {
+		return nil, err
+	}
+	records, err := r.opt.Store.Steps(run.RunID)
+	if err != nil {
+		return nil, err
+	}
+	e, err := newExecution(run, o.DAG, o.Plan, prog, inputs, records)
+	if err != nil {
+		return nil, err
+	}
+	e.r = r
+	for _, n := range e.nodes {
+		if err := e.restoreItems(n, records); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range e.all() {
+		if err := e.restoreResults(n, records[n.id]); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// restoreResults reads back what a step has given to those that come after it.
+func (e *execution) restoreResults(n *node, rec state.Step) (err error) {
+	switch {
+	case n.status == state.CheckpointPending, n.status == state.Completed, n.status == state.Skipped && n.outputsHash != "":
+	default:
+		return nil
+	}
+	if n.outputs, err = e.r.outputs(n.outputsHash); err != nil {
+		return err
+	}
+	n.artifacts = map[string]any{}
+	switch {
+	case rec.Cached != nil:
+		n.artifacts = artifactsOf(rec.Cached.Artifacts)
+	case n.attempt > 0 && n.plan.Plugin != nil && n.step.ForEach == nil || n.parent != nil && n.plan.Plugin != nil && n.attempt > 0:
+		a, err := e.r.opt.Store.Attempt(e.runID, n.id, n.attempt)
+		if err != nil {
+			return err
+		}
+		if a.End != nil {
+			n.artifacts = artifactsOf(a.End.Artifacts)
+		}
+	}
+	return nil
+}
+
+// Resume takes care of an open run from now on. A run that is taken care of
+// already is left alone.
+func (r *Runner) Resume(_ context.Context, actor string, o Opened) error {
+	if err := r.hold(); err != nil {
+		return err
+	}
+	defer r.release()
+	switch {
+	case r.opt.Executor == nil:
+		return ErrNotExecuting
+	case o.Run.Status.Ended():
+		return ErrEnded
+	}
+	r.opening.Lock()
+	e, err := r.resume(actor, o)
+	r.opening.Unlock()
+	if err != nil || e == nil {
+		return err
+	}
+	return r.within(e, func() error { return nil })
+}
+
+func (r *Runner) resume(actor string, o Opened) (*execution, error) {
+	if r.Executes(o.Run.RunID) {
+		return nil, nil
+	}
+	e, err := r.open(o)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended.Load() {
+		return nil, ErrEnded
+	}
+	e.proposeBy(actor, ledger.RunResumed, nil, &ledger.Note{})
+	if err := e.begin(); err != nil {
+		return nil, err
+	}
+	r.adopt(e)
+	r.watch(e)
+	for _, n := range e.all() {
+		if n.child == "" {
+			continue
+		}
+		child := n.child
+		e.later = append(e.later, func() { r.resumeChild(actor, child) })
+	}
+	if err := e.reconcile(); err != nil {
+		return nil, err
+	}
+	return e, r.commit(e)
+}
+
+// resumeChild takes care of a sub-run whose parent goes on.
+func (r *Runner) resumeChild(actor, runID string) {
+	o, err := r.load(runID)
+	if err == nil && !o.Run.Status.Ended() {
+		err = r.Resume(context.Background(), actor, o)
+	}
+	if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
+		r.opt.Log.Error("a sub-run cannot be taken up", "runId", runID, "error", err)
+	}
+}
+
+// Cancel asks for the end of a run. It is best effort: attempts under way are
+// told to stop, what has not started is cancelled, and the run ends as soon as
+// nothing of it is left. [ErrEnded] when it ended otherwise; cancelling what
+// is cancelled is no error.
+func (r *Runner) Cancel(actor, reason string, o Opened) (state.Run, error) {
+	switch {
+	case o.Run.Status == state.Cancelled:
+		return o.Run, nil
+	case o.Run.Status.Ended():
+		return o.Run, ErrEnded
+	}
+	return r.operate(o, func(e *execution) error {
+		switch {
+		case e.run.Status == state.Cancelled:
+			return nil
+		case e.ended.Load():
+			return ErrEnded
+		case e.run.CancelRequested():
+			return nil
+		}
+		e.requestCancel(ledger.RunCancelRequested, actor, reason)
+		return r.commit(e)
+	})
+}

@@ -1,0 +1,111 @@
+package state
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// begin notes that a step does something, for the first time or again.
+func (s *Step) begin(run *Run, at string) {
+	if s.StartedUTC == "" {
+		s.StartedUTC = at
+	}
+	if run.StartedUTC == "" {
+		run.StartedUTC = at
+	}
+	run.CurrentStep = s.StepID
+}
+
+func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
+	s.OutputsHash, s.ErrorCode, s.Reason, s.Note = d.OutputsHash, d.ErrorCode, d.Reason, d.Note
+	s.EndedUTC, s.Generation = at, run.Generation
+	s.DurationMs = millis(s.StartedUTC, at)
+	run.Overridden = run.Overridden || d.Overridden
+}
+
+// invalidate makes a step pending again. What counts how often it failed begins
+// anew; its attempts keep their numbers.
+func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
+	*s = Step{
+		StepID: s.StepID, Status: Pending, Attempt: s.Attempt, Overlay: s.Overlay, After: d.After,
+		Items: s.Items, Count: s.Count, Child: s.Child, Approval: s.Approval, LogsRef: s.LogsRef,
+	}
+	if d.Overlay != "" {
+		s.Overlay, run.Overridden = d.Overlay, true
+	}
+	run.Items -= s.Count // it is expanded anew
+	s.Count = 0
+}
+
+// open says whether people are waited for.
+func (a *Approval) open() bool { return a != nil && a.Status == ApprovalPending }
+
+// applyApproval moves a step's approval; its error is in words, "" if there is none.
+func applyApproval(run *Run, step *Step, c Change) string {
+	e := c.Envelope
+	if r, ok := c.Data.(*ledger.ApprovalRequest); ok {
+		switch {
+		case step.Approval.open():
+			return "its approval is open"
+		case e.Attempt != step.Attempt && e.Attempt != step.Attempt+1:
+			return fmt.Sprintf("attempt %d does not follow %d", e.Attempt, step.Attempt)
+		case r.Generation != run.Generation:
+			return "stale generation"
+		}
+		step.Attempt = e.Attempt // a gate has no attempts of its own
+		step.Approval = &Approval{Attempt: e.Attempt, Request: *r, Status: ApprovalPending, RequestedUTC: e.Time}
+		step.begin(run, e.Time)
+		run.Waiting++
+		return ""
+	}
+	if _, ok := c.Data.(*ledger.ApprovalRefusal); ok {
+		return "" // it is on record, and changes nothing
+	}
+	if !step.Approval.open() || e.Attempt != step.Approval.Attempt {
+		return "it is not the approval that is open"
+	}
+	a := *step.Approval
+	switch d := c.Data.(type) {
+	case *ledger.ApprovalDecision:
+		for _, made := range a.Decisions {
+			if Person(made.Actor) == Person(e.Actor) {
+				return e.Actor + " has decided"
+			}
+		}
+		// A copy: older views of the step keep their list.
+		a.Decisions = append(a.Decisions[:len(a.Decisions):len(a.Decisions)], Decision{Actor: e.Actor, TimeUTC: e.Time, ApprovalDecision: *d})
+	case *ledger.ApprovalClosing:
+		a.Status, a.Decision, a.ClosedUTC = d.Result, d.Decision, e.Time
+		run.Waiting--
+		run.Overridden = run.Overridden || d.Modifications != ""
+	}
+	step.Approval = &a
+	return ""
+}
+
+// Person is what makes two principals one person: uid:N without the name that
+// the machine has for it at the moment.
+func Person(actor string) string {
+	base, _, _ := strings.Cut(actor, "(")
+	return base
+}
+
+// ApprovalID names an approval in commands and paths.
+func ApprovalID(runID, stepID string, attempt int) string {
+	return fmt.Sprintf("%s.%s.%d", runID, stepID, attempt)
+}
+
+// ParseApprovalID takes such a name apart.
+func ParseApprovalID(id string) (runID, stepID string, attempt int, ok bool) {
+	runID, rest, _ := strings.Cut(id, ".")
+	i := strings.LastIndexByte(rest, '.')
+	if i < 1 {
+		return "", "", 0, false
+	}
+	if _, err := fmt.Sscanf(rest[i+1:], "%d", &attempt); err != nil || attempt < 1 || ApprovalID(runID, rest[:i], attempt) != id {
+		return "", "", 0, false
+	}
+	return runID, rest[:i], attempt, true
+}

@@ -1,0 +1,329 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// MaxDepth bounds how deep sub-runs may be nested.
+const MaxDepth = 16
+
+// A step that names a DAG starts a run of it. Parent and child are models of
+// their own, and never locked at a time but for the birth of the child; the first
+// entry of the child and the one that names it at the parent are one transaction.
+// When the child has ended, the parent is told; a parent that nobody executed
+// then is told when it is opened.
+
+// birth is a sub-run that is about to be.
+type birth struct {
+	plan  *Plan
+	trust ledger.TrustRef
+	fault error // why it cannot be
+}
+
+// conceive resolves what a sub-run needs that can be had without the run's lock.
+func (r *Runner) conceive(n *node) (b birth) {
+	if b.plan, b.fault = r.planOf(n.plan.SubPlan); b.fault != nil {
+		return b
+	}
+	if b.fault = r.opt.Sealed.Startable(b.plan.DAG.ID, b.plan.DAG.Version); b.fault != nil {
+		return b
+	}
+	b.trust, b.fault = r.opt.Sealed.Judge(b.plan.DAG.Digest)
+	return b
+}
+
+// planOf reads a sealed plan, once.
+func (r *Runner) planOf(hash string) (*Plan, error) {
+	if p, ok := r.plans.Load(hash); ok {
+		return p.(*Plan), nil
+	}
+	raw, err := r.opt.Sealed.Read(hash, maxPlanBytes)
+	if err != nil {
+		return nil, err
+	}
+	p, err := DecodePlan(raw)
+	if err != nil {
+		return nil, err
+	}
+	r.plans.Store(hash, p)
+	return p, nil
+}
+
+// startChild claims a step that is a sub-run. It returns whether the child lives.
+func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepared) (alive bool, err error) {
+	b := r.conceive(n)
+	var child *execution
+	err = r.within(e, func() error {
+		if ok, err := r.mayClaim(ctx, e, n); !ok {
+			return err
+		}
+		refusal := p.fault
+		if refusal == nil {
+			refusal = p.refused
+		}
+		if refusal == nil {
+			refusal = b.fault
+		}
+		if refusal == nil {
+			child, refusal, err = r.bear(e, n, p, b)
+		}
+		if err != nil {
+			return err
+		}
+		if refusal != nil {
+			n.claimed = false
+			e.end(n, ledger.StepFailed, state.Failed, state.ChildRefused, ledger.StepEnd{Reason: clip(refusal.Error())})
+			return r.commit(e)
+		}
+		alive = true
+		return nil
+	})
+	if child != nil {
+		err = errors.Join(err, r.within(child, func() error {
+			r.handOver(child)
+			return nil
+		}))
+	}
+	return alive, err
+}
+
+// bear makes the child, and writes its first entries together with the parent's.
+// The refusal is why the child cannot be; the error is a write that failed, which
+// ends the runner. The caller holds the parent's mu.
+func (r *Runner) bear(e *execution, n *node, p *prepared, b birth) (child *execution, refusal, err error) {
+	dag, err := r.opt.Sealed.DAG(b.plan.DAG.Digest)
+	if err != nil {
+		return nil, err, nil
+	}
+	if e.run.Depth+1 > MaxDepth {
+		return nil, fmt.Errorf("sub-runs are nested more than %d deep", MaxDepth), nil
+	}
+	var start *ledger.RunStart
+	child, start, err = r.newRun(Start{
+		Tenant: e.tenant, Actor: "system:runner", RunToken: fmt.Sprintf("stella:sub:%s:%s:%d", e.runID, n.id, n.attempt+1),
+		TraceID: e.run.TraceID, Pinned: b.plan.DAG.Version, DAG: dag, Plan: b.plan, Inputs: p.params, Trust: b.trust,
+		Parent: e.runID, ParentStep: n.id, Depth: e.run.Depth + 1, Priority: e.priority,
+	})
+	if err != nil {
+		return nil, err, nil
+	}
+	child.mu.Lock()
+	defer child.mu.Unlock()
+	if err := errors.Join(child.begin(), child.advance()); err != nil {
+		return nil, err, nil
+	}
+	n.attempt++
+	n.status, n.child, n.claimed = state.Running, child.runID, false
+	n.round.Add(1)
+	e.propose(ledger.SubrunStarted, n, &ledger.SubrunStart{
+		Generation: e.run.Generation, RunID: child.runID, DAGID: dag.ID, DAGVersion: dag.Version,
+		PlanHash: child.run.PlanHash, InputsHash: child.run.InputsHash, Locks: n.locks,
+	})
+	r.adopt(child)
+	run, err := r.opt.Store.StartRun(child.run, start, child.batch, state.Batch{RunID: e.runID, Proposals: e.batch})
+	if err == nil {
+		child.run, child.batch, e.batch = run, nil, e.batch[:0]
+		e.run, err = r.opt.Store.Run(e.runID)
+	}
+	if err != nil {
+		r.drop(child)
+		child.setEnded()
+		return nil, nil, r.broken(e, err)
+	}
+	e.touch()
+	if child.ended.Load() {
+		r.tellParent(child)
+	}
+	r.watch(child)
+	return child, nil, nil
+}
+
+// tellParent lets the parent of a run that has ended know. The caller holds e.mu.
+func (r *Runner) tellParent(e *execution) {
+	if e.run.ParentRunID == "" {
+		return
+	}
+	run := e.run
+	e.later = append(e.later, func() {
+		if err := r.childEnded(run); err != nil && !errors.Is(err, ErrStopping) {
+			r.opt.Log.Error("the parent of a run could not be told of its end", "runId", run.RunID, "parent", run.ParentRunID, "error", err)
+		}
+	})
+}
+
+func (r *Runner) childEnded(run state.Run) error {
+	r.mu.Lock()
+	parent := r.execs[run.ParentRunID]
+	r.mu.Unlock()
+	if parent != nil {
+		return r.within(parent, func() error {
+			if err := parent.childDone(run); err != nil {
+				return err
+			}
+			return r.commit(parent)
+		})
+	}
+	o, err := r.load(run.ParentRunID)
+	if err != nil || o.Run.Status.Ended() {
+		return err
+	}
+	_, err = r.operate(o, func(e *execution) error {
+		if err := e.reconcile(); err != nil {
+			return err
+		}
+		return r.commit(e)
+	})
+	return err
+}
+
+// childDone decides about the step whose sub-run has ended.
+func (e *execution) childDone(run state.Run) error {
+	n := e.find(run.ParentStepID)
+	if e.ended.Load() || n == nil || n.child != run.RunID {
+		return nil // its step went another way
+	}
+	e.endChild(n, &ledger.SubrunEnd{
+		RunID: run.RunID, Status: string(run.Status), OutputsHash: run.OutputsHash, FailureReason: run.FailureReason,
+	})
+	if run.Status == state.Completed {
+		outputs, err := e.r.outputs(run.OutputsHash)
+		if err != nil {
+			return e.fault("outputs of the sub-run of "+n.id, err)
+		}
+		n.outputs = outputs
+		e.acted(n, run.OutputsHash)
+		return nil
+	}
+	if e.run.CancelRequested() {
+		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
+		return nil
+	}
+	n.failures++
+	end := &ledger.AttemptEnd{Outcome: string(run.Status), ErrorCode: run.FailureReason}
+	again := n.phase != ordinary || !e.stopping()
+	if again && run.Status == state.Failed && n.failures < n.step.Retry.MaxAttempts && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(state.ChildFailed)})) {
+		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
+		return nil
+	}
+	why := fmt.Sprintf("run %s is %s: %s", run.RunID, run.Status, run.FailureReason)
+	if run.FailedStep != "" {
+		why += " in " + run.FailedStep
+	}
+	e.end(n, ledger.StepFailed, state.Failed, state.ChildFailed, ledger.StepEnd{Reason: clip(why)})
+	return nil
+}
+
+// endChild notes that the sub-run of a step is over, and gives back what it held.
+func (e *execution) endChild(n *node, d *ledger.SubrunEnd) {
+	e.propose(ledger.SubrunEnded, n, d)
+	e.freeChild(n)
+}
+
+func (e *execution) freeChild(n *node) {
+	n.child = ""
+	if e.detached {
+		return
+	}
+	e.r.mu.Lock()
+	defer e.r.mu.Unlock()
+	e.r.queue.childDone(e, n)
+	e.r.dispatch()
+}
+
+// dropChild cancels the sub-run of a step that does not wait for it any more.
+func (e *execution) dropChild(n *node, why string) {
+	if n.child == "" {
+		return
+	}
+	child := n.child
+	e.freeChild(n)
+	e.later = append(e.later, func() { e.r.cancelChild(child, why) })
+}
+
+// cancelChild cancels a sub-run, whether it is executed here or not.
+func (r *Runner) cancelChild(runID, why string) {
+	o, err := r.load(runID)
+	if err == nil {
+		_, err = r.Cancel("system:runner", clip("its parent: "+why), o)
+	}
+	if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
+		r.opt.Log.Error("a sub-run could not be cancelled", "runId", runID, "error", err)
+	}
+}
+
+// reconcile looks at what became of the sub-runs of a run that was opened. Those
+// that are open go on with it, unless a lock was lost meanwhile.
+func (e *execution) reconcile() error {
+	held, err := e.r.opt.Store.Locks(e.tenant)
+	if err != nil {
+		return err
+	}
+	for _, n := range e.all() {
+		if n.child == "" {
+			continue
+		}
+		run, err := e.r.opt.Store.Run(n.child)
+		if err != nil {
+			return err
+		}
+		if run.Status.Ended() {
+			if err := e.childDone(run); err != nil {
+				return err
+			}
+			continue
+		}
+		if name := lostLock(e, n, held); name != "" {
+			child := n.child
+			e.endChild(n, &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
+			e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(name + " was taken away while nobody executed the run")})
+			e.later = append(e.later, func() { e.r.cancelChild(child, "its parent lost "+name) })
+			continue
+		}
+		if !e.detached && e.run.CancelRequested() {
+			child := n.child
+			e.later = append(e.later, func() { e.r.cancelChild(child, "cancelled") })
+		}
+	}
+	return nil
+}
+
+// lostLock names a lock that the sub-run of n should hold and does not.
+func lostLock(e *execution, n *node, held []state.LockRecord) string {
+	for _, want := range n.locks {
+		found := false
+		for _, rec := range held {
+			if rec.Kind != want.Kind || rec.Name != want.Name {
+				continue
+			}
+			for _, h := range rec.Holders {
+				found = found || h.RunID == e.runID && h.StepID == n.id && h.Attempt == n.attempt
+			}
+		}
+		if !found {
+			return want.Kind + " " + want.Name
+		}
+	}
+	return ""
+}
+
+// load gathers what is needed of a run that exists.
+func (r *Runner) load(runID string) (Opened, error) {
+	run, err := r.opt.Store.Run(runID)
+	if err != nil {
+		return Opened{}, err
+	}
+	o := Opened{Run: run}
+	if o.DAG, err = r.opt.Sealed.DAG(run.DAGDigest); err != nil {
+		return o, err
+	}
+	if o.Plan, err = r.planOf(run.PlanHash); err != nil {
+		return o, err
+	}
+	o.Inputs, err = r.opt.Sealed.Read(run.InputsHash, MaxInputsBytes)
+	return o, err
+}
