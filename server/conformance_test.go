@@ -54,6 +54,14 @@ func logs(q api.LogQuery) func(context.Context, api.Site) (any, error) {
 	}
 }
 
+func capture(q api.CaptureQuery) func(context.Context, api.Site) (any, error) {
+	return func(ctx context.Context, s api.Site) (any, error) {
+		var got []api.LogLine
+		err := s.CaptureSession(ctx, q, func(l api.LogLine) error { got = append(got, l); return nil })
+		return got, err
+	}
+}
+
 func reading(digest string) func(context.Context, api.Site) (any, error) {
 	return func(ctx context.Context, s api.Site) (any, error) {
 		var got strings.Builder
@@ -163,6 +171,15 @@ func siteCalls() []siteCall {
 			err := s.RunLogs(ctx, api.LogQuery{RunID: "run-1"}, func(api.LogLine) error { n++; return errEnough })
 			return []any{n, errors.Is(err, errEnough)}, nil
 		}},
+		{"sessions", "ListSessions", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListSessions(ctx, api.SessionQuery{All: true, RunID: "run-1", PageSize: 3, PageToken: "a/b+c="})
+		}},
+		{"no sessions", "ListSessions", func(ctx context.Context, s api.Site) (any, error) { return s.ListSessions(ctx, api.SessionQuery{}) }},
+		{"sessions of an unknown run", "ListSessions", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListSessions(ctx, api.SessionQuery{RunID: "nope"})
+		}},
+		{"a session", "CaptureSession", capture(api.CaptureQuery{RunID: "run-1", StepID: "each.3", Attempt: 2, Tail: 7})},
+		{"an unknown session", "CaptureSession", capture(api.CaptureQuery{RunID: "run-1", StepID: "nope"})},
 		{"artifacts", "ListArtifacts", func(ctx context.Context, s api.Site) (any, error) { return s.ListArtifacts(ctx, "run-1") }},
 		{"artifacts of an unknown run", "ListArtifacts", func(ctx context.Context, s api.Site) (any, error) {
 			return s.ListArtifacts(ctx, "nope")

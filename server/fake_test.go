@@ -300,6 +300,33 @@ func (f *fake) RunLogs(ctx context.Context, q api.LogQuery, out func(api.LogLine
 	return nil
 }
 
+func (f *fake) ListSessions(_ context.Context, q api.SessionQuery) (api.SessionPage, error) {
+	if q.RunID == "nope" {
+		return api.SessionPage{}, notFound("run nope")
+	}
+	if !q.All {
+		return api.SessionPage{}, nil
+	}
+	return api.SessionPage{NextPageToken: q.PageToken + "+", Sessions: []api.Session{{
+		RunID: q.RunID, StepID: "a", Attempt: q.PageSize, State: api.SessionEnded, Outcome: "failed", Bytes: 5, Lines: 1, Dropped: 2,
+	}}}, nil
+}
+
+func (f *fake) CaptureSession(ctx context.Context, q api.CaptureQuery, out func(api.LogLine) error) error {
+	if q.StepID == "nope" {
+		return notFound("step nope")
+	}
+	for i := range int64(2) {
+		if err := out(api.LogLine{StepID: q.StepID, Attempt: q.Attempt, Seq: i, Stream: "stderr", Text: fmt.Sprint("tail ", q.Tail)}); err != nil {
+			return err
+		}
+	}
+	if q.Follow {
+		return f.wait(ctx)
+	}
+	return nil
+}
+
 func (f *fake) wait(ctx context.Context) error {
 	f.waiting <- struct{}{}
 	select {

@@ -47,13 +47,7 @@ func runRunLogs(ctx context.Context, a *app, q api.LogQuery) error {
 		if q.Follow && r.held != nil {
 			// Whoever could execute the run would need the site that we hold.
 			q.Follow = false
-			d, err := r.GetRun(ctx, q.RunID)
-			if err != nil {
-				return err
-			}
-			if !d.Status.Ended() {
-				a.stderr.note("note: nobody executes run %s; it goes on with: stella orch run resume %s", q.RunID, q.RunID)
-			}
+			a.noteIdle(ctx, r, q.RunID)
 		}
 		n := 0
 		return r.RunLogs(ctx, q, func(l api.LogLine) error {

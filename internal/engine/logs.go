@@ -92,7 +92,7 @@ func (s *site) attemptLog(runID string, a state.Attempt, shown map[string]int64,
 		if n++; n <= skip {
 			continue
 		}
-		if err := f(api.LogLine{Time: rec.Time, StepID: a.StepID, Attempt: a.Attempt, Stream: rec.Stream, Text: rec.Text}); err != nil {
+		if err := f(api.LogLine{Time: rec.Time, StepID: a.StepID, Attempt: a.Attempt, Seq: rec.Seq, Stream: rec.Stream, Text: rec.Text}); err != nil {
 			return err
 		}
 		shown[key] = n

@@ -28,6 +28,7 @@ type Site interface {
 	DAGs
 	Runs
 	Artifacts
+	Sessions
 	Ledger
 	Exports
 	Host
@@ -281,6 +282,7 @@ type LogLine struct {
 	Time    string `json:"time"`
 	StepID  string `json:"stepId"`
 	Attempt int    `json:"attempt"`
+	Seq     int64  `json:"seq"`    // of the line within its attempt, from 0
 	Stream  string `json:"stream"` // stdout | stderr
 	Text    string `json:"text"`
 }
