@@ -35,6 +35,8 @@ func Evidence(data any) []string {
 		add(d.List)
 	case *DAGPublication:
 		add(d.Digest, d.Spec)
+	case *ScheduleAddition:
+		add(d.InputsHash)
 	case *RunStart:
 		add(d.PlanHash, d.InputsHash, d.DAGDigest)
 		trust(d.Trust)

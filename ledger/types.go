@@ -4,7 +4,7 @@ import "slices"
 
 // Type names what an entry records. Types reach disk, archives and auditors:
 // never change or reuse one. The comment names the data fields, which are the
-// JSON fields of the struct of the same name in this file.
+// JSON fields of the struct of the same name.
 type Type string
 
 // Entry types. Those of runs, steps and attempts move the state machine in
@@ -36,6 +36,12 @@ const (
 	LockReclaimed Type = "lock.reclaimed" // LockLoss; the holder had not executed for too long
 	LockForced    Type = "lock.forced"    // LockLoss; somebody took it away by hand
 	CacheCleared  Type = "cache.cleared"  // CacheClearing
+
+	ScheduleAdded   Type = "schedule.added"   // ScheduleAddition
+	SchedulePaused  Type = "schedule.paused"  // ScheduleSwitch
+	ScheduleResumed Type = "schedule.resumed" // ScheduleSwitch
+	ScheduleRemoved Type = "schedule.removed" // ScheduleSwitch
+	ScheduleFired   Type = "schedule.fired"   // ScheduleFiring; after the first entry of the run
 
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
 	RunCancelRequested Type = "run.cancel_requested" // Note

@@ -147,6 +147,42 @@ func siteCalls() []siteCall {
 			return s.ShowDAG(ctx, "audit", "1.0.0-rc.1+x")
 		}},
 		{"an unknown dag", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) { return s.ShowDAG(ctx, "nope", "1") }},
+		{"add a schedule", "AddSchedule", func(ctx context.Context, s api.Site) (any, error) {
+			return s.AddSchedule(ctx, api.ScheduleRequest{Inputs: json.RawMessage(`{"a":1}`), ScheduleSpec: api.ScheduleSpec{
+				Name: "nightly", DAGID: "audit", Version: "1.0.0+x", Cron: "@daily", Zone: "Europe/Berlin", EveryMs: 5, Anchor: "a", CatchUpMs: 7,
+				Overlap: "queue", Metadata: map[string]string{"k": "<v>"},
+			}})
+		}},
+		{"add a bad schedule", "AddSchedule", func(ctx context.Context, s api.Site) (any, error) {
+			return s.AddSchedule(ctx, api.ScheduleRequest{ScheduleSpec: api.ScheduleSpec{Cron: "bad"}})
+		}},
+		{"schedules", "ListSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListSchedules(ctx, api.ScheduleQuery{DAGID: "a", State: "stopped"})
+		}},
+		{"no schedules", "ListSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListSchedules(ctx, api.ScheduleQuery{State: "paused"})
+		}},
+		{"a schedule", "ShowSchedule", func(ctx context.Context, s api.Site) (any, error) { return s.ShowSchedule(ctx, "nightly") }},
+		{"an unknown schedule", "ShowSchedule", func(ctx context.Context, s api.Site) (any, error) { return s.ShowSchedule(ctx, "nope") }},
+		{"instants", "NextInstants", func(ctx context.Context, s api.Site) (any, error) { return s.NextInstants(ctx, "nightly", 3) }},
+		{"pause a schedule", "PauseSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.PauseSchedules(ctx, api.ScheduleSelection{Name: "nightly", Reason: "holiday"})
+		}},
+		{"pause all schedules", "PauseSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.PauseSchedules(ctx, api.ScheduleSelection{All: true, DryRun: true})
+		}},
+		{"resume schedules", "ResumeSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ResumeSchedules(ctx, api.ScheduleSelection{DAGID: "audit", Version: "1.0.0"})
+		}},
+		{"remove a schedule", "RemoveSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RemoveSchedules(ctx, api.ScheduleSelection{Name: "a.b"})
+		}},
+		{"remove schedules", "RemoveSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RemoveSchedules(ctx, api.ScheduleSelection{DAGID: "audit"})
+		}},
+		{"remove an unknown schedule", "RemoveSchedules", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RemoveSchedules(ctx, api.ScheduleSelection{Name: "nope"})
+		}},
 		{"start", "StartRun", start("audit", "t1", `{"a":"<&>","b":[1,{"c":null}]}`)},
 		{"start again", "StartRun", start("audit", "t1", `{"a":"<&>","b":[1,{"c":null}]}`)},
 		{"start other work with the token", "StartRun", start("audit", "t1", `{}`)},

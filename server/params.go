@@ -41,12 +41,15 @@ func (q *request) decode(v any) error {
 	return nil
 }
 
-// fieldNames are the JSON names of the fields of a struct.
+// fieldNames are the JSON names of the fields of a struct, those of embedded
+// structs among them.
 func fieldNames(t reflect.Type) map[string]bool {
 	out := map[string]bool{}
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		out[name] = true
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name != "" || !f.Anonymous {
+			out[name] = true
+		}
 	}
 	return out
 }

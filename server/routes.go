@@ -60,6 +60,17 @@ func Routes() []Route {
 		{Method: "POST", Path: "/dags/{id}/{version}:disable", Scope: ScopeAdmin, Does: "keep a version from being started", handle: (*handler).disableDAG},
 		{Method: "POST", Path: "/dags/{id}/{version}:enable", Scope: ScopeAdmin, Does: "let a version be started again", handle: (*handler).enableDAG},
 
+		{Method: "GET", Path: "/schedules", Scope: ScopeRead, Does: "list schedules", handle: (*handler).listSchedules},
+		{Method: "POST", Path: "/schedules", Scope: ScopeWrite, Does: "add a schedule", handle: (*handler).addSchedule},
+		{Method: "POST", Path: "/schedules:pause", Scope: ScopeWrite, Does: "keep schedules from firing", handle: (*handler).pauseSchedules},
+		{Method: "POST", Path: "/schedules:resume", Scope: ScopeWrite, Does: "let schedules fire again", handle: (*handler).resumeSchedules},
+		{Method: "POST", Path: "/schedules:remove", Scope: ScopeWrite, Does: "remove schedules", handle: (*handler).removeSchedules},
+		{Method: "GET", Path: "/schedules/{id}", Scope: ScopeRead, Does: "one schedule with its inputs", handle: (*handler).showSchedule},
+		{Method: "GET", Path: "/schedules/{id}/next", Scope: ScopeRead, Does: "its coming instants", handle: (*handler).nextInstants},
+		{Method: "POST", Path: "/schedules/{id}:pause", Scope: ScopeWrite, Does: "keep a schedule from firing", handle: (*handler).pauseSchedules},
+		{Method: "POST", Path: "/schedules/{id}:resume", Scope: ScopeWrite, Does: "let a schedule fire again", handle: (*handler).resumeSchedules},
+		{Method: "POST", Path: "/schedules/{id}:remove", Scope: ScopeWrite, Does: "remove a schedule", handle: (*handler).removeSchedules},
+
 		{Method: "GET", Path: "/bundles", Scope: ScopeRead, Does: "list admitted bundles", handle: (*handler).listBundles},
 		{Method: "POST", Path: "/bundles", Scope: ScopeAdmin, Does: "judge a bundle and seal it", Stream: true, handle: (*handler).importBundle},
 		{Method: "POST", Path: "/bundles:import", Scope: ScopeAdmin, Does: "judge and seal all bundles in files and folders", Stream: true, handle: (*handler).importMedia},

@@ -7,8 +7,8 @@ import (
 	"github.com/stellarun/stella/ledger"
 )
 
-// DAGSwitched says who disabled or enabled a DAG version last.
-type DAGSwitched struct {
+// Switched says who put something into its state, when and why.
+type Switched struct {
 	Seq    int64  `json:"seq"`
 	Time   string `json:"time"`
 	Actor  string `json:"actor"`
@@ -51,6 +51,10 @@ func (tx *Tx) projectSwitch(env ledger.Envelope, d *ledger.DAGSwitch) error {
 		return fmt.Errorf("DAG %s %s: %w", d.DAGID, d.Version, err)
 	}
 	rec.Enabled = env.Type == ledger.DAGEnabled
-	rec.Switched = &DAGSwitched{Seq: env.Seq, Time: env.Time, Actor: env.Actor, Reason: d.Reason}
+	rec.Switched = switchedBy(env, d.Reason)
 	return tx.putJSON(bDAGs, pair(d.DAGID, d.Version), rec)
+}
+
+func switchedBy(env ledger.Envelope, reason string) *Switched {
+	return &Switched{Seq: env.Seq, Time: env.Time, Actor: env.Actor, Reason: reason}
 }

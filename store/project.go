@@ -70,7 +70,7 @@ type DAGRecord struct {
 	Seq       int64  `json:"seq"`
 	Time      string `json:"time"`
 	// Who disabled or enabled it last, when and why; absent where nobody has.
-	Switched *DAGSwitched `json:"switched,omitempty"`
+	Switched *Switched `json:"switched,omitempty"`
 }
 
 // project moves the projections by one entry. It is the only place that
@@ -94,6 +94,8 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		})
 	case *ledger.DAGSwitch:
 		return tx.projectSwitch(env, d)
+	case *ledger.ScheduleAddition, *ledger.ScheduleSwitch, *ledger.ScheduleFiring:
+		return tx.projectSchedule(env, data)
 	case *ledger.ExportCreation:
 		return tx.putJSON(bExports, be64(env.Seq), d)
 	case *ledger.QueueChange:

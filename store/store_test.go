@@ -276,13 +276,16 @@ func TestCheckFindsDamage(t *testing.T) {
 	if _, err := db.Commit(run.RunID, state.Proposal{Type: ledger.AttemptStarted, Actor: "x", StepID: "a", Attempt: 1, Data: &ledger.AttemptStart{Generation: 1}}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := db.AddSchedule("x", "default", addition("nightly")); err != nil {
+		t.Fatal(err)
+	}
 	db.Close()
 	path := filepath.Join(home, "ledger.db")
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bucket := range []string{"envelopes", "data", "hashes", "runlog", "runs", "tenantruns", "active", "steps", "attempts", "tokens"} {
+	for _, bucket := range []string{"envelopes", "data", "hashes", "runlog", "runs", "tenantruns", "active", "steps", "attempts", "tokens", "schedules"} {
 		for _, how := range []string{"changed", "removed", "added"} {
 			t.Run(bucket+" "+how, func(t *testing.T) {
 				if err := os.WriteFile(path, whole, 0o600); err != nil {

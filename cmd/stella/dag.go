@@ -23,8 +23,8 @@ const maxSpec = 1 << 20
 
 func newOrchCmd(a *app) *cobra.Command {
 	return group("orch", "DAGs and their runs",
-		"Publish DAGs, start runs of them, watch, resume and cancel them.",
-		newDAGCmd(a), newRunCmd(a))
+		"Publish DAGs, start runs of them, by hand or by the clock, watch, resume and cancel them.",
+		newDAGCmd(a), newRunCmd(a), newScheduleCmd(a))
 }
 
 func newDAGCmd(a *app) *cobra.Command {

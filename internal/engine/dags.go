@@ -44,6 +44,7 @@ func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 	out, err := e.db.PublishDAG(s.actor, &ledger.DAGPublication{
 		DAGID: d.ID, Version: d.Version, Digest: rec.Digest, Spec: runner.Hash(text), Publisher: v.Publisher,
 	})
+	e.sched.changed() // a schedule may have waited for a version
 	if errors.Is(err, store.ErrDAGTaken) {
 		return api.DAG{}, &api.Error{Code: api.CodeDAGIDTaken, Message: err.Error(), Hint: "a fix is a new version of the publisher's own DAG"}
 	}

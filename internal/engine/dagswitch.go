@@ -32,7 +32,7 @@ func (s *site) switchDAG(id, version string, req api.DAGSwitch, enable bool) (ap
 	if err != nil {
 		return api.DAGSwitched{}, dbError(err)
 	}
-	out := api.DAGSwitched{DryRun: req.DryRun, Changed: rec.Enabled != enable}
+	out := api.DAGSwitched{DryRun: req.DryRun, Changed: rec.Enabled != enable, Schedules: []string{}}
 	if out.ActiveRuns, err = e.activeRunsOf(id, version); err != nil {
 		return out, err
 	}
@@ -49,11 +49,17 @@ func (s *site) switchDAG(id, version string, req api.DAGSwitch, enable bool) (ap
 	if next, ok := newestEnabled(after); ok {
 		out.Next = next.Version
 	}
+	if out.Changed {
+		if out.Schedules, err = s.schedulesHeld(id, version, recs); err != nil {
+			return out, err
+		}
+	}
 	if !req.DryRun {
 		rec, out.Changed, err = e.db.SwitchDAG(s.actor, enable, &ledger.DAGSwitch{DAGID: id, Version: version, Reason: clip(req.Reason)})
 		if err != nil {
 			return out, dbError(err)
 		}
+		e.sched.changed()
 	}
 	d, _, err := e.dagSpec(rec.Digest)
 	if err != nil {

@@ -83,6 +83,7 @@ type Engine struct {
 	keys    *keys
 	sealed  *sealed
 	runner  *runner.Runner
+	sched   *scheduler
 	started time.Time
 
 	mu        sync.RWMutex // guards what follows
@@ -187,6 +188,7 @@ func (e *Engine) load(ctx context.Context) error {
 		return dbError(err)
 	}
 	e.runner = runner.New(e.runnerOptions(stopped))
+	e.sched = newScheduler(e)
 	if err := e.recoverRuns(ctx); err != nil {
 		return dbError(err)
 	}
@@ -330,6 +332,9 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 		case <-ctx.Done():
 		}
 	})
+	if until == Forever && e.opt.Mode == ModeDaemon {
+		watcher.Go(func() { e.sched.run(ctx) })
+	}
 	err := e.runner.Run(ctx, until == Idle)
 	cancel()
 	watcher.Wait()

@@ -204,17 +204,22 @@ func (l *lab) publish(version, steps string) api.DAG {
 
 func (l *lab) dagFile(version, steps string) string {
 	l.t.Helper()
+	return l.dagFileOf(version, 1, steps)
+}
+
+func (l *lab) dagFileOf(version string, sequence int, steps string) string {
+	l.t.Helper()
 	return l.bundle(map[string]string{
 		"stella.toml": fmt.Sprintf(`schema = "stella.bundle/1"
 kind = "dag"
 publisher = "acme"
 name = "audit"
 version = %q
-sequence = 1
+sequence = %d
 %s
 [dag]
 spec = "dag.toml"
-`, version, created),
+`, version, sequence, created),
 		"dag.toml": fmt.Sprintf("schema = \"stella.dag/1\"\ndag_id = \"audit\"\nversion = %q\n%s", version, steps),
 	})
 }

@@ -15,8 +15,16 @@ import (
 )
 
 // StartRun starts a run, or finds the one that the same start has made before.
-// The token is looked up before anything else is looked at.
 func (s *site) StartRun(ctx context.Context, req api.StartRequest) (api.StartResult, error) {
+	if strings.HasPrefix(req.RunToken, "stella:") {
+		return api.StartResult{}, invalid("run tokens that begin with stella: are reserved")
+	}
+	return s.start(ctx, req)
+}
+
+// start is StartRun for any token. The token is looked up before anything else
+// is looked at.
+func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult, error) {
 	e := s.e
 	canonical, hash, err := runner.CanonicalInputs(req.Inputs)
 	if err != nil {
@@ -57,9 +65,7 @@ func checkStart(req *api.StartRequest) error {
 		return invalid("a start needs a DAG id")
 	case req.RunToken == "":
 		req.RunToken = runner.NewToken()
-	case strings.HasPrefix(req.RunToken, "stella:"):
-		return invalid("run tokens that begin with stella: are reserved")
-	case !manifests.ValidRunToken(req.RunToken):
+	case !manifests.ValidRunToken(strings.TrimPrefix(req.RunToken, "stella:")): // our own have the prefix
 		return invalid("a run token has 1 to 128 printable ASCII characters without spaces")
 	}
 	if req.TraceID == "" {

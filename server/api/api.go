@@ -26,6 +26,7 @@ type Site interface {
 	Bundles
 	Trust
 	DAGs
+	Schedules
 	Runs
 	Artifacts
 	Sessions
