@@ -53,13 +53,7 @@ type CheckOptions struct {
 // what a replay of the ledger gives.
 func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) {
 	var rep CheckReport
-	err := db.bolt.View(func(t *bolt.Tx) error {
-		for err := range t.Check() {
-			return damaged(err, "pages of ledger.db")
-		}
-		return nil
-	})
-	if err != nil {
+	if err := db.checkPages(); err != nil {
 		return rep, err
 	}
 	r, err := db.newReplay()
@@ -77,31 +71,64 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err := db.checkNotes(opt, &rep); err != nil {
 		return rep, err
 	}
-	if rep.Size != db.Size() {
-		return rep, nil // somebody wrote meanwhile: the projections have moved on
-	}
-	if err := db.checkCounts(rep.Size); err != nil {
-		return rep, err
-	}
 	if err := db.checkOutbox(); err != nil {
 		return rep, err
 	}
-	return rep, r.compare(&rep)
+	return rep, db.bolt.View(func(t *bolt.Tx) error {
+		if sizeIn(t) != rep.Size {
+			return nil // somebody wrote meanwhile: the projections have moved on
+		}
+		if err := checkCounts(t, rep.Size); err != nil {
+			return err
+		}
+		return r.compare(t, &rep)
+	})
+}
+
+// checkPages checks the pages of the file. It runs in the writer: bbolt compares
+// them with its list of free ones, which a commit changes under a reader's hands.
+func (db *DB) checkPages() error {
+	var first error
+	check := func(t *bolt.Tx) error {
+		for err := range t.Check() { // to its end, which is that of its goroutine
+			if first == nil {
+				first = damaged(err, "pages of ledger.db")
+			}
+		}
+		return errNothingToKeep
+	}
+	err := db.bolt.View(func(*bolt.Tx) error { return nil }) // whether it is open
+	if err == nil {
+		err = db.update(func(tx *Tx) error { return check(tx.bolt) })
+	}
+	if errors.Is(err, ErrFailed) { // then nobody writes any more
+		err = db.bolt.View(check)
+	}
+	if first != nil || errors.Is(err, errNothingToKeep) {
+		return first
+	}
+	return err
+}
+
+var errNothingToKeep = errors.New("store: only read")
+
+// sizeIn is the number of entries in a transaction.
+func sizeIn(t *bolt.Tx) int64 {
+	last, _ := t.Bucket(bEnvelopes).Cursor().Last()
+	return int64(binary.BigEndian.Uint64(last)) + 1 // there is always one
 }
 
 // checkCounts finds records that no entry accounts for.
-func (db *DB) checkCounts(size int64) error {
-	return db.bolt.View(func(t *bolt.Tx) error {
-		for _, c := range []struct {
-			bucket []byte
-			want   int64
-		}{{bEnvelopes, size}, {bData, size}, {bHashes, ledger.StoredHashCount(size)}} {
-			if n := t.Bucket(c.bucket).Stats().KeyN; int64(n) != c.want {
-				return damaged(fmt.Errorf("%d records, %d are expected", n, c.want), "%s", c.bucket)
-			}
+func checkCounts(t *bolt.Tx, size int64) error {
+	for _, c := range []struct {
+		bucket []byte
+		want   int64
+	}{{bEnvelopes, size}, {bData, size}, {bHashes, ledger.StoredHashCount(size)}} {
+		if n := t.Bucket(c.bucket).Stats().KeyN; int64(n) != c.want {
+			return damaged(fmt.Errorf("%d records, %d are expected", n, c.want), "%s", c.bucket)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // replayAll reads every entry, checks its lines and hashes, and projects it
@@ -276,25 +303,23 @@ func (r *replay) close() {
 }
 
 // compare walks both databases side by side.
-func (r *replay) compare(rep *CheckReport) error {
-	return r.db.bolt.View(func(have *bolt.Tx) error {
-		return r.bolt.View(func(want *bolt.Tx) error {
-			for _, name := range projections() {
-				n, err := compareBucket(name, have, want)
-				if err != nil {
-					return err
-				}
-				if bytes.Equal(name, bRuns) {
-					rep.Runs = n
-				}
+func (r *replay) compare(have *bolt.Tx, rep *CheckReport) error {
+	return r.bolt.View(func(want *bolt.Tx) error {
+		for _, name := range projections() {
+			n, err := compareBucket(name, have, want)
+			if err != nil {
+				return err
 			}
-			for _, key := range projectedKeys() {
-				if !bytes.Equal(have.Bucket(bMeta).Get(key), want.Bucket(bMeta).Get(key)) {
-					return damaged(fmt.Errorf("it is not what the ledger says"), "meta %s", key)
-				}
+			if bytes.Equal(name, bRuns) {
+				rep.Runs = n
 			}
-			return nil
-		})
+		}
+		for _, key := range projectedKeys() {
+			if !bytes.Equal(have.Bucket(bMeta).Get(key), want.Bucket(bMeta).Get(key)) {
+				return damaged(fmt.Errorf("it is not what the ledger says"), "meta %s", key)
+			}
+		}
+		return nil
 	})
 }
 

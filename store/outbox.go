@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	bolt "go.etcd.io/bbolt"
@@ -126,8 +128,9 @@ func (db *DB) SettleOutbox(sink string, b OutboxBatch) (SinkRecord, error) {
 		if err := sinkOf(tx.bolt, sink, &rec); err != nil {
 			return err
 		}
-		if b.Next > tx.size {
-			return fmt.Errorf("store: sink %q: the cursor %d is beyond the ledger", sink, b.Next)
+		next := max(rec.Next, b.Next)
+		if next > tx.size || slices.ContainsFunc(b.Rows, func(r OutboxRow) bool { return r.Seq >= next }) {
+			return fmt.Errorf("store: sink %q: the cursor %d is beyond the ledger, or a row beyond the cursor", sink, next)
 		}
 		for _, seq := range b.Delivered {
 			if err := tx.delete(bOutbox, outboxKey(sink, seq)); err != nil {
@@ -140,7 +143,7 @@ func (db *DB) SettleOutbox(sink string, b OutboxBatch) (SinkRecord, error) {
 				return err
 			}
 		}
-		rec.Next = max(rec.Next, b.Next)
+		rec.Next = next
 		if n := len(b.Delivered); n > 0 {
 			rec.Delivered += int64(n)
 			rec.LastUTC = stamp.Format(tx.db.now())
@@ -165,30 +168,30 @@ func (tx *Tx) putRow(sink string, row OutboxRow, keep bool) error {
 	return err
 }
 
-// maxRequeued is how many events one call of [DB.RequeueOutbox] takes.
-const maxRequeued = 10_000
-
-// RequeueOutbox has events of a sink tried again at once: those of the entries in
-// seqs, or where that is nil the dead ones, oldest first and at most 10,000, so
-// that a caller repeats it until n is 0. With reset their attempts are counted
-// from the beginning, else each is tried once more. No dead event is no change.
-func (db *DB) RequeueOutbox(actor, sink string, seqs []int64, reset bool) (n int, err error) {
-	err = db.update(func(tx *Tx) error {
+// RequeueOutbox has events of a sink tried again at once, those of the entries in
+// seqs. With reset their attempts are counted from the beginning, else each is
+// tried once more. One that has no row is [ErrNotFound], and nothing is changed.
+func (db *DB) RequeueOutbox(actor, sink string, seqs []int64, reset bool) error {
+	return db.update(func(tx *Tx) error {
 		var rec SinkRecord
 		if err := sinkOf(tx.bolt, sink, &rec); err != nil {
 			return err
 		}
-		rows, err := tx.chosenRows(sink, seqs)
-		if n = len(rows); n == 0 || err != nil {
-			return err
-		}
 		now := stamp.Format(tx.db.now())
-		for _, row := range rows {
+		for _, seq := range seqs {
+			var row OutboxRow
+			err := getJSON(tx.bolt, bOutbox, outboxKey(sink, seq), &row)
+			if errors.Is(err, ErrNotFound) {
+				return fmt.Errorf("event %s/%d: %w", sink, seq, ErrNotFound)
+			}
+			if err != nil {
+				return err
+			}
 			row.Dead, row.DueUTC = false, now
 			if reset {
 				row.Attempts = 0
 			}
-			if err := tx.putJSON(bOutbox, outboxKey(sink, row.Seq), row); err != nil {
+			if err := tx.putJSON(bOutbox, outboxKey(sink, seq), row); err != nil {
 				return err
 			}
 		}
@@ -196,55 +199,9 @@ func (db *DB) RequeueOutbox(actor, sink string, seqs []int64, reset bool) (n int
 		if err := tx.putJSON(bSinks, []byte(sink), rec); err != nil {
 			return err
 		}
-		_, err = tx.append(siteEntry(ledger.OutboxRequeued, actor, &ledger.OutboxRequeue{Sink: sink, Events: n, Reset: reset}))
+		_, err := tx.append(siteEntry(ledger.OutboxRequeued, actor, &ledger.OutboxRequeue{Sink: sink, Events: len(seqs), Reset: reset}))
 		return err
 	})
-	return n, err
-}
-
-// chosenRows reads the rows of these entries, or the dead ones where seqs is nil.
-func (tx *Tx) chosenRows(sink string, seqs []int64) ([]OutboxRow, error) {
-	var rows []OutboxRow
-	for _, seq := range seqs {
-		row := OutboxRow{Seq: seq}
-		err := getJSON(tx.bolt, bOutbox, outboxKey(sink, seq), &row)
-		if errors.Is(err, ErrNotFound) {
-			return nil, fmt.Errorf("event %s/%d: %w", sink, seq, ErrNotFound)
-		}
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
-	}
-	if seqs != nil {
-		return rows, nil
-	}
-	err := tx.eachRow(sink, func(row OutboxRow) bool {
-		if row.Dead {
-			rows = append(rows, row)
-		}
-		return len(rows) < maxRequeued
-	})
-	return rows, err
-}
-
-// eachRow visits the rows of a sink in order, as long as visit wants more.
-func (tx *Tx) eachRow(sink string, visit func(OutboxRow) bool) error {
-	c := tx.bolt.Bucket(bOutbox).Cursor()
-	for k, v := c.Seek(outboxKey(sink, 0)); k != nil; k, v = c.Next() {
-		name, seq, ok := splitOutboxKey(k)
-		if !ok || name != sink {
-			return nil
-		}
-		row := OutboxRow{Seq: seq}
-		if err := json.Unmarshal(v, &row); err != nil {
-			return fmt.Errorf("store: outbox %s: %w", printable(k), err)
-		}
-		if !visit(row) {
-			return nil
-		}
-	}
-	return nil
 }
 
 // ForgetSink removes the record of a sink and its rows, and says how many those
@@ -255,19 +212,21 @@ func (db *DB) ForgetSink(actor, sink string) (dropped int, err error) {
 		if err := sinkOf(tx.bolt, sink, &rec); err != nil {
 			return err
 		}
-		var seqs []int64
-		if err := tx.eachRow(sink, func(row OutboxRow) bool { seqs = append(seqs, row.Seq); return true }); err != nil {
-			return err
+		prefix := pair(sink, "")
+		var keys [][]byte
+		c := tx.bolt.Bucket(bOutbox).Cursor()
+		for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+			keys = append(keys, bytes.Clone(k))
 		}
-		for _, seq := range seqs {
-			if err := tx.delete(bOutbox, outboxKey(sink, seq)); err != nil {
+		for _, k := range keys {
+			if err := tx.delete(bOutbox, k); err != nil {
 				return err
 			}
 		}
 		if err := tx.delete(bSinks, []byte(sink)); err != nil {
 			return err
 		}
-		dropped = len(seqs)
+		dropped = len(keys)
 		_, err := tx.append(siteEntry(ledger.OutboxForgotten, actor, &ledger.OutboxForget{Sink: sink, Next: rec.Next, Dropped: dropped}))
 		return err
 	})
@@ -281,8 +240,7 @@ func (db *DB) checkOutbox() error {
 	err := scan(db, bSinks, nil, func(t *bolt.Tx, k, _ []byte) error {
 		var rec SinkRecord
 		err := sinkOf(t, string(k), &rec)
-		last, _ := t.Bucket(bEnvelopes).Cursor().Last()
-		if size := int64(binary.BigEndian.Uint64(last)) + 1; err == nil && (rec.Next < 0 || rec.Next > size) {
+		if size := sizeIn(t); err == nil && (rec.Next < 0 || rec.Next > size) {
 			err = fmt.Errorf("it stands at %d, and the ledger has %d entries", rec.Next, size)
 		}
 		if err != nil {

@@ -112,6 +112,9 @@ func TestABatchMovesCursorAndRowsTogether(t *testing.T) {
 	if _, err := db.SettleOutbox("ops", store.OutboxBatch{Next: 5}); err == nil {
 		t.Error("a cursor beyond the ledger is taken")
 	}
+	if _, err := db.SettleOutbox("ops", store.OutboxBatch{Rows: []store.OutboxRow{{Seq: 4}}}); err == nil {
+		t.Error("a row beyond the cursor is taken")
+	}
 	if _, err := db.SettleOutbox("none", store.OutboxBatch{}); !store.IsNotFound(err) {
 		t.Errorf("a sink that is not there: %v", err)
 	}
@@ -138,9 +141,8 @@ func TestARequeueIsAnEntry(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		db, run := outboxDB(t)
 		row := dead(t, db, run)
-		n, err := db.RequeueOutbox("uid:0(root)", "ops", nil, reset)
-		if n != 1 || err != nil {
-			t.Fatal(n, err)
+		if err := db.RequeueOutbox("uid:0(root)", "ops", []int64{2}, reset); err != nil {
+			t.Fatal(err)
 		}
 		row.Dead, row.DueUTC = false, nowStamp
 		if reset {
@@ -154,14 +156,14 @@ func TestARequeueIsAnEntry(t *testing.T) {
 			t.Errorf("entry (-want +got):\n%s", diff)
 		}
 		size := db.Size()
-		if n, err := db.RequeueOutbox("x", "ops", nil, reset); n != 0 || err != nil || db.Size() != size {
-			t.Errorf("nothing is dead, and %d were requeued, %v", n, err)
-		}
-		if n, err := db.RequeueOutbox("x", "ops", []int64{2}, reset); n != 1 || err != nil {
-			t.Errorf("by name: %d, %v", n, err)
-		}
-		if _, err := db.RequeueOutbox("x", "ops", []int64{2, 3}, reset); !store.IsNotFound(err) || !strings.Contains(err.Error(), "ops/3") {
+		if err := db.RequeueOutbox("x", "ops", []int64{2, 3}, !reset); !store.IsNotFound(err) || !strings.Contains(err.Error(), "ops/3") || db.Size() != size {
 			t.Errorf("an event that is not there: %v", err)
+		}
+		if err := db.RequeueOutbox("x", "none", []int64{2}, reset); !store.IsNotFound(err) {
+			t.Errorf("a sink that is not there: %v", err)
+		}
+		if diff := cmp.Diff([]store.OutboxRow{row}, rowsOf(t, db, "ops")); diff != "" {
+			t.Errorf("rows after two refusals (-want +got):\n%s", diff)
 		}
 	}
 }
@@ -170,7 +172,7 @@ func TestARequeueIsAnEntry(t *testing.T) {
 func TestARequeueOvertakesAFailure(t *testing.T) {
 	db, run := outboxDB(t)
 	row := dead(t, db, run)
-	if _, err := db.RequeueOutbox("x", "ops", nil, true); err != nil {
+	if err := db.RequeueOutbox("x", "ops", []int64{2}, true); err != nil {
 		t.Fatal(err)
 	}
 	size := db.Size()
