@@ -131,6 +131,9 @@ func (m *memory) SettleOutbox(sink string, b store.OutboxBatch) (store.SinkRecor
 	}
 	rec := m.sinks[sink]
 	for _, r := range b.Rows {
+		if r.Seq >= max(rec.Next, b.Next) {
+			return rec, fmt.Errorf("row %d is beyond the cursor", r.Seq)
+		}
 		if r.Dead && m.clock != nil {
 			return rec, m.clock
 		}

@@ -229,6 +229,21 @@ func siteCalls() []siteCall {
 		{"resume all", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "") }},
 		{"wait", "WaitRun", func(ctx context.Context, s api.Site) (any, error) { return s.WaitRun(ctx, "run-1") }},
 		{"wait for an unknown run", "WaitRun", func(ctx context.Context, s api.Site) (any, error) { return s.WaitRun(ctx, "nope") }},
+		{"outbox", "ListOutbox", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListOutbox(ctx, api.OutboxQuery{State: "dead", Sink: "ops", PageSize: 3, PageToken: "ops/1"})
+		}},
+		{"an empty outbox", "ListOutbox", func(ctx context.Context, s api.Site) (any, error) { return s.ListOutbox(ctx, api.OutboxQuery{}) }},
+		{"an event", "ShowEvent", func(ctx context.Context, s api.Site) (any, error) { return s.ShowEvent(ctx, "ops/2") }},
+		{"an unknown event", "ShowEvent", func(ctx context.Context, s api.Site) (any, error) { return s.ShowEvent(ctx, "../ops") }},
+		{"requeue", "RequeueEvents", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RequeueEvents(ctx, api.RequeueRequest{IDs: []string{"ops/2"}, ResetAttempts: true})
+		}},
+		{"requeue nothing", "RequeueEvents", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RequeueEvents(ctx, api.RequeueRequest{AllDead: true, Sink: "none"})
+		}},
+		{"forget", "ForgetSink", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ForgetSink(ctx, api.ForgetRequest{Sink: "ops", DryRun: true})
+		}},
 		{"ledger", "TailLedger", func(ctx context.Context, s api.Site) (any, error) {
 			return s.TailLedger(ctx, api.LedgerQuery{From: 4, Last: true, Limit: 3, Type: "run.started", RunID: "run-1"})
 		}},

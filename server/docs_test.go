@@ -42,7 +42,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 	f := newFake()
 	f.runs = append(f.runs, fuzzRun())
 	s := serve(t, f, nil)
-	fill := strings.NewReplacer("{id}", "run-1", "{step}", "a", "{version}", "1", "{ref}", "acme%2Facme.match@1.2.3%2Bb.1", "{seq}", "1", "{hash}", sumOf("hello"))
+	fill := strings.NewReplacer("{id}", "run-1", "{step}", "a", "{version}", "1", "{ref}", "acme%2Facme.match@1.2.3%2Bb.1", "{seq}", "1", "{hash}", sumOf("hello"), "{event}", "ops%2F2")
 	for _, r := range server.Routes() {
 		path := fill.Replace(r.Path)
 		if strings.HasPrefix(path, "/dags/run-1") {

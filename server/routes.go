@@ -93,6 +93,11 @@ func Routes() []Route {
 		{Method: "POST", Path: "/ledger/checkpoints", Scope: ScopeAdmin, Does: "sign the tree head if the tree has grown", handle: (*handler).checkpoint},
 		{Method: "POST", Path: "/ledger:verify", Scope: ScopeAdmin, Does: "check the whole ledger and what follows from it", Stream: true, handle: (*handler).verifyLedger},
 
+		{Method: "GET", Path: "/outbox", Scope: ScopeAdmin, Does: "sinks, and the events that they have not taken", handle: (*handler).listOutbox},
+		{Method: "GET", Path: "/outbox/{event}", Scope: ScopeAdmin, Does: "one event with its payload", handle: (*handler).showEvent},
+		{Method: "POST", Path: "/outbox:requeue", Scope: ScopeAdmin, Does: "have events tried again at once", Once: true, handle: (*handler).requeueEvents},
+		{Method: "POST", Path: "/outbox:forget", Scope: ScopeAdmin, Does: "give up a sink that is configured no more", handle: (*handler).forgetSink},
+
 		{Method: "GET", Path: "/exports", Scope: ScopeAdmin, Does: "list archives that were written", handle: (*handler).listExports},
 		{Method: "POST", Path: "/exports", Scope: ScopeAdmin, Does: "write the archive of a window", Stream: true, Once: true, handle: (*handler).createExport},
 

@@ -10,8 +10,8 @@ import (
 func newRootCmd(a *app, args ...string) *cobra.Command {
 	c := group("stella", "Run signed work on a machine without a network, and keep the evidence",
 		"stella admits signed bundles, runs the DAGs in them, records every step in an\n"+
-			"append-only ledger, and exports evidence that others can verify. It never uses a\n"+
-			"network: everything comes and goes as files.\n\n"+
+			"append-only ledger, and exports evidence that others can verify. It uses no network:\n"+
+			"everything comes and goes as files, but for the webhooks that site.toml may name.\n\n"+
 			"Commands find their site by --home. Where a daemon or another command holds the\n"+
 			"site, they speak to it through its socket; otherwise they open it themselves.")
 	c.SilenceErrors, c.SilenceUsage = true, true

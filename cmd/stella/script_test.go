@@ -102,6 +102,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			"sigstore":   cmdSigstore,
 			"damage":     cmdDamage,
 			"mode":       cmdMode,
+			"receiver":   cmdReceiver,
 		},
 	})
 }

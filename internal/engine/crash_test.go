@@ -118,6 +118,7 @@ func TestCrashAtEveryFailpoint(t *testing.T) {
 	if err := l.e.Close(); err != nil {
 		t.Fatal(err)
 	}
+	configure(t, l.home, "\n[[sink]]\nname = \"record\"\ntopics = [\"*\"]\nfrom = \"start\"\n")
 	killed := 0
 	for _, name := range failpoint.Names() {
 		for _, hit := range []int{1, 2, 5, 9} {
@@ -152,8 +153,7 @@ func crashOnce(t *testing.T, home, media, fail string) (killed bool) {
 		t.Errorf("%s: the site does not open: %v", fail, err)
 		return killed
 	}
-	defer e.Close()
-	if err := afterCrash(e, out); err != nil {
+	if err := errors.Join(afterCrash(e, out), e.Close(), recorded(home, "record")); err != nil {
 		t.Errorf("%s: %v; the child said:\n%s", fail, err, out)
 	}
 	return killed

@@ -5,8 +5,8 @@
 // crash interrupted. It holds no policy of its own.
 //
 // An engine that executes runs its attempts in goroutines of [Engine.Execute],
-// which ends when they have; [Engine.Open] starts one that issues checkpoints,
-// which [Engine.Close] waits for.
+// which ends when they have; [Engine.Open] starts one that issues checkpoints, and
+// one that sends events where sinks are configured, which [Engine.Close] waits for.
 package engine
 
 import (
@@ -102,6 +102,7 @@ type Engine struct {
 	force    bool // written before stop is closed
 	closing  chan struct{}
 	tickers  sync.WaitGroup
+	sending  *sending // nil where no sink is configured, or nothing executes
 	once     sync.Once
 }
 
@@ -178,6 +179,9 @@ func (e *Engine) load(ctx context.Context) error {
 		return internal(err)
 	}
 	e.sealed = newSealed(e)
+	if err := e.prepareOutbox(); err != nil {
+		return err
+	}
 	if e.opt.Executes {
 		if err := e.recordStart(raw); err != nil {
 			return dbError(err)
@@ -198,6 +202,7 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.opt.Executes {
 		e.tickers.Go(e.checkpoints)
 	}
+	e.startOutbox()
 	return nil
 }
 
@@ -364,6 +369,7 @@ func (e *Engine) Close() error {
 	e.once.Do(func() {
 		close(e.closing)
 		e.tickers.Wait()
+		e.stopOutbox()
 		if e.opt.Executes {
 			_, err = e.db.Append(ledger.SiteStopped, "system:engine", &ledger.SiteStop{Reason: "orderly"})
 			if err == nil {

@@ -30,6 +30,7 @@ type Site interface {
 	Runs
 	Artifacts
 	Sessions
+	Outbox
 	Ledger
 	Exports
 	Host
