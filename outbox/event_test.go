@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -103,6 +104,25 @@ func TestParseID(t *testing.T) {
 			t.Errorf("ParseID(%q) = %q, %d, %q, %v", c.in, sink, seq, hash, ok)
 		}
 	}
+}
+
+// FuzzParseID holds that an id has one form: what is read gives the same text again.
+func FuzzParseID(f *testing.F) {
+	f.Add("ops/12")
+	f.Add("ops/12/0123456789abcdef")
+	f.Fuzz(func(t *testing.T, in string) {
+		sink, seq, hash, ok := ParseID(in)
+		if !ok {
+			return
+		}
+		again := fmt.Sprintf("%s/%d", sink, seq)
+		if hash != "" {
+			again += "/" + hash
+		}
+		if again != in {
+			t.Errorf("%q is read as %q", in, again)
+		}
+	})
 }
 
 func TestSinksThatCannotBe(t *testing.T) {
