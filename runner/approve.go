@@ -80,6 +80,9 @@ func (e *execution) expire(n *node, attempt int) error {
 
 // closeApproval ends the waiting; what becomes of the step is for the caller.
 func (e *execution) closeApproval(n *node, actor string, d ledger.ApprovalClosing) {
+	if n.approval == nil {
+		return // a decision has closed it
+	}
 	e.proposeBy(actor, ledger.ApprovalClosed, n, &d)
 	n.approval = nil
 }
