@@ -30,8 +30,12 @@ type benchmark struct {
 }
 
 // work is one pair. Before is not measured; it and close, which ends what setup
-// has begun, may be nil.
-type work struct{ before, ours, theirs, close func() error }
+// has begun, may be nil. Measured takes the place of ours and theirs where what is
+// compared is not the time that they take.
+type work struct {
+	before, ours, theirs, close func() error
+	measured                    func() (ours, theirs time.Duration, err error)
+}
 
 // env is what benchmarks share.
 type env struct {
@@ -51,8 +55,16 @@ func main() {
 	only := flag.String("run", "", "only benchmarks whose name contains this")
 	pairs := flag.Int("pairs", 0, "pairs to measure, where not the benchmark's own number")
 	stella := flag.String("stella", "bin/stella", "the binary to measure")
+	home := flag.String("serve", "", "be the daemon of this home (for benchmarks)")
 	profile := flag.String("cpuprofile", "", "write a profile of this process to a file")
 	flag.Parse()
+	if *home != "" {
+		if err := serve(*home); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *profile != "" {
 		f, err := os.Create(*profile)
 		if err == nil {
@@ -114,21 +126,21 @@ func measure(b benchmark, bin string) error {
 		defer w.close()
 	}
 	var a, p, ratios, cpu []float64
-	for i := range b.pairs + 1 {
+	rounds := b.pairs + 1 // the first warms caches
+	if b.pairs == 1 {
+		rounds = 1
+	}
+	for i := range rounds {
 		if w.before != nil {
 			if err := w.before(); err != nil {
 				return err
 			}
 		}
-		x, xcpu, err := timed(w.ours)
+		x, y, xcpu, ycpu, err := w.pair()
 		if err != nil {
 			return err
 		}
-		y, ycpu, err := timed(w.theirs)
-		if err != nil {
-			return err
-		}
-		if i == 0 {
+		if i == 0 && b.pairs > 1 {
 			continue // warm caches
 		}
 		a, p, ratios = append(a, x), append(p, y), append(ratios, x/y)
@@ -145,6 +157,19 @@ func measure(b benchmark, bin string) error {
 		fmt.Printf("%-16s   %s\n", "", n)
 	}
 	return nil
+}
+
+// pair runs ours, then theirs: wall time and processor time.
+func (w *work) pair() (ours, theirs, cpu, peerCPU float64, err error) {
+	if w.measured != nil {
+		x, y, err := w.measured()
+		return x.Seconds(), y.Seconds(), 0, 0, err
+	}
+	if ours, cpu, err = timed(w.ours); err != nil {
+		return
+	}
+	theirs, peerCPU, err = timed(w.theirs)
+	return
 }
 
 // timed measures wall and processor time, that of children included.

@@ -38,7 +38,18 @@ func benchmarks() []benchmark {
 		{"runs-1", "running DAGs of one empty step, one client, each change durable", "bbolt's own grouped commits of as many entries (aim: at least 0.5, so 2.0)", 10, benchRuns(1)},
 		{"runs-16", "the same with 16 clients", "the same", 10, benchRuns(16)},
 		{"runs-64", "the same with 64 clients", "the same", 10, benchRuns(64)},
-		{"run", "stella orch run start of one step, whole process", "fork and exec of the same program", 20, benchRun},
+		{"run", "stella orch run start of one step, whole process (aim: at most 20 ms)", "fork and exec of the same program", 20, benchRun},
+		{"wide", "stella orch run start of 100 independent /bin/true two at a time (aim: 150 ms)", "fork and exec of as many, two at a time", 10, benchMany(false)},
+		{"chain", "stella orch run start of a chain of 100 /bin/true (aim: 200 ms)", "fork and exec of as many, one after the other", 10, benchMany(true)},
+		{"backlog", "400 queued runs of one process, two workers (aim: 200/s)", "fork and exec of as many, two at a time", 5, benchQueue},
+		{"latency", "one run of one process after the other at a daemon", "fork and exec of as many", 3, benchLatency},
+		{"scale-4", "running 2,048 runs of one empty step by 16 clients with 10,000 ended runs in the store (aim: at most 1.3)", "the same with 10", 5, benchScale(10_000)},
+		{"scale-6", "the same with 1,000,000 ended runs (aim: at most 1.3)", "the same with 10", 5, benchScale(1_000_000)},
+		{"scale-6-process", "200 queued runs of one process with 1,000,000 ended runs in the store (aim: at most 1.3)", "the same with 10", 5, benchScaleQueue(1_000_000)},
+		{"growth", "a change with 100,000 entries in the ledger, in bytes written", "the same with 100", 1, benchGrowth},
+		{"idle", "memory of an idle daemon with 10,000 ended runs", "the same with none", 1, benchIdle},
+		{"dag-chain", "a step of a chain of 10,000 empty steps (aim: at most 1.3)", "one of a chain of 100", 3, benchDAG(true)},
+		{"dag-fan", "a step of a fan-out of 10,000 empty steps (aim: at most 1.3)", "one of a fan-out of 100", 3, benchDAG(false)},
 	}
 }
 
@@ -161,14 +172,17 @@ func anonPeak(name string, args ...string) (int, error) {
 	}
 }
 
-func rssAnon(pid int) int {
+func rssAnon(pid int) int { return procStatus(pid, "RssAnon:") }
+
+// procStatus is a line of /proc/PID/status, in KiB.
+func procStatus(pid int, key string) int {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if rest, ok := strings.CutPrefix(s.Text(), "RssAnon:"); ok {
+		if rest, ok := strings.CutPrefix(s.Text(), key); ok {
 			n, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
 			return n
 		}

@@ -268,7 +268,7 @@ func (r *replay) add(env ledger.Envelope, data any) error {
 		if err != nil {
 			return err
 		}
-		r.tx = &Tx{db: r.db, bolt: b}
+		r.tx = newTx(r.db, b)
 	}
 	if env.RunID != "" {
 		if err := r.tx.put(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
@@ -278,7 +278,6 @@ func (r *replay) add(env ledger.Envelope, data any) error {
 	if err := r.tx.project(env, data); err != nil {
 		return err
 	}
-	r.tx.undo = r.tx.undo[:0] // nothing here is undone
 	if r.n++; r.n%pageSize == 0 {
 		return r.flush()
 	}
@@ -288,6 +287,9 @@ func (r *replay) add(env ledger.Envelope, data any) error {
 func (r *replay) flush() error {
 	if r.tx == nil {
 		return nil
+	}
+	if err := r.tx.flush(); err != nil {
+		return err // close rolls it back
 	}
 	err := r.tx.bolt.Commit()
 	r.tx = nil

@@ -187,7 +187,7 @@ func (tx *Tx) projectCollection(env ledger.Envelope, d *ledger.GarbageCollection
 }
 
 func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
-	view, err := loadView(tx.bolt, env)
+	view, err := tx.view(env)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,8 @@ func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
 			return err
 		}
 	}
-	return tx.putJSON(bAttempts, attemptKey(run.RunID, env.StepID, view.Attempt.Attempt), view.Attempt)
+	tx.moved.attempts[string(attemptKey(run.RunID, env.StepID, view.Attempt.Attempt))] = view.Attempt
+	return nil
 }
 
 // stepOf is a copy of the step of a view; a step without a record is pending.
@@ -246,14 +247,15 @@ func (tx *Tx) projectRunRecord(env ledger.Envelope, run *state.Run) error {
 	case env.Type == ledger.RunReopened:
 		err = tx.put(bActive, id, []byte{})
 	}
-	return errors.Join(err, tx.putJSON(bRuns, id, run))
+	tx.moved.runs[run.RunID] = run
+	return err
 }
 
 // projectStep writes a step, and keeps the indexes of steps and approvals.
 func (tx *Tx) projectStep(run *state.Run, before, after state.Step) error {
 	key := stepKey(run.RunID, after.StepID)
+	tx.moved.steps[string(key)] = &after
 	err := errors.Join(
-		tx.putJSON(bSteps, key, after),
 		tx.index(bLive, key, live(before), live(after)),
 		tx.index(bDead, key, dead(before), dead(after)))
 	a := after.Approval
@@ -306,41 +308,6 @@ func (tx *Tx) projectArtifacts(run *state.Run, made []ledger.Artifact) error {
 		}
 	}
 	return nil
-}
-
-// loadView reads what an entry of a run moves.
-func loadView(t *bolt.Tx, env ledger.Envelope) (state.View, error) {
-	var v state.View
-	var run state.Run
-	switch err := getJSON(t, bRuns, []byte(env.RunID), &run); {
-	case errors.Is(err, ErrNotFound):
-		return v, nil
-	case err != nil:
-		return v, err
-	}
-	v.Run = &run
-	if env.StepID == "" {
-		return v, nil
-	}
-	var step state.Step
-	switch err := getJSON(t, bSteps, stepKey(env.RunID, env.StepID), &step); {
-	case errors.Is(err, ErrNotFound):
-		return v, nil
-	case err != nil:
-		return v, err
-	}
-	v.Step = &step
-	if env.Attempt == 0 {
-		return v, nil
-	}
-	var a state.Attempt
-	switch err := getJSON(t, bAttempts, attemptKey(env.RunID, env.StepID, env.Attempt), &a); {
-	case err == nil:
-		v.Attempt = &a
-	case !errors.Is(err, ErrNotFound):
-		return v, err
-	}
-	return v, nil
 }
 
 func floorOf(t *bolt.Tx, kind, publisher, name string) (Floor, error) {

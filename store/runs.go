@@ -23,14 +23,15 @@ func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more []state.Propo
 	err := db.update(func(tx *Tx) error {
 		id := tx.get(bTokens, pair(run.Tenant, run.RunToken))
 		if id != nil {
-			out = state.Run{}
-			if err := getJSON(tx.bolt, bRuns, id, &out); err != nil {
+			taken, err := tx.run(string(id))
+			if err != nil {
 				return err
 			}
+			out = *taken
 			return ErrTokenTaken
 		}
-		if tx.get(bRuns, []byte(run.RunID)) != nil {
-			return fmt.Errorf("store: run %s exists", run.RunID)
+		if _, err := tx.run(run.RunID); !errors.Is(err, ErrNotFound) {
+			return errors.Join(err, fmt.Errorf("store: run %s exists", run.RunID))
 		}
 		first := state.Proposal{Type: ledger.RunStarted, Actor: run.Actor, Data: start}
 		for _, p := range append([]state.Proposal{first}, more...) {
@@ -43,8 +44,11 @@ func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more []state.Propo
 				return err
 			}
 		}
-		out = state.Run{}
-		return getJSON(tx.bolt, bRuns, []byte(run.RunID), &out)
+		now, err := tx.run(run.RunID)
+		if err == nil {
+			out = *now
+		}
+		return err
 	})
 	return out, err
 }
@@ -60,20 +64,23 @@ func (db *DB) Commit(runID string, proposals ...state.Proposal) (run state.Run, 
 	return run, err
 }
 
-func (tx *Tx) batch(b state.Batch) (run state.Run, err error) {
-	if err := getJSON(tx.bolt, bRuns, []byte(b.RunID), &run); err != nil {
-		if errors.Is(err, ErrNotFound) {
-			return run, unknownRun(b.RunID)
-		}
-		return run, err
+func (tx *Tx) batch(b state.Batch) (state.Run, error) {
+	run, err := tx.run(b.RunID)
+	if errors.Is(err, ErrNotFound) {
+		err = unknownRun(b.RunID)
+	}
+	if err != nil {
+		return state.Run{}, err
 	}
 	for _, p := range b.Proposals {
-		if _, err := tx.append(runEntry(&run, p)); err != nil {
-			return run, err
+		if _, err := tx.append(runEntry(run, p)); err != nil {
+			return *run, err
 		}
 	}
-	run = state.Run{}
-	return run, getJSON(tx.bolt, bRuns, []byte(b.RunID), &run)
+	if run, err = tx.run(b.RunID); err != nil {
+		return state.Run{}, err
+	}
+	return *run, nil
 }
 
 // Run reads one run.

@@ -122,6 +122,7 @@ type DB struct {
 	site  siteMeta
 	blobs *Blobs
 
+	records  *records // of open runs, as of the last transaction; only the writer looks at it
 	requests chan request
 	quit     chan struct{} // closed by Close
 	written  chan struct{} // closed when the writer has ended
@@ -225,7 +226,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		now = time.Now
 	}
 	db := &DB{
-		home: home, bolt: b, now: now,
+		home: home, bolt: b, now: now, records: newRecords(),
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}

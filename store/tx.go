@@ -24,10 +24,19 @@ type Tx struct {
 	size     int64
 	lastTime string
 	undo     []undo
+	alone    bool // it has the bbolt transaction to itself, and is undone with that
+
+	moved, before *records // by the request under way, and by those before it in this transaction
+	kept          *records // from transactions before; nil for a replay
 
 	accepting  bool      // an entry that accepts the clock is not held against it
 	clockMoved bool      // the record of the clock is to be read again once it is on disk
 	now        time.Time // the clock of the newest entry; zero where there is none
+}
+
+// newTx is a transaction in which nothing is undone by itself.
+func newTx(db *DB, b *bolt.Tx) *Tx {
+	return &Tx{db: db, bolt: b, alone: true, moved: newRecords(), before: newRecords()}
 }
 
 type undo struct {
@@ -87,16 +96,18 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range [][]byte{bEnvelopes, bData, bHashes} {
+	for _, name := range [][]byte{bEnvelopes, bData, bHashes, bRunLog, bTenantRuns, bRuns, bSteps, bAttempts} {
 		if bucket := b.Bucket(name); bucket != nil {
-			bucket.FillPercent = 0.95 // append-only: pages need no room
+			bucket.FillPercent = 0.95 // new keys come last: pages need no room
 		}
 	}
-	tx := &Tx{db: db, bolt: b, size: size, lastTime: last}
 	kept, blobs := 0, db.blobs.take() // what the entries to come may name comes before them
 	if b.Bucket(bSmall) == nil {
 		blobs = nil // this is the transaction that makes the buckets
 	}
+	tx := newTx(db, b)
+	tx.size, tx.lastTime, tx.kept = size, last, db.records
+	tx.alone = len(batch) == 1 && bytesOf(blobs) < maxWaiting
 	if err := tx.putSmall(blobs); err != nil {
 		b.Rollback()
 		return nil, err
@@ -104,8 +115,14 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	for i, r := range batch {
 		mark, size, last := len(tx.undo), tx.size, tx.lastTime
 		if results[i] = r.fn(tx); results[i] == nil {
+			results[i] = tx.flush()
+		}
+		if results[i] == nil {
 			kept++
 			continue
+		}
+		if tx.alone {
+			break
 		}
 		if err := tx.rollback(mark); err != nil {
 			b.Rollback()
@@ -120,11 +137,13 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 		return nil, err
 	}
 	db.blobs.wrote(blobs)
+	db.records.takeOver(tx.before)
 	return tx, failpoint.Hit(failpoint.StoreCommitAfter)
 }
 
 // rollback undoes everything after mark, newest first.
 func (tx *Tx) rollback(mark int) error {
+	tx.forget()
 	for i := len(tx.undo) - 1; i >= mark; i-- {
 		u := tx.undo[i]
 		b := tx.bolt.Bucket(u.bucket)
@@ -145,6 +164,9 @@ func (tx *Tx) rollback(mark int) error {
 func (tx *Tx) get(bucket, key []byte) []byte { return tx.bolt.Bucket(bucket).Get(key) }
 
 func (tx *Tx) remember(b *bolt.Bucket, bucket, key []byte) {
+	if tx.alone {
+		return
+	}
 	old := b.Get(key)
 	tx.undo = append(tx.undo, undo{bucket, bytes.Clone(key), bytes.Clone(old), old != nil})
 }
@@ -153,6 +175,14 @@ func (tx *Tx) put(bucket, key, value []byte) error {
 	b := tx.bolt.Bucket(bucket)
 	tx.remember(b, bucket, key)
 	return b.Put(key, value)
+}
+
+// add is put of a key that is not there.
+func (tx *Tx) add(bucket, key, value []byte) error {
+	if !tx.alone {
+		tx.undo = append(tx.undo, undo{bucket: bucket, key: key})
+	}
+	return tx.bolt.Bucket(bucket).Put(key, value)
 }
 
 func (tx *Tx) delete(bucket, key []byte) error {
@@ -203,19 +233,19 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 	}
 	key := be64(env.Seq)
 	if err := errors.Join(
-		tx.put(bEnvelopes, key, sealed.Envelope),
-		tx.put(bData, key, sealed.Data),
+		tx.add(bEnvelopes, key, sealed.Envelope),
+		tx.add(bData, key, sealed.Data),
 	); err != nil {
 		return ledger.Envelope{}, err
 	}
 	index := ledger.StoredHashIndex(0, env.Seq)
 	for i, h := range hashes {
-		if err := tx.put(bHashes, be64(index+int64(i)), h[:]); err != nil {
+		if err := tx.add(bHashes, be64(index+int64(i)), h[:]); err != nil {
 			return ledger.Envelope{}, err
 		}
 	}
 	if env.RunID != "" {
-		if err := tx.put(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
+		if err := tx.add(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
 			return ledger.Envelope{}, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,17 +110,32 @@ func descriptors(t testing.TB) []string {
 }
 
 // median runs f n times and reports the median of its durations as the
-// benchmark's metric.
+// benchmark's metric, and the processor time of one, that of its processes
+// included, which is steadier where others share the machine.
 func median(b *testing.B, f func()) {
 	var all []time.Duration
+	used := processorTime(b)
 	for b.Loop() {
 		begin := time.Now()
 		f()
 		all = append(all, time.Since(begin))
 	}
+	b.ReportMetric(float64((processorTime(b)-used).Microseconds())/float64(len(all)), "µs-cpu")
 	slices.Sort(all)
 	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "µs-median")
 	b.ReportMetric(float64(all[0].Microseconds()), "µs-min")
+}
+
+func processorTime(b *testing.B) (sum time.Duration) {
+	b.Helper()
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return sum
 }
 
 // BenchmarkBareExec is what starting the same program costs at least.
