@@ -38,6 +38,7 @@ var table = [...]TypeInfo{
 	{BundlesRejected, 1, "Bundles were refused faster than one entry each.", fresh[BundleRejections]},
 	{ImportReceived, 1, "A medium was imported: what came of each file is in the sealed receipt.", fresh[MediaImport]},
 	{GCCompleted, 1, "Blobs that nothing needs were given up, and contents of superseded bundles if that was asked for.", fresh[GarbageCollection]},
+	{WorkspacesRemoved, 1, "Workspaces of attempts whose runs have ended were removed.", fresh[WorkspaceRemoval]},
 	{DAGPublished, 1, "A version of a DAG can be started from now on.", fresh[DAGPublication]},
 	{DAGDisabled, 1, "A version of a DAG cannot be started any more; runs of it that are under way go on.", fresh[DAGSwitch]},
 	{DAGEnabled, 1, "A version of a DAG that was disabled can be started again.", fresh[DAGSwitch]},

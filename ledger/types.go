@@ -10,25 +10,26 @@ type Type string
 // Entry types. Those of runs, steps and attempts move the state machine in
 // package state; the others describe the site.
 const (
-	SiteInitialized Type = "site.initialized" // SiteInit; always seq 0
-	SiteStarted     Type = "site.started"     // SiteStart; each start of something that may execute steps
-	SiteStopped     Type = "site.stopped"     // SiteStop; an orderly end
-	TrustChanged    Type = "trust.changed"    // TrustChange
-	TrustExtended   Type = "trust.extended"   // TrustExtension; break-glass
-	ClockAccepted   Type = "clock.accepted"   // ClockAcceptance
-	FloorWaived     Type = "floor.waived"     // FloorWaiver
-	BundleAdmitted  Type = "bundle.admitted"  // BundleAdmission
-	BundleRejected  Type = "bundle.rejected"  // BundleRejection
-	BundlesRejected Type = "bundles.rejected" // BundleRejections; what came faster than one entry each
-	ImportReceived  Type = "import.received"  // MediaImport; after the entries of the bundles themselves
-	GCCompleted     Type = "gc.completed"     // GarbageCollection; on disk before anything is moved away
-	DAGPublished    Type = "dag.published"    // DAGPublication
-	DAGDisabled     Type = "dag.disabled"     // DAGSwitch
-	DAGEnabled      Type = "dag.enabled"      // DAGSwitch
-	ExportCreated   Type = "export.created"   // ExportCreation
-	OutboxDead      Type = "outbox.dead"      // OutboxDeath
-	OutboxRequeued  Type = "outbox.requeued"  // OutboxRequeue
-	OutboxForgotten Type = "outbox.forgotten" // OutboxForget
+	SiteInitialized   Type = "site.initialized"   // SiteInit; always seq 0
+	SiteStarted       Type = "site.started"       // SiteStart; each start of something that may execute steps
+	SiteStopped       Type = "site.stopped"       // SiteStop; an orderly end
+	TrustChanged      Type = "trust.changed"      // TrustChange
+	TrustExtended     Type = "trust.extended"     // TrustExtension; break-glass
+	ClockAccepted     Type = "clock.accepted"     // ClockAcceptance
+	FloorWaived       Type = "floor.waived"       // FloorWaiver
+	BundleAdmitted    Type = "bundle.admitted"    // BundleAdmission
+	BundleRejected    Type = "bundle.rejected"    // BundleRejection
+	BundlesRejected   Type = "bundles.rejected"   // BundleRejections; what came faster than one entry each
+	ImportReceived    Type = "import.received"    // MediaImport; after the entries of the bundles themselves
+	GCCompleted       Type = "gc.completed"       // GarbageCollection; on disk before anything is moved away
+	DAGPublished      Type = "dag.published"      // DAGPublication
+	WorkspacesRemoved Type = "workspaces.removed" // WorkspaceRemoval; after they are gone
+	DAGDisabled       Type = "dag.disabled"       // DAGSwitch
+	DAGEnabled        Type = "dag.enabled"        // DAGSwitch
+	ExportCreated     Type = "export.created"     // ExportCreation
+	OutboxDead        Type = "outbox.dead"        // OutboxDeath
+	OutboxRequeued    Type = "outbox.requeued"    // OutboxRequeue
+	OutboxForgotten   Type = "outbox.forgotten"   // OutboxForget
 
 	QueuePaused   Type = "queue.paused"   // QueueChange; nothing is claimed, starts are accepted
 	QueueResumed  Type = "queue.resumed"  // QueueChange; ends a pause, and a drain
@@ -269,6 +270,17 @@ type GarbageCollection struct {
 	Blobs   int64    `json:"blobs"`
 	Bytes   int64    `json:"bytes"`
 	List    string   `json:"list"` // SHA-256 of the sealed list of blobs
+}
+
+// WorkspaceRemoval is the data of [WorkspacesRemoved].
+type WorkspaceRemoval struct {
+	Count       int64    `json:"count"` // workspaces
+	Files       int64    `json:"files"`
+	Bytes       int64    `json:"bytes"`
+	Runs        []string `json:"runs,omitempty"`        // ids of their runs, sorted, at most 1000
+	MoreRuns    int64    `json:"moreRuns,omitempty"`    // beyond those
+	OlderThanMs int64    `json:"olderThanMs,omitempty"` // what was asked for
+	Failed      int64    `json:"failed,omitempty"`      // workspaces that could not be removed, or not all of them
 }
 
 // DAGPublication is the data of [DAGPublished].

@@ -211,6 +211,7 @@ func EncodeSite(s *Site) []byte {
 	w.size("max_bundle_bytes", s.MaxBundleBytes)
 	w.texts("checkpoint_copies", s.CheckpointCopies)
 	w.duration("max_gap", s.MaxGap)
+	w.text("keep_workspaces", string(s.KeepWorkspaces))
 	w.duration("trust_warning", s.TrustWarning)
 	w.integer("max_items", int64(s.MaxItems))
 	w.limits("limits", s.Limits)

@@ -26,6 +26,9 @@ func TestSiteFaults(t *testing.T) {
 			 9: max_bundle_bytes: "lots" is not a size (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
 			 10: checkpoint_copies[0]: "checkpoint.note" is not allowed here (want an absolute path in its shortest form)
 			 13: limits.disk: unknown key (known here: cpu, log, memory, pids, timeout, workspace)`},
+		{"workspaces that are kept",
+			`workers = 4 => workers = 4⏎keep_workspaces = "sometimes"`,
+			`4: keep_workspaces: "sometimes" is not allowed here (want failed, never or always)`},
 		{"unknown keys",
 			`workers = 4 => worker = 4⏎maxBundleBytes = 1`,
 			`3: worker: unknown key (did you mean workers?)

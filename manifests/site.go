@@ -6,6 +6,17 @@ import "time"
 // that does not say otherwise.
 const DefaultTrustWarning = 14 * 24 * time.Hour
 
+// Keep says which workspaces outlive their attempts. The strings are those of
+// site.toml.
+type Keep string
+
+// Values of keep_workspaces.
+const (
+	KeepFailed Keep = "failed" // of attempts that did not succeed, until a cleanup
+	KeepNever  Keep = "never"
+	KeepAlways Keep = "always" // until a cleanup
+)
+
 // Site is site.toml, the configuration of one site. The zero value of each
 // field is replaced by its default in [ParseSite].
 type Site struct {
@@ -19,6 +30,7 @@ type Site struct {
 	MaxBundleBytes   int64         // default 4 GiB
 	CheckpointCopies []string      // operator-named paths outside the home (THREATS 27)
 	MaxGap           time.Duration // how far the clock may be ahead of the last entry (THREATS 12); default 90 days
+	KeepWorkspaces   Keep          // which workspaces outlive their attempts; default failed
 	TrustWarning     time.Duration // how long before trust runs out to warn; default 14 days
 	Limits           Limits        // defaults of attempts
 	Sinks            []Sink        // receivers of events

@@ -26,6 +26,7 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		MaxBundleBytes:   t.size("max_bundle_bytes", 4<<30),
 		CheckpointCopies: t.texts("checkpoint_copies", isHostPath()),
 		MaxGap:           t.duration("max_gap", 90*24*time.Hour, 10*366*24*time.Hour),
+		KeepWorkspaces:   Keep(t.text("keep_workspaces", rule{validKeep, "failed, never or always"})),
 		TrustWarning:     t.duration("trust_warning", DefaultTrustWarning, 366*24*time.Hour),
 		Limits:           t.limits("limits"),
 		Sinks:            t.sinks(),
@@ -37,11 +38,18 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 	if s.DefaultTenant == "" {
 		s.DefaultTenant = "default"
 	}
+	if s.KeepWorkspaces == "" {
+		s.KeepWorkspaces = KeepFailed
+	}
 	t.done()
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+func validKeep(s string) bool {
+	return s == string(KeepFailed) || s == string(KeepNever) || s == string(KeepAlways)
 }
 
 func concurrency(t *table) Concurrency {

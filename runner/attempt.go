@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/stellarun/stella/internal/failpoint"
@@ -413,15 +411,6 @@ func (r *Runner) idempotencyKey(run *state.Run, stepID string) string {
 }
 
 func clip(s string) string { return clipTo(s, maxMessage) }
-
-// workspace makes the empty folder of an attempt.
-func (r *Runner) workspace(runID, stepID string, attempt int) (string, error) {
-	dir := filepath.Join(r.opt.RunsDir, runID, stepID, fmt.Sprint(attempt))
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return "", err
-	}
-	return dir, os.Mkdir(dir, 0o700)
-}
 
 // artifactsIn finds the artifact objects of this run anywhere in resolved
 // parameters. An object that merely looks like one names nothing: steps share

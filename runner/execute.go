@@ -33,11 +33,12 @@ func (r *Runner) execute(ctx context.Context, e *execution, n *node, p *prepared
 	return end
 }
 
-func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepared) *ledger.AttemptEnd {
+func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepared) (end *ledger.AttemptEnd) {
 	dir, err := r.workspace(p.run.RunID, n.id, p.attempt)
 	if err != nil {
 		return unstarted(err)
 	}
+	defer func() { r.letGo(dir, end) }()
 	task, err := r.task(n, p, dir)
 	if err != nil {
 		return unstarted(err)
@@ -59,7 +60,7 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 	if errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != "" {
 		report.Stop = StopDeadline
 	}
-	end, err := r.collect(n, p, report)
+	end, err = r.collect(n, p, report)
 	if err == nil {
 		end.Logs, err = log.keep(r)
 	}
@@ -67,13 +68,6 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 		return p.lost(n, err)
 	}
 	end.Logs.Dropped += report.Dropped
-	if end.Outcome == string(state.Succeeded) { // of others it is kept for whoever looks into it
-		if err := os.RemoveAll(dir); err != nil {
-			r.opt.Log.Warn("a workspace could not be removed", "dir", dir, "error", err)
-		}
-		os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
-		os.Remove(filepath.Dir(filepath.Dir(dir)))
-	}
 	return end
 }
 

@@ -73,25 +73,26 @@ type Sealed interface {
 
 // Options of a runner. Store, Sealed and the folders are required.
 type Options struct {
-	Store       Store
-	Sealed      Sealed
-	Executor    Executor // nil: this process executes nothing
-	Now         func() time.Time
-	Rand        func() float64 // 0 ≤ x < 1; jitter. Default math/rand/v2
-	Log         *slog.Logger
-	Workers     int // attempts at a time
-	Parallel    int // of one run, where its spec does not say
-	Grace       time.Duration
-	Limits      manifests.Limits // defaults of attempts
-	MaxItems    int              // of one for_each; default 1000
-	Concurrency manifests.Concurrency
-	Semaphores  map[string]int64 // name → capacity
-	Stuck       manifests.Stuck
-	Stopped     state.QueueState // of the queue, see [Runner.StopQueue]
-	RunsDir     string           // workspaces
-	LogsDir     string
-	HMACKey     []byte // of STELLA_IDEMPOTENCY_KEY
-	Owner       string // of attempts: boot id and pid
+	Store          Store
+	Sealed         Sealed
+	Executor       Executor // nil: this process executes nothing
+	Now            func() time.Time
+	Rand           func() float64 // 0 ≤ x < 1; jitter. Default math/rand/v2
+	Log            *slog.Logger
+	Workers        int // attempts at a time
+	Parallel       int // of one run, where its spec does not say
+	Grace          time.Duration
+	Limits         manifests.Limits // defaults of attempts
+	MaxItems       int              // of one for_each; default 1000
+	Concurrency    manifests.Concurrency
+	Semaphores     map[string]int64 // name → capacity
+	Stuck          manifests.Stuck
+	Stopped        state.QueueState // of the queue, see [Runner.StopQueue]
+	RunsDir        string           // workspaces
+	KeepWorkspaces manifests.Keep   // default: those of attempts that did not succeed
+	LogsDir        string
+	HMACKey        []byte // of STELLA_IDEMPOTENCY_KEY
+	Owner          string // of attempts: boot id and pid
 }
 
 // Runner takes care of runs. Its methods may be called from any goroutine.

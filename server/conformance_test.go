@@ -216,6 +216,23 @@ func siteCalls() []siteCall {
 		}},
 		{"a session", "CaptureSession", capture(api.CaptureQuery{RunID: "run-1", StepID: "each.3", Attempt: 2, Tail: 7})},
 		{"an unknown session", "CaptureSession", capture(api.CaptureQuery{RunID: "run-1", StepID: "nope"})},
+		{"workspaces", "ListWorkspaces", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListWorkspaces(ctx, api.WorkspaceQuery{Stale: true, RunID: "run-1"})
+		}},
+		{"no workspaces", "ListWorkspaces", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListWorkspaces(ctx, api.WorkspaceQuery{})
+		}},
+		{"workspaces of an unknown run", "ListWorkspaces", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ListWorkspaces(ctx, api.WorkspaceQuery{RunID: "nope"})
+		}},
+		{"clean workspaces", "CleanWorkspaces", func(ctx context.Context, s api.Site) (any, error) {
+			var p progressLog
+			rep, err := s.CleanWorkspaces(ctx, api.WorkspaceCleanup{DryRun: true, OlderThanMs: 5}, p.note)
+			return []any{rep, p}, err
+		}},
+		{"clean workspaces of the future", "CleanWorkspaces", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CleanWorkspaces(ctx, api.WorkspaceCleanup{OlderThanMs: -1}, nil)
+		}},
 		{"artifacts", "ListArtifacts", func(ctx context.Context, s api.Site) (any, error) { return s.ListArtifacts(ctx, "run-1") }},
 		{"artifacts of an unknown run", "ListArtifacts", func(ctx context.Context, s api.Site) (any, error) {
 			return s.ListArtifacts(ctx, "nope")

@@ -316,6 +316,29 @@ func (f *fake) CaptureSession(ctx context.Context, q api.CaptureQuery, out func(
 	return nil
 }
 
+func (f *fake) ListWorkspaces(_ context.Context, q api.WorkspaceQuery) (api.WorkspacePage, error) {
+	switch {
+	case q.RunID == "nope":
+		return api.WorkspacePage{}, notFound("run nope")
+	case !q.Stale:
+		return api.WorkspacePage{}, nil
+	}
+	return api.WorkspacePage{More: 4, Workspaces: []api.Workspace{{
+		Path: q.RunID + "/each.3/2", RunID: q.RunID, StepID: "each.3", Attempt: 2, State: api.WorkspaceStale, Why: "its run is failed", Files: 3, Bytes: 70, Partial: true,
+	}}}, nil
+}
+
+func (f *fake) CleanWorkspaces(_ context.Context, req api.WorkspaceCleanup, p api.Progress) (api.WorkspaceReport, error) {
+	if req.OlderThanMs < 0 {
+		return api.WorkspaceReport{}, &api.Error{Code: api.CodeInvalid, Message: "older"}
+	}
+	if p != nil {
+		p(1, 3)
+	}
+	return api.WorkspaceReport{DryRun: req.DryRun, Count: 3, Files: 4, Bytes: req.OlderThanMs, Seq: 12,
+		Failed: []api.WorkspaceFailure{{Path: "a<b", Why: "denied"}}, FailedMore: 1}, nil
+}
+
 func (f *fake) wait(ctx context.Context) error {
 	f.waiting <- struct{}{}
 	select {

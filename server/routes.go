@@ -53,6 +53,9 @@ func Routes() []Route {
 		{Method: "GET", Path: "/sessions", Scope: ScopeRead, Does: "list the output streams of attempts", handle: (*handler).listSessions},
 		{Method: "GET", Path: "/sessions/{id}/{step}", Scope: ScopeRead, Does: "the output of one attempt of a step", Stream: true, waits: true, handle: (*handler).captureSession},
 
+		{Method: "GET", Path: "/workspaces", Scope: ScopeRead, Does: "list workspaces that are kept", handle: (*handler).listWorkspaces},
+		{Method: "POST", Path: "/workspaces:cleanup", Scope: ScopeAdmin, Does: "remove stale workspaces", Stream: true, handle: (*handler).cleanWorkspaces},
+
 		{Method: "GET", Path: "/dags", Scope: ScopeRead, Does: "list published DAG versions", handle: (*handler).listDAGs},
 		{Method: "POST", Path: "/dags", Scope: ScopeAdmin, Does: "publish the DAG of an admitted bundle", handle: (*handler).publishDAG},
 		{Method: "GET", Path: "/dags/{id}", Scope: ScopeRead, Does: "the highest enabled version of a DAG", handle: (*handler).showDAG},

@@ -210,7 +210,7 @@ func (e *Engine) runnerOptions(stopped state.QueueState) runner.Options {
 	o := runner.Options{
 		Store: e.db, Sealed: e.sealed, Now: e.opt.Now, Log: e.opt.Log,
 		Workers: e.site.Workers, Parallel: e.site.MaxParallelSteps, Grace: e.site.Grace, Limits: e.site.Limits,
-		RunsDir: filepath.Join(e.opt.Home, "runs"), LogsDir: filepath.Join(e.opt.Home, "logs"),
+		RunsDir: filepath.Join(e.opt.Home, "runs"), KeepWorkspaces: e.site.KeepWorkspaces, LogsDir: filepath.Join(e.opt.Home, "logs"),
 		MaxItems: e.site.MaxItems, Concurrency: e.site.Concurrency, Semaphores: e.site.Semaphores, Stuck: e.site.Stuck, Stopped: stopped,
 		HMACKey: e.keys.hmac, Owner: bootID() + "/" + strconv.Itoa(os.Getpid()),
 	}

@@ -31,6 +31,7 @@ type Site interface {
 	Artifacts
 	Sessions
 	Outbox
+	Workspaces
 	Ledger
 	Exports
 	Host

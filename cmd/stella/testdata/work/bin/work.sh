@@ -20,6 +20,17 @@ hold)
 	until [ -e "$(field until)" ]; do sleep 0.02; done
 	echo "released"
 	;;
+mess)
+	mkdir -p a/b/c
+	echo text >a/b/c/file
+	ln -s / root
+	ln -s ../../../../keys keys
+	ln -s "$PWD/.." up
+	ln a/b/c/file same
+	mkfifo pipe
+	chmod 0 a/b/c a/b a
+	exit 3
+	;;
 shout)
 	printf '\033[2J\033]0;owned\007red\r\n'
 	printf 'abc\342\200\256cba\n'

@@ -1,0 +1,68 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// workspaceTries bounds how often the folders above a workspace are made anew:
+// whoever removes the last workspace in them removes them too.
+const workspaceTries = 10
+
+// workspace makes the fresh folder of an attempt.
+func (r *Runner) workspace(runID, stepID string, attempt int) (string, error) {
+	dir := filepath.Join(r.opt.RunsDir, runID, stepID, strconv.Itoa(attempt))
+	for i := 1; ; i++ {
+		err := os.MkdirAll(filepath.Dir(dir), 0o700)
+		if err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
+		if !errors.Is(err, fs.ErrNotExist) || i == workspaceTries {
+			return dir, err
+		}
+	}
+}
+
+// letGo removes the workspace of an attempt that has ended, unless the site
+// keeps it: by default that of one which did not succeed, for whoever looks
+// into it. What a plugin has left there is removed without following its links.
+func (r *Runner) letGo(dir string, end *ledger.AttemptEnd) {
+	switch r.opt.KeepWorkspaces {
+	case manifests.KeepAlways:
+		return
+	case manifests.KeepNever:
+	default:
+		if end.Outcome != string(state.Succeeded) {
+			return
+		}
+	}
+	rel, err := filepath.Rel(r.opt.RunsDir, dir)
+	if err == nil {
+		err = removeBelow(r.opt.RunsDir, rel)
+	}
+	if err != nil {
+		r.opt.Log.Warn("a workspace could not be removed", "dir", dir, "error", err)
+	}
+	os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
+	os.Remove(filepath.Dir(filepath.Dir(dir)))
+}
+
+func removeBelow(dir, name string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	// The attempt is over, whatever becomes of the caller: its cleaning up is not
+	// given up halfway.
+	_, err = fsx.RemoveTree(context.Background(), root, name)
+	return errors.Join(err, root.Close())
+}
