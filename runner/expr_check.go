@@ -65,6 +65,7 @@ func compile(d *manifests.DAG) (*program, manifests.Faults) {
 	} else {
 		p.outputs = t
 		c.check(nil, "outputs", t.named())
+		c.noItem(nil, "outputs", t.named())
 	}
 	c.explain(from, nil, "outputs", anyMap(d.Outputs))
 	return p, c.faults
@@ -123,8 +124,12 @@ func question(s *manifests.Step) any {
 }
 
 func (c *compiler) noItem(s *manifests.Step, key string, n names) {
+	line := 0
+	if s != nil {
+		line = s.Line
+	}
 	if n.item {
-		c.add(s.Line, key, "item and index mean something only in with, and only beside for_each")
+		c.add(line, key, "item and index mean something only in with, and only beside for_each")
 	}
 }
 

@@ -255,6 +255,9 @@ func (c *compiler) expression(s *manifests.Step, path, text, where string) {
 	for _, p := range placed(text) {
 		from := len(c.faults)
 		c.check(s, key, p.names)
+		if s == nil || s.ForEach == nil || path != "with" && !strings.HasPrefix(path, "with.") {
+			c.noItem(s, key, p.names)
+		}
 		for _, f := range c.faults[from:] {
 			if p.at.text, p.at.hint = f.Text, f.Hint; p.at.hint == "" {
 				p.at.hint = c.meant(s, p.names)
@@ -346,6 +349,11 @@ func placed(text string) []placedName {
 	}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
+		case ast.IdentKind:
+			if name := strings.TrimPrefix(e.AsIdent(), "."); name == "item" || name == "index" {
+				at := tree.SourceInfo().GetStartLocation(e.ID())
+				out = append(out, placedName{names{item: true}, exprFault{line: at.Line(), column: at.Column() + 1}})
+			}
 		case ast.SelectKind:
 			add(e.AsSelect().Operand(), e.AsSelect().FieldName(), e.AsSelect().Operand().ID())
 		case ast.CallKind:

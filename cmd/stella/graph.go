@@ -112,8 +112,9 @@ type nodeState struct {
 	Status     string         `json:"status"`
 	Attempt    int            `json:"attempt"`
 	DurationMs int64          `json:"durationMs,omitempty"`
-	Why        string         `json:"why,omitempty"`   // it did not complete, or waits
-	Items      map[string]int `json:"items,omitempty"` // of for_each, by status
+	Cached     bool           `json:"cached,omitempty"` // its outputs came from the cache
+	Why        string         `json:"why,omitempty"`    // it did not complete, or waits
+	Items      map[string]int `json:"items,omitempty"`  // of for_each, by status
 }
 
 // Kinds of steps in JSON.

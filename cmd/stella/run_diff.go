@@ -63,6 +63,7 @@ type stepState struct {
 	Reason      string `json:"reason,omitempty"`
 	InputsHash  string `json:"inputsHash,omitempty"`
 	OutputsHash string `json:"outputsHash,omitempty"`
+	Cached      bool   `json:"cached,omitempty"` // the outputs came from the cache
 	DurationMs  int64  `json:"durationMs"`
 }
 
@@ -198,7 +199,7 @@ func outcomeTree(in *api.RunInspection) (any, error) {
 		st := newStepState(&in.Steps[i])
 		steps[st.StepID] = map[string]any{
 			"status": st.Status, "attempts": unlessZero(st.Attempts), "errorCode": unlessEmpty(st.ErrorCode),
-			"reason": unlessEmpty(st.Reason), "inputsHash": unlessEmpty(st.InputsHash), "outputsHash": unlessEmpty(st.OutputsHash),
+			"reason": unlessEmpty(st.Reason), "inputsHash": unlessEmpty(st.InputsHash), "outputsHash": unlessEmpty(st.OutputsHash), "cached": st.Cached,
 		}
 	}
 	r := in.Run
@@ -217,7 +218,7 @@ type namedState struct {
 func newStepState(s *api.StepInfo) namedState {
 	return namedState{s.StepID, stepState{
 		Status: string(s.Status), Attempts: s.Attempt, ErrorCode: s.ErrorCode, Reason: s.Reason,
-		InputsHash: s.InputsHash, OutputsHash: s.OutputsHash, DurationMs: s.DurationMs,
+		InputsHash: s.InputsHash, OutputsHash: s.OutputsHash, Cached: s.Cached != nil, DurationMs: s.DurationMs,
 	}}
 }
 
@@ -315,6 +316,9 @@ func stepText(st *stepState) string {
 		return "none"
 	}
 	text := st.Status
+	if st.Cached {
+		text += ", from the cache"
+	}
 	if st.Attempts > 1 {
 		text += fmt.Sprintf(", attempt %d", st.Attempts)
 	}

@@ -26,7 +26,7 @@ func newRunGraph(d *manifests.DAG, run api.RunDetail) dagGraph {
 	}
 	for _, s := range run.StepList {
 		if n := at[s.StepID]; n != nil {
-			n.Status, n.Attempt, n.DurationMs = string(s.Status), s.Attempt, s.DurationMs
+			n.Status, n.Attempt, n.DurationMs, n.Cached = string(s.Status), s.Attempt, s.DurationMs, s.Cached != nil
 			if n.Why = s.Waiting; n.Why == "" && s.Status != state.Completed {
 				n.Why = whyStep(s.ErrorCode, s.Reason)
 			}
@@ -48,6 +48,9 @@ func newRunGraph(d *manifests.DAG, run api.RunDetail) dagGraph {
 func (st *nodeState) draw(n *drawing.Node) {
 	n.State = st.Status
 	var parts []string
+	if st.Cached {
+		parts = append(parts, "from the cache")
+	}
 	if st.Attempt > 1 {
 		parts = append(parts, "attempt "+strconv.Itoa(st.Attempt))
 	}
