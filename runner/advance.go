@@ -79,6 +79,7 @@ func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status,
 	switch to {
 	case state.Failed:
 		data.ErrorCode = string(code)
+		n.why = data.Reason
 		e.failing = e.failing || n.phase == ordinary && n.parent == nil && !n.settled()
 	case state.Skipped, state.Cancelled:
 		data.Reason = string(code)
@@ -284,7 +285,7 @@ func (e *execution) finish() (more bool, err error) {
 	case e.timeout:
 		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.RunTimeout)})
 	case failed != nil:
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(failed.reason), FailedStep: failed.id})
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(failed.reason), FailedStep: failed.id, Message: failed.why})
 	default:
 		return false, e.complete()
 	}

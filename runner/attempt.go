@@ -66,7 +66,6 @@ func (r *Runner) work(ctx context.Context, it item) error {
 		fault = nil // it is not claimed anyway
 	}
 	artifacts, dag, overlay := e.artifactsIn(params), e.run.DAGDigest, n.overlay
-	replay := e.run.ReplayOf != ""
 	e.mu.Unlock()
 
 	p := r.prepare(e, dag, n, params, overlay, fault)
@@ -76,7 +75,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 		alive, err = r.startChild(ctx, e, n, p)
 		return err
 	}
-	if !replay {
+	if e.replayOf == "" {
 		r.lookUp(e, n, p)
 	}
 	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))

@@ -47,11 +47,12 @@ type node struct {
 
 	status        state.Status
 	reason        state.Code
-	order         int  // when it ended, among the others
-	now           bool // it ended in this generation of the run
-	claimed       bool // a worker is about to begin it, or has
-	worker        bool // a worker has not let go of it yet
-	live          bool // queued, claimed, running or expanded; counted in execution.live
+	why           string // of a failure, in words
+	order         int    // when it ended, among the others
+	now           bool   // it ended in this generation of the run
+	claimed       bool   // a worker is about to begin it, or has
+	worker        bool   // a worker has not let go of it yet
+	live          bool   // queued, claimed, running or expanded; counted in execution.live
 	attempt       int
 	failures      int
 	interruptions int
@@ -108,6 +109,7 @@ type execution struct {
 
 	// What follows never changes.
 	runID, tenant string
+	replayOf      string
 	priority      int64
 	dag           *manifests.DAG
 	plan          *Plan
@@ -147,7 +149,7 @@ type execution struct {
 // newExecution builds the model of a run whose steps have the given records.
 func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, inputs map[string]any, records map[string]state.Step) (*execution, error) {
 	e := &execution{
-		runID: run.RunID, tenant: run.Tenant, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
+		runID: run.RunID, tenant: run.Tenant, replayOf: run.ReplayOf, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
 		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, timers: map[*timer]struct{}{},
 	}
 	e.ended.Store(run.Status.Ended())
@@ -189,7 +191,7 @@ func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, input
 func (e *execution) restore(n *node, rec state.Step) {
 	n.status, n.reason = rec.Status, state.Code(rec.Reason)
 	if rec.Status == state.Failed { // its reason is in words
-		n.reason = state.Code(rec.ErrorCode)
+		n.reason, n.why = state.Code(rec.ErrorCode), rec.Reason
 	}
 	n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults
 	n.due, n.after, n.overlay, n.outputsHash = rec.DueTime(), stampOrZero(rec.After), rec.Overlay, rec.OutputsHash

@@ -349,6 +349,26 @@ func (r *Runner) Queue() QueueInfo {
 	return info
 }
 
+// Waits says what a queued step of a run waits for, "" where nothing but a free
+// worker is missing.
+func (r *Runner) Waits(runID, stepID string) string {
+	r.mu.Lock()
+	e := r.execs[runID]
+	r.mu.Unlock()
+	if e == nil {
+		return ""
+	}
+	e.mu.Lock()
+	n := e.find(stepID)
+	e.mu.Unlock()
+	if n == nil {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return n.wait
+}
+
 // each visits everything that waits.
 func (q *queue) each(execs map[string]*execution, see func([]item)) {
 	for _, l := range q.lanes {

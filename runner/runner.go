@@ -416,6 +416,7 @@ func (r *Runner) commit(e *execution) error {
 		e.touch()
 	}
 	if e.ended.Load() {
+		r.compared(e)
 		r.tellParent(e)
 	}
 	if e.detached {

@@ -23,6 +23,8 @@ type birth struct {
 	plan  *Plan
 	trust ledger.TrustRef
 	fault error // why it cannot be
+
+	replayOf string // the run that this step had started in the run that is replayed
 }
 
 // conceive resolves what a sub-run needs that can be had without the run's lock.
@@ -35,6 +37,18 @@ func (r *Runner) conceive(n *node) (b birth) {
 	}
 	b.trust, b.fault = r.opt.Sealed.Judge(b.plan.DAG.Digest)
 	return b
+}
+
+// childOf is the run that a step had started.
+func (r *Runner) childOf(runID, stepID string) (string, error) {
+	steps, err := r.opt.Store.Steps(runID)
+	if err != nil {
+		return "", err
+	}
+	if c := steps[stepID].Child; c != nil {
+		return c.RunID, nil
+	}
+	return "", fmt.Errorf("the run that is replayed had not started a sub-run in step %s", stepID)
 }
 
 // planOf reads a sealed plan, once.
@@ -57,6 +71,9 @@ func (r *Runner) planOf(hash string) (*Plan, error) {
 // startChild claims a step that is a sub-run. It returns whether the child lives.
 func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepared) (alive bool, err error) {
 	b := r.conceive(n)
+	if e.replayOf != "" && b.fault == nil {
+		b.replayOf, b.fault = r.childOf(e.replayOf, n.id)
+	}
 	var child *execution
 	err = r.within(e, func() error {
 		if ok, err := r.mayClaim(ctx, e, n); !ok {
@@ -108,6 +125,7 @@ func (r *Runner) bear(e *execution, n *node, p *prepared, b birth) (child *execu
 		Tenant: e.tenant, Actor: "system:runner", RunToken: fmt.Sprintf("stella:sub:%s:%s:%d", e.runID, n.id, n.attempt+1),
 		TraceID: e.run.TraceID, Pinned: b.plan.DAG.Version, DAG: dag, Plan: b.plan, Inputs: p.params, Trust: b.trust,
 		Parent: e.runID, ParentStep: n.id, Depth: e.run.Depth + 1, Priority: e.priority,
+		ReplayOf: b.replayOf, Rationale: e.run.Rationale,
 	})
 	if err != nil {
 		return nil, err, nil

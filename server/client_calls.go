@@ -70,6 +70,11 @@ func (c *Client) GetRun(ctx context.Context, id string) (api.RunDetail, error) {
 	return get[api.RunDetail](ctx, c, call{method: http.MethodGet, path: "/runs/" + segment(id)})
 }
 
+// RunOverview implements [api.Runs].
+func (c *Client) RunOverview(ctx context.Context, id string) (api.RunDetail, error) {
+	return get[api.RunDetail](ctx, c, call{method: http.MethodGet, path: "/runs/" + segment(id) + "/overview"})
+}
+
 // InspectRun implements [api.Runs].
 func (c *Client) InspectRun(ctx context.Context, id string) (api.RunInspection, error) {
 	return get[api.RunInspection](ctx, c, call{method: http.MethodGet, path: "/runs/" + segment(id) + "/inspection"})
@@ -92,6 +97,11 @@ func (c *Client) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine
 // CancelRun implements [api.Runs].
 func (c *Client) CancelRun(ctx context.Context, id, reason string) (state.Run, error) {
 	return get[state.Run](ctx, c, call{method: http.MethodPost, path: "/runs/" + segment(id) + ":cancel", body: reasonBody{reason}})
+}
+
+// ReplayRun implements [api.Runs].
+func (c *Client) ReplayRun(ctx context.Context, id string, req api.ReplayRequest) (api.StartResult, error) {
+	return get[api.StartResult](ctx, c, call{method: http.MethodPost, path: "/runs/" + segment(id) + ":replay", body: req})
 }
 
 // ResumeRun implements [api.Runs].

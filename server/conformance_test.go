@@ -242,6 +242,13 @@ func siteCalls() []siteCall {
 		{"an unknown artifact", "ReadArtifact", reading(sumOf("other"))},
 		{"cancel", "CancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.CancelRun(ctx, "run-1", "wrong day") }},
 		{"cancel too late", "CancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.CancelRun(ctx, "run-1", "too late") }},
+		{"an overview", "RunOverview", func(ctx context.Context, s api.Site) (any, error) { return s.RunOverview(ctx, "run-1") }},
+		{"replay", "ReplayRun", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ReplayRun(ctx, "run-1", api.ReplayRequest{Rationale: "audit"})
+		}},
+		{"replay of an unknown run", "ReplayRun", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ReplayRun(ctx, "nope", api.ReplayRequest{Rationale: "audit"})
+		}},
 		{"resume", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "run-1") }},
 		{"resume all", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "") }},
 		{"wait", "WaitRun", func(ctx context.Context, s api.Site) (any, error) { return s.WaitRun(ctx, "run-1") }},

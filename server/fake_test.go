@@ -227,6 +227,21 @@ func (f *fake) GetRun(_ context.Context, id string) (api.RunDetail, error) {
 	}}, nil
 }
 
+func (f *fake) RunOverview(ctx context.Context, id string) (api.RunDetail, error) {
+	d, err := f.GetRun(ctx, id)
+	d.LeftOut = 9000
+	return d, err
+}
+
+func (f *fake) ReplayRun(_ context.Context, id string, req api.ReplayRequest) (api.StartResult, error) {
+	run, err := f.find(id)
+	if err != nil {
+		return api.StartResult{}, err
+	}
+	run.ReplayOf, run.Rationale = id, req.Rationale
+	return api.StartResult{Run: run}, nil
+}
+
 // line is an entry with bytes that a careless encoder would change.
 func line(seq int64) api.LedgerLine {
 	return api.LedgerLine{

@@ -105,6 +105,12 @@ func (h *handler) getRun(w http.ResponseWriter, q *request) error {
 	return h.reply(w, q, http.StatusOK, run, err)
 }
 
+func (h *handler) runOverview(w http.ResponseWriter, q *request) error {
+	run, err := q.site.RunOverview(q.Context(), q.id)
+	run.StepList = some(run.StepList)
+	return h.reply(w, q, http.StatusOK, run, err)
+}
+
 func (h *handler) listSteps(w http.ResponseWriter, q *request) error {
 	run, err := q.site.GetRun(q.Context(), q.id)
 	return h.reply(w, q, http.StatusOK, stepsBody{some(run.StepList)}, err)
@@ -143,6 +149,15 @@ func (h *handler) cancelRun(w http.ResponseWriter, q *request) error {
 	}
 	run, err := q.site.CancelRun(q.Context(), q.id, body.Reason)
 	return h.reply(w, q, http.StatusOK, run, err)
+}
+
+func (h *handler) replayRun(w http.ResponseWriter, q *request) error {
+	var req api.ReplayRequest
+	if err := q.decode(&req); err != nil {
+		return err
+	}
+	res, err := q.site.ReplayRun(q.Context(), q.id, req)
+	return h.reply(w, q, http.StatusCreated, res, err)
 }
 
 func (h *handler) resumeRun(w http.ResponseWriter, q *request) error {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +20,7 @@ func newRunCmd(a *app) *cobra.Command {
 		"Start, watch, resume and cancel runs. Without a daemon, start and resume execute the run\n"+
 			"themselves and end with it; all other commands may be used meanwhile, from anywhere.",
 		newRunStartCmd(a), newRunResumeCmd(a), newRunListCmd(a), newRunStatusCmd(a),
-		newRunInspectCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a))
+		newRunInspectCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a))
 }
 
 func newRunListCmd(a *app) *cobra.Command {
@@ -79,19 +81,28 @@ func duration(ms int64, s state.Status) string {
 }
 
 func newRunStatusCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "status RUN",
-		Short:   "Show a run and its steps",
-		Long:    "Show the state of a run and of each of its steps, and what those that wait wait for.",
-		Example: "  stella orch run status 01935b1e-…",
+	var all bool
+	c := &cobra.Command{
+		Use:   "status RUN",
+		Short: "Show a run and its steps",
+		Long: "Show the state of a run and of its steps, and what those that wait wait for. Of a run with\n" +
+			"more than 200 steps only those are listed that do something, wait for people or have failed;\n" +
+			"--all lists all.",
+		Example: "  stella orch run status 01935b1e-…\n  stella orch run status 01935b1e-… --all --output json",
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runRunStatus(c.Context(), a, args[0]) },
+		RunE:    func(c *cobra.Command, args []string) error { return runRunStatus(c.Context(), a, args[0], all) },
 	}
+	c.Flags().BoolVar(&all, "all", false, "list all steps")
+	return c
 }
 
-func runRunStatus(ctx context.Context, a *app, id string) error {
+func runRunStatus(ctx context.Context, a *app, id string, all bool) error {
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		d, err := r.GetRun(ctx, id)
+		read := r.RunOverview
+		if all {
+			read = r.GetRun
+		}
+		d, err := read(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -100,12 +111,9 @@ func runRunStatus(ctx context.Context, a *app, id string) error {
 }
 
 func renderRun(s *screen, d api.RunDetail) {
-	status := string(d.Status)
-	if d.CancelRequested() && !d.Status.Ended() {
-		status += ", cancel requested"
-	}
-	s.fields("run", d.RunID, "dag", d.DAGID+" "+d.DAGVersion, "status", status, "reason", reason(d.Run),
-		"started by", d.Actor, "created", seconds(d.CreatedUTC), "duration", duration(d.DurationMs, d.Status))
+	s.fields("run", d.RunID, "dag", d.DAGID+" "+d.DAGVersion, "status", statusOf(d.Run), "reason", reason(d.Run), "message", d.Message,
+		"part of", partOf(d.Run), "replay of", d.ReplayOf, "started by", d.Actor, "created", seconds(d.CreatedUTC),
+		"duration", duration(d.DurationMs, d.Status), "steps", counts(d))
 	if len(d.StepList) == 0 {
 		return
 	}
@@ -115,6 +123,9 @@ func renderRun(s *screen, d api.RunDetail) {
 		if note == "" && st.Status != state.Completed {
 			note = whyStep(st.ErrorCode, st.Reason)
 		}
+		if note == "" && st.Cached != nil {
+			note = "from the cache: " + st.Cached.StepID + " of run " + st.Cached.RunID + ", until " + seconds(st.Cached.Expires)
+		}
 		took := ""
 		if st.Attempt > 0 {
 			took = duration(st.DurationMs, st.Status)
@@ -123,6 +134,48 @@ func renderRun(s *screen, d api.RunDetail) {
 	}
 	s.printf("\n")
 	s.table([]string{"STEP", "STATUS", "ATTEMPTS", "DURATION", "NOTE"}, rows)
+	if d.LeftOut > 0 {
+		s.printf("and %d more that are not listed; --all lists them\n", d.LeftOut)
+	}
+}
+
+// statusOf is the status of a run and what is about to change it.
+func statusOf(r state.Run) string {
+	status := string(r.Status)
+	switch {
+	case r.Status.Ended():
+	case r.Aborted:
+		status += ", abort requested"
+	case r.CancelRequested():
+		status += ", cancel requested"
+	case r.FailRequested():
+		status += ", to fail"
+	case r.Stuck != "":
+		status += ", stuck (" + r.Stuck + ")"
+	}
+	if r.Overridden {
+		status += " (overridden by hand)"
+	}
+	return status
+}
+
+func partOf(r state.Run) string {
+	if r.ParentRunID == "" {
+		return ""
+	}
+	return "step " + r.ParentStepID + " of run " + r.ParentRunID
+}
+
+// counts says of a run with many steps how many there are in each state.
+func counts(d api.RunDetail) string {
+	if d.LeftOut == 0 {
+		return ""
+	}
+	parts := []string{strconv.Itoa(d.Pending()) + " pending"}
+	for _, st := range slices.Sorted(maps.Keys(d.Counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", d.Counts[st], st))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // whyStep joins the code and the reason of a step that did not complete.
@@ -146,74 +199,6 @@ func attempts(n int) string {
 		return "-"
 	}
 	return strconv.Itoa(n)
-}
-
-func newRunInspectCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect RUN",
-		Short: "Tell the whole story of a run",
-		Long: "Show a run with its steps, every attempt with outcome, fences and usage, its inputs and\n" +
-			"outputs, and its ledger entries. With --output json everything, the plan included.",
-		Example: "  stella orch run inspect 01935b1e-… --output json",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runRunInspect(c.Context(), a, args[0]) },
-	}
-}
-
-func runRunInspect(ctx context.Context, a *app, id string) error {
-	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		in, err := r.InspectRun(ctx, id)
-		if err != nil {
-			return err
-		}
-		return a.emit(in, func(s *screen) { renderInspection(s, in) })
-	})
-}
-
-func renderInspection(s *screen, in api.RunInspection) {
-	renderRun(s, api.RunDetail{Run: in.Run, StepList: in.Steps})
-	s.printf("\n")
-	s.fields("token", in.Run.RunToken, "trace", in.Run.TraceID, "plan", in.Run.PlanHash,
-		"inputs", in.Run.InputsHash, "outputs", in.Run.OutputsHash)
-	if len(in.Attempts) > 0 {
-		rows := make([][]string, len(in.Attempts))
-		for i, at := range in.Attempts {
-			rows[i] = attemptRow(at)
-		}
-		s.printf("\n")
-		s.table([]string{"ATTEMPT", "STARTED", "OUTCOME", "EXIT", "WALL", "TIER", "ERROR"}, rows)
-	}
-	s.printf("\n")
-	s.fields("inputs", string(in.Inputs), "outputs", string(in.Outputs))
-	s.printf("\n")
-	rows := make([][]string, len(in.Entries))
-	for i, e := range in.Entries {
-		rows[i] = entryRow(e)
-	}
-	s.table(entryHeader(), rows)
-}
-
-func attemptRow(at state.Attempt) []string {
-	row := []string{fmt.Sprintf("%s#%d", at.StepID, at.Attempt), seconds(at.StartedUTC), "under way", "", "", "", ""}
-	if at.Start != nil {
-		row[5] = at.Start.Tier
-	}
-	e := at.End
-	if e == nil {
-		return row
-	}
-	row[2] = e.Outcome
-	switch {
-	case e.ExitCode != nil:
-		row[3] = strconv.Itoa(*e.ExitCode)
-	case e.Signal != "":
-		row[3] = e.Signal
-	}
-	if e.Usage != nil {
-		row[4] = (time.Duration(e.Usage.WallMs) * time.Millisecond).String()
-	}
-	row[6] = codeAnd(e.ErrorCode, e.Message)
-	return row
 }
 
 func newRunCancelCmd(a *app) *cobra.Command {

@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"time"
 
-	"github.com/stellarun/stella/internal/stamp"
-	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 )
@@ -117,46 +113,12 @@ func (w *watcher) show(ctx context.Context, a *app, r *reached, id string, many 
 // happening says in a line what an entry of a run means to somebody who
 // watches; "" where nothing is worth a line.
 func happening(l api.LedgerLine) string {
-	var e ledger.Envelope
-	var d struct {
-		Data struct {
-			Outcome   string `json:"outcome"`
-			ErrorCode string `json:"errorCode"`
-			Message   string `json:"message"`
-			Reason    string `json:"reason"`
-			Due       string `json:"due"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(l.Envelope, &e) != nil || len(l.Data) > 0 && json.Unmarshal(l.Data, &d) != nil {
+	m, ok := momentOf(l)
+	if !ok || m.minor {
 		return ""
 	}
-	at := ""
-	if t, err := stamp.Parse(e.Time); err == nil {
-		at = t.Format("15:04:05.000")
+	if m.step == "" {
+		return m.at + "  " + m.text
 	}
-	why := codeAnd(d.Data.ErrorCode, d.Data.Message)
-	switch e.Type {
-	case ledger.AttemptStarted:
-		return fmt.Sprintf("%s  %s  attempt %d started", at, e.StepID, e.Attempt)
-	case ledger.AttemptEnded:
-		if d.Data.Outcome == string(state.Succeeded) {
-			return ""
-		}
-		return fmt.Sprintf("%s  %s  attempt %d %s  %s", at, e.StepID, e.Attempt, d.Data.Outcome, why)
-	case ledger.StepQueued:
-		if d.Data.Due == "" {
-			return ""
-		}
-		return fmt.Sprintf("%s  %s  again at %s (%s)", at, e.StepID, seconds(d.Data.Due), d.Data.Reason)
-	case ledger.StepCompleted:
-		return fmt.Sprintf("%s  %s  completed", at, e.StepID)
-	case ledger.StepFailed, ledger.StepSkipped, ledger.StepCancelled:
-		if why == "" {
-			why = d.Data.Reason
-		}
-		return fmt.Sprintf("%s  %s  %s  %s", at, e.StepID, e.Type[len("step."):], why)
-	case ledger.RunCancelRequested:
-		return fmt.Sprintf("%s  cancel requested by %s  %s", at, e.Actor, d.Data.Reason)
-	}
-	return ""
+	return m.at + "  " + m.step + "  " + m.text
 }

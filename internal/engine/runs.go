@@ -36,7 +36,7 @@ func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult
 	run, err := e.db.RunByToken(s.tenant, req.RunToken)
 	switch {
 	case err == nil:
-		return s.replay(ctx, run, req, hash)
+		return s.again(ctx, run, req, hash)
 	case !store.IsNotFound(err):
 		return api.StartResult{}, dbError(err)
 	}
@@ -49,7 +49,7 @@ func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult
 	start.Inputs = canonical
 	run, err = e.runner.StartRun(ctx, start)
 	if errors.Is(err, store.ErrTokenTaken) { // somebody was faster
-		return s.replay(ctx, run, req, hash)
+		return s.again(ctx, run, req, hash)
 	}
 	if err != nil {
 		return api.StartResult{}, dbError(err)
@@ -95,13 +95,8 @@ func (s *site) plan(req api.StartRequest) (runner.Start, error) {
 		Tenant: s.tenant, Actor: s.actor, RunToken: req.RunToken, TraceID: req.TraceID, Pinned: req.Version,
 		Metadata: req.Metadata, Trust: e.currentTrust().Ref(),
 	}
-	if e.opt.Executor == nil || !e.opt.Executes {
-		return start, dbError(runner.ErrNotExecuting)
-	}
-	if e.opt.Executor.Tier() == "plain" && !e.site.AllowPlain {
-		return start, &api.Error{Code: api.CodePlainForbidden,
-			Message: "attempts would run without fences on this machine, and site.toml does not allow that",
-			Hint:    "set allow_plain = true in site.toml if you accept it; it is recorded with each attempt"}
+	if err := e.executes(); err != nil {
+		return start, err
 	}
 	rec, err := e.findDAG(req.DAGID, req.Version)
 	if err != nil {
@@ -129,9 +124,9 @@ func judged(what string, err error) error {
 	}
 }
 
-// replay answers a start whose token is taken: with its run if the start is
+// again answers a start whose token is taken: with its run if the start is
 // the same, else with a conflict that names the difference.
-func (s *site) replay(ctx context.Context, run state.Run, req api.StartRequest, inputsHash string) (api.StartResult, error) {
+func (s *site) again(ctx context.Context, run state.Run, req api.StartRequest, inputsHash string) (api.StartResult, error) {
 	var differs []string
 	if req.DAGID != run.DAGID {
 		differs = append(differs, fmt.Sprintf("dagId is %q, it was %q", req.DAGID, run.DAGID))
@@ -187,105 +182,6 @@ func (s *site) ListRuns(_ context.Context, q api.RunQuery) (api.RunPage, error) 
 		runs = []state.Run{}
 	}
 	return api.RunPage{Runs: runs, NextPageToken: next}, nil
-}
-
-// GetRun reads a run with all steps of its plan.
-func (s *site) GetRun(_ context.Context, id string) (api.RunDetail, error) {
-	run, err := s.run(id)
-	if err != nil {
-		return api.RunDetail{}, err
-	}
-	o, err := s.e.opened(run)
-	if err != nil {
-		return api.RunDetail{}, dbError(err)
-	}
-	steps, err := s.steps(o)
-	return api.RunDetail{Run: run, StepList: steps}, err
-}
-
-// steps joins the records of a run's steps with its plan and its spec.
-func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
-	records, err := s.e.db.Steps(o.Run.RunID)
-	if err != nil {
-		return nil, dbError(err)
-	}
-	out := []api.StepInfo{}
-	for _, st := range runner.Order(o.DAG) {
-		rec, ok := records[st.ID]
-		if !ok {
-			rec = state.Step{StepID: st.ID, Status: state.Pending}
-		}
-		info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
-		if p := o.Plan.Step(st.ID); p != nil && p.Plugin != nil {
-			info.Plugin = &state.Plugin{Publisher: p.Plugin.Publisher, Name: p.Plugin.Name, Version: p.Plugin.Version, Digest: p.Plugin.Digest}
-		}
-		info.Waiting = s.waiting(o.Run, st, rec, records)
-		out = append(out, info)
-	}
-	return out, nil
-}
-
-// waiting says in words what a step waits for.
-func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, records map[string]state.Step) string {
-	if run.Status.Ended() {
-		return ""
-	}
-	switch rec.Status {
-	case state.Pending:
-		var open []string
-		for _, n := range st.Needs {
-			if !records[n].Status.Ended() {
-				open = append(open, n)
-			}
-		}
-		slices.Sort(open)
-		if len(open) > 0 {
-			return "needs " + strings.Join(open, ", ")
-		}
-	case state.Queued:
-		switch {
-		case rec.Due != "" && rec.DueTime().After(s.e.opt.Now()):
-			return "due at " + rec.Due
-		case !s.e.runner.Executes(run.RunID):
-			return "nobody executes the run; see: stella orch run resume " + run.RunID
-		}
-		return "a free worker"
-	}
-	return ""
-}
-
-// InspectRun tells the whole story of a run.
-func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, error) {
-	run, err := s.run(id)
-	if err != nil {
-		return api.RunInspection{}, err
-	}
-	o, err := s.e.opened(run)
-	if err != nil {
-		return api.RunInspection{}, dbError(err)
-	}
-	out := api.RunInspection{Run: run, Inputs: o.Inputs, Executed: s.e.runner.Executes(id), Entries: []api.LedgerLine{}}
-	if out.Plan, err = o.Plan.Encode(); err != nil {
-		return out, internal(err)
-	}
-	if run.OutputsHash != "" {
-		if out.Outputs, err = s.e.db.Blobs().Read(run.OutputsHash, 16<<20); err != nil {
-			return out, dbError(err)
-		}
-	}
-	if out.Steps, err = s.steps(o); err != nil {
-		return out, err
-	}
-	if out.Attempts, err = s.e.db.Attempts(id, ""); err != nil {
-		return out, dbError(err)
-	}
-	for l, err := range s.e.db.RunEntries(id) {
-		if err != nil {
-			return out, dbError(err)
-		}
-		out.Entries = append(out.Entries, line(l))
-	}
-	return out, nil
 }
 
 // CancelRun asks for the end of a run.

@@ -82,10 +82,16 @@ type Runs interface {
 	StartRun(ctx context.Context, req StartRequest) (StartResult, error)
 	ListRuns(ctx context.Context, q RunQuery) (RunPage, error)
 	GetRun(ctx context.Context, id string) (RunDetail, error)
+	// RunOverview is GetRun with the steps that matter now, of a large run only
+	// those: what does something, waits for people or has failed, at most 200.
+	RunOverview(ctx context.Context, id string) (RunDetail, error)
 	InspectRun(ctx context.Context, id string) (RunInspection, error)
 	// RunLogs calls f for each stored line, oldest first within an attempt.
 	RunLogs(ctx context.Context, q LogQuery, f func(LogLine) error) error
 	CancelRun(ctx context.Context, id, reason string) (state.Run, error)
+	// ReplayRun runs again what an ended run has run, and compares every output
+	// when that has ended.
+	ReplayRun(ctx context.Context, id string, req ReplayRequest) (StartResult, error)
 	// ResumeRun lets an interrupted run go on; id "" means all open runs.
 	ResumeRun(ctx context.Context, id string) ([]state.Run, error)
 	// WaitRun returns when the run has ended, with its last state.
@@ -225,6 +231,11 @@ type StartRequest struct {
 	TraceID  string            `json:"traceId,omitempty"` // "" makes one
 }
 
+// ReplayRequest asks for a replay, and says why.
+type ReplayRequest struct {
+	Rationale string `json:"rationale"`
+}
+
 // StartResult is a run and whether it was there before.
 type StartResult struct {
 	Run      state.Run `json:"run"`
@@ -250,6 +261,7 @@ type RunPage struct {
 type RunDetail struct {
 	state.Run
 	StepList []StepInfo `json:"stepList"`
+	LeftOut  int        `json:"leftOut,omitempty"` // steps that an overview does not list
 }
 
 // StepInfo is a step with what the plan says of it.
@@ -262,14 +274,30 @@ type StepInfo struct {
 
 // RunInspection is the whole story of one run.
 type RunInspection struct {
-	Run      state.Run       `json:"run"`
-	Steps    []StepInfo      `json:"steps"`
-	Attempts []state.Attempt `json:"attempts"`
-	Entries  []LedgerLine    `json:"entries"`
-	Plan     json.RawMessage `json:"plan"`
-	Inputs   json.RawMessage `json:"inputs"`
-	Outputs  json.RawMessage `json:"outputs,omitempty"`
-	Executed bool            `json:"executed"` // somebody is executing it now
+	Run      state.Run             `json:"run"`
+	Steps    []StepInfo            `json:"steps"`
+	Attempts []state.Attempt       `json:"attempts"`
+	Entries  []LedgerLine          `json:"entries"`
+	Plan     json.RawMessage       `json:"plan"`
+	Inputs   json.RawMessage       `json:"inputs"`
+	Outputs  json.RawMessage       `json:"outputs,omitempty"`
+	Executed bool                  `json:"executed"`         // somebody is executing it now
+	Spec     string                `json:"spec"`             // of the DAG version, exactly
+	Bundles  []UsedBundle          `json:"bundles"`          // what it is made of, as the trust in force sees it
+	Children []state.Run           `json:"children"`         // sub-runs that its steps have started, oldest first
+	Replay   *ledger.RunComparison `json:"replay,omitempty"` // of a replay that has ended
+}
+
+// UsedBundle is a bundle that a plan names, with the verdict under which it was
+// admitted last, and what the trust in force says of it now.
+type UsedBundle struct {
+	Ref      string   `json:"ref"` // publisher/name@version
+	Kind     string   `json:"kind"`
+	Digest   string   `json:"digest"`
+	Steps    []string `json:"steps,omitempty"` // that it runs in, or is seen by
+	Decision string   `json:"decision"`
+	Signers  []string `json:"signers"` // ids of keys that counted
+	Now      string   `json:"now"`     // ok, or the reason for which it may not be used
 }
 
 // LogQuery chooses log lines of a run; zero fields do not narrow.

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+)
+
+// replayOptions are the flags of run replay.
+type replayOptions struct {
+	id   string
+	req  api.ReplayRequest
+	wait bool
+}
+
+func newRunReplayCmd(a *app) *cobra.Command {
+	var opt replayOptions
+	c := &cobra.Command{
+		Use:   "replay RUN",
+		Short: "Run again what an ended run has run, and compare every output",
+		Long: "Run again what an ended run has run: the plan that it froze, from the sealed bundles, with\n" +
+			"the same inputs; nothing is taken from the cache. When the replay has ended, the end of each\n" +
+			"step, its outputs and its artifacts are compared with the first run's, and the result is\n" +
+			"recorded. People are asked again where they were asked before.\n\n" +
+			"Without a daemon the replay executes here. The exit code is 4 if the two differ.",
+		Example: "  stella orch run replay 01935b1e-… --rationale \"audit 2026-11: is it reproducible?\" --wait",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			opt.id = args[0]
+			return runRunReplay(c.Context(), a, opt)
+		},
+	}
+	c.Flags().StringVar(&opt.req.Rationale, "rationale", "", "why, a `TEXT`; it is recorded (required)")
+	c.Flags().BoolVar(&opt.wait, "wait", false, "with a daemon: wait for the end of the replay")
+	_ = c.MarkFlagRequired("rationale")
+	return c
+}
+
+func runRunReplay(ctx context.Context, a *app, opt replayOptions) error {
+	var e execution
+	var begun string
+	return a.withExecutor(ctx, func(ctx context.Context, r *reached) error {
+		err := e.run(ctx, a, r, opt.wait, func() ([]state.Run, error) {
+			if begun != "" { // whoever executed it went away: it goes on elsewhere
+				return r.ResumeRun(ctx, begun)
+			}
+			res, err := r.ReplayRun(ctx, opt.id, opt.req)
+			begun = res.Run.RunID
+			return []state.Run{res.Run}, err
+		})
+		var failed *outcome
+		if begun == "" || err != nil && !(errors.As(err, &failed) && failed.exit == exitRunFailed) {
+			return err
+		}
+		return compared(ctx, a, r, begun)
+	})
+}
+
+// compared says how a replay compares, if it has ended.
+func compared(ctx context.Context, a *app, r *reached, id string) error {
+	in, err := r.InspectRun(ctx, id)
+	if err != nil || in.Replay == nil {
+		return err
+	}
+	if a.opt.output == outTable {
+		renderComparison(a.stdout, in.Replay)
+	}
+	if in.Replay.Same {
+		return a.stdout.err
+	}
+	return &outcome{exit: exitRunFailed, err: api.Error{
+		Code: codeRunFailed, Message: fmt.Sprintf("the replay differs from run %s: %s", in.Replay.With, differencesInWords(in.Replay.Differs)),
+		Hint: "stella orch run diff " + in.Replay.With + " " + id,
+	}}
+}
+
+func renderComparison(s *screen, c *ledger.RunComparison) {
+	switch {
+	case c == nil:
+		return
+	case c.Same:
+		s.printf("\nthe replay gave the same as run %s: every end, output and artifact of %d steps\n", c.With, c.Steps)
+		return
+	}
+	rows := make([][]string, len(c.Differs))
+	for i, d := range c.Differs {
+		rows[i] = []string{d.StepID, d.Field, short(d.Was), short(d.Is)}
+	}
+	s.printf("\nthe replay differs from run %s:\n", c.With)
+	s.table([]string{"STEP", "WHAT", "WAS", "IS"}, rows)
+}

@@ -1,0 +1,312 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+)
+
+// maxOverview bounds the steps of an overview.
+const maxOverview = 200
+
+// GetRun reads a run with all steps of its plan, and their items.
+func (s *site) GetRun(_ context.Context, id string) (api.RunDetail, error) {
+	run, err := s.run(id)
+	if err != nil {
+		return api.RunDetail{}, err
+	}
+	o, err := s.e.opened(run)
+	if err != nil {
+		return api.RunDetail{}, dbError(err)
+	}
+	steps, err := s.steps(o)
+	return api.RunDetail{Run: run, StepList: steps}, err
+}
+
+// RunOverview reads a run with the steps that matter now: all of a small one, and
+// of a large one those that do something, wait for people or have failed. What it
+// costs does not grow with the run.
+func (s *site) RunOverview(ctx context.Context, id string) (api.RunDetail, error) {
+	run, err := s.run(id)
+	if err != nil || run.Steps+run.Items <= maxOverview {
+		if err != nil {
+			return api.RunDetail{}, err
+		}
+		return s.GetRun(ctx, id)
+	}
+	d, _, err := s.e.dagSpec(run.DAGDigest)
+	if err != nil {
+		return api.RunDetail{}, dbError(err)
+	}
+	live, err := s.e.db.LiveSteps(id, maxOverview)
+	if err != nil {
+		return api.RunDetail{}, dbError(err)
+	}
+	out := api.RunDetail{Run: run, StepList: []api.StepInfo{}, LeftOut: run.Steps + run.Items - len(live)}
+	for _, rec := range live {
+		info := api.StepInfo{Step: rec}
+		if st := findStep(d, rec.StepID); st != nil {
+			info.Needs, info.Action = st.Needs, st.Action
+			info.Waiting = s.waiting(run, st, rec, nil)
+		}
+		out.StepList = append(out.StepList, info)
+	}
+	return out, nil
+}
+
+// findStep finds the step that a record is of; that of an item is its step's.
+func findStep(d *manifests.DAG, id string) *manifests.Step {
+	id, _, _ = strings.Cut(id, ".")
+	for _, list := range [][]manifests.Step{d.Steps, d.OnFailure, d.OnCancel} {
+		for i := range list {
+			if list[i].ID == id {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+// steps joins the records of a run's steps with its plan and its spec; the items
+// of a step follow it.
+func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
+	records, err := s.e.db.Steps(o.Run.RunID)
+	if err != nil {
+		return nil, dbError(err)
+	}
+	items := map[string][]state.Step{}
+	for id, rec := range records {
+		if step, _, isItem := strings.Cut(id, "."); isItem {
+			items[step] = append(items[step], rec)
+		}
+	}
+	out := []api.StepInfo{}
+	for _, st := range runner.Order(o.DAG) {
+		rec, ok := records[st.ID]
+		if !ok {
+			rec = state.Step{StepID: st.ID, Status: state.Pending}
+		}
+		slices.SortFunc(items[st.ID], func(a, b state.Step) int { return itemNumber(a.StepID) - itemNumber(b.StepID) })
+		for _, rec := range append([]state.Step{rec}, items[st.ID]...) {
+			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
+			if p := o.Plan.Step(st.ID); p != nil && p.Plugin != nil {
+				info.Plugin = &state.Plugin{Publisher: p.Plugin.Publisher, Name: p.Plugin.Name, Version: p.Plugin.Version, Digest: p.Plugin.Digest}
+			}
+			info.Waiting = s.waiting(o.Run, st, rec, records)
+			out = append(out, info)
+		}
+	}
+	return out, nil
+}
+
+func itemNumber(id string) int {
+	n := 0
+	_, number, _ := strings.Cut(id, ".")
+	_, _ = fmt.Sscanf(number, "%d", &n)
+	return n
+}
+
+// waiting says in words what a step waits for. Without records its needs are not
+// looked at.
+func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, records map[string]state.Step) string {
+	if run.Status.Ended() {
+		return ""
+	}
+	switch rec.Status {
+	case state.Pending:
+		var open []string
+		for _, n := range st.Needs {
+			if records != nil && !records[n].Status.Ended() {
+				open = append(open, n)
+			}
+		}
+		slices.Sort(open)
+		if len(open) > 0 {
+			return "needs " + strings.Join(open, ", ")
+		}
+	case state.Queued:
+		return s.waitingInQueue(run, rec)
+	case state.CheckpointPending:
+		return waitingForPeople(run, rec)
+	case state.Running:
+		if c := rec.Child; c != nil && c.Status == "" && !rec.Open {
+			return "run " + c.RunID + " of " + c.DAGID + " " + c.DAGVersion
+		}
+	}
+	return ""
+}
+
+func (s *site) waitingInQueue(run state.Run, rec state.Step) string {
+	switch {
+	case rec.Due != "" && rec.DueTime().After(s.e.opt.Now()):
+		return "due at " + rec.Due
+	case !s.e.runner.Executes(run.RunID):
+		return "nobody executes the run; see: stella orch run resume " + run.RunID
+	}
+	for _, key := range []string{"", run.Tenant} {
+		if note, ok := s.e.runner.Queue().State.Paused[key]; ok {
+			return "the queue is paused by " + note.Actor + colon(note.Reason)
+		}
+	}
+	if why := s.e.runner.Waits(run.RunID, rec.StepID); why != "" {
+		return why
+	}
+	return "a free worker"
+}
+
+func colon(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}
+
+// waitingForPeople says who must decide what, and until when.
+func waitingForPeople(run state.Run, rec state.Step) string {
+	a := rec.Approval
+	if a == nil {
+		return ""
+	}
+	text := fmt.Sprintf("people: %s (%d of %d decided", a.Request.Question, len(a.Decisions), a.Request.Quorum)
+	if len(a.Request.Approvers) > 0 {
+		text += ", by " + strings.Join(a.Request.Approvers, " or ")
+	}
+	if a.Request.ExcludeStarter {
+		text += ", not by " + run.Actor
+	}
+	if a.Request.Expires != "" {
+		text += ", until " + a.Request.Expires
+	}
+	return text + "); see: stella orch approvals show " + state.ApprovalID(run.RunID, rec.StepID, a.Attempt)
+}
+
+// InspectRun tells the whole story of a run.
+func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, error) {
+	run, err := s.run(id)
+	if err != nil {
+		return api.RunInspection{}, err
+	}
+	o, err := s.e.opened(run)
+	if err != nil {
+		return api.RunInspection{}, dbError(err)
+	}
+	out := api.RunInspection{Run: run, Inputs: o.Inputs, Executed: s.e.runner.Executes(id), Entries: []api.LedgerLine{}, Children: []state.Run{}}
+	if out.Plan, err = o.Plan.Encode(); err != nil {
+		return out, internal(err)
+	}
+	_, spec, err := s.e.dagSpec(run.DAGDigest)
+	if err != nil {
+		return out, dbError(err)
+	}
+	out.Spec = string(spec)
+	if run.OutputsHash != "" {
+		if out.Outputs, err = s.e.db.Blobs().Read(run.OutputsHash, 16<<20); err != nil {
+			return out, dbError(err)
+		}
+	}
+	if out.Steps, err = s.steps(o); err != nil {
+		return out, err
+	}
+	if out.Attempts, err = s.e.db.Attempts(id, ""); err != nil {
+		return out, dbError(err)
+	}
+	if out.Bundles, err = s.usedBundles(o); err != nil {
+		return out, dbError(err)
+	}
+	if run.ReplayOf != "" && run.Status.Ended() {
+		if out.Replay, err = s.e.runner.Compare(run); err != nil {
+			return out, dbError(err)
+		}
+	}
+	return out, s.entriesOf(&out)
+}
+
+// entriesOf adds the entries of a run, and the sub-runs that they name.
+func (s *site) entriesOf(out *api.RunInspection) error {
+	for l, err := range s.e.db.RunEntries(out.Run.RunID) {
+		if err != nil {
+			return dbError(err)
+		}
+		out.Entries = append(out.Entries, line(l))
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil || env.Type != ledger.SubrunStarted {
+			continue
+		}
+		started, err := dataOf[ledger.SubrunStart](env.Type, l.Data)
+		if err != nil {
+			return dbError(err)
+		}
+		child, err := s.run(started.RunID)
+		if err != nil {
+			return err
+		}
+		out.Children = append(out.Children, child)
+	}
+	return nil
+}
+
+// dataOf decodes a data line; of one that was erased the zero value.
+func dataOf[T any](t ledger.Type, raw []byte) (*T, error) {
+	if len(raw) == 0 {
+		return new(T), nil
+	}
+	l, err := ledger.ParseData(raw)
+	if err != nil {
+		return nil, err
+	}
+	v, err := ledger.DecodeData(t, l.Data)
+	if err != nil {
+		return nil, err
+	}
+	return v.(*T), nil
+}
+
+// usedBundles are the bundles that a plan names, the DAG's first, each with its
+// verdict and what the trust in force says of it now.
+func (s *site) usedBundles(o runner.Opened) ([]api.UsedBundle, error) {
+	order := []string{o.Plan.DAG.Digest}
+	steps := map[string][]string{}
+	use := func(digest, step string) {
+		if steps[digest] == nil {
+			order = append(order, digest)
+		}
+		steps[digest] = append(steps[digest], step)
+	}
+	for _, p := range o.Plan.Steps {
+		if p.Plugin != nil {
+			use(p.Plugin.Digest, p.StepID)
+		}
+		for _, d := range p.Data {
+			use(d.Digest, p.StepID)
+		}
+	}
+	out := []api.UsedBundle{}
+	for _, digest := range order {
+		rec, err := s.e.db.Bundle(digest)
+		if err != nil {
+			return nil, err
+		}
+		v := rec.Admission.Verdict
+		used := api.UsedBundle{Ref: rec.Ref(), Kind: v.Kind, Digest: digest, Steps: steps[digest], Decision: v.Decision, Signers: []string{}, Now: api.BundleOK}
+		for _, signer := range v.Signers {
+			used.Signers = append(used.Signers, signer.ID)
+		}
+		if _, err := s.e.sealed.Judge(digest); err != nil {
+			used.Now = "cannot be judged: " + err.Error() // the story must be told all the same
+			var r *refused
+			if errors.As(err, &r) {
+				used.Now = r.Reason()
+			}
+		}
+		out = append(out, used)
+	}
+	return out, nil
+}
