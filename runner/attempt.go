@@ -43,8 +43,10 @@ type prepared struct {
 	trusts     int64 // when it was judged: see Runner.trusts
 	refused    error // trust no longer allows the plugin or its data, or something of ours failed
 	timeout    time.Duration
-	cacheKey   string           // "" where nothing is kept
-	hit        *ledger.CacheHit // what was done before in the same way
+	cacheKey   string                       // "" where nothing is kept
+	hit        *ledger.CacheHit             // what was done before in the same way
+	tidy       func(end *ledger.AttemptEnd) // removes what is needed no more once the end is on record; may be nil
+	recorded   *ledger.AttemptEnd           // the end that is on record; nil where another one is
 }
 
 // work carries one step from claim to outcome. Its error is a fault that ends
@@ -88,7 +90,13 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	}
 	end := r.execute(actx, e, n, p)
 	stoppedAs(actx, end)
-	return r.settle(e, n, p, end)
+	if err := r.settle(e, n, p, end); err != nil {
+		return err
+	}
+	if p.tidy != nil {
+		r.later(func() { p.tidy(end) })
+	}
+	return nil
 }
 
 // back gives back what a worker took, and queues the step if it is to be tried
@@ -323,6 +331,7 @@ func (r *Runner) conclude(e *execution, n *node, p *prepared, end *ledger.Attemp
 		r.keep(n, p, end)
 	}
 	e.propose(ledger.AttemptEnded, n, end)
+	p.recorded = end
 	r.decide(e, n, p.action, end)
 	return r.commit(e)
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/stellarun/stella/internal/jcs"
@@ -16,7 +16,6 @@ import (
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/plugin"
 	"github.com/stellarun/stella/runner/state"
-	"github.com/stellarun/stella/telemetry"
 )
 
 // maxArtifactBytes bounds one artifact where neither action nor site says.
@@ -33,21 +32,19 @@ func (r *Runner) execute(ctx context.Context, e *execution, n *node, p *prepared
 	return end
 }
 
-func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepared) (end *ledger.AttemptEnd) {
-	dir, err := r.workspace(p.run.RunID, n.id, p.attempt)
-	if err != nil {
-		return unstarted(err)
-	}
-	defer func() { r.letGo(dir, end) }()
-	task, err := r.task(n, p, dir)
-	if err != nil {
-		return unstarted(err)
-	}
-	log, err := r.openLog(p.run.RunID, n.id, p.attempt, p.limits(r.opt.Limits).Log)
-	if err != nil {
-		return unstarted(err)
-	}
+func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepared) *ledger.AttemptEnd {
+	ws := &workspace{r: r, dir: filepath.Join(r.opt.RunsDir, p.run.RunID, n.id, strconv.Itoa(p.attempt))}
+	log := r.newLog(p.run.RunID, n.id, p.attempt, p.limits(r.opt.Limits).Log)
 	defer log.close()
+	p.tidy = func(end *ledger.AttemptEnd) {
+		ws.letGo(end)
+		log.letGo(p.recorded)
+	}
+	task, err := r.task(n, p, ws.dir)
+	if err != nil {
+		return unstarted(err)
+	}
+	task.MakeDir = ws.make
 	task.Log = func(stream string, at time.Time, line []byte) {
 		e.touch()
 		log.line(stream, at, line)
@@ -60,7 +57,7 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 	if errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != "" {
 		report.Stop = StopDeadline
 	}
-	end, err = r.collect(n, p, report)
+	end, err := r.collect(n, p, report)
 	if err == nil {
 		end.Logs, err = log.keep(r)
 	}
@@ -238,46 +235,6 @@ func (r *Runner) place(dir string, m *manifests.Bundle, entry string, to []Place
 	}
 	return to
 }
-
-// openLog begins the segment of an attempt.
-func (r *Runner) openLog(runID, stepID string, attempt int, limit int64) (*attemptLog, error) {
-	p := OpenLogPath(r.opt.LogsDir, runID, stepID, attempt)
-	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &attemptLog{f: f, seg: telemetry.NewSegment(f, limit)}, nil
-}
-
-// attemptLog is the segment of an attempt under way.
-type attemptLog struct {
-	f   *os.File
-	seg *telemetry.Segment
-	err error // the first line that could not be stored
-}
-
-func (l *attemptLog) line(stream string, at time.Time, line []byte) {
-	if err := l.seg.Line(stream, at, line); err != nil && l.err == nil {
-		l.err = err
-	}
-}
-
-// keep makes the segment durable under its digest.
-func (l *attemptLog) keep(r *Runner) (*ledger.LogRef, error) {
-	ref, err := l.seg.Close()
-	if err = errors.Join(l.err, err, l.f.Sync()); err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	if err := r.keepLog(l.f.Name(), ref); err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	return &ref, nil
-}
-
-func (l *attemptLog) close() { l.f.Close() }
 
 func (r *Runner) content(digest string, size int64) Content {
 	return Content{SHA256: digest, Size: size, Open: func() (io.ReadCloser, error) { return r.opt.Sealed.Open(digest) }}

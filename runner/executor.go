@@ -53,7 +53,8 @@ type Placed struct {
 type Task struct {
 	RunID, StepID  string
 	Attempt        int
-	Dir            string // the attempt's workspace: absolute, exists, empty, 0700
+	Dir            string       // the attempt's workspace: absolute, empty, 0700, once MakeDir was called
+	MakeDir        func() error // nil: Dir is there
 	Runtime        manifests.Runtime
 	Entry          Content // the program; the bytes that run are the bytes that are hashed
 	Interpreter    *Interpreter

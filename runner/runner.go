@@ -118,7 +118,11 @@ type Runner struct {
 	reclaiming map[int64]*time.Timer // by fence, of locks whose holder may be gone
 	idle       chan struct{}         // closed and replaced when nothing is left to take care of
 	fatal      chan error            // the first fault that ends the runner
+	chores     chan func()           // what nobody waits for
 }
+
+// maxChores bounds how much waits for the one goroutine that tidies up.
+const maxChores = 64
 
 // New makes a runner; [Runner.Run] lets it work.
 func New(opt Options) *Runner {
@@ -137,6 +141,7 @@ func New(opt Options) *Runner {
 	r := &Runner{
 		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
 		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1), reclaiming: map[int64]*time.Timer{},
+		chores: make(chan func(), maxChores),
 	}
 	r.queue.stopped = opt.Stopped
 	return r
@@ -154,8 +159,15 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	if err := r.loadLocks(); err != nil {
 		return err
 	}
-	var workers sync.WaitGroup
+	var workers, tidier sync.WaitGroup
 	workers.Go(func() { r.watchStuck(ctx) })
+	tidier.Go(func() {
+		for f := range r.chores {
+			f()
+		}
+	})
+	defer tidier.Wait()
+	defer close(r.chores) // once the workers have ended
 	r.mu.Lock()
 	r.start = func(it item) {
 		workers.Go(func() {
@@ -233,6 +245,16 @@ func (r *Runner) Executes(runID string) bool {
 	defer r.mu.Unlock()
 	_, ok := r.execs[runID]
 	return ok
+}
+
+// later lets the next step of a run begin before something is done that nothing
+// waits for, unless that has piled up. Workers call it.
+func (r *Runner) later(f func()) {
+	select {
+	case r.chores <- f:
+	default:
+		f()
+	}
 }
 
 func (r *Runner) fail(err error) {

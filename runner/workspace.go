@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
@@ -18,16 +17,24 @@ import (
 // whoever removes the last workspace in them removes them too.
 const workspaceTries = 10
 
-// workspace makes the fresh folder of an attempt.
-func (r *Runner) workspace(runID, stepID string, attempt int) (string, error) {
-	dir := filepath.Join(r.opt.RunsDir, runID, stepID, strconv.Itoa(attempt))
+// workspace is the folder of an attempt, from the moment at which its executor
+// asks for it.
+type workspace struct {
+	r    *Runner
+	dir  string
+	made bool
+}
+
+// make makes the fresh folder.
+func (w *workspace) make() error {
 	for i := 1; ; i++ {
-		err := os.MkdirAll(filepath.Dir(dir), 0o700)
+		err := os.MkdirAll(filepath.Dir(w.dir), 0o700)
 		if err == nil {
-			err = os.Mkdir(dir, 0o700)
+			err = os.Mkdir(w.dir, 0o700)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || i == workspaceTries {
-			return dir, err
+			w.made = err == nil
+			return err
 		}
 	}
 }
@@ -35,7 +42,8 @@ func (r *Runner) workspace(runID, stepID string, attempt int) (string, error) {
 // letGo removes the workspace of an attempt that has ended, unless the site
 // keeps it: by default that of one which did not succeed, for whoever looks
 // into it. What a plugin has left there is removed without following its links.
-func (r *Runner) letGo(dir string, end *ledger.AttemptEnd) {
+func (w *workspace) letGo(end *ledger.AttemptEnd) {
+	r, dir := w.r, w.dir
 	switch r.opt.KeepWorkspaces {
 	case manifests.KeepAlways:
 		return
@@ -44,6 +52,9 @@ func (r *Runner) letGo(dir string, end *ledger.AttemptEnd) {
 		if end.Outcome != string(state.Succeeded) {
 			return
 		}
+	}
+	if !w.made {
+		return
 	}
 	rel, err := filepath.Rel(r.opt.RunsDir, dir)
 	if err == nil {

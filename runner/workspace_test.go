@@ -2,6 +2,7 @@ package runner_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func TestWorkspacesAreKeptAsTheSiteSays(t *testing.T) {
 			w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
 				// What a plugin may leave: a link out, and a folder that cannot be read.
 				outside := filepath.Join(t.TempDir(), "outside")
-				err := os.WriteFile(outside, []byte("keep"), 0o600)
+				err := errors.Join(task.MakeDir(), os.WriteFile(outside, []byte("keep"), 0o600))
 				if err == nil {
 					err = os.Symlink(outside, filepath.Join(task.Dir, "link"))
 				}
@@ -90,7 +91,7 @@ func TestWorkspacesAreKeptAsTheSiteSays(t *testing.T) {
 // Whoever removes the last workspace of a run removes its folder; a step that is
 // about to make its own does not suffer for it.
 func TestWorkspacesOfOneRunDoNotDisturbEachOther(t *testing.T) {
-	w := newWorld(t, ok)
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) { return exit(0), task.MakeDir() })
 	w.r = w.keeping(manifests.KeepFailed, 8)
 	steps := make([]string, 100)
 	for i := range steps {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func (db *DB) Audit(ctx context.Context, opt AuditOptions) (AuditReport, error) 
 	if err != nil {
 		return AuditReport{}, err
 	}
-	a := &audit{db: db, ctx: ctx, opt: opt, named: named, seen: make(map[string]bool, len(named))}
+	a := &audit{db: db, ctx: ctx, opt: opt, named: named, segments: s.logs, seen: make(map[string]bool, len(named))}
 	a.rep.Named = int64(len(named))
 	if err := a.measure(); err != nil {
 		return a.rep, err
@@ -79,18 +80,19 @@ func (db *DB) Audit(ctx context.Context, opt AuditOptions) (AuditReport, error) 
 	if err := a.missing(); err != nil {
 		return a.rep, err
 	}
-	return a.rep, a.logs(s.logs)
+	return a.rep, a.logs()
 }
 
 // audit is one audit under way.
 type audit struct {
-	db    *DB
-	ctx   context.Context
-	opt   AuditOptions
-	named map[string]Ref
-	seen  map[string]bool
-	total int64
-	rep   AuditReport
+	db       *DB
+	ctx      context.Context
+	opt      AuditOptions
+	named    map[string]Ref
+	segments map[string]Ref // of logs
+	seen     map[string]bool
+	total    int64
+	rep      AuditReport
 }
 
 func (a *audit) found(f Finding) {
@@ -98,7 +100,7 @@ func (a *audit) found(f Finding) {
 		f.Path = rel
 	}
 	if f.Digest != "" && f.Ref == (Ref{}) {
-		f.Ref = a.named[f.Digest]
+		f.Ref = cmp.Or(a.named[f.Digest], a.segments[f.Digest])
 	}
 	a.opt.Report(f)
 }
@@ -139,7 +141,9 @@ func (a *audit) few(name string, raw []byte) error {
 	_, err := checked(reader{bytes.NewReader(raw)}, name)
 	a.rep.Blobs++
 	a.rep.Bytes += int64(len(raw))
-	a.judge(Finding{Path: path, Digest: name, Size: int64(len(raw))}, 0o444, err)
+	_, wanted := a.named[name]
+	_, isLog := a.segments[name]
+	a.judge(Finding{Path: path, Digest: name, Size: int64(len(raw))}, wanted || isLog, 0o444, err)
 	return a.ctx.Err()
 }
 
@@ -168,14 +172,14 @@ func (a *audit) blob(digest string, fi fs.FileInfo) error {
 	if errors.Is(err, ErrNotFound) {
 		return nil // moved away meanwhile; missing asks again
 	}
-	a.judge(Finding{Path: path, Digest: digest, Size: fi.Size()}, fi.Mode().Perm(), err)
+	_, wanted := a.named[digest]
+	a.judge(Finding{Path: path, Digest: digest, Size: fi.Size()}, wanted, fi.Mode().Perm(), err)
 	return nil
 }
 
 // judge reports what is wrong with a blob that is there, if anything is; err is
 // what hashing it gave.
-func (a *audit) judge(f Finding, perm fs.FileMode, err error) {
-	_, wanted := a.named[f.Digest]
+func (a *audit) judge(f Finding, wanted bool, perm fs.FileMode, err error) {
 	a.seen[f.Digest] = true
 	switch {
 	case err != nil && wanted:
@@ -234,14 +238,21 @@ func (a *audit) givenUp(ref Ref) (bool, error) {
 	return rec.Removed > 0, err
 }
 
-// logs hashes the log segments that the ledger names.
-func (a *audit) logs(logs map[string]Ref) error {
+// logs hashes the log segments that the ledger names and that are files.
+func (a *audit) logs() error {
 	if a.opt.LogPath == nil {
 		return nil
 	}
-	for _, digest := range slices.Sorted(maps.Keys(logs)) {
+	for _, digest := range slices.Sorted(maps.Keys(a.segments)) {
 		if err := a.ctx.Err(); err != nil {
 			return err
+		}
+		if raw, err := a.db.blobs.Small(digest); raw != nil || err != nil {
+			if err != nil {
+				return err
+			}
+			a.rep.Named++ // the walk has met it
+			continue
 		}
 		path := a.opt.LogPath(digest)
 		a.rep.Named++
@@ -250,9 +261,9 @@ func (a *audit) logs(logs map[string]Ref) error {
 		a.rep.Bytes += n
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			a.found(Finding{Kind: FindMissing, Path: path, Digest: digest, Ref: logs[digest], Detail: "it is not there"})
+			a.found(Finding{Kind: FindMissing, Path: path, Digest: digest, Ref: a.segments[digest], Detail: "it is not there"})
 		case err != nil:
-			a.found(Finding{Kind: FindCorrupt, Path: path, Digest: digest, Ref: logs[digest], Detail: detail(err)})
+			a.found(Finding{Kind: FindCorrupt, Path: path, Digest: digest, Ref: a.segments[digest], Detail: detail(err)})
 		}
 	}
 	return nil

@@ -103,9 +103,9 @@ func (b *Blobs) stored(digest string) (raw []byte, err error) {
 	return raw, nil
 }
 
-// few reads a small blob, be it that it waits or that it is stored; nil where
-// there is none. Its bytes are not checked.
-func (b *Blobs) few(digest string) ([]byte, error) {
+// Small reads a blob that has no file; nil where there is none. Its bytes are not
+// checked.
+func (b *Blobs) Small(digest string) ([]byte, error) {
 	b.mu.Lock()
 	raw, ok := b.small.waiting[digest]
 	b.mu.Unlock()
@@ -124,7 +124,7 @@ func (reader) Close() error { return nil }
 // openSmall opens a small blob whose bytes are what its name says; nil where
 // there is none such.
 func (b *Blobs) openSmall(digest string) (io.ReadCloser, error) {
-	raw, err := b.few(digest)
+	raw, err := b.Small(digest)
 	if raw == nil || err != nil {
 		return nil, err
 	}

@@ -103,6 +103,10 @@ func (s *Survey) name(digest string, ref Ref) {
 // Plans are the plan hashes of all runs.
 func (s *Survey) Plans() map[string]struct{} { return s.plans }
 
+// Logs are the log segments of attempts: sealed blobs without a file, or files
+// elsewhere.
+func (s *Survey) Logs() map[string]Ref { return s.logs }
+
 // Files are the files of an admitted bundle, from its sealed manifest.
 func (s *Survey) Files(digest string) ([]manifests.File, error) {
 	if files, ok := s.files[digest]; ok {

@@ -196,6 +196,9 @@ func (e *Engine) load(ctx context.Context) error {
 	if err := e.recoverRuns(ctx); err != nil {
 		return dbError(err)
 	}
+	if err := e.sweepLogs(); err != nil {
+		return internal(err)
+	}
 	if err := e.db.FlushRejections("system:engine"); err != nil && clockError(err) == nil {
 		return dbError(err)
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
-	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/verify"
@@ -60,7 +59,11 @@ func (s source) CheckpointCovering(seq int64) ([]byte, error) {
 func (s source) Blob(digest string) (io.ReadCloser, error) { return s.e.db.Blobs().Open(digest) }
 
 func (s source) LogSegment(digest string) (io.ReadCloser, error) {
-	return fsx.OpenRegular(runner.LogPath(filepath.Join(s.e.opt.Home, "logs"), digest))
+	f, err := s.e.segment(digest)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // CreateExport writes the archive of a window and records it.

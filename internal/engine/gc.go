@@ -164,10 +164,12 @@ func (c *collection) names(going []store.BundleRecord) (map[string]store.Ref, er
 	for _, rec := range going {
 		without[rec.Digest] = true
 	}
-	return c.survey.Names(without, func(rec store.BundleRecord, err error) error {
+	names, err := c.survey.Names(without, func(rec store.BundleRecord, err error) error {
 		return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("the manifest of %s cannot be read, so that nobody knows what it needs: %v", rec.Ref(), err),
 			Hint: "stella bundle audit; importing the bundle again puts it right"}
 	})
+	maps.Copy(names, c.survey.Logs())
+	return names, err
 }
 
 // record seals the list of blobs and writes the entry.

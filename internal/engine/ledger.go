@@ -11,7 +11,6 @@ import (
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
-	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 )
@@ -120,7 +119,7 @@ func (s *site) VerifyLedger(ctx context.Context, p api.Progress) (api.LedgerRepo
 	rep, err := e.db.Check(ctx, store.CheckOptions{
 		Blobs: true, Progress: p,
 		Logs: func(digest string) (io.ReadCloser, error) {
-			f, err := fsx.OpenRegular(runner.LogPath(filepath.Join(e.opt.Home, "logs"), digest))
+			f, err := e.segment(digest)
 			if err != nil {
 				return nil, err
 			}

@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/fsx"
@@ -57,15 +61,10 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 
 // attemptLog gives f the lines of an attempt that were not shown yet.
 func (s *site) attemptLog(runID string, a state.Attempt, shown map[string]int64, f func(api.LogLine) error) error {
-	logs := filepath.Join(s.e.opt.Home, "logs")
-	path := runner.OpenLogPath(logs, runID, a.StepID, a.Attempt)
-	if a.End != nil {
-		if a.End.Logs == nil {
-			return nil
-		}
-		path = runner.LogPath(logs, a.End.Logs.SHA256)
+	if a.End != nil && a.End.Logs == nil {
+		return nil
 	}
-	file, err := fsx.OpenRegular(path)
+	file, err := s.e.output(runID, a)
 	if errors.Is(err, fs.ErrNotExist) && a.End == nil {
 		return nil // not begun, or just being closed: the next look finds it
 	}
@@ -73,7 +72,7 @@ func (s *site) attemptLog(runID string, a state.Attempt, shown map[string]int64,
 		return internal(err)
 	}
 	defer file.Close()
-	key := filepath.Base(runner.OpenLogPath(logs, runID, a.StepID, a.Attempt))
+	key := filepath.Base(runner.OpenLogPath("", runID, a.StepID, a.Attempt))
 	skip := shown[key]
 	var ref ledger.LogRef
 	if a.End != nil {
@@ -96,6 +95,77 @@ func (s *site) attemptLog(runID string, a state.Attempt, shown map[string]int64,
 			return err
 		}
 		shown[key] = n
+	}
+	return nil
+}
+
+// A segmentFile is the stored output of an attempt, open.
+type segmentFile interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+}
+
+// record is a segment that lies in ledger.db.
+type record struct{ *bytes.Reader }
+
+// Close implements [io.Closer].
+func (record) Close() error { return nil }
+
+// segment opens the log segment with a digest: a sealed blob if it is short, and
+// otherwise a file. One that is not there is [fs.ErrNotExist]. Its bytes are not
+// checked.
+func (e *Engine) segment(digest string) (segmentFile, error) {
+	raw, err := e.db.Blobs().Small(digest)
+	if err != nil {
+		return nil, err
+	}
+	if raw != nil {
+		return record{bytes.NewReader(raw)}, nil
+	}
+	f, err := fsx.OpenRegular(runner.LogPath(filepath.Join(e.opt.Home, "logs"), digest))
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// output opens what an attempt wrote, or has written so far.
+func (e *Engine) output(runID string, a state.Attempt) (segmentFile, error) {
+	if a.End != nil {
+		return e.segment(a.End.Logs.SHA256)
+	}
+	f, err := fsx.OpenRegular(runner.OpenLogPath(filepath.Join(e.opt.Home, "logs"), runID, a.StepID, a.Attempt))
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// sweepLogs removes the files of segments that were sealed without them, if a
+// crash has left any: nobody writes now.
+func (e *Engine) sweepLogs() error {
+	dir := filepath.Dir(runner.OpenLogPath(filepath.Join(e.opt.Home, "logs"), "", "", 0))
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		runID, rest, _ := strings.Cut(strings.TrimSuffix(f.Name(), ".jsonl"), ".")
+		i := strings.LastIndexByte(rest, '.')
+		n, err := strconv.Atoi(rest[i+1:])
+		if i < 0 || err != nil {
+			continue
+		}
+		a, err := e.db.Attempt(runID, rest[:i], n)
+		if err != nil || a.End == nil || a.End.Logs == nil {
+			continue // it is all that is left of its output
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/stellarun/stella/internal/fsx"
-	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/telemetry"
@@ -76,17 +73,14 @@ func (s *site) session(run *state.Run, a *state.Attempt) (api.Session, error) {
 		RunID: run.RunID, DAGID: run.DAGID, StepID: a.StepID, Attempt: a.Attempt, State: api.SessionActive,
 		StartedUTC: a.StartedUTC, EndedUTC: a.EndedUTC,
 	}
-	logs := filepath.Join(s.e.opt.Home, "logs")
-	path := runner.OpenLogPath(logs, run.RunID, a.StepID, a.Attempt)
 	if a.End != nil {
 		out.State, out.Outcome = api.SessionEnded, a.End.Outcome
 		if a.End.Logs == nil {
 			return out, nil
 		}
 		out.Bytes, out.Lines, out.Dropped = a.End.Logs.Bytes, a.End.Logs.Records, a.End.Logs.Dropped
-		path = runner.LogPath(logs, a.End.Logs.SHA256)
 	}
-	f, err := fsx.OpenRegular(path)
+	f, err := s.e.output(run.RunID, *a)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil // not begun, or just being closed; of an ended one the audit of storage has more to say
 	}

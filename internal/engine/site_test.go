@@ -37,6 +37,7 @@ func ran(t *testing.T) (l *lab, run string) {
 
 const artifactScript = helloScript + `echo found > "$STELLA_ARTIFACTS/report.txt"
 echo '{"artifact":{"name":"report.txt"}}' >> "$STELLA_OUTPUT"
+i=0; while [ $i -lt 100 ]; do echo "a log that is long enough for a file of its own, line $i"; i=$((i+1)); done
 `
 
 // Whatever is sealed is hashed by ledger verify, and importing the bundle

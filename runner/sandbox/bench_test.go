@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,17 +152,17 @@ func BenchmarkBareExec(b *testing.B) {
 func BenchmarkAttempt(b *testing.B) {
 	s := sandbox.New(sandbox.Options{})
 	task, _ := task(b, "exit", "0")
-	base := task.Dir
+	base, i := task.Dir, 0
 	median(b, func() {
-		dir, err := os.MkdirTemp(base, "")
-		if err != nil {
+		i++
+		task.Dir = filepath.Join(base, strconv.Itoa(i))
+		if err := os.Mkdir(task.Dir, 0o700); err != nil {
 			b.Fatal(err)
 		}
-		task.Dir = dir
 		if rep, err := s.Execute(b.Context(), task); err != nil || rep.ExitCode == nil {
 			b.Fatal(rep, err)
 		}
-		os.RemoveAll(dir)
+		os.RemoveAll(task.Dir)
 	})
 }
 
@@ -170,17 +171,17 @@ func BenchmarkAttemptTrue(b *testing.B) {
 	s := sandbox.New(sandbox.Options{})
 	task, _ := task(b)
 	task.Entry = file(b, "/bin/true")
-	base := task.Dir
+	base, i := task.Dir, 0
 	median(b, func() {
-		dir, err := os.MkdirTemp(base, "")
-		if err != nil {
+		i++
+		task.Dir = filepath.Join(base, strconv.Itoa(i))
+		if err := os.Mkdir(task.Dir, 0o700); err != nil {
 			b.Fatal(err)
 		}
-		task.Dir = dir
 		if rep, err := s.Execute(b.Context(), task); err != nil || rep.ExitCode == nil {
 			b.Fatal(rep, err)
 		}
-		os.RemoveAll(dir)
+		os.RemoveAll(task.Dir)
 	})
 }
 

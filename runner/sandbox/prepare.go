@@ -81,6 +81,11 @@ func prepare(t *runner.Task) (_ *prepared, err error) {
 	} else if t.Runtime == manifests.RuntimeExec {
 		p.unstarted = scriptWithout(p.entry)
 	}
+	if t.MakeDir != nil {
+		if err := t.MakeDir(); err != nil {
+			return nil, err
+		}
+	}
 	root, err := os.OpenRoot(t.Dir)
 	if err != nil {
 		return nil, err
@@ -97,7 +102,8 @@ func prepare(t *runner.Task) (_ *prepared, err error) {
 
 // layOut makes the folders, the request and the empty output file.
 func (p *prepared) layOut(root *os.Root, request []byte) error {
-	for _, dir := range append(writtenDirs(), bundleDir, dataDir, inputsDir, secretsDir) {
+	// data/ and inputs/ come with what lies in them: no variable names them.
+	for _, dir := range append(writtenDirs(), bundleDir, secretsDir) {
 		if err := root.Mkdir(dir, 0o755); err != nil {
 			return err
 		}

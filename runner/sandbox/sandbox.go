@@ -38,7 +38,8 @@
 //
 // # Folder of an attempt
 //
-//	bundle/ data/ inputs/     private copies, files read-only
+//	bundle/ data/ inputs/     private copies, files read-only; the last two where
+//	                          there is something to put into them
 //	secrets/                  empty in this tier
 //	work/ artifacts/ tmp/     for the program
 //	input.json output.jsonl   request and results (package plugin)
