@@ -56,7 +56,7 @@ const (
 	maxManifest = 32 << 20  // bytes of manifest.json
 	maxSums     = 16 << 20  // bytes of SHA256SUMS
 	maxSmall    = 256 << 10 // bytes of each other file that is not compressed, but evidence
-	maxRun      = 64 << 20  // bytes of a line of runs.ndjson
+	maxRun      = 256 << 20 // bytes of a line of runs.ndjson
 )
 
 // Why there is no archive of a window. They come wrapped.

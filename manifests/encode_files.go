@@ -214,6 +214,7 @@ func EncodeSite(s *Site) []byte {
 	w.text("keep_workspaces", string(s.KeepWorkspaces))
 	w.duration("trust_warning", s.TrustWarning)
 	w.integer("max_items", int64(s.MaxItems))
+	w.integer("max_run_entries", int64(s.MaxRunEntries))
 	w.limits("limits", s.Limits)
 	w.sinks(s.Sinks)
 	w.concurrency(s.Concurrency)

@@ -470,7 +470,7 @@ func (g gen) site() *manifests.Site {
 		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits(),
 		MaxGap: g.duration("gap", 366*24*time.Hour), TrustWarning: g.duration("warning", 366*24*time.Hour),
 		KeepWorkspaces: manifests.Keep(g.pick("keep", "failed", "never", "always")),
-		Sinks:          g.sinks(), MaxItems: 1 + g.upTo("items", 99_999),
+		Sinks:          g.sinks(), MaxItems: 1 + g.upTo("items", 99_999), MaxRunEntries: 1000 + g.upTo("entries", 99_999),
 		Concurrency: manifests.Concurrency{PerTenant: g.upTo("perTenant", 9), PerDAG: g.upTo("perDAG", 9), PerPlugin: g.upTo("perPlugin", 9),
 			Tenant: g.limited("tenants", g.name), DAG: g.limited("dags", g.name),
 			Plugin: g.limited("plugins", func(label string) string { return g.name(label) + "/" + g.name(label) })},

@@ -35,6 +35,7 @@ type Site struct {
 	Limits           Limits        // defaults of attempts
 	Sinks            []Sink        // receivers of events
 	MaxItems         int           // of one for_each; default 1000 (THREATS 24)
+	MaxRunEntries    int           // of one run; default 250,000 (THREATS 24)
 	Concurrency      Concurrency
 	Semaphores       map[string]int64 // name → capacity, for each tenant its own
 	Stuck            Stuck

@@ -31,6 +31,7 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		Limits:           t.limits("limits"),
 		Sinks:            t.sinks(),
 		MaxItems:         int(t.integer("max_items", 1000, 1, 100_000)),
+		MaxRunEntries:    int(t.integer("max_run_entries", 250_000, 1000, 1_000_000)),
 		Concurrency:      concurrency(t),
 		Semaphores:       semaphores(t),
 		Stuck:            stuck(t),

@@ -220,7 +220,7 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 		FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789,
 		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"}, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour, KeepWorkspaces: manifests.KeepFailed,
 		Limits:   manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
-		MaxItems: 1000, Stuck: patience(),
+		MaxItems: 1000, MaxRunEntries: 250_000, Stuck: patience(),
 	})
 	if s := parsed(t, "site", "site/clock.toml").(*manifests.Site); s.MaxGap != 720*time.Hour || s.TrustWarning != 48*time.Hour || s.KeepWorkspaces != manifests.KeepAlways {
 		t.Errorf("gap %v, warning %v, workspaces %q", s.MaxGap, s.TrustWarning, s.KeepWorkspaces)
@@ -228,7 +228,7 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 	defaults := &manifests.Site{
 		Workers: 2, MaxParallelSteps: 1, DefaultTenant: "default", Grace: 10 * time.Second, CheckpointEvery: time.Hour,
 		FreeSpaceReserve: 64 << 20, MaxBundleBytes: 4 << 30, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour, KeepWorkspaces: manifests.KeepFailed,
-		MaxItems: 1000, Stuck: patience(),
+		MaxItems: 1000, MaxRunEntries: 250_000, Stuck: patience(),
 	}
 	check(t, parsed(t, "site", "site/empty.toml"), defaults)
 	again, err := manifests.ParseSite("f", manifests.EncodeSite(&manifests.Site{}))

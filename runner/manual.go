@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -215,6 +216,9 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			if inv.Overlay, err = r.opt.Sealed.Put(raw); err != nil {
 				return err
 			}
+			if err := e.checkOverlay(n, inv.Overlay); err != nil {
+				return err
+			}
 		}
 		if q.Delay > 0 {
 			inv.After = stamp.Format(r.opt.Now().Add(q.Delay))
@@ -233,6 +237,34 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		}
 		return r.commit(e)
 	})
+}
+
+// checkOverlay holds the parameters that a merge patch gives against the schema of
+// the step's action, as far as they are known now.
+func (e *execution) checkOverlay(n *node, overlay string) error {
+	if n.plan.Plugin == nil || n.step.ForEach != nil {
+		return nil
+	}
+	with := e.prog.with[n.step.ID]
+	params, err := with.eval(context.Background(), e.scope(n, with.named()))
+	if err != nil {
+		return nil // what it needs is done again, too: it is checked when it begins
+	}
+	if params, err = e.r.overlaid(params, overlay); err != nil {
+		return err
+	}
+	raw, err := jcs.Marshal(params)
+	if err != nil {
+		return &RequestError{Text: "the input: " + err.Error()}
+	}
+	m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+	if err != nil {
+		return err
+	}
+	if fault := e.r.invalid(m, m.Plugin.Actions[n.plan.Action].Params, raw); fault != "" {
+		return &RequestError{Text: "the input is not what step " + n.id + " takes: " + fault}
+	}
+	return nil
 }
 
 // retryable says why a step cannot be begun again.

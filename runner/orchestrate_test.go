@@ -649,3 +649,18 @@ func TestWhatIsFinalOrUnderWayIsLeftAlone(t *testing.T) {
 	_, err = w.r.Fail(o, "x", state.FailedByHand, "")
 	refused("fail", err)
 }
+
+func TestARunThatWritesWithoutEndFails(t *testing.T) {
+	w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) { return exit(75), nil })
+	w.r = runner.New(runner.Options{
+		Store: w.db, Sealed: w.sealed, Executor: w.exec, Workers: 1, MaxEntries: 50,
+		RunsDir: w.home + "/runs", LogsDir: w.home + "/logs", HMACKey: []byte("k"), Owner: "test",
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.Steps[0].Retry = manifests.Retry{MaxAttempts: 1000, Backoff: time.Microsecond, MaxBackoff: time.Microsecond}
+	}, "a", "b<a")
+	got, _ := w.finish(w.start(d, "{}").RunID)
+	if got.Status != state.Failed || got.FailureReason != string(state.TooManyEntries) || got.Entries > 60 {
+		t.Errorf("the run is %s %s after %d entries", got.Status, got.FailureReason, got.Entries)
+	}
+}

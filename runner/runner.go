@@ -84,6 +84,7 @@ type Options struct {
 	Grace          time.Duration
 	Limits         manifests.Limits // defaults of attempts
 	MaxItems       int              // of one for_each; default 1000
+	MaxEntries     int              // of one run; beyond it the run fails. Default 250,000
 	Concurrency    manifests.Concurrency
 	Semaphores     map[string]int64 // name → capacity
 	Stuck          manifests.Stuck
@@ -137,6 +138,9 @@ func New(opt Options) *Runner {
 	}
 	if opt.MaxItems == 0 {
 		opt.MaxItems = 1000
+	}
+	if opt.MaxEntries == 0 {
+		opt.MaxEntries = 250_000
 	}
 	r := &Runner{
 		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
@@ -397,6 +401,23 @@ func (r *Runner) done(it item, child bool) {
 	r.signal()
 }
 
+// excessive ends a run that has written more entries than the site allows (THREATS
+// 24): as failed, and where its cleanup goes on like that, at once.
+func (e *execution) excessive() bool {
+	most := e.r.opt.MaxEntries
+	switch {
+	case e.ended.Load() || e.run.Entries <= most:
+		return false
+	case !e.run.FailRequested() && !e.run.CancelRequested():
+		e.requestFailure("system:runner", state.TooManyEntries, fmt.Sprintf("more than %d entries (max_run_entries in site.toml)", most))
+		return true
+	case e.run.Entries > 2*most && !e.run.Aborted:
+		e.requestCancel(ledger.RunAbortRequested, "system:runner", "its cleanup writes without end")
+		return true
+	}
+	return false
+}
+
 // broken ends the runner: the model is ahead of the store, and nothing may be
 // decided on it any more. Whoever opens the site next reads what is recorded.
 func (r *Runner) broken(e *execution, err error) error {
@@ -436,6 +457,9 @@ func (r *Runner) commit(e *execution) error {
 		}
 		e.run, e.batch = run, e.batch[:0]
 		e.touch()
+		if e.excessive() {
+			return r.commit(e)
+		}
 	}
 	if e.ended.Load() {
 		r.compared(e)

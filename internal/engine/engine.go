@@ -214,7 +214,7 @@ func (e *Engine) runnerOptions(stopped state.QueueState) runner.Options {
 		Store: e.db, Sealed: e.sealed, Now: e.opt.Now, Log: e.opt.Log,
 		Workers: e.site.Workers, Parallel: e.site.MaxParallelSteps, Grace: e.site.Grace, Limits: e.site.Limits,
 		RunsDir: filepath.Join(e.opt.Home, "runs"), KeepWorkspaces: e.site.KeepWorkspaces, LogsDir: filepath.Join(e.opt.Home, "logs"),
-		MaxItems: e.site.MaxItems, Concurrency: e.site.Concurrency, Semaphores: e.site.Semaphores, Stuck: e.site.Stuck, Stopped: stopped,
+		MaxItems: e.site.MaxItems, MaxEntries: e.site.MaxRunEntries, Concurrency: e.site.Concurrency, Semaphores: e.site.Semaphores, Stuck: e.site.Stuck, Stopped: stopped,
 		HMACKey: e.keys.hmac, Owner: bootID() + "/" + strconv.Itoa(os.Getpid()),
 	}
 	if e.opt.Executes {

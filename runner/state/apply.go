@@ -39,6 +39,7 @@ func Apply(v *View, c Change) error {
 	}
 	run.Status = to
 	run.UpdatedUTC, run.LastSeq = c.Envelope.Time, c.Envelope.Seq
+	run.Entries++
 	if moves(c.Envelope.Type) {
 		run.Stuck, run.Nudges, run.Restarts = "", 0, 0
 	}
@@ -128,7 +129,7 @@ func applyRunStart(v *View, c Change) error {
 		PlanHash: d.PlanHash, RunToken: d.RunToken, TraceID: e.TraceID, Status: Planning,
 		InputsHash: d.InputsHash, Metadata: d.Metadata, ParentRunID: d.Parent, ParentStepID: d.ParentStep, Depth: d.Depth,
 		Priority: d.Priority, ReplayOf: d.ReplayOf, Rationale: d.Rationale, Pinned: d.Pinned,
-		Actor: e.Actor, Generation: 1, Steps: d.Steps, FirstSeq: e.Seq, LastSeq: e.Seq,
+		Actor: e.Actor, Generation: 1, Steps: d.Steps, Entries: 1, FirstSeq: e.Seq, LastSeq: e.Seq,
 		CreatedUTC: e.Time, UpdatedUTC: e.Time,
 	}
 	return nil

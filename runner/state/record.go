@@ -51,6 +51,7 @@ type Run struct {
 	CancelledBy   string            `json:"cancelledBy,omitempty"`
 	CancelReason  string            `json:"cancelReason,omitempty"`
 	TimedOutUTC   string            `json:"timedOutUtc,omitempty"` // when its own deadline passed
+	Entries       int               `json:"entries"`               // of the run so far
 	FirstSeq      int64             `json:"firstSeq"`
 	LastSeq       int64             `json:"lastSeq"`
 	CreatedUTC    string            `json:"createdUtc"`

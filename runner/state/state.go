@@ -84,6 +84,7 @@ const (
 	UnreachableSteps  Code = "UNREACHABLE_STEPS"
 	ExpressionInvalid Code = "EXPRESSION_INVALID" // a when, with, for_each or output could not be evaluated
 	TooManyItems      Code = "TOO_MANY_ITEMS"     // for_each gave more than the site allows
+	TooManyEntries    Code = "TOO_MANY_ENTRIES"   // the run has written more than the site allows
 	SkippedByHand     Code = "SKIPPED_BY_HAND"
 	FailedByHand      Code = "FAILED_BY_HAND"
 	RunAborted        Code = "RUN_ABORTED"
