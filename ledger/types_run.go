@@ -192,6 +192,7 @@ type ApprovalOption struct {
 // ApprovalDecision is the data of [ApprovalDecided]; who decided is the actor.
 type ApprovalDecision struct {
 	Decision      string `json:"decision"`
+	Option        string `json:"option,omitempty"` // label of the option that was chosen
 	BackTo        string `json:"backTo,omitempty"` // of retry: the step to go back to
 	Notes         string `json:"notes,omitempty"`
 	Modifications string `json:"modifications,omitempty"` // SHA-256 of the sealed merge patch (RFC 7396)
@@ -201,7 +202,7 @@ type ApprovalDecision struct {
 // ApprovalRefusal is the data of [ApprovalRefused].
 type ApprovalRefusal struct {
 	Decision string `json:"decision"`
-	Code     string `json:"code"` // ALREADY_DECIDED | STALE | NOT_APPROVER | STARTER_EXCLUDED
+	Code     string `json:"code"` // ALREADY_DECIDED | STALE | NOT_APPROVER | STARTER_EXCLUDED | APPROVAL_EXPIRED
 	Notes    string `json:"notes,omitempty"`
 }
 

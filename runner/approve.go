@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
-	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -105,6 +105,7 @@ type Decision struct {
 	PlanHash      string
 	Actor         string
 	Decision      string // continue | retry | abort
+	Option        string // label of the option that was chosen, "" if none was named
 	BackTo        string // of retry: the step to go back to, "" for the step itself
 	Notes         string
 	Modifications json.RawMessage // a merge patch (RFC 7396), of the outputs with continue and of the parameters with retry
@@ -112,7 +113,7 @@ type Decision struct {
 
 // A DecisionError is a decision that does not count. It is on record.
 type DecisionError struct {
-	Code string // ALREADY_DECIDED | STALE | NOT_APPROVER | STARTER_EXCLUDED
+	Code string // ALREADY_DECIDED | STALE | NOT_APPROVER | STARTER_EXCLUDED | APPROVAL_EXPIRED
 	Text string
 }
 
@@ -127,37 +128,71 @@ func (r *Runner) Decide(o Opened, d Decision) (state.Run, error) {
 		if n == nil {
 			return &RequestError{Text: "run " + e.runID + " has no step " + d.StepID}
 		}
-		if refusal := e.refuseDecision(n, d); refusal != nil {
+		refusal, err := e.refuseDecision(n, d)
+		if err != nil {
+			return err
+		}
+		if refusal != nil {
 			attempt := n.attempt
 			n.attempt = d.Attempt
 			e.proposeBy(d.Actor, ledger.ApprovalRefused, n, &ledger.ApprovalRefusal{Decision: d.Decision, Code: refusal.Code, Notes: clipTo(d.Notes, maxNotes)})
 			n.attempt = attempt
+			if refusal.Code == string(state.ApprovalTimedOut) && n.status == state.CheckpointPending {
+				return errors.Join(e.expire(n, n.attempt), refusal) // nobody was there when its time was over
+			}
 			return errors.Join(r.record(e), refusal)
 		}
 		return e.decideBy(n, d)
 	})
 }
 
-// refuseDecision says why a decision does not count, nil if it does.
-func (e *execution) refuseDecision(n *node, d Decision) *DecisionError {
+// refuseDecision says why a decision does not count, nil if it does. The error is
+// a fault of ours.
+func (e *execution) refuseDecision(n *node, d Decision) (*DecisionError, error) {
 	a := n.approval
 	open := n.status == state.CheckpointPending && a != nil && !e.ended.Load()
 	switch {
+	case !open && n.reason == state.ApprovalTimedOut && d.Attempt == n.attempt:
+		return &DecisionError{string(state.ApprovalTimedOut), fmt.Sprintf("the approval of step %s has expired: nobody decided in time", n.id)}, nil
 	case !open || d.Attempt < n.attempt:
-		return &DecisionError{"ALREADY_DECIDED", fmt.Sprintf("the approval of step %s, attempt %d, is closed: the step is %s", n.id, d.Attempt, n.status)}
+		return &DecisionError{"ALREADY_DECIDED", fmt.Sprintf("the approval of step %s, attempt %d, is closed: the step is %s", n.id, d.Attempt, n.status)}, nil
 	case d.Attempt != n.attempt || d.PlanHash != a.Request.PlanHash:
-		return &DecisionError{"STALE", fmt.Sprintf("the decision is about attempt %d of plan %s; what waits is attempt %d of plan %s", d.Attempt, d.PlanHash, n.attempt, a.Request.PlanHash)}
-	case a.Request.ExcludeStarter && state.Person(d.Actor) == state.Person(e.run.Actor):
-		return &DecisionError{"STARTER_EXCLUDED", d.Actor + " started the run; somebody else must decide"}
-	case len(a.Request.Approvers) > 0 && !slices.ContainsFunc(a.Request.Approvers, func(p string) bool { return p == d.Actor || p == state.Person(d.Actor) }):
-		return &DecisionError{"NOT_APPROVER", fmt.Sprintf("%s is not one of the approvers %v", d.Actor, a.Request.Approvers)}
+		return &DecisionError{"STALE", fmt.Sprintf("the decision is about attempt %d of plan %s; what waits is attempt %d of plan %s", d.Attempt, d.PlanHash, n.attempt, a.Request.PlanHash)}, nil
+	}
+	if at := stampOrZero(a.Request.Expires); !at.IsZero() && !at.After(e.r.opt.Now()) {
+		return &DecisionError{string(state.ApprovalTimedOut), fmt.Sprintf("the approval of step %s has expired at %s", n.id, a.Request.Expires)}, nil
+	}
+	if len(a.Request.Approvers) > 0 && !slices.ContainsFunc(a.Request.Approvers, func(p string) bool { return p == d.Actor || p == state.Person(d.Actor) }) {
+		return &DecisionError{"NOT_APPROVER", fmt.Sprintf("%s is not one of the approvers %v", d.Actor, a.Request.Approvers)}, nil
+	}
+	if a.Request.ExcludeStarter {
+		starter, err := e.starter()
+		if err != nil {
+			return nil, err
+		}
+		if state.Person(d.Actor) == state.Person(starter) {
+			return &DecisionError{"STARTER_EXCLUDED", d.Actor + " started the run; somebody else must decide"}, nil
+		}
 	}
 	for _, made := range a.Decisions {
 		if state.Person(made.Actor) == state.Person(d.Actor) {
-			return &DecisionError{"ALREADY_DECIDED", d.Actor + " has decided " + made.Decision + " already"}
+			return &DecisionError{"ALREADY_DECIDED", d.Actor + " has decided " + made.Decision + " already"}, nil
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// starter is who started the run; of a sub-run, who started the run that it is a
+// part of.
+func (e *execution) starter() (string, error) {
+	run := e.run
+	for run.ParentRunID != "" {
+		var err error
+		if run, err = e.r.opt.Store.Run(run.ParentRunID); err != nil {
+			return "", e.fault("who started it", err)
+		}
+	}
+	return run.Actor, nil
 }
 
 // decideBy takes a decision that counts.
@@ -165,19 +200,19 @@ func (e *execution) decideBy(n *node, d Decision) error {
 	if err := e.checkDecision(n, d); err != nil {
 		return err
 	}
-	rec := ledger.ApprovalDecision{Decision: d.Decision, BackTo: d.BackTo, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
+	rec := ledger.ApprovalDecision{Decision: d.Decision, Option: d.Option, BackTo: d.BackTo, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
+	changed, err := e.modified(n, d)
+	if err != nil {
+		return err
+	}
 	if len(d.Modifications) > 0 {
-		raw, err := jcs.Canonicalize(d.Modifications)
-		if err != nil || raw[0] != '{' {
-			return &RequestError{Text: "modifications are a JSON object"}
+		raw, err := patchOf("modifications", d.Modifications)
+		if err != nil {
+			return err
 		}
 		if rec.Modifications, err = e.r.opt.Sealed.Put(raw); err != nil {
 			return err
 		}
-	}
-	changed, err := e.modified(n, d)
-	if err != nil {
-		return err
 	}
 	e.proposeBy(d.Actor, ledger.ApprovalDecided, n, &rec)
 	a := *n.approval
@@ -197,8 +232,14 @@ func (e *execution) decideBy(n *node, d Decision) error {
 
 // checkDecision says whether a decision makes sense.
 func (e *execution) checkDecision(n *node, d Decision) error {
-	if !slices.ContainsFunc(n.approval.Request.Options, func(o ledger.ApprovalOption) bool { return o.Decision == d.Decision }) {
-		return &RequestError{Text: fmt.Sprintf("%q is not one of the decisions that step %s offers", d.Decision, n.id)}
+	offered := func(o ledger.ApprovalOption) bool {
+		return o.Decision == d.Decision && (d.Option == "" || o.Label == d.Option)
+	}
+	if !slices.ContainsFunc(n.approval.Request.Options, offered) {
+		return &RequestError{Text: fmt.Sprintf("step %s offers no decision %q", n.id, strings.TrimSpace(d.Decision+" "+d.Option))}
+	}
+	if len(d.Modifications) > 0 && d.Decision == "abort" {
+		return &RequestError{Text: "there is nothing to modify in what is aborted"}
 	}
 	switch {
 	case d.BackTo != "" && d.Decision != "retry":
@@ -219,12 +260,20 @@ func (e *execution) checkDecision(n *node, d Decision) error {
 }
 
 // modified applies the modifications of a continue to the outputs, checked
-// against the action's schema; nil if there are none.
+// against the action's schema; nil if there are none. Those of a retry are held
+// against what the step that is gone back to takes.
 func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
-	if len(d.Modifications) == 0 || d.Decision != "continue" {
+	if len(d.Modifications) == 0 {
 		return nil, nil
 	}
-	patch, err := decodeJSON(d.Modifications)
+	raw, err := patchOf("modifications", d.Modifications)
+	if err != nil {
+		return nil, err
+	}
+	if d.Decision == "retry" {
+		return nil, e.checkOverlay(e.backTo(n, d), raw)
+	}
+	patch, err := decodeJSON(raw)
 	if err != nil {
 		return nil, &RequestError{Text: "modifications: " + err.Error()}
 	}
@@ -232,10 +281,7 @@ func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
 	if before == nil {
 		before = map[string]any{}
 	}
-	out, ok := mergePatch(before, patch).(map[string]any)
-	if !ok {
-		return nil, &RequestError{Text: "modifications are a JSON object"}
-	}
+	out, _ := mergePatch(before, patch).(map[string]any)
 	return out, e.r.checkOutputs(n, out)
 }
 
@@ -268,12 +314,17 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 	return e.r.commit(e)
 }
 
+// backTo is the step that a retry begins with.
+func (e *execution) backTo(n *node, d Decision) *node {
+	if d.BackTo != "" {
+		return e.byID[d.BackTo]
+	}
+	return n
+}
+
 // goBack makes a step and everything between it and the gate pending again.
 func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
-	back := n
-	if d.BackTo != "" {
-		back = e.byID[d.BackTo]
-	}
+	back := e.backTo(n, d)
 	for _, x := range append(e.downstream(back), back) {
 		inv := ledger.StepInvalidation{Reason: "rewind"}
 		if x == back {

@@ -346,6 +346,10 @@ func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *led
 		e.acted(n, end.OutputsHash)
 		return
 	case state.OutcomeCancelled:
+		if e.run.FailRequested() && !e.run.CancelRequested() { // a retry of the run finds it as what failed
+			e.end(n, ledger.StepFailed, state.Failed, state.Code(e.run.FailCode), ledger.StepEnd{})
+			return
+		}
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
 		return
 	case state.Interrupted:

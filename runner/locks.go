@@ -179,10 +179,9 @@ func (r *Runner) lost(e *execution, loss ledger.LockLoss) error {
 	if n.child == "" {
 		return nil
 	}
-	child := n.child
-	e.endChild(n, &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
+	e.cancelLater(n.child, "its parent lost "+loss.Kind+" "+loss.Name, ErrCancelled)
+	e.endChild(n, &ledger.SubrunEnd{RunID: n.child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
 	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(loss.Kind + " " + loss.Name + " was taken away")})
-	e.later = append(e.later, func() { r.cancelChild(child, "its parent lost "+loss.Kind+" "+loss.Name) })
 	return r.commit(e)
 }
 

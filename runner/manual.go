@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,6 +81,9 @@ func (r *Runner) model(o Opened) (*execution, error) {
 		return nil, err
 	}
 	e.detached = true
+	if t, ok := r.opt.Store.(*trial); ok {
+		t.live(e)
+	}
 	return e, nil
 }
 
@@ -145,7 +147,7 @@ func (e *execution) closedTo(what string) error {
 		return &ConflictError{Text: fmt.Sprintf("run %s is %s, which is final: nothing is to %s", e.runID, e.run.Status, what),
 			Hint: "start a new run"}
 	}
-	if e.run.CancelRequested() || e.run.FailRequested() {
+	if e.run.CancelRequested() || e.run.FailRequested() && e.run.Status != state.Failed {
 		return conflict("run %s is being ended; nothing is to %s", e.runID, what)
 	}
 	return nil
@@ -209,14 +211,14 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		}
 		inv := ledger.StepInvalidation{Reason: "retry"}
 		if len(q.Input) > 0 {
-			raw, err := jcs.Canonicalize(q.Input)
-			if err != nil || raw[0] != '{' {
-				return &RequestError{Text: "the input is a JSON object"}
-			}
-			if inv.Overlay, err = r.opt.Sealed.Put(raw); err != nil {
+			raw, err := patchOf("the input", q.Input)
+			if err != nil {
 				return err
 			}
-			if err := e.checkOverlay(n, inv.Overlay); err != nil {
+			if err := e.checkOverlay(n, raw); err != nil {
+				return err
+			}
+			if inv.Overlay, err = r.opt.Sealed.Put(raw); err != nil {
 				return err
 			}
 		}
@@ -237,34 +239,6 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		}
 		return r.commit(e)
 	})
-}
-
-// checkOverlay holds the parameters that a merge patch gives against the schema of
-// the step's action, as far as they are known now.
-func (e *execution) checkOverlay(n *node, overlay string) error {
-	if n.plan.Plugin == nil || n.step.ForEach != nil {
-		return nil
-	}
-	with := e.prog.with[n.step.ID]
-	params, err := with.eval(context.Background(), e.scope(n, with.named()))
-	if err != nil {
-		return nil // what it needs is done again, too: it is checked when it begins
-	}
-	if params, err = e.r.overlaid(params, overlay); err != nil {
-		return err
-	}
-	raw, err := jcs.Marshal(params)
-	if err != nil {
-		return &RequestError{Text: "the input: " + err.Error()}
-	}
-	m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-	if err != nil {
-		return err
-	}
-	if fault := e.r.invalid(m, m.Plugin.Actions[n.plan.Action].Params, raw); fault != "" {
-		return &RequestError{Text: "the input is not what step " + n.id + " takes: " + fault}
-	}
-	return nil
 }
 
 // retryable says why a step cannot be begun again.
@@ -441,10 +415,15 @@ func (e *execution) stopAll(cause error, why string) {
 	}
 	for _, n := range e.all() {
 		if n.child != "" && (n.phase == ordinary || cause == ErrAborted) {
-			child := n.child
-			e.later = append(e.later, func() { e.r.cancelChild(child, why) })
+			e.cancelLater(n.child, why, cause)
 		}
 	}
+}
+
+// cancelLater asks for the end of a sub-run once this model is let go of. An abort
+// is passed on as what it is.
+func (e *execution) cancelLater(child, why string, cause error) {
+	e.later = append(e.later, func() { e.r.cancelChild(child, why, cause == ErrAborted) })
 }
 
 // Nudge looks at a run again: waiting times of its steps are over, and sub-runs are

@@ -258,15 +258,16 @@ func (e *execution) dropChild(n *node, why string) {
 	if n.child == "" {
 		return
 	}
-	child := n.child
+	e.cancelLater(n.child, why, ErrCancelled)
 	e.freeChild(n)
-	e.later = append(e.later, func() { e.r.cancelChild(child, why) })
 }
 
-// cancelChild cancels a sub-run, whether it is executed here or not.
-func (r *Runner) cancelChild(runID, why string) {
+// cancelChild cancels a sub-run, or aborts it, whether it is executed here or not.
+func (r *Runner) cancelChild(runID, why string, abort bool) {
 	o, err := r.load(runID)
-	if err == nil {
+	if err == nil && abort {
+		_, err = r.Abort(o, "system:runner", clip("its parent: "+why))
+	} else if err == nil {
 		_, err = r.Cancel("system:runner", clip("its parent: "+why), o)
 	}
 	if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
@@ -296,15 +297,17 @@ func (e *execution) reconcile() error {
 			continue
 		}
 		if name := lostLock(e, n, held); name != "" {
-			child := n.child
-			e.endChild(n, &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
+			e.cancelLater(n.child, "its parent lost "+name, ErrCancelled)
+			e.endChild(n, &ledger.SubrunEnd{RunID: n.child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
 			e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(name + " was taken away while nobody executed the run")})
-			e.later = append(e.later, func() { e.r.cancelChild(child, "its parent lost "+name) })
 			continue
 		}
-		if !e.detached && e.run.CancelRequested() {
-			child := n.child
-			e.later = append(e.later, func() { e.r.cancelChild(child, "cancelled") })
+		switch {
+		case e.detached || !e.run.CancelRequested():
+		case e.run.Aborted:
+			e.cancelLater(n.child, "aborted", ErrAborted)
+		default:
+			e.cancelLater(n.child, "cancelled", ErrCancelled)
 		}
 	}
 	return nil

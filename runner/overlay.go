@@ -1,0 +1,82 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/stellarun/stella/internal/jcs"
+)
+
+// patchOf reads a merge patch (RFC 7396) that somebody gives by hand.
+func patchOf(what string, given json.RawMessage) (canonical []byte, err error) {
+	if len(given) > MaxInputsBytes {
+		return nil, &RequestError{Text: fmt.Sprintf("%s has %d bytes; at most %d", what, len(given), MaxInputsBytes)}
+	}
+	canonical, err = jcs.Canonicalize(given)
+	if err != nil || canonical[0] != '{' {
+		return nil, &RequestError{Text: what + " must be one JSON object"}
+	}
+	return canonical, nil
+}
+
+// checkOverlay says why a step does not take its parameters with a patch on them,
+// as far as they are known before it runs (THREATS 22).
+func (e *execution) checkOverlay(n *node, patch []byte) error {
+	if n.gate() {
+		return &RequestError{Text: "step " + n.id + " is an approval gate: it has no parameters that could be changed"}
+	}
+	v, err := decodeJSON(patch)
+	if err != nil {
+		return &RequestError{Text: "the input: " + err.Error()}
+	}
+	meant := []*node{n}
+	switch {
+	case n.waiting > 0: // what comes before it is done again first
+		return nil
+	case n.step.ForEach != nil:
+		meant = n.items // where there are none yet, each is checked when it begins
+	}
+	with := e.prog.with[n.step.ID]
+	for _, x := range meant {
+		params, err := with.eval(context.Background(), e.scope(x, with.named()))
+		if err != nil {
+			continue // it is looked at again when the step begins
+		}
+		raw, err := jcs.Marshal(mergePatch(params, v))
+		if err != nil {
+			return &RequestError{Text: "the input: " + err.Error()}
+		}
+		fault, err := e.r.takes(n, raw)
+		if err != nil {
+			return err
+		}
+		if fault != "" {
+			return &RequestError{Text: "the input is not what step " + x.id + " takes: " + fault}
+		}
+	}
+	return nil
+}
+
+// takes says what is wrong with the parameters of a step, "" where nothing is.
+func (r *Runner) takes(n *node, params []byte) (fault string, err error) {
+	if n.plan.Plugin != nil {
+		m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		if err != nil {
+			return "", err
+		}
+		return r.invalid(m, m.Plugin.Actions[n.plan.Action].Params, params), nil
+	}
+	plan, err := r.planOf(n.plan.SubPlan)
+	if err != nil {
+		return "", err
+	}
+	dag, err := r.opt.Sealed.DAG(plan.DAG.Digest)
+	if err != nil {
+		return "", err
+	}
+	if _, faults := resolveInputs(dag, params); len(faults) > 0 {
+		return fmt.Sprint(faults[0]), nil
+	}
+	return "", nil
+}
