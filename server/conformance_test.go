@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,7 +76,7 @@ var errEnough = errors.New("enough")
 // siteCalls asks everything that can be asked, in an order in which the
 // answers make sense.
 func siteCalls() []siteCall {
-	return []siteCall{
+	return slices.Concat([]siteCall{
 		{"import", "ImportBundle", importing("/m/a.stella")},
 		{"import that is refused", "ImportBundle", importing("/m/refused.stella")},
 		{"import that is refused after it has begun", "ImportBundle", importing("/m/late.stella")},
@@ -317,7 +318,7 @@ func siteCalls() []siteCall {
 		}},
 		{"status", "Status", func(ctx context.Context, s api.Site) (any, error) { return s.Status(ctx) }},
 		{"stop", "Stop", func(ctx context.Context, s api.Site) (any, error) { return nil, s.Stop(ctx, true) }},
-	}
+	}, recoveryCalls())
 }
 
 // TestClientAnswersLikeTheSite asks a site directly and another of the same

@@ -43,6 +43,13 @@ func Routes() []Route {
 		{Method: "POST", Path: "/runs/{id}:cancel", Scope: ScopeWrite, Does: "ask for the end of a run", handle: (*handler).cancelRun},
 		{Method: "POST", Path: "/runs/{id}:replay", Scope: ScopeWrite, Does: "run again what an ended run has run, and compare", Once: true, handle: (*handler).replayRun},
 		{Method: "POST", Path: "/runs/{id}:resume", Scope: ScopeWrite, Does: "let an interrupted run go on", handle: (*handler).resumeRun},
+		{Method: "POST", Path: "/runs/{id}:retry", Scope: ScopeWrite, Does: "begin a step again", Once: true, handle: (*handler).retryRun},
+		{Method: "POST", Path: "/runs/{id}:skip", Scope: ScopeWrite, Does: "pass over a step", handle: (*handler).skipStep},
+		{Method: "POST", Path: "/runs/{id}:abort", Scope: ScopeWrite, Does: "end a run at once, without cleanup", handle: (*handler).abortRun},
+		{Method: "POST", Path: "/runs/{id}:fail", Scope: ScopeWrite, Does: "end a run as failed", handle: (*handler).failRun},
+		{Method: "POST", Path: "/runs/{id}:restart", Scope: ScopeWrite, Does: "stop what is under way and begin it again", Once: true, handle: (*handler).restartRun},
+		{Method: "POST", Path: "/runs/{id}:nudge", Scope: ScopeWrite, Does: "end waiting times", handle: (*handler).nudgeRun},
+		{Method: "POST", Path: "/runs/{id}:reset", Scope: ScopeWrite, Does: "take steps out of the hands they are in and begin them anew", Once: true, handle: (*handler).resetRun},
 		{Method: "GET", Path: "/runs/{id}/steps", Scope: ScopeRead, Does: "the steps of a run", handle: (*handler).listSteps},
 		{Method: "GET", Path: "/runs/{id}/steps/{step}", Scope: ScopeRead, Does: "one step with its attempts", handle: (*handler).getStep},
 		{Method: "GET", Path: "/runs/{id}/overview", Scope: ScopeRead, Does: "one run with the steps that matter now", handle: (*handler).runOverview},
@@ -57,6 +64,10 @@ func Routes() []Route {
 
 		{Method: "GET", Path: "/workspaces", Scope: ScopeRead, Does: "list workspaces that are kept", handle: (*handler).listWorkspaces},
 		{Method: "POST", Path: "/workspaces:cleanup", Scope: ScopeAdmin, Does: "remove stale workspaces", Stream: true, handle: (*handler).cleanWorkspaces},
+
+		{Method: "GET", Path: "/approvals", Scope: ScopeRead, Does: "steps that wait for people", handle: (*handler).listApprovals},
+		{Method: "GET", Path: "/approvals/{id}", Scope: ScopeRead, Does: "one approval with what it is about", handle: (*handler).showApproval},
+		{Method: "POST", Path: "/approvals/{id}:decide", Scope: ScopeWrite, Does: "decide", handle: (*handler).decideApproval},
 
 		{Method: "GET", Path: "/dags", Scope: ScopeRead, Does: "list published DAG versions", handle: (*handler).listDAGs},
 		{Method: "POST", Path: "/dags", Scope: ScopeAdmin, Does: "publish the DAG of an admitted bundle", handle: (*handler).publishDAG},

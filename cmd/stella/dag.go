@@ -24,7 +24,9 @@ const maxSpec = 1 << 20
 func newOrchCmd(a *app) *cobra.Command {
 	return group("orch", "DAGs and their runs",
 		"Publish DAGs, start runs of them, by hand or by the clock, watch, resume and cancel them.",
-		newDAGCmd(a), newRunCmd(a), newScheduleCmd(a), newOutboxCmd(a))
+		newDAGCmd(a), newRunCmd(a),
+		newApprovalsCmd(a),
+		newScheduleCmd(a), newOutboxCmd(a))
 }
 
 func newDAGCmd(a *app) *cobra.Command {

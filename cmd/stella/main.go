@@ -65,7 +65,7 @@ var errInterrupted = errors.New("interrupted")
 // exitCode is the exit code of each code of an error; [api.Refusal]s come first.
 func exitCode(code api.Code) int {
 	switch code {
-	case api.CodeTenantRequired, api.CodeForbidden, api.CodeUnauthenticated:
+	case api.CodeTenantRequired, api.CodeForbidden, api.CodeUnauthenticated, api.CodeNotApprover, api.CodeStarterExcluded:
 		return exitAuth
 	case api.CodeRunEnded:
 		return exitEnded
@@ -77,7 +77,8 @@ func exitCode(code api.Code) int {
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
-		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal:
+		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal,
+		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired:
 		return exitFailed
 	}
 	return exitFailed

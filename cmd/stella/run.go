@@ -17,10 +17,11 @@ import (
 
 func newRunCmd(a *app) *cobra.Command {
 	return group("run", "Runs of DAGs",
-		"Start, watch, resume and cancel runs. Without a daemon, start and resume execute the run\n"+
-			"themselves and end with it; all other commands may be used meanwhile, from anywhere.",
+		"Start, watch, resume and end runs, and help those that are in trouble. Without a daemon, start and\n"+
+			"resume execute the run themselves and end with it; all other commands may be used meanwhile.",
 		newRunStartCmd(a), newRunResumeCmd(a), newRunListCmd(a), newRunStatusCmd(a),
-		newRunInspectCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a))
+		newRunInspectCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a),
+		newRunRetryCmd(a), newRunSkipCmd(a), newRunAbortCmd(a), newRunFailCmd(a), newRunRestartCmd(a), newRunNudgeCmd(a), newRunResetCmd(a))
 }
 
 func newRunListCmd(a *app) *cobra.Command {

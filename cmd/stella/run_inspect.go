@@ -50,6 +50,10 @@ func renderInspection(s *screen, in api.RunInspection) {
 		s.printf("\n")
 		s.table([]string{"ATTEMPT", "STARTED", "OUTCOME", "EXIT", "WALL", "TIER", "ERROR"}, rows)
 	}
+	if rows := approvalRows(in.Run, in.Steps); len(rows) > 0 {
+		s.printf("\n")
+		s.table([]string{"APPROVAL", "STATUS", "DECIDED", "SINCE", "EXPIRES", "BY"}, rows)
+	}
 	if len(in.Children) > 0 {
 		rows := make([][]string, len(in.Children))
 		for i, c := range in.Children {

@@ -83,6 +83,12 @@ func runRunStart(ctx context.Context, a *app, opt startOptions) error {
 
 // readInputs joins the file of inputs and the single ones to one object.
 func readInputs(file string, single []string) (json.RawMessage, error) {
+	return readObject("input", file, single)
+}
+
+// readObject joins a file with an object and single fields, which a flag gives as
+// k=v or k:=json, to one object.
+func readObject(flag, file string, single []string) (json.RawMessage, error) {
 	all := map[string]json.RawMessage{}
 	if file != "" {
 		raw, err := fsx.ReadFile(file, maxInputs)
@@ -93,29 +99,29 @@ func readInputs(file string, single []string) (json.RawMessage, error) {
 			return nil, invalid("%s: %v", file, err)
 		}
 		if err := json.Unmarshal(raw, &all); err != nil || all == nil {
-			return nil, invalid("%s: the inputs must be a JSON object", file)
+			return nil, invalid("%s: it must be a JSON object", file)
 		}
 	}
 	given := map[string]bool{}
 	for _, in := range single {
 		k, v, ok := strings.Cut(in, "=")
 		if !ok || k == "" || k == ":" {
-			return nil, invalid("--input %q is neither k=v nor k:=json", in)
+			return nil, invalid("--%s %q is neither k=v nor k:=json", flag, in)
 		}
 		var value json.RawMessage
 		if name, isJSON := strings.CutSuffix(k, ":"); isJSON {
 			raw, err := jcs.Canonicalize([]byte(v))
 			if err != nil {
-				return nil, invalid("--input %s: the value is not JSON: %v", name, err)
+				return nil, invalid("--%s %s: the value is not JSON: %v", flag, name, err)
 			}
 			k, value = name, raw
 		} else if raw, err := jcs.Marshal(v); err != nil {
-			return nil, invalid("--input %s: %v", k, err)
+			return nil, invalid("--%s %s: %v", flag, k, err)
 		} else {
 			value = raw
 		}
 		if given[k] {
-			return nil, invalid("--input %s is given twice", k)
+			return nil, invalid("--%s %s is given twice", flag, k)
 		}
 		given[k], all[k] = true, value
 	}

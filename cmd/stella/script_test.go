@@ -107,8 +107,11 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 	})
 }
 
-// newKit makes what most scripts need: a publisher's key and the plugin of
-// testdata/work, packed and signed.
+// kitPlugins are the folders below testdata whose plugins scripts can import.
+var kitPlugins = []string{"work", "hand"}
+
+// newKit makes what most scripts need: a publisher's key and the plugins of
+// testdata, packed and signed.
 func newKit(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -124,19 +127,23 @@ func newKit(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var unsigned, signed bytes.Buffer
-	p, err := bundle.Pack(filepath.Join("testdata", "work"), &unsigned, bundle.PackOptions{})
-	if err != nil {
-		t.Fatal(err)
+	files := map[string][]byte{"acme.key": private, "acme.key.pub": public}
+	for _, name := range kitPlugins {
+		var unsigned, signed bytes.Buffer
+		p, err := bundle.Pack(filepath.Join("testdata", name), &unsigned, bundle.PackOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig, err := verify.SignManifest(p.Raw, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bundle.Attach(&signed, &unsigned, []bundle.Attached{sig}, nil); err != nil {
+			t.Fatal(err)
+		}
+		files[name+".stella"] = signed.Bytes()
 	}
-	sig, err := verify.SignManifest(p.Raw, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := bundle.Attach(&signed, &unsigned, []bundle.Attached{sig}, nil); err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string][]byte{"acme.key": private, "acme.key.pub": public, "work.stella": signed.Bytes()} {
+	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -201,8 +208,8 @@ func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // site makes a site that believes acme, and with a daemon starts that. With
-// the argument work it also imports the plugin of testdata/work; further
-// arguments are source folders of DAGs to sign and publish.
+// the argument work it also imports the plugin of testdata/work, with hand that of
+// testdata/hand; further arguments are source folders of DAGs to sign and publish.
 func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 	if neg {
 		ts.Fatalf("unsupported: ! site")
@@ -215,8 +222,8 @@ func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 		startDaemon(ts)
 	}
 	for _, dir := range args {
-		if dir == "work" {
-			ts.Check(ts.Exec("stella", "bundle", "import", filepath.Join(kit, "work.stella")))
+		if slices.Contains(kitPlugins, dir) {
+			ts.Check(ts.Exec("stella", "bundle", "import", filepath.Join(kit, dir+".stella")))
 			continue
 		}
 		cmdSign(ts, false, []string{dir, dir + ".stella"})

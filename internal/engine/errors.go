@@ -94,6 +94,8 @@ func dbError(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case byHand(err) != nil:
+		return byHand(err)
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &damage):

@@ -135,7 +135,7 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 	case state.Queued:
 		return s.waitingInQueue(run, rec)
 	case state.CheckpointPending:
-		return waitingForPeople(run, rec)
+		return s.waitingForPeople(run, rec)
 	case state.Running:
 		if c := rec.Child; c != nil && c.Status == "" && !rec.Open {
 			return "run " + c.RunID + " of " + c.DAGID + " " + c.DAGVersion
@@ -170,7 +170,7 @@ func colon(s string) string {
 }
 
 // waitingForPeople says who must decide what, and until when.
-func waitingForPeople(run state.Run, rec state.Step) string {
+func (s *site) waitingForPeople(run state.Run, rec state.Step) string {
 	a := rec.Approval
 	if a == nil {
 		return ""
@@ -182,7 +182,10 @@ func waitingForPeople(run state.Run, rec state.Step) string {
 	if a.Request.ExcludeStarter {
 		text += ", not by " + run.Actor
 	}
-	if a.Request.Expires != "" {
+	switch {
+	case s.e.overdue(a.Request):
+		text += ", its time is over since " + a.Request.Expires
+	case a.Request.Expires != "":
 		text += ", until " + a.Request.Expires
 	}
 	return text + "); see: stella orch approvals show " + state.ApprovalID(run.RunID, rec.StepID, a.Attempt)

@@ -28,6 +28,8 @@ type Site interface {
 	DAGs
 	Schedules
 	Runs
+	Recovery
+	Approvals
 	Artifacts
 	Sessions
 	Outbox

@@ -17,6 +17,11 @@ const (
 	CodeRunTokenConflict Code = "RUN_TOKEN_CONFLICT"
 	CodeRunEnded         Code = "RUN_ENDED"
 	CodeConflict         Code = "CONFLICT"
+	CodeAlreadyDecided   Code = "ALREADY_DECIDED"
+	CodeStale            Code = "STALE" // the decision is about something else than what waits
+	CodeApprovalExpired  Code = "APPROVAL_EXPIRED"
+	CodeNotApprover      Code = "NOT_APPROVER"
+	CodeStarterExcluded  Code = "STARTER_EXCLUDED"
 	CodeDAGInvalid       Code = "DAG_INVALID"
 	CodeInputsInvalid    Code = "INPUTS_INVALID"
 	CodeDAGIDTaken       Code = "DAG_ID_TAKEN"
@@ -78,9 +83,10 @@ func (e *Error) Status() int {
 		return http.StatusNotFound
 	case CodeUnauthenticated:
 		return http.StatusUnauthorized
-	case CodeTenantRequired, CodeForbidden, CodePlainForbidden:
+	case CodeTenantRequired, CodeForbidden, CodePlainForbidden, CodeNotApprover, CodeStarterExcluded:
 		return http.StatusForbidden
-	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen:
+	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen,
+		CodeAlreadyDecided, CodeStale, CodeApprovalExpired:
 		return http.StatusConflict
 	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable

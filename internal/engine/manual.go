@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+)
+
+var _ api.Recovery = (*site)(nil)
+
+// maxDelay bounds how long somebody can put off a retry.
+const maxDelay = 24 * time.Hour
+
+// byHand turns what the runner says about something done by hand into what the API
+// says; nil for all other errors.
+func byHand(err error) *api.Error {
+	var request *runner.RequestError
+	var conflict *runner.ConflictError
+	var decision *runner.DecisionError
+	switch {
+	case errors.As(err, &request):
+		return &api.Error{Code: api.CodeInvalid, Message: request.Text}
+	case errors.As(err, &conflict):
+		return &api.Error{Code: api.CodeConflict, Message: conflict.Text, Hint: conflict.Hint}
+	case errors.As(err, &decision):
+		return &api.Error{Code: api.Code(decision.Code), Message: decision.Text}
+	}
+	return nil
+}
+
+// recovery is one thing that is done by hand, by the runner that it is given.
+type recovery func(*runner.Runner, runner.Opened) (state.Run, error)
+
+// recover does something by hand to a run, or with dry says what it would do.
+func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) {
+	run, err := s.run(id)
+	if err != nil {
+		return api.Recovered{}, err
+	}
+	o, err := s.e.opened(run)
+	if err != nil {
+		return api.Recovered{}, dbError(err)
+	}
+	eff, err := s.e.runner.Try(o, func(r *runner.Runner) (state.Run, error) { return do(r, o) })
+	if err != nil {
+		return api.Recovered{}, s.refused(id, err)
+	}
+	out := api.Recovered{Run: run, DryRun: dry, Changed: eff.Changed, Steps: []api.StepEffect{}, Subruns: eff.Subruns}
+	for _, x := range eff.Steps {
+		out.Steps = append(out.Steps, api.StepEffect(x))
+	}
+	if out.Subruns == nil {
+		out.Subruns = []string{}
+	}
+	if dry {
+		out.Run, out.Executed = eff.Run, s.e.runner.Executes(id) || s.e.opt.Executes && run.Status.Ended()
+		return out, nil
+	}
+	if out.Run, err = do(s.e.runner, o); err != nil {
+		return out, s.refused(id, err)
+	}
+	out.Executed = s.e.runner.Executes(id)
+	return out, nil
+}
+
+// refused says that a run has ended, with how.
+func (s *site) refused(id string, err error) error {
+	if !errors.Is(err, runner.ErrEnded) {
+		return dbError(err)
+	}
+	e := &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s has ended", id)}
+	if run, err := s.run(id); err == nil {
+		e.Message = fmt.Sprintf("run %s is %s already", id, run.Status)
+		if run.Status == state.Failed {
+			e.Hint = "stella orch run retry " + id + " lets it go on"
+		}
+	}
+	return e
+}
+
+// RetryRun implements [api.Recovery].
+func (s *site) RetryRun(_ context.Context, id string, req api.RetryRequest) (api.Recovered, error) {
+	delay := time.Duration(req.DelayMs) * time.Millisecond
+	if req.DelayMs < 0 || req.DelayMs > maxDelay.Milliseconds() {
+		return api.Recovered{}, invalid("a delay is at most %s", maxDelay)
+	}
+	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		return r.Retry(o, runner.Retry{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Downstream: req.Downstream, Delay: delay, Input: req.Input})
+	})
+}
+
+// SkipStep implements [api.Recovery].
+func (s *site) SkipStep(_ context.Context, id string, req api.SkipRequest) (api.Recovered, error) {
+	if req.Reason == "" {
+		return api.Recovered{}, invalid("skipping a step needs a reason")
+	}
+	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		return r.Skip(o, runner.Skip{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Output: req.Outputs})
+	})
+}
+
+// AbortRun implements [api.Recovery]. Aborting what is cancelled changes nothing,
+// as cancelling it does.
+func (s *site) AbortRun(_ context.Context, id string, req api.EndRequest) (api.Recovered, error) {
+	if req.Reason == "" {
+		return api.Recovered{}, invalid("aborting a run needs a reason")
+	}
+	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		run, err := r.Abort(o, s.actor, req.Reason)
+		if errors.Is(err, runner.ErrEnded) && run.Status == state.Cancelled {
+			err = nil
+		}
+		return run, err
+	})
+}
+
+// FailRun implements [api.Recovery].
+func (s *site) FailRun(_ context.Context, id string, req api.EndRequest) (api.Recovered, error) {
+	if req.Reason == "" {
+		return api.Recovered{}, invalid("failing a run needs a reason")
+	}
+	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		return r.Fail(o, s.actor, state.FailedByHand, req.Reason)
+	})
+}
+
+// RestartRun implements [api.Recovery].
+func (s *site) RestartRun(_ context.Context, id string, req api.AgainRequest) (api.Recovered, error) {
+	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		return r.Restart(o, s.actor, req.Reason, req.StepID, req.Repeat)
+	})
+}
+
+// NudgeRun implements [api.Recovery].
+func (s *site) NudgeRun(_ context.Context, id string, req api.NudgeRequest) (api.Recovered, error) {
+	return s.recover(id, false, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		return r.Nudge(o, s.actor, req.Reason)
+	})
+}
+
+// ResetRun implements [api.Recovery].
+func (s *site) ResetRun(_ context.Context, id string, req api.AgainRequest) (api.Recovered, error) {
+	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		return r.Reset(o, s.actor, req.Reason, req.StepID, req.Repeat)
+	})
+}
