@@ -73,8 +73,13 @@ func (r *Runner) model(o Opened) (*execution, error) {
 	r.mu.Lock()
 	e := r.execs[o.Run.RunID]
 	r.mu.Unlock()
-	if e != nil && !e.ended.Load() {
-		return e, nil
+	if e != nil {
+		e.mu.Lock() // its end may be on its way to disk
+		ended := e.ended.Load()
+		e.mu.Unlock()
+		if !ended {
+			return e, nil
+		}
 	}
 	e, err := r.open(o)
 	if err != nil {

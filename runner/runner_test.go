@@ -174,23 +174,16 @@ func exit(code int) runner.Report { return runner.Report{ExitCode: &code} }
 
 func ok(context.Context, runner.Task) (runner.Report, error) { return exit(0), nil }
 
-func newWorld(t *testing.T, run func(context.Context, runner.Task) (runner.Report, error)) *world {
-	t.Helper()
-	home := t.TempDir()
-	for _, dir := range []string{"sealed/sha256", "quarantine", "cache", "runs", "logs"} {
-		if err := os.MkdirAll(filepath.Join(home, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+func newStore(home string, now func() time.Time) (*store.DB, error) {
 	d := strings.Repeat("0", 64)
-	db, err := store.Create(home,
+	return store.Create(home,
 		ledger.SiteInit{SiteID: strings.Repeat("ab", 16), Keys: map[string]string{"log": "AA=="}, Root: d, Policy: d},
 		ledger.TrustChange{Root: d, RootVersion: 1, Policy: d, PolicySerial: 1, Signatures: []string{}, Reason: "init"},
-		"uid:0(root)", store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, home: home, db: db, exec: &fake{run: run}, now: time.Now, sealed: &memory{
+		"uid:0(root)", store.Options{Now: now})
+}
+
+func newMemory() *memory {
+	return &memory{
 		blobs: map[string][]byte{}, dags: map[string]*manifests.DAG{}, disabled: map[string]bool{},
 		plugin: &manifests.Bundle{
 			Kind: manifests.KindPlugin, Publisher: "p", Name: "n", Version: "1.0.0",
@@ -199,7 +192,22 @@ func newWorld(t *testing.T, run func(context.Context, runner.Task) (runner.Repor
 				"go": {Idempotent: true}, "once": {},
 			}},
 		},
-	}}
+	}
+}
+
+func newWorld(t *testing.T, run func(context.Context, runner.Task) (runner.Report, error)) *world {
+	t.Helper()
+	home := t.TempDir()
+	for _, dir := range []string{"sealed/sha256", "quarantine", "cache", "runs", "logs"} {
+		if err := os.MkdirAll(filepath.Join(home, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := newStore(home, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, home: home, db: db, exec: &fake{run: run}, now: time.Now, sealed: newMemory()}
 	w.r = w.runner(1)
 	t.Cleanup(func() { // w.db may have been replaced by then
 		if _, err := w.db.Check(context.Background(), store.CheckOptions{}); err != nil {
@@ -210,9 +218,12 @@ func newWorld(t *testing.T, run func(context.Context, runner.Task) (runner.Repor
 	return w
 }
 
-func (w *world) runner(workers int) *runner.Runner {
+func (w *world) runner(workers int) *runner.Runner { return w.on(w.db, workers) }
+
+// on makes a runner that works on a store of its own.
+func (w *world) on(s runner.Store, workers int) *runner.Runner {
 	return runner.New(runner.Options{
-		Store: w.db, Sealed: w.sealed, Executor: w.exec, Now: w.now, Rand: func() float64 { return 0.5 }, Workers: workers,
+		Store: s, Sealed: w.sealed, Executor: w.exec, Now: w.now, Rand: func() float64 { return 0.5 }, Workers: workers,
 		RunsDir: filepath.Join(w.home, "runs"), LogsDir: filepath.Join(w.home, "logs"), HMACKey: []byte("k"), Owner: "test",
 	})
 }
