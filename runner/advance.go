@@ -211,7 +211,7 @@ func (e *execution) follow(n *node) error {
 		return e.itemEnded(n.parent, n)
 	}
 	for _, d := range n.dependents {
-		if d.waiting--; d.waiting == 0 && d.status == state.Pending && d.phase == n.phase {
+		if d.waiting--; d.waiting == 0 && d.status == state.Pending && (d.phase == ordinary || d.phase == e.phaseNow()) {
 			if err := e.consider(d); err != nil {
 				return err
 			}
@@ -381,11 +381,14 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 }
 
 // reconsider looks again at what may run now, after steps were made pending.
-func (e *execution) reconsider() error {
+func (e *execution) reconsider(actor string) error {
 	e.swept = false
 	e.failing = false
 	for _, n := range e.nodes {
 		e.failing = e.failing || n.phase == ordinary && n.status == state.Failed && n.now && !n.settled()
+	}
+	if !e.stopping() {
+		e.bringBack(actor)
 	}
 	for _, n := range e.nodes {
 		if n.phase == ordinary && n.status == state.Pending && n.waiting == 0 {

@@ -297,7 +297,7 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 		return e.reject(n, d.Actor, state.ApprovalRefused, "rejected by "+d.Actor)
 	case "retry":
 		e.goBack(n, d, rec)
-		if err := e.reconsider(); err != nil {
+		if err := e.reconsider(d.Actor); err != nil {
 			return err
 		}
 	default:

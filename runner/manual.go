@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellarun/stella/internal/jcs"
@@ -125,6 +126,42 @@ func (e *execution) reopen(actor, reason string) {
 	}
 }
 
+// bringBack makes pending again what was skipped because the run was failing, now
+// that it fails no more.
+func (e *execution) bringBack(actor string) {
+	inv := ledger.StepInvalidation{Reason: "retry"}
+	for _, n := range e.nodes {
+		switch {
+		case n.phase != ordinary:
+		case n.status == state.Running:
+			e.bringBackItems(actor, n)
+		case n.status == state.Skipped && n.reason == state.RunFailing:
+			for _, x := range append(e.downstream(n), n) {
+				if x.status == state.Skipped && machine(x.reason) {
+					e.invalidateAll(actor, x, inv)
+				}
+			}
+		}
+	}
+}
+
+// bringBackItems does so with the items of a step that goes on; where one of them
+// has failed, the others were skipped for that.
+func (e *execution) bringBackItems(actor string, n *node) {
+	if slices.ContainsFunc(n.items, func(item *node) bool { return item.status == state.Failed && !item.settled() }) {
+		return
+	}
+	for _, item := range n.items {
+		if item.status == state.Skipped && item.reason == state.RunFailing {
+			e.invalidate(actor, item, ledger.StepInvalidation{Reason: "retry"})
+			n.left, n.fed = n.left+1, 0
+		}
+	}
+	if n.fed == 0 {
+		e.feed(n)
+	}
+}
+
 // machine says whether a step was skipped only because of what others did.
 func machine(code state.Code) bool {
 	switch code {
@@ -183,6 +220,27 @@ func (e *execution) target(stepID string) (*node, error) {
 	return last, nil
 }
 
+// open is the step that is meant, if the run takes something of the kind.
+func (e *execution) open(stepID, what string) (*node, error) {
+	if err := e.closedTo(what); err != nil {
+		return nil, err
+	}
+	n, err := e.target(stepID)
+	if err != nil {
+		return nil, err
+	}
+	return n, e.overtaken(n)
+}
+
+// overtaken says that an ordinary step comes too late: the run cleans up already.
+func (e *execution) overtaken(n *node) error {
+	if n.phase != ordinary || e.run.Status.Ended() || e.phaseNow() == ordinary {
+		return nil
+	}
+	return &ConflictError{Text: fmt.Sprintf("run %s has failed and cleans up: step %s is not to run beside that", e.runID, n.id),
+		Hint: "wait for the end of the run; then it can be reopened"}
+}
+
 // underWay says that a step is in somebody's hands.
 func underWay(n *node) error {
 	if n.claimed || n.status == state.Queued || n.status == state.Running {
@@ -204,10 +262,7 @@ type Retry struct {
 // Retry begins a step again by hand. A failed run is reopened.
 func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
-		if err := e.closedTo("retry"); err != nil {
-			return err
-		}
-		n, err := e.target(q.StepID)
+		n, err := e.open(q.StepID, "retry")
 		if err != nil {
 			return err
 		}
@@ -239,7 +294,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			}
 		}
 		e.invalidateAll(q.Actor, n, inv)
-		if err := e.reconsider(); err != nil {
+		if err := e.reconsider(q.Actor); err != nil {
 			return err
 		}
 		return r.commit(e)
@@ -274,10 +329,7 @@ type Skip struct {
 // as if it had succeeded. A failed run is reopened.
 func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
-		if err := e.closedTo("skip"); err != nil {
-			return err
-		}
-		n, err := e.target(q.StepID)
+		n, err := e.open(q.StepID, "skip")
 		if err != nil {
 			return err
 		}
@@ -316,7 +368,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if ended { // its dependents were told before
 			e.todo = e.todo[:len(e.todo)-1]
 		}
-		if err := e.reconsider(); err != nil {
+		if err := e.reconsider(q.Actor); err != nil {
 			return err
 		}
 		return r.commit(e)
@@ -449,7 +501,7 @@ func (e *execution) nudge(actor, reason string) error {
 			e.queue(n, "nudge", time.Time{})
 		}
 	}
-	if err := e.reconsider(); err != nil {
+	if err := e.reconsider(actor); err != nil {
 		return err
 	}
 	if err := e.reconcile(); err != nil {
@@ -528,11 +580,19 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	if err := e.repeatable(meant, repeat); err != nil {
 		return err
 	}
+	for _, n := range meant {
+		if err := e.overtaken(n); err != nil {
+			return err
+		}
+	}
 	if e.run.Status == state.Failed {
 		e.reopen(actor, reason)
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++
+		for _, n := range e.nodes {
+			n.now = false // as whoever reads the record sees it
+		}
 		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	}
 	for _, n := range meant {
@@ -547,7 +607,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		}
 		e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reset"})
 	}
-	if err := e.reconsider(); err != nil {
+	if err := e.reconsider(actor); err != nil {
 		return err
 	}
 	return e.r.commit(e)

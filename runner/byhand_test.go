@@ -1,0 +1,172 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// failing is a run in which step a has failed and step s goes on until it is told
+// to end; what begins is said.
+func failing(t *testing.T, change func(*manifests.DAG)) (w *world, run state.Run, d *manifests.DAG, release chan struct{}) {
+	release = make(chan struct{})
+	began := make(chan string, 9)
+	w = newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		began <- task.StepID
+		switch {
+		case task.StepID == "a" && task.Attempt == 1:
+			return exit(1), nil
+		case task.StepID == "s":
+			<-release
+		}
+		return exit(0), nil
+	})
+	d = dag(func(d *manifests.DAG) {
+		d.MaxParallelSteps = 2
+		change(d)
+	}, "a", "s", "t<s")
+	w.r = w.runner(2)
+	run = w.start(d, "{}")
+	w.background()
+	for range 2 { // a and s
+		<-began
+	}
+	return w, run, d, release
+}
+
+func TestARetryOfAFailingRunBringsBackWhatWasSkippedForIt(t *testing.T) {
+	for _, what := range []string{"a step", "items"} {
+		t.Run(what, func(t *testing.T) {
+			w, run, d, release := failing(t, func(d *manifests.DAG) {
+				if what == "items" {
+					d.Steps[2].Needs, d.Steps[2].ForEach = nil, []any{int64(0), int64(1)}
+				}
+			})
+			w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["t"].Status == state.Skipped })
+			if _, err := w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7"}); err != nil {
+				t.Fatal(err)
+			}
+			close(release)
+			w.ended(run.RunID)
+			got, steps := w.look(run.RunID)
+			want := map[string]string{"a": "completed", "s": "completed", "t": "completed"}
+			if what == "items" {
+				want["t.0"], want["t.1"] = "completed", "completed"
+			}
+			if diff := cmp.Diff(want, steps); got.Status != state.Completed || diff != "" {
+				t.Errorf("the run is %s (-want +got):\n%s", got.Status, diff)
+			}
+		})
+	}
+}
+
+func TestAnItemIsBroughtBackToAStepThatGoesOn(t *testing.T) {
+	release := make(chan struct{})
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		switch {
+		case task.StepID == "a" && task.Attempt == 1:
+			return exit(1), nil
+		case task.StepID == "s.0":
+			<-release
+		}
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.MaxParallelSteps = 2
+		d.Steps[1].ForEach, d.Steps[1].MaxParallel = []any{int64(0), int64(1)}, 1
+	}, "a", "s")
+	w.r = w.runner(2)
+	run := w.start(d, "{}")
+	w.background()
+	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool {
+		return s["a"].Status == state.Failed && s["s.1"].Status == state.Skipped
+	})
+	if _, err := w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7"}); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if got, steps := w.ended(run.RunID); got.Status != state.Completed || steps["s.1"].Status != state.Completed {
+		t.Errorf("the run is %s, s.1 is %s", got.Status, steps["s.1"].Status)
+	}
+}
+
+func TestNothingOrdinaryBeginsBesideCleanup(t *testing.T) {
+	cleaning := make(chan struct{})
+	w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "a" {
+			return exit(1), nil
+		}
+		close(cleaning)
+		<-ctx.Done()
+		return runner.Report{Stop: runner.StopCancel}, nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.Steps[0].AllowSkip = true
+		d.OnFailure = dag(nil, "mend").Steps
+	}, "a", "b")
+	run := w.start(d, "{}")
+	w.background()
+	<-cleaning
+	o := w.opened(run, d)
+	for what, err := range map[string]error{
+		"retry": second(w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "a"})),
+		"skip":  second(w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "a"})),
+		"reset": second(w.r.Reset(o, "uid:7", "", "a", true)),
+	} {
+		var conflict *runner.ConflictError
+		if !errors.As(err, &conflict) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := w.r.Abort(o, "uid:7", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(run.RunID)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestCleanupDoesNotBeginBecauseAPartOfItIsSkipped(t *testing.T) {
+	begun, release := make(chan struct{}, 9), make(chan struct{})
+	w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) {
+		begun <- struct{}{}
+		<-release
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.OnFailure = dag(func(d *manifests.DAG) { d.Steps[0].AllowSkip = true }, "mend", "mend2<mend").Steps
+	}, "a")
+	run := w.start(d, "{}")
+	w.background()
+	<-begun
+	if _, err := w.r.Skip(w.opened(run, d), runner.Skip{Actor: "uid:7", StepID: "mend"}); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if got, steps := w.ended(run.RunID); got.Status != state.Completed || steps["mend2"].StepID != "" {
+		t.Errorf("the run is %s: %+v", got.Status, steps["mend2"])
+	}
+}
+
+// What failed before a reset stops nothing after it, whether the model has lived
+// through the reset or was made from the record.
+func TestAResetIsANewGeneration(t *testing.T) {
+	w, run, d, release := failing(t, func(*manifests.DAG) {})
+	defer close(release)
+	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["t"].Status == state.Skipped })
+	if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "s", true); err != nil {
+		t.Fatal(err)
+	}
+	release <- struct{}{}
+	release <- struct{}{}
+	got, steps := w.ended(run.RunID)
+	if got.Status != state.Failed || got.FailedStep != "a" || steps["s"].Status != state.Completed || steps["t"].Status != state.Completed {
+		t.Errorf("the run is %s, s is %s, t is %s %s", got.Status, steps["s"].Status, steps["t"].Status, steps["t"].Reason)
+	}
+}
