@@ -134,25 +134,9 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 }
 
 func (e *Engine) load(ctx context.Context) error {
-	home := e.opt.Home
-	raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10)
+	config, err := e.configure()
 	if err != nil {
-		return &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()}
-	}
-	site, err := manifests.ParseSite("site.toml", raw)
-	if err != nil {
-		return faults(api.CodeInvalid, "site.toml is not valid", err)
-	}
-	e.site = *site
-	e.db.SetMaxGap(site.MaxGap)
-	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
-		return damaged("keys: %v", err)
-	}
-	for _, path := range site.CheckpointCopies {
-		if rel, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(rel) {
-			return &api.Error{Code: api.CodeInvalid, Message: "site.toml: checkpoint_copies: " + path + " lies in the home",
-				Hint: "a copy is a floor only where a home that is put back does not bring it along: name a path elsewhere"}
-		}
+		return err
 	}
 	if err := e.acceptFirst(); err != nil {
 		return err
@@ -167,10 +151,10 @@ func (e *Engine) load(ctx context.Context) error {
 		e.copyHead()
 	}
 	var unwritten *unwrittenError
-	if e.trust, err = loadTrust(e.db, filepath.Join(home, "trust")); errors.As(err, &unwritten) {
+	if e.trust, err = loadTrust(e.db, filepath.Join(e.opt.Home, "trust")); errors.As(err, &unwritten) {
 		e.unwritten = unwritten.err // see writeUnwritten
 	} else if err != nil {
-		return trustChanged(filepath.Join(home, "trust"), err)
+		return trustChanged(filepath.Join(e.opt.Home, "trust"), err)
 	}
 	if err := e.finishRotation(); err != nil {
 		e.opt.Log.Error("a new key of the root is not in its place", "error", err)
@@ -183,7 +167,7 @@ func (e *Engine) load(ctx context.Context) error {
 		return err
 	}
 	if e.opt.Executes {
-		if err := e.recordStart(raw); err != nil {
+		if err := e.recordStart(config); err != nil {
 			return dbError(err)
 		}
 	}
@@ -207,6 +191,31 @@ func (e *Engine) load(ctx context.Context) error {
 	}
 	e.startOutbox()
 	return nil
+}
+
+// configure reads site.toml, whose text it returns, and the keys.
+func (e *Engine) configure() ([]byte, error) {
+	home := e.opt.Home
+	raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10)
+	if err != nil {
+		return nil, &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()}
+	}
+	site, err := manifests.ParseSite("site.toml", raw)
+	if err != nil {
+		return nil, faults(api.CodeInvalid, "site.toml is not valid", err)
+	}
+	e.site = *site
+	e.db.SetMaxGap(site.MaxGap)
+	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
+		return nil, damaged("keys: %v", err)
+	}
+	for _, path := range site.CheckpointCopies {
+		if rel, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(rel) {
+			return nil, &api.Error{Code: api.CodeInvalid, Message: "site.toml: checkpoint_copies: " + path + " lies in the home",
+				Hint: "a copy is a floor only where a home that is put back does not bring it along: name a path elsewhere"}
+		}
+	}
+	return raw, nil
 }
 
 func (e *Engine) runnerOptions(stopped state.QueueState) runner.Options {

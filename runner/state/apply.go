@@ -241,19 +241,12 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		if c.Envelope.Attempt != step.Attempt+1 || d.Generation != run.Generation {
 			return nil, illegal("it does not follow the last attempt, or is of another generation")
 		}
-		step.Attempt, step.InputsHash, step.Due = c.Envelope.Attempt, d.InputsHash, ""
-		step.Child = &Child{RunID: d.RunID, DAGID: d.DAGID, DAGVersion: d.DAGVersion, Locks: d.Locks, Fence: c.Envelope.Seq}
-		step.begin(run, at)
+		step.bear(run, d, c.Envelope)
 	case *ledger.SubrunEnd:
 		if step.Child == nil || step.Child.RunID != d.RunID || step.Child.Status != "" {
 			return nil, illegal("not the run that it started last")
 		}
-		child := *step.Child
-		child.Status, child.FailureReason = d.Status, d.FailureReason
-		step.Child = &child
-		if Status(d.Status) != Completed {
-			step.Failures++
-		}
+		step.bury(d)
 	case *ledger.ApprovalRequest, *ledger.ApprovalDecision, *ledger.ApprovalRefusal, *ledger.ApprovalClosing:
 		if why := applyApproval(run, step, c); why != "" {
 			return nil, illegal(why)
@@ -265,14 +258,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		if d.Generation != run.Generation {
 			return nil, illegal("stale generation")
 		}
-		step.Attempt, step.Open, step.Owner = c.Envelope.Attempt, true, d.Owner
-		step.InputsHash, step.Due, step.Cached = d.InputsHash, "", nil
-		step.begin(run, at)
-		run.Open++
-		attempt = &Attempt{
-			StepID: step.StepID, Attempt: step.Attempt, Generation: d.Generation,
-			Start: d, StartedUTC: at, Actor: c.Envelope.Actor,
-		}
+		attempt = step.start(run, d, c.Envelope)
 	case *ledger.AttemptEnd:
 		if attempt == nil || c.Envelope.Attempt != step.Attempt || attempt.End != nil || d.Generation != run.Generation {
 			return nil, illegal("not the attempt under way")
@@ -280,23 +266,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		a := *attempt
 		a.End, a.EndedUTC = d, at
 		attempt = &a
-		step.Open = false
-		run.Open--
-		step.ErrorCode, step.Retryable, step.CacheExpires = d.ErrorCode, d.Retryable, d.CacheExpires
-		if d.Logs != nil {
-			step.LogsRef = d.Logs.SHA256
-		}
-		switch Outcome(d.Outcome) {
-		case Interrupted:
-			if !d.Orderly { // an operator who stops stella is no fault of the step
-				step.Interruptions++
-			}
-		case Infra:
-			step.InfraFaults++
-		case Succeeded, OutcomeCancelled:
-		default:
-			step.Failures++
-		}
+		step.finish(run, d)
 	default:
 		return nil, badData(c)
 	}

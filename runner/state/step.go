@@ -25,6 +25,55 @@ func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
 	run.Overridden = run.Overridden || d.Overridden
 }
 
+// start begins an attempt.
+func (s *Step) start(run *Run, d *ledger.AttemptStart, e ledger.Envelope) *Attempt {
+	s.Attempt, s.Open, s.Owner = e.Attempt, true, d.Owner
+	s.InputsHash, s.Due, s.Cached = d.InputsHash, "", nil
+	s.begin(run, e.Time)
+	run.Open++
+	return &Attempt{
+		StepID: s.StepID, Attempt: s.Attempt, Generation: d.Generation, Start: d, StartedUTC: e.Time, Actor: e.Actor,
+	}
+}
+
+// finish ends the attempt that is open, and counts it.
+func (s *Step) finish(run *Run, d *ledger.AttemptEnd) {
+	s.Open = false
+	run.Open--
+	s.ErrorCode, s.Retryable, s.CacheExpires = d.ErrorCode, d.Retryable, d.CacheExpires
+	if d.Logs != nil {
+		s.LogsRef = d.Logs.SHA256
+	}
+	switch Outcome(d.Outcome) {
+	case Interrupted:
+		if !d.Orderly { // an operator who stops stella is no fault of the step
+			s.Interruptions++
+		}
+	case Infra:
+		s.InfraFaults++
+	case Succeeded, OutcomeCancelled:
+	default:
+		s.Failures++
+	}
+}
+
+// bear begins a sub-run, which counts as an attempt.
+func (s *Step) bear(run *Run, d *ledger.SubrunStart, e ledger.Envelope) {
+	s.Attempt, s.InputsHash, s.Due = e.Attempt, d.InputsHash, ""
+	s.Child = &Child{RunID: d.RunID, DAGID: d.DAGID, DAGVersion: d.DAGVersion, Locks: d.Locks, Fence: e.Seq}
+	s.begin(run, e.Time)
+}
+
+// bury notes the end of the sub-run.
+func (s *Step) bury(d *ledger.SubrunEnd) {
+	child := *s.Child
+	child.Status, child.FailureReason = d.Status, d.FailureReason
+	s.Child = &child
+	if Status(d.Status) != Completed {
+		s.Failures++
+	}
+}
+
 // invalidate makes a step pending again. What counts how often it failed begins
 // anew; its attempts keep their numbers.
 func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
