@@ -44,6 +44,10 @@ const (
 	ScheduleRemoved Type = "schedule.removed" // ScheduleSwitch
 	ScheduleFired   Type = "schedule.fired"   // ScheduleFiring; after the first entry of the run
 
+	SecretSet     Type = "secret.set"     // SecretChange; its encrypted file is on disk before
+	SecretRotated Type = "secret.rotated" // SecretChange; attempts that start from now on get the new version
+	SecretRemoved Type = "secret.removed" // SecretRemoval; before its file is
+
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
 	RunCancelRequested Type = "run.cancel_requested" // Note
 	RunAbortRequested  Type = "run.abort_requested"  // Note; like a cancel, at once and without cleanup

@@ -227,6 +227,8 @@ type AttemptStart struct {
 	Deadline   string   `json:"deadline,omitempty"`
 	Locks      []Lock   `json:"locks,omitempty"`   // held until it ends
 	Overlay    string   `json:"overlay,omitempty"` // SHA-256 of the merge patch that its parameters went through
+	// Secrets are those that it is given, each in the version that was the newest.
+	Secrets []SecretUse `json:"secrets,omitempty"`
 }
 
 // AttemptEnd is the data of [AttemptEnded].

@@ -160,6 +160,7 @@ func (w *writer) allow(a Allow) {
 		w.text("name", s.Name)
 		w.texts("tenants", s.Tenants)
 		w.texts("dags", s.DAGs)
+		w.texts("plugins", s.Plugins)
 	}
 }
 

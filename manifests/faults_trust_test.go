@@ -208,12 +208,14 @@ func TestPolicyFaults(t *testing.T) {
 		{"grants",
 			`name = "db" => name = "DB"
 			 tenants = ["default"] => tenants = []
-			 dags = ["acme/audit", "nightly"] => dags = ["*", "acme/audit@1.0.0", "a/b/c"]`,
+			 dags = ["acme/audit", "nightly"] => dags = ["*", "acme/audit@1.0.0", "a/b/c"]
+			 plugins = ["match"] => plugins = []`,
 			`63: publisher[0].allow.secret[0].name: "DB" is not allowed here (want a lower-case letter or digit, then at most 62 of a-z 0-9 . -)
 			 64: publisher[0].allow.secret[0].tenants: is empty (the grant would be to nobody)
 			 65: publisher[0].allow.secret[0].dags[0]: "*" is not allowed here (want a dag_id, or publisher/dag_id)
 			 65: publisher[0].allow.secret[0].dags[1]: "acme/audit@1.0.0" is not allowed here (want a dag_id, or publisher/dag_id)
-			 65: publisher[0].allow.secret[0].dags[2]: "a/b/c" is not allowed here (want a dag_id, or publisher/dag_id)`},
+			 65: publisher[0].allow.secret[0].dags[2]: "a/b/c" is not allowed here (want a dag_id, or publisher/dag_id)
+			 66: publisher[0].allow.secret[0].plugins: is empty (the grant would be to nobody)`},
 		{"unknown keys",
 			`[publisher.allow]⏎ => [publisher.allow]⏎Network = "none"⏎
 			 [[publisher.allow.secret]] => [[publisher.allow.secrets]]`,

@@ -437,7 +437,7 @@ func (g gen) allow() manifests.Allow {
 	a := manifests.Allow{Network: g.pick("network", "none", "loopback"), HostRead: g.some("host read", g.hostPath),
 		Interpreters: g.some("interpreters", g.hostPath), Limits: g.limits()}
 	if g.flip("grant") {
-		a.Secrets = []manifests.SecretGrant{{Name: g.name("secret"), Tenants: []string{g.name("tenant")}, DAGs: []string{g.name("dag"), g.name("p") + "/" + g.name("d")}}}
+		a.Secrets = []manifests.SecretGrant{{Name: g.name("secret"), Tenants: []string{g.name("tenant")}, DAGs: []string{g.name("dag"), g.name("p") + "/" + g.name("d")}, Plugins: []string{g.name("plugin")}}}
 	}
 	return a
 }

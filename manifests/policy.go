@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -119,11 +120,23 @@ type Allow struct {
 	Secrets      []SecretGrant
 }
 
-// SecretGrant is one [[publisher.allow.secret]].
+// SecretGrant is one [[publisher.allow.secret]]: attempts of these plugins of the
+// publisher may be given the secret of that name in runs of these DAGs in these
+// tenants (THREATS 18). What no grant names is granted to nobody.
 type SecretGrant struct {
 	Name    string
 	Tenants []string
-	DAGs    []string
+	DAGs    []string // dag_id, or publisher/dag_id
+	Plugins []string // names of bundles
+}
+
+// Grants says whether a plugin of the publisher may be given a secret of a
+// tenant in a run of a DAG that dagPublisher has signed.
+func (p *Publisher) Grants(secret, tenant, dagPublisher, dagID, plugin string) bool {
+	return slices.ContainsFunc(p.Allow.Secrets, func(g SecretGrant) bool {
+		return g.Name == secret && slices.Contains(g.Tenants, tenant) && slices.Contains(g.Plugins, plugin) &&
+			(slices.Contains(g.DAGs, dagID) || slices.Contains(g.DAGs, dagPublisher+"/"+dagID))
+	})
 }
 
 // Revocations is revocations.toml.

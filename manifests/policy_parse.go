@@ -275,13 +275,14 @@ func allow(t *table) Allow {
 		Limits:       s.limits("limits"),
 	}
 	for _, row := range s.list("secret") {
-		row.need("name", "tenants", "dags")
+		row.need("name", "tenants", "dags", "plugins")
 		g := SecretGrant{
 			Name:    row.text("name", isName()),
 			Tenants: row.texts("tenants", isName()),
 			DAGs:    row.texts("dags", rule{validGrant, "a dag_id, or publisher/dag_id"}),
+			Plugins: row.texts("plugins", isName()),
 		}
-		for _, key := range []string{"tenants", "dags"} {
+		for _, key := range []string{"tenants", "dags", "plugins"} {
 			if list, ok := row.values[key].([]any); ok && len(list) == 0 {
 				row.fault(key, "is empty", "the grant would be to nobody")
 			}

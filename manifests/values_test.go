@@ -180,7 +180,7 @@ func TestEveryKeyOfTrustFilesHasItsField(t *testing.T) {
 			}},
 			Allow: manifests.Allow{Network: "loopback", HostRead: []string{"/var/lib/dpkg", "/"}, Interpreters: []string{"/bin/sh"},
 				Limits:  manifests.Limits{Memory: 1 << 30, Timeout: time.Hour},
-				Secrets: []manifests.SecretGrant{{Name: "db", Tenants: []string{"default"}, DAGs: []string{"acme/audit", "nightly"}}}},
+				Secrets: []manifests.SecretGrant{{Name: "db", Tenants: []string{"default"}, DAGs: []string{"acme/audit", "nightly"}, Plugins: []string{"match"}}}},
 		}, {
 			Name: "local", Level: "audit", Threshold: 1, Kinds: []manifests.Kind{"dag"}, Names: []string{"local."},
 			Keys: []manifests.PublisherKey{{PEM: b}}, Allow: manifests.Allow{Network: "none"},

@@ -148,6 +148,21 @@ func siteCalls() []siteCall {
 			return s.ShowDAG(ctx, "audit", "1.0.0-rc.1+x")
 		}},
 		{"an unknown dag", "ShowDAG", func(ctx context.Context, s api.Site) (any, error) { return s.ShowDAG(ctx, "nope", "1") }},
+		{"set a secret", "SetSecret", func(ctx context.Context, s api.Site) (any, error) {
+			return s.SetSecret(ctx, api.SecretRequest{Name: "db", Value: []byte{0, 0xff, '<'}, Reason: "<r>"})
+		}},
+		{"set a secret that is there", "SetSecret", func(ctx context.Context, s api.Site) (any, error) {
+			return s.SetSecret(ctx, api.SecretRequest{Name: "taken", Value: []byte("v")})
+		}},
+		{"rotate a secret", "RotateSecret", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RotateSecret(ctx, api.SecretRequest{Name: "db", Value: []byte("value")})
+		}},
+		{"secrets", "ListSecrets", func(ctx context.Context, s api.Site) (any, error) { return s.ListSecrets(ctx) }},
+		{"uses of a secret", "SecretUses", func(ctx context.Context, s api.Site) (any, error) { return s.SecretUses(ctx, "db") }},
+		{"uses of an unknown secret", "SecretUses", func(ctx context.Context, s api.Site) (any, error) { return s.SecretUses(ctx, "nope") }},
+		{"remove a version of a secret", "RemoveSecret", func(ctx context.Context, s api.Site) (any, error) {
+			return s.RemoveSecret(ctx, api.SecretRemoval{Name: "db", Version: 3, Reason: "<r>", DryRun: true})
+		}},
 		{"add a schedule", "AddSchedule", func(ctx context.Context, s api.Site) (any, error) {
 			return s.AddSchedule(ctx, api.ScheduleRequest{Inputs: json.RawMessage(`{"a":1}`), ScheduleSpec: api.ScheduleSpec{
 				Name: "nightly", DAGID: "audit", Version: "1.0.0+x", Cron: "@daily", Zone: "Europe/Berlin", EveryMs: 5, Anchor: "a", CatchUpMs: 7,

@@ -87,6 +87,12 @@ func Routes() []Route {
 		{Method: "POST", Path: "/schedules/{id}:resume", Scope: ScopeWrite, Does: "let a schedule fire again", handle: (*handler).resumeSchedules},
 		{Method: "POST", Path: "/schedules/{id}:remove", Scope: ScopeWrite, Does: "remove a schedule", handle: (*handler).removeSchedules},
 
+		{Method: "GET", Path: "/secrets", Scope: ScopeAdmin, Does: "list secrets, without their values", handle: (*handler).listSecrets},
+		{Method: "POST", Path: "/secrets", Scope: ScopeAdmin, Does: "keep a new secret", handle: (*handler).setSecret},
+		{Method: "GET", Path: "/secrets/{id}/uses", Scope: ScopeAdmin, Does: "the DAGs, runs and attempts of a secret", handle: (*handler).secretUses},
+		{Method: "POST", Path: "/secrets/{id}:rotate", Scope: ScopeAdmin, Does: "give a secret a new value", Once: true, handle: (*handler).rotateSecret},
+		{Method: "POST", Path: "/secrets/{id}:remove", Scope: ScopeAdmin, Does: "remove a version of a secret, or all", handle: (*handler).removeSecret},
+
 		{Method: "GET", Path: "/bundles", Scope: ScopeRead, Does: "list admitted bundles", handle: (*handler).listBundles},
 		{Method: "POST", Path: "/bundles", Scope: ScopeAdmin, Does: "judge a bundle and seal it", Stream: true, handle: (*handler).importBundle},
 		{Method: "POST", Path: "/bundles:import", Scope: ScopeAdmin, Does: "judge and seal all bundles in files and folders", Stream: true, handle: (*handler).importMedia},

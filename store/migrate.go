@@ -15,13 +15,13 @@ import (
 //
 //	1  the first
 //	2  bundles keep what came with earlier admissions; the clock is a projection
-//	3  approvals, locks, schedules, the cache, the outbox, small sealed blobs
+//	3  approvals, locks, schedules, secrets, the cache, the outbox, small sealed blobs
 const schemaVersion = 3
 
 // newer says whether a bucket came with a schema after the first.
 func newer(name []byte) bool {
 	return slices.ContainsFunc([][]byte{
-		bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bOutbox, bSinks, bSmall,
+		bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses, bOutbox, bSinks, bSmall,
 	}, func(b []byte) bool { return bytes.Equal(b, name) })
 }
 

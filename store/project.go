@@ -96,6 +96,12 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		return tx.projectSwitch(env, d)
 	case *ledger.ScheduleAddition, *ledger.ScheduleSwitch, *ledger.ScheduleFiring:
 		return tx.projectSchedule(env, data)
+	case *ledger.SecretChange, *ledger.SecretRemoval:
+		return tx.projectSecret(env, data)
+	case *ledger.AttemptStart:
+		if err := tx.projectSecretUses(env, d.Secrets); err != nil {
+			return err
+		}
 	case *ledger.ExportCreation:
 		return tx.putJSON(bExports, be64(env.Seq), d)
 	case *ledger.QueueChange:

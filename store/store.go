@@ -71,6 +71,8 @@ var (
 	bCache       = []byte("cache")       // key → CacheRecord
 	bCacheAge    = []byte("cacheage")    // expiry 0 key → nothing
 	bSchedules   = []byte("schedules")   // tenant 0 name → ScheduleRecord
+	bSecrets     = []byte("secrets")     // tenant 0 name → SecretRecord
+	bSecretUses  = []byte("secretuses")  // tenant 0 name 0 seq → SecretUsage
 
 	// What follows is no projection: no entry accounts for it.
 	bOutbox = []byte("outbox") // sink 0 seq → OutboxRow; what was not delivered at once
@@ -82,7 +84,7 @@ var (
 func projections() [][]byte {
 	return [][]byte{
 		bRunLog, bRuns, bTenantRuns, bActive, bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
-		bArtifacts, bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules,
+		bArtifacts, bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses,
 	}
 }
 

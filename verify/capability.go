@@ -28,7 +28,7 @@ func (j *judgement) capabilities() error {
 		return reject(CapabilityExceeded, "plugin.interpreter", "%s is not allowed", p.Interpreter)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Actions)) {
-		if err := action("plugin.actions."+name, p.Actions[name], allow); err != nil {
+		if err := action("plugin.actions."+name, p.Actions[name], j.in.Manifest.Name, allow); err != nil {
 			return err
 		}
 	}
@@ -40,12 +40,13 @@ func below(p, top string) bool {
 	return p == top || strings.HasPrefix(p, strings.TrimSuffix(top, "/")+"/")
 }
 
-// action compares one action with the ceiling. A limit that it leaves to the
-// site is below any.
-func action(key string, a manifests.Action, allow *manifests.Allow) error {
+// action compares one action of a plugin with the ceiling. A limit that it leaves
+// to the site is below any. For which DAGs and tenants a secret is granted is
+// judged at each attempt.
+func action(key string, a manifests.Action, plugin string, allow *manifests.Allow) error {
 	for _, want := range a.Secrets {
-		if !slices.ContainsFunc(allow.Secrets, func(g manifests.SecretGrant) bool { return g.Name == want }) {
-			return reject(CapabilityExceeded, key+".secrets", "the secret %s is not granted", want)
+		if !slices.ContainsFunc(allow.Secrets, func(g manifests.SecretGrant) bool { return g.Name == want && slices.Contains(g.Plugins, plugin) }) {
+			return reject(CapabilityExceeded, key+".secrets", "the secret %s is not granted to %s", want, plugin)
 		}
 	}
 	ask, most := a.Limits, allow.Limits

@@ -209,8 +209,10 @@ func TestCapabilityCeilings(t *testing.T) {
 	made := verifytest.NewTrust()
 	made.Acme().Allow = manifests.Allow{
 		Network: "loopback", HostRead: []string{"/var/lib", "/opt/data"}, Interpreters: []string{"/bin/sh"},
-		Limits:  manifests.Limits{Memory: 1 << 20, CPU: 1, PIDs: 8, Timeout: time.Minute, Workspace: 1 << 20, Log: 1 << 20},
-		Secrets: []manifests.SecretGrant{{Name: "db", Tenants: []string{"default"}, DAGs: []string{"nightly"}}},
+		Limits: manifests.Limits{Memory: 1 << 20, CPU: 1, PIDs: 8, Timeout: time.Minute, Workspace: 1 << 20, Log: 1 << 20},
+		Secrets: []manifests.SecretGrant{
+			{Name: "db", Tenants: []string{"default"}, DAGs: []string{"nightly"}, Plugins: []string{"acme.greet"}},
+			{Name: "api", Tenants: []string{"default"}, DAGs: []string{"nightly"}, Plugins: []string{"acme.other"}}},
 	}
 	trust := made.Load()
 	for _, c := range []struct {
@@ -232,6 +234,9 @@ func TestCapabilityCeilings(t *testing.T) {
 		}), ""},
 		{"another secret", plugin(func(p *manifests.Plugin) {
 			p.Actions = map[string]manifests.Action{"a": {}, "greet": {Secrets: []string{"db", "root"}}}
+		}), "plugin.actions.greet.secrets"},
+		{"a secret granted to another plugin", plugin(func(p *manifests.Plugin) {
+			p.Actions = map[string]manifests.Action{"greet": {Secrets: []string{"api"}}}
 		}), "plugin.actions.greet.secrets"},
 		{"all limits", limits(manifests.Limits{Memory: 1 << 20, CPU: 1, PIDs: 8, Timeout: time.Minute, Workspace: 1 << 20, Log: 1 << 20}), ""},
 		{"memory", limits(manifests.Limits{Memory: 1<<20 + 1}), "plugin.actions.greet.limits.memory"},

@@ -21,7 +21,7 @@ const maxTrustText = 4 << 20
 type trustAddOptions struct {
 	key, from, until, policy, trustedRoot string
 	san, sanRegexp, issuer                string
-	attestations                          []string
+	attestations, secrets                 []string
 	add                                   api.TrustAddition
 }
 
@@ -34,7 +34,8 @@ func newTrustAddCmd(a *app) *cobra.Command {
 			"prefixes that it may bring, a further key or certificate identity, or what is demanded of\n" +
 			"its signatures. --policy takes a whole policy.toml instead. The new policy has the next\n" +
 			"serial and is in force at once; the ledger records it.",
-		Example: "  stella trust add acme --key acme.pub --kind plugin,dag,data --name acme.,audit\n" +
+		Example: "  stella trust add acme --secret db=default,probe,acme/nightly\n" +
+			"  stella trust add acme --key acme.pub --kind plugin,dag,data --name acme.,audit\n" +
 			"  stella trust add acme --key acme-2.pub --threshold 2 --root-key /media/root.key\n" +
 			"  stella trust add acme --certificate-identity release@acme.example \\\n" +
 			"      --certificate-oidc-issuer https://idp.acme.example \\\n" +
@@ -72,6 +73,7 @@ func newTrustAddCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.add.Network, "network", "", "`WHAT` its plugins may use: none or loopback")
 	f.StringSliceVar(&opt.add.HostRead, "host-read", nil, "host `PATHS` that its plugins may read")
 	f.StringSliceVar(&opt.add.Interpreters, "interpreter", nil, "`PROGRAMS` of the host that its scripts may name, such as /bin/sh")
+	f.StringArrayVar(&opt.secrets, "secret", nil, "`NAME=TENANT,PLUGIN,DAG`: a secret that a plugin may be given in runs of a DAG (dag_id, or publisher/dag_id)")
 	rootKeyFlags(c, &opt.add.RootKey, &opt.add.DryRun)
 	c.MarkFlagsMutuallyExclusive("certificate-identity", "certificate-identity-regexp")
 	return c
@@ -136,6 +138,13 @@ func (opt *trustAddOptions) addition() (api.TrustAddition, error) {
 		}
 		add.Attestations = append(add.Attestations, d)
 	}
+	for _, text := range opt.secrets {
+		g, err := secretGrant(text)
+		if err != nil {
+			return add, err
+		}
+		add.Secrets = append(add.Secrets, g)
+	}
 	var err error
 	if add.ValidFrom, err = stampFlag(opt.from); err != nil {
 		return add, err
@@ -158,6 +167,16 @@ func attestationDemand(text string) (api.TrustAttestator, error) {
 		return api.TrustAttestator{}, err
 	}
 	return api.TrustAttestator{PredicateType: text[:i], Keys: []string{string(raw)}, Builder: builder}, nil
+}
+
+// secretGrant reads NAME=TENANT,PLUGIN,DAG.
+func secretGrant(text string) (api.TrustGrant, error) {
+	name, rest, _ := strings.Cut(text, "=")
+	parts := strings.Split(rest, ",")
+	if name == "" || len(parts) != 3 {
+		return api.TrustGrant{}, invalid("--secret is NAME=TENANT,PLUGIN,DAG, not %q", text)
+	}
+	return api.TrustGrant{Name: name, Tenant: parts[0], Plugin: parts[1], DAG: parts[2]}, nil
 }
 
 // stampFlag turns a time of the command line, "" where there is none, into our

@@ -82,6 +82,7 @@ type Engine struct {
 	db      *store.DB
 	keys    *keys
 	sealed  *sealed
+	vault   *store.Vault
 	runner  *runner.Runner
 	sched   *scheduler
 	started time.Time
@@ -163,6 +164,12 @@ func (e *Engine) load(ctx context.Context) error {
 		return internal(err)
 	}
 	e.sealed = newSealed(e)
+	if e.vault, err = e.db.OpenVault(e.keys.age); err != nil {
+		return damaged("secrets: %v", err)
+	}
+	if err := e.vault.Sweep(); err != nil {
+		e.opt.Log.Error("files in secrets/ that nobody knows could not be removed", "error", err)
+	}
 	if err := e.prepareOutbox(); err != nil {
 		return err
 	}

@@ -105,6 +105,8 @@ type keys struct {
 	log    ed25519.PrivateKey
 	site   *ecdsa.PrivateKey
 	hmac   []byte
+	age    []byte // as in the file
+	redact []byte
 	cookie []byte // as in the file, without its line feed
 }
 
@@ -134,6 +136,15 @@ func readKeys(dir string) (*keys, error) {
 	}
 	if k.hmac, err = hex.DecodeString(strings.TrimSpace(string(raw))); err != nil || len(k.hmac) != 32 {
 		return nil, fmt.Errorf("hmac key: %s does not hold 32 bytes in hex", hmacKey)
+	}
+	if raw, err = fsx.ReadFile(filepath.Join(dir, redactKey), maxKeyFile); err != nil {
+		return nil, fmt.Errorf("redact key: %w", err)
+	}
+	if k.redact, err = hex.DecodeString(strings.TrimSpace(string(raw))); err != nil || len(k.redact) != 32 {
+		return nil, fmt.Errorf("redact key: %s does not hold 32 bytes in hex", redactKey)
+	}
+	if k.age, err = fsx.ReadFile(filepath.Join(dir, ageKey), maxKeyFile); err != nil {
+		return nil, fmt.Errorf("age key: %w", err)
 	}
 	if raw, err = fsx.ReadFile(filepath.Join(dir, cookieKey), maxKeyFile); err != nil {
 		return nil, fmt.Errorf("cookie: %w", err)

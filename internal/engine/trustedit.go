@@ -214,6 +214,13 @@ func extended(x manifests.Publisher, add api.TrustAddition) (manifests.Publisher
 	x.Allow.Network = override(x.Allow.Network, add.Network)
 	x.Allow.HostRead = overrideList(x.Allow.HostRead, add.HostRead)
 	x.Allow.Interpreters = overrideList(x.Allow.Interpreters, add.Interpreters)
+	x.Allow.Secrets = slices.Clone(x.Allow.Secrets)
+	for _, g := range add.Secrets {
+		grant := manifests.SecretGrant{Name: g.Name, Tenants: []string{g.Tenant}, DAGs: []string{g.DAG}, Plugins: []string{g.Plugin}}
+		if !slices.ContainsFunc(x.Allow.Secrets, func(have manifests.SecretGrant) bool { return reflect.DeepEqual(have, grant) }) {
+			x.Allow.Secrets = append(x.Allow.Secrets, grant)
+		}
+	}
 	return x, nil
 }
 

@@ -34,6 +34,7 @@ type Site interface {
 	Sessions
 	Outbox
 	Workspaces
+	Secrets
 	Ledger
 	Exports
 	Host

@@ -50,9 +50,19 @@ type TrustAddition struct {
 	Network      string            `json:"network,omitempty"`      // none | loopback
 	HostRead     []string          `json:"hostRead,omitempty"`     // host paths that its plugins may read
 	Interpreters []string          `json:"interpreters,omitempty"` // programs of the host that its scripts may name
+	Secrets      []TrustGrant      `json:"secrets,omitempty"`      // that its plugins may be given
 	TrustedRoot  string            `json:"trustedRoot,omitempty"`  // text of a trusted_root.json to pin from now on
 	RootKey      string            `json:"rootKey,omitempty"`      // file that the holder of the site can read; "" means keys/root.key
 	DryRun       bool              `json:"dryRun,omitempty"`
+}
+
+// TrustGrant lets a plugin of the publisher have a secret of a tenant in runs of a
+// DAG, dag_id or publisher/dag_id.
+type TrustGrant struct {
+	Name   string `json:"name"`
+	Tenant string `json:"tenant"`
+	Plugin string `json:"plugin"`
+	DAG    string `json:"dag"`
 }
 
 // TrustIdentity is who a certificate is for.
