@@ -39,6 +39,19 @@ type used struct {
 // budgeted runs a command and watches it. One that waits is killed.
 func budgeted(t *testing.T, args ...string) used {
 	t.Helper()
+	u := looked(t, args...)
+	for range 20 { // on a busy machine a short command may be over before anybody looks
+		if u.memory > 0 {
+			break
+		}
+		u = looked(t, args...)
+	}
+	return u
+}
+
+// looked runs a command once.
+func looked(t *testing.T, args ...string) used {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command("stella", append(args, "--output", "json")...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -122,11 +135,11 @@ func TestHostileFilesHaveABudget(t *testing.T) {
 		known[string(r.Reason)] = true
 	}
 	hostile := verifytest.Hostile()
-	looked := map[string]api.Code{
+	expected := map[string]api.Code{
 		"a bomb": "", "5000 files": "", "zeros": api.Code(bundle.NotABundle), "100,000 signatures": api.Code(bundle.SignaturesTooMany),
 		"five attestations of 4 MiB": api.Code(bundle.AttestationTooLarge),
 	}
-	for name := range looked {
+	for name := range expected {
 		if hostile[name] == nil {
 			t.Errorf("there is no %s", name)
 		}
@@ -141,7 +154,7 @@ func TestHostileFilesHaveABudget(t *testing.T) {
 			u.check(t, command+" "+name)
 			// Whoever only looks is told what there is, if it has the form of a bundle;
 			// a bomb has, as long as nobody decompresses it.
-			if want, ok := looked[name]; command == "inspect" && ok && (u.failed.Code != want || want == "" && u.exit != exitDone) {
+			if want, ok := expected[name]; command == "inspect" && ok && (u.failed.Code != want || want == "" && u.exit != exitDone) {
 				t.Errorf("inspect %s: exit %d, %+v, want %q", name, u.exit, u.failed, want)
 			}
 			if command != "inspect" && (u.exit != exitRefused || u.failed.Refusal == nil || !known[u.failed.Refusal.Reason]) {
