@@ -30,7 +30,7 @@ const (
 func newDaemonCmd(a *app) *cobra.Command {
 	return group("daemon", "The process that holds a site for long",
 		"Start and stop the process that holds the site, executes runs, and serves all commands.",
-		newDaemonStartCmd(a), newDaemonStopCmd(a), newDaemonStatusCmd(a))
+		newDaemonStartCmd(a), newDaemonStopCmd(a), newDaemonRestartCmd(a), newDaemonStatusCmd(a))
 }
 
 func newDaemonStartCmd(a *app) *cobra.Command {
@@ -338,6 +338,26 @@ func gone(pid int) bool {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(rest, "Z")
+}
+
+func newDaemonRestartCmd(a *app) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "restart",
+		Short: "Stop the daemon and start it again",
+		Long: "Stop the daemon as `stella daemon stop` does, and start it: with this program and what\n" +
+			"site.toml says now. Runs that are open go on. Without a daemon it is started.",
+		Example: "  stella daemon restart\n  stella daemon restart --force",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := runDaemonStop(c.Context(), a, force); err != nil {
+				return err
+			}
+			return runDaemonStart(c.Context(), a)
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "interrupt what executes")
+	return c
 }
 
 func newDaemonStatusCmd(a *app) *cobra.Command {
