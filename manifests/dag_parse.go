@@ -168,6 +168,9 @@ func stepShape(t *table) {
 			}
 		}
 	}
+	if t.has("dag") && t.has("secrets") {
+		t.fault("secrets", "does nothing here", "the steps of the sub-run name theirs")
+	}
 	if t.has("max_parallel") && !t.has("for_each") {
 		t.fault("max_parallel", "does nothing without for_each", "")
 	}

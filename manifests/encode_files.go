@@ -203,6 +203,7 @@ func EncodeRevocations(r *Revocations) []byte {
 func EncodeSite(s *Site) []byte {
 	w := newWriter(SiteSchema)
 	w.boolean("allow_plain", s.AllowPlain)
+	w.boolean("allow_plain_secrets", s.PlainSecrets)
 	w.integer("workers", int64(s.Workers))
 	w.integer("max_parallel_steps", int64(s.MaxParallelSteps))
 	w.text("default_tenant", s.DefaultTenant)

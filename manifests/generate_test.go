@@ -353,7 +353,7 @@ func (g gen) step(label string) manifests.Step {
 	}
 	if g.flip("cache") {
 		s.Cache = &manifests.Cache{TTL: g.duration("ttl", 24*time.Hour)}
-	} else {
+	} else if s.DAG == "" {
 		s.Secrets = g.some("secrets", g.name)
 	}
 	return s
@@ -464,7 +464,7 @@ func (g gen) revocations() *manifests.Revocations {
 }
 
 func (g gen) site() *manifests.Site {
-	return &manifests.Site{AllowPlain: g.flip("plain"), Workers: 1 + g.upTo("workers", 9999), MaxParallelSteps: 1 + g.upTo("parallel", 9999),
+	return &manifests.Site{AllowPlain: g.flip("plain"), PlainSecrets: g.flip("plain secrets"), Workers: 1 + g.upTo("workers", 9999), MaxParallelSteps: 1 + g.upTo("parallel", 9999),
 		DefaultTenant: g.name("tenant"), Grace: g.duration("grace", 10*time.Minute), CheckpointEvery: g.duration("checkpoint", time.Hour),
 		FreeSpaceReserve: g.size("reserve"), MaxBundleBytes: g.size("bundle"),
 		CheckpointCopies: g.some("copies", g.hostPath), Limits: g.limits(),

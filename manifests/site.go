@@ -21,6 +21,7 @@ const (
 // field is replaced by its default in [ParseSite].
 type Site struct {
 	AllowPlain       bool          // attempts may run without fences (THREATS 17)
+	PlainSecrets     bool          // allow_plain_secrets: they may be given secrets there
 	Workers          int           // attempts at a time; default: 2
 	MaxParallelSteps int           // of one run, where the spec does not say; default 1
 	DefaultTenant    string        // default "default"

@@ -17,6 +17,7 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 	}
 	s := &Site{
 		AllowPlain:       t.boolean("allow_plain", false),
+		PlainSecrets:     t.boolean("allow_plain_secrets", false),
 		Workers:          int(t.integer("workers", 2, 1, maxWorkers)),
 		MaxParallelSteps: int(t.integer("max_parallel_steps", 1, 1, maxWorkers)),
 		DefaultTenant:    t.text("default_tenant", isName()),

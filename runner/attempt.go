@@ -43,6 +43,7 @@ type prepared struct {
 	trusts     int64 // when it was judged: see Runner.trusts
 	refused    error // trust no longer allows the plugin or its data, or something of ours failed
 	timeout    time.Duration
+	secrets    given                        // what it is given, if it may start
 	cacheKey   string                       // "" where nothing is kept
 	hit        *ledger.CacheHit             // what was done before in the same way
 	tidy       func(end *ledger.AttemptEnd) // removes what is needed no more once the end is on record; may be nil
@@ -71,6 +72,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	e.mu.Unlock()
 
 	p := r.prepare(e, dag, n, params, overlay, fault)
+	defer p.secrets.forget()
 	p.artifacts = artifacts
 	if n.plan.Plugin == nil {
 		var err error
@@ -138,7 +140,9 @@ func (r *Runner) prepare(e *execution, dag string, n *node, params any, overlay 
 	}
 	p.action = p.manifest.Plugin.Actions[n.plan.Action]
 	p.trusts = r.trusts.Load()
-	p.trust, p.refused = r.judge(dag, n)
+	if p.trust, p.refused = r.judge(dag, n); p.refused == nil {
+		p.refused = r.giveSecrets(e, dag, n, p, params)
+	}
 	p.timeout = shortest(n.step.Timeout, p.action.Limits.Timeout, r.opt.Limits.Timeout)
 	return p
 }
@@ -208,7 +212,9 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 			return r.commit(e)
 		}
 		if p.refused == nil && p.trusts != r.trusts.Load() {
-			p.trust, p.refused = r.judge(e.run.DAGDigest, n)
+			if p.trust, p.refused = r.judge(e.run.DAGDigest, n); p.refused == nil {
+				p.refused = r.mayHave(e, e.run.DAGDigest, n, p.secrets.names)
+			}
 		}
 		if p.hit != nil && p.refused == nil {
 			return r.takeHit(e, n, p)
@@ -231,8 +237,12 @@ func (r *Runner) launch(e *execution, n *node, p *prepared, cancel context.Cance
 	if p.timeout > 0 {
 		start.Deadline = stamp.Format(r.opt.Now().Add(p.timeout))
 	}
+	refusal := r.refusal(n, p)
+	if refusal == nil {
+		start.Secrets, n.given, n.secret = p.secrets.uses, p.secrets.names, n.secret || len(p.secrets.names) > 0
+	}
 	e.propose(ledger.AttemptStarted, n, start)
-	if refusal := r.refusal(n, p); refusal != nil {
+	if refusal != nil {
 		return false, r.conclude(e, n, p, refusal)
 	}
 	e.cancels[n.id] = cancel
@@ -250,6 +260,8 @@ func (r *Runner) refusal(n *node, p *prepared) *ledger.AttemptEnd {
 	switch {
 	case p.refused != nil && errors.As(p.refused, &reason):
 		return &ledger.AttemptEnd{Outcome: string(state.Rejected), ErrorCode: reason.Reason(), Message: clip(p.refused.Error())}
+	case errors.Is(p.refused, errPlainSecrets):
+		return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.FenceUnavailable), Message: clip(p.refused.Error())}
 	case p.refused != nil:
 		return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(p.refused.Error())}
 	}

@@ -12,9 +12,9 @@ import (
 // cacheKey names everything that decides what an action does: the tenant, the
 // step's part of the plan and the DAG it stands in, the parameters with the
 // artifacts and data that they bring along, and behind which fences it runs. "" for
-// a step that keeps nothing: secrets are never kept (THREATS 19).
+// a step that keeps nothing: what may come from a secret is never kept (THREATS 19).
 func (r *Runner) cacheKey(e *execution, n *node, p *prepared) string {
-	if n.step.Cache == nil || len(n.step.Secrets) > 0 || p.fault != nil || p.refused != nil {
+	if n.step.Cache == nil || p.fault != nil || p.refused != nil || r.secretive(e, n, p) {
 		return ""
 	}
 	part := *n.plan

@@ -16,6 +16,7 @@ import (
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/plugin"
 	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/telemetry"
 )
 
 // maxArtifactBytes bounds one artifact where neither action nor site says.
@@ -40,6 +41,14 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 		ws.letGo(end)
 		log.letGo(p.recorded)
 	}
+	if len(p.secrets.files) > 0 { // nobody knows what lies in its workspace, whatever the site keeps
+		p.tidy = func(*ledger.AttemptEnd) { log.letGo(p.recorded) }
+		defer func() {
+			if err := r.PurgeWorkspace(p.run.RunID, n.id, p.attempt); err != nil {
+				r.opt.Log.Error("after an attempt", "error", err)
+			}
+		}()
+	}
 	task, err := r.task(n, p, ws.dir)
 	if err != nil {
 		return unstarted(err)
@@ -52,7 +61,7 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 	task.Progress = func(float64, string) { e.touch() }
 	report, err := r.opt.Executor.Execute(ctx, task)
 	if err != nil {
-		return unstarted(err)
+		return p.masked(unstarted(err))
 	}
 	if errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != "" {
 		report.Stop = StopDeadline
@@ -62,7 +71,7 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 		end.Logs, err = log.keep(r)
 	}
 	if err != nil {
-		return p.lost(n, err)
+		return p.masked(p.lost(n, err))
 	}
 	end.Logs.Dropped += report.Dropped
 	return end
@@ -72,6 +81,12 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 // ours: nothing can have been done twice.
 func unstarted(err error) *ledger.AttemptEnd {
 	return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(err.Error())}
+}
+
+// masked is an end whose message holds no secret.
+func (p *prepared) masked(end *ledger.AttemptEnd) *ledger.AttemptEnd {
+	end.Message = clip(p.secrets.mask(end.Message))
+	return end
 }
 
 // maxEndBytes bounds what an attempt may put into its last entry, whose data
@@ -106,7 +121,7 @@ func (r *Runner) collect(n *node, p *prepared, report Report) (*ledger.AttemptEn
 		}
 	}
 	end.Outcome, end.ErrorCode, end.Retryable = string(v.Outcome), string(v.Code), v.Retryable
-	end.RetryAfterMs, end.Message = v.RetryAfterMs, clip(v.Message)
+	end.RetryAfterMs, end.Message = v.RetryAfterMs, clip(p.secrets.mask(v.Message))
 	return end, nil
 }
 
@@ -115,12 +130,15 @@ func (r *Runner) take(end *ledger.AttemptEnd, files []ArtifactFile, outputs []by
 	if len(outputs) > MaxInputsBytes {
 		return fmt.Sprintf("the outputs have %d bytes in canonical form; at most %d", len(outputs), MaxInputsBytes), nil
 	}
+	if name := p.secrets.leaks(outputs); name != "" {
+		return "the outputs hold the secret " + name, nil
+	}
 	limit := p.limits(r.opt.Limits).Workspace
 	if limit == 0 {
 		limit = maxArtifactBytes
 	}
 	for _, f := range files {
-		a, fault, err := r.takeArtifact(f, limit)
+		a, fault, err := r.takeArtifact(f, limit, p.secrets.redact)
 		if fault != "" || err != nil {
 			return fault, err
 		}
@@ -135,13 +153,27 @@ func (r *Runner) take(end *ledger.AttemptEnd, files []ArtifactFile, outputs []by
 	return "", err
 }
 
-func (r *Runner) takeArtifact(f ArtifactFile, limit int64) (a ledger.Artifact, fault string, err error) {
+func (r *Runner) takeArtifact(f ArtifactFile, limit int64, redact *telemetry.Redactor) (a ledger.Artifact, fault string, err error) {
+	if redact != nil {
+		for _, text := range []string{f.Name, f.MediaType} {
+			if name := redact.Find([]byte(text)); name != "" {
+				return a, "the name or type of an artifact holds the secret " + name, nil
+			}
+		}
+	}
 	rc, err := f.Open()
 	if err != nil {
 		return a, "artifact " + f.Name + ": " + err.Error(), nil
 	}
 	defer rc.Close()
-	digest, size, err := r.opt.Sealed.PutFrom(io.LimitReader(rc, limit+1), limit+1)
+	var from io.Reader = rc
+	if redact != nil {
+		from = redact.Guard(rc)
+	}
+	digest, size, err := r.opt.Sealed.PutFrom(io.LimitReader(from, limit+1), limit+1)
+	if leak := (*telemetry.LeakError)(nil); errors.As(err, &leak) {
+		return a, "artifact " + f.Name + ": " + leak.Error(), nil
+	}
 	if err == nil && size > limit {
 		fault = fmt.Sprintf("artifact %s has more than %d bytes", f.Name, limit)
 	}
@@ -210,6 +242,10 @@ func (r *Runner) task(n *node, p *prepared, dir string) (Task, error) {
 		t.Files = append(t.Files, Placed{at, "0644", r.content(sum, a.Size)})
 		req.Inputs[sum] = plugin.Input{Path: at, SHA256: sum, Size: a.Size, MediaType: a.MediaType}
 	}
+	for _, s := range p.secrets.files {
+		req.Secrets = append(req.Secrets, s.Name)
+	}
+	t.Secrets, t.Redact = p.secrets.files, p.secrets.redact
 	t.Request, err = jcs.Marshal(req)
 	return t, err
 }

@@ -61,6 +61,8 @@ type node struct {
 	after         time.Time // of a pending step: not to be claimed before
 	overlay       string    // digest of a merge patch on its parameters
 	again         bool      // restarted by hand: the interruption does not count, and may repeat what is not idempotent
+	secret        bool      // an attempt of it was given a secret
+	given         []string  // the secrets of the attempt under way
 	child         string    // run that it has started and that has not ended
 	approval      *state.Approval
 	outputs       any            // of what succeeded

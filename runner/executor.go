@@ -10,6 +10,7 @@ import (
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/telemetry"
 )
 
 // Causes with which the context of an attempt is cancelled; an executor finds
@@ -61,6 +62,8 @@ type Task struct {
 	Args           []string
 	Request        []byte // JSON, for stdin and $STELLA_INPUT
 	Files          []Placed
+	Secrets        []SecretFile
+	Redact         *telemetry.Redactor // nil without secrets: lines pass through it before anything else is done with them
 	IdempotencyKey string
 	SourceDate     time.Time // $SOURCE_DATE_EPOCH: when the run was started
 	Determinism    string    // wasm: fixed | real

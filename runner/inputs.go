@@ -81,10 +81,8 @@ func resolveInputs(d *manifests.DAG, canonical []byte) (map[string]any, []string
 
 func checkInput(decl manifests.Input, v any) string {
 	if decl.Secret {
-		if m, ok := v.(map[string]any); ok && len(m) == 1 {
-			if _, ok := m["secretRef"].(string); ok {
-				return "secrets cannot be used by this version"
-			}
+		if _, ok := secretRef(v); ok {
+			return ""
 		}
 		return `a secret is given only as {"secretRef": NAME}`
 	}

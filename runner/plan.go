@@ -222,6 +222,11 @@ func (pl *planner) step(s *manifests.Step, p *Plan, above []string) (PlanStep, e
 	if _, ok := m.Plugin.Actions[s.Action]; !ok {
 		return ps, fmt.Errorf("%s has no action %q; it has %s", s.Plugin, s.Action, strings.Join(sortedKeys(m.Plugin.Actions), ", "))
 	}
+	for _, name := range s.Secrets {
+		if !slices.Contains(m.Plugin.Actions[s.Action].Secrets, name) {
+			return ps, fmt.Errorf("secrets: %s of %s asks for no secret %s in its manifest: it cannot be given it", s.Action, s.Plugin, name)
+		}
+	}
 	ps.Plugin = &PlanPlugin{s.Plugin.Publisher, s.Plugin.Name, s.Plugin.Version, digest}
 	entry, err := EntryFile(m, p.Platform)
 	if err != nil {

@@ -49,7 +49,12 @@ func (r *Runner) Rejudge() int {
 		e.mu.Lock()
 		for id, cancel := range e.cancels {
 			var why interface{ Reason() string }
-			if _, err := r.judge(e.run.DAGDigest, e.find(id)); err != nil && errors.As(err, &why) {
+			n := e.find(id)
+			_, err := r.judge(e.run.DAGDigest, n)
+			if err == nil {
+				err = r.mayHave(e, e.run.DAGDigest, n, n.given)
+			}
+			if err != nil && errors.As(err, &why) {
 				cancel(&revoked{err, why.Reason()})
 				ended++
 			}

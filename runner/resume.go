@@ -97,6 +97,11 @@ func (r *Runner) recover(e *execution) (int, error) {
 		if !n.idempotent(action) {
 			end.ErrorCode = string(state.Indeterminate)
 		}
+		if a.Start != nil && len(a.Start.Secrets) > 0 {
+			if err := r.PurgeWorkspace(e.run.RunID, n.id, n.attempt); err != nil {
+				r.opt.Log.Error("after a crash", "error", err)
+			}
+		}
 		if end.Logs, err = r.sealLog(e.run.RunID, n.id, n.attempt); err != nil {
 			return found, err
 		}
@@ -164,6 +169,7 @@ func (e *execution) restoreResults(n *node, rec state.Step) (err error) {
 		if err != nil {
 			return err
 		}
+		n.secret = n.secret || a.Start != nil && len(a.Start.Secrets) > 0
 		if a.End != nil {
 			n.artifacts = artifactsOf(a.End.Artifacts)
 		}

@@ -93,6 +93,9 @@ type Options struct {
 	KeepWorkspaces manifests.Keep   // default: those of attempts that did not succeed
 	LogsDir        string
 	HMACKey        []byte // of STELLA_IDEMPOTENCY_KEY
+	Secrets        Secrets
+	RedactKey      []byte // of the tags that stand in the place of secrets
+	PlainSecrets   bool   // tier plain may be given secrets
 	Owner          string // of attempts: boot id and pid
 }
 

@@ -706,7 +706,7 @@ func TestPlanIsStable(t *testing.T) {
 
 func TestUnsupportedAndBadExpressionsAreRefused(t *testing.T) {
 	d := dag(func(d *manifests.DAG) {
-		d.Steps[0].Secrets = []string{"db"}
+		d.Steps[0].Require = []string{"no_network"}
 		d.Steps[0].When = "steps.b.outputs.x == 1"
 		d.Steps[1].When = "inputs."
 		d.Steps[1].With = map[string]any{"x": "${ nope }"}
@@ -716,7 +716,7 @@ func TestUnsupportedAndBadExpressionsAreRefused(t *testing.T) {
 	for _, f := range runner.Validate(d) {
 		got[f.Key] = true
 	}
-	want := map[string]bool{"step a when": true, "step b when": true, "step b with.x": true, "outputs.y": true, "step a secrets": true}
+	want := map[string]bool{"step a when": true, "step b when": true, "step b with.x": true, "outputs.y": true, "step a require": true}
 	if !maps.Equal(got, want) {
 		t.Errorf("faults at %v, want %v", got, want)
 	}

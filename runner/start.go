@@ -51,7 +51,6 @@ func unsupported(d *manifests.DAG) manifests.Faults {
 			used bool
 			key  string
 		}{
-			{len(s.Secrets) > 0, "secrets"},
 			{len(s.Require) > 0, "require"},
 		} {
 			if f.used {

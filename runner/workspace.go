@@ -56,15 +56,19 @@ func (w *workspace) letGo(end *ledger.AttemptEnd) {
 	if !w.made {
 		return
 	}
+	if err := r.removeWorkspace(dir); err != nil {
+		r.opt.Log.Warn("a workspace could not be removed", "dir", dir, "error", err)
+	}
+}
+
+func (r *Runner) removeWorkspace(dir string) error {
 	rel, err := filepath.Rel(r.opt.RunsDir, dir)
 	if err == nil {
 		err = removeBelow(r.opt.RunsDir, rel)
 	}
-	if err != nil {
-		r.opt.Log.Warn("a workspace could not be removed", "dir", dir, "error", err)
-	}
 	os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
 	os.Remove(filepath.Dir(filepath.Dir(dir)))
+	return err
 }
 
 func removeBelow(dir, name string) error {

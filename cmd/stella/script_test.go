@@ -209,13 +209,23 @@ func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
 
 // site makes a site that believes acme, and with a daemon starts that. With
 // the argument work it also imports the plugin of testdata/work, with hand that of
-// testdata/hand; further arguments are source folders of DAGs to sign and publish.
+// testdata/hand; +KEY sets a key of site.toml to true; further arguments are source
+// folders of DAGs to sign and publish.
 func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 	if neg {
 		ts.Fatalf("unsupported: ! site")
 	}
 	kit := ts.Getenv("KIT")
 	ts.Check(ts.Exec("stella", "init", "--allow-plain", "--quiet"))
+	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
+		key, ok := strings.CutPrefix(arg, "+") // a key of site.toml to set to true
+		if ok {
+			path := filepath.Join(ts.Getenv("STELLA_HOME"), "site.toml")
+			head, rest, _ := strings.Cut(ts.ReadFile(path), "\n")
+			ts.Check(os.WriteFile(path, []byte(head+"\n"+key+" = true\n"+rest), 0o600))
+		}
+		return ok
+	})
 	ts.Check(ts.Exec("stella", "trust", "add", "acme", "--key", filepath.Join(kit, "acme.key.pub"),
 		"--kind", "plugin,dag,data", "--name", "work,flow,data", "--interpreter", "/bin/sh"))
 	if daemon {

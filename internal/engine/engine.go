@@ -231,7 +231,7 @@ func (e *Engine) runnerOptions(stopped state.QueueState) runner.Options {
 		Workers: e.site.Workers, Parallel: e.site.MaxParallelSteps, Grace: e.site.Grace, Limits: e.site.Limits,
 		RunsDir: filepath.Join(e.opt.Home, "runs"), KeepWorkspaces: e.site.KeepWorkspaces, LogsDir: filepath.Join(e.opt.Home, "logs"),
 		MaxItems: e.site.MaxItems, MaxEntries: e.site.MaxRunEntries, Concurrency: e.site.Concurrency, Semaphores: e.site.Semaphores, Stuck: e.site.Stuck, Stopped: stopped,
-		HMACKey: e.keys.hmac, Owner: bootID() + "/" + strconv.Itoa(os.Getpid()),
+		HMACKey: e.keys.hmac, Secrets: &keeper{e}, RedactKey: e.keys.redact, PlainSecrets: e.site.PlainSecrets, Owner: bootID() + "/" + strconv.Itoa(os.Getpid()),
 	}
 	if e.opt.Executes {
 		o.Executor = e.opt.Executor
@@ -298,6 +298,11 @@ func (e *Engine) interrupt(run state.Run) (int, error) {
 			continue
 		}
 		n++
+		if a, err := e.db.Attempt(run.RunID, id, s.Attempt); err == nil && a.Start != nil && len(a.Start.Secrets) > 0 {
+			if err := e.runner.PurgeWorkspace(run.RunID, id, s.Attempt); err != nil {
+				e.opt.Log.Error("after a crash", "error", err)
+			}
+		}
 		all = append(all,
 			state.Proposal{Type: ledger.AttemptEnded, Actor: "system:engine", StepID: id, Attempt: s.Attempt, Data: &ledger.AttemptEnd{
 				Generation: run.Generation, Outcome: string(state.Interrupted), ErrorCode: string(state.Indeterminate),

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/telemetry"
@@ -220,6 +221,25 @@ func (e *Engine) dagsNaming(name string) (map[[2]string]*api.SecretDAG, error) {
 		}
 	}
 	return out, nil
+}
+
+// keeper gives the runner secrets.
+type keeper struct{ e *Engine }
+
+// Granted looks into the policy in force.
+func (k *keeper) Granted(w runner.SecretWish) bool {
+	return slices.ContainsFunc(k.e.currentTrust().Policy().Publishers, func(p manifests.Publisher) bool {
+		return p.Name == w.Publisher && p.Grants(w.Name, w.Tenant, w.DAGPublisher, w.DAGID, w.Plugin)
+	})
+}
+
+// Take reads the newest version.
+func (k *keeper) Take(tenant, name string) (int64, []byte, error) {
+	version, value, err := k.e.vault.Take(tenant, name)
+	if store.IsNotFound(err) {
+		err = runner.ErrNoSecret
+	}
+	return version, value, err
 }
 
 // RemoveSecret implements [api.Secrets].

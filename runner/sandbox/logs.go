@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/telemetry"
 )
 
 const (
@@ -28,7 +29,8 @@ const (
 type logs struct {
 	now  func() time.Time
 	emit func(stream string, at time.Time, line []byte)
-	held atomic.Bool // somebody held a stream open when all processes were dead
+	mask map[string]*telemetry.Stream // by stream; empty without secrets; mu guards it
+	held atomic.Bool                  // somebody held a stream open when all processes were dead
 
 	mu      sync.Mutex // guards what follows, and lets calls of emit follow each other
 	head    int64      // bytes that may still be passed on at once
@@ -45,6 +47,12 @@ func newLogs(t *runner.Task, now func() time.Time) *logs {
 	l.tail.limit = int(limit / 2)
 	if l.emit == nil {
 		l.emit = func(string, time.Time, []byte) {}
+	}
+	if t.Redact != nil {
+		l.mask = map[string]*telemetry.Stream{}
+		for _, stream := range []string{"stdout", "stderr"} {
+			l.mask[stream] = t.Redact.Stream(func(at time.Time, line []byte) { l.pass(stream, at, line) })
+		}
 	}
 	return l
 }
@@ -108,10 +116,19 @@ func (l *logs) split(stream string, buf []byte, n int) int {
 	return copy(buf, buf[from:n])
 }
 
-// line passes one line on, keeps it for the end, or drops it.
+// line masks one line, before the cap could cut a secret in two, and passes it on.
 func (l *logs) line(stream string, at time.Time, line []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if m := l.mask[stream]; m != nil {
+		m.Line(at, line)
+		return
+	}
+	l.pass(stream, at, line)
+}
+
+// pass passes one line on, keeps it for the end, or drops it. The caller holds mu.
+func (l *logs) pass(stream string, at time.Time, line []byte) {
 	size := int64(len(line)) + 1
 	if l.head >= size {
 		l.head -= size
@@ -127,6 +144,11 @@ func (l *logs) line(stream string, at time.Time, line []byte) {
 func (l *logs) flush() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, stream := range []string{"stdout", "stderr"} {
+		if m := l.mask[stream]; m != nil {
+			m.Close()
+		}
+	}
 	l.tail.each(l.emit)
 	return l.dropped
 }

@@ -42,10 +42,13 @@ type prepared struct {
 	stdin       *os.File // the request, for reading
 	output      *os.File // the output file, open since before the program could touch it
 	artifacts   fileID   // of the artifacts folder
-	unstarted   string   // why the entry cannot be a program; "" when it can
+	dir         string
+	secrets     []*os.File // open since before the program could move them
+	unstarted   string     // why the entry cannot be a program; "" when it can
 }
 
 func (p *prepared) close() {
+	p.wipe()
 	for _, f := range []*os.File{p.entry, p.interpreter, p.stdin, p.output} {
 		if f != nil {
 			f.Close()
@@ -65,7 +68,7 @@ func idOf(info fs.FileInfo) fileID {
 
 // prepare makes the attempt's folder and opens what the program needs.
 func prepare(t *runner.Task) (_ *prepared, err error) {
-	p := &prepared{}
+	p := &prepared{dir: t.Dir}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -97,6 +100,9 @@ func prepare(t *runner.Task) (_ *prepared, err error) {
 	if err := place(root, t.Files); err != nil {
 		return nil, err
 	}
+	if err := p.hand(root, t.Secrets); err != nil {
+		return nil, fmt.Errorf("handing over secrets: %w", err)
+	}
 	return p, nil
 }
 
@@ -104,7 +110,11 @@ func prepare(t *runner.Task) (_ *prepared, err error) {
 func (p *prepared) layOut(root *os.Root, request []byte) error {
 	// data/ and inputs/ come with what lies in them: no variable names them.
 	for _, dir := range append(writtenDirs(), bundleDir, secretsDir) {
-		if err := root.Mkdir(dir, 0o755); err != nil {
+		perm := fs.FileMode(0o755)
+		if dir == secretsDir {
+			perm = 0o700
+		}
+		if err := root.Mkdir(dir, perm); err != nil {
 			return err
 		}
 	}

@@ -40,7 +40,7 @@
 //
 //	bundle/ data/ inputs/     private copies, files read-only; the last two where
 //	                          there is something to put into them
-//	secrets/                  empty in this tier
+//	secrets/                  0400, overwritten and removed when the last process is dead
 //	work/ artifacts/ tmp/     for the program
 //	input.json output.jsonl   request and results (package plugin)
 //
@@ -163,6 +163,11 @@ func check(t *runner.Task) error {
 		return errors.New("no source date")
 	case t.Timeout < 0 || t.Grace < 0:
 		return errors.New("negative timeout or grace")
+	}
+	for _, s := range t.Secrets {
+		if !manifests.ValidName(s.Name) || t.Redact == nil {
+			return errors.New("a secret without a name, or without a redactor")
+		}
 	}
 	for _, s := range append([]string{t.Dir, t.RunID, t.StepID, t.IdempotencyKey}, t.Args...) {
 		if strings.IndexByte(s, 0) >= 0 {

@@ -93,6 +93,8 @@ const (
 	LockLost          Code = "LOCK_LOST"     // a lock was taken away while the step relied on it
 	ApprovalRefused   Code = "APPROVAL_REJECTED"
 	ApprovalTimedOut  Code = "APPROVAL_EXPIRED"
+	SecretNotGranted  Code = "SECRET_NOT_GRANTED" // the action's manifest does not ask for it, or the policy does not grant it
+	SecretMissing     Code = "SECRET_MISSING"     // there is none of that name
 )
 
 // A TransitionError is an entry that the machine does not allow.

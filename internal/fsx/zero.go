@@ -1,0 +1,56 @@
+package fsx
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// zeros is how many bytes are written over a file at a time.
+const zeros = 64 << 10
+
+// Zero writes zeros over an open file and syncs it. A file system that writes
+// elsewhere what is overwritten, and a disk that remaps its blocks, keep the old
+// bytes.
+func Zero(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	b := make([]byte, min(zeros, fi.Size()))
+	for at := int64(0); at < fi.Size() && err == nil; at += int64(len(b)) {
+		_, err = f.WriteAt(b[:min(int64(len(b)), fi.Size()-at)], at)
+	}
+	return errors.Join(err, f.Sync())
+}
+
+// Overwrite is [Zero] of the regular files that lie in a folder, not below it.
+// Links are not followed, and files with another name left alone; a folder that is
+// not there is no error.
+func Overwrite(dir string) error {
+	fi, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
+		return nil
+	}
+	list, err := os.ReadDir(dir)
+	for _, e := range list {
+		fi, ierr := e.Info()
+		if ierr != nil || !fi.Mode().IsRegular() {
+			continue
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Nlink != 1 {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		cerr := os.Chmod(path, 0o600)
+		f, ferr := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		if ferr != nil {
+			err = errors.Join(err, cerr, ferr)
+			continue
+		}
+		err = errors.Join(err, Zero(f), f.Close())
+	}
+	return err
+}
