@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,13 +17,16 @@ import (
 // to end; what begins is said.
 func failing(t *testing.T, change func(*manifests.DAG)) (w *world, run state.Run, d *manifests.DAG, release chan struct{}) {
 	release = make(chan struct{})
-	began := make(chan string, 9)
+	began, both := make(chan string, 9), make(chan struct{})
+	sBegan := sync.OnceFunc(func() { close(both) })
 	w = newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
 		began <- task.StepID
 		switch {
 		case task.StepID == "a" && task.Attempt == 1:
+			<-both // else its failure keeps s from beginning
 			return exit(1), nil
 		case task.StepID == "s":
+			sBegan()
 			<-release
 		}
 		return exit(0), nil
