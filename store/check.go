@@ -74,6 +74,11 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err := db.checkOutbox(); err != nil {
 		return rep, err
 	}
+	if opt.Blobs {
+		if err := db.checkSecrets(); err != nil {
+			return rep, err
+		}
+	}
 	return rep, db.bolt.View(func(t *bolt.Tx) error {
 		if sizeIn(t) != rep.Size {
 			return nil // somebody wrote meanwhile: the projections have moved on

@@ -18,3 +18,6 @@ func ReadSecretFile(v *Vault, tenant, name string, version int64, raw []byte) ([
 	sum := sha256.Sum256(raw)
 	return v.read(tenant, name, version, hex.EncodeToString(sum[:]))
 }
+
+// CheckSecrets is the part of a check that is about secrets.
+func CheckSecrets(db *DB) error { return db.checkSecrets() }

@@ -169,6 +169,36 @@ func TestFilesOfSecretsTellNeitherValueNorLength(t *testing.T) {
 	wantTake(t, v, "default", "big", 1, big)
 }
 
+func TestACheckNamesSecretsThatAreDamaged(t *testing.T) {
+	home := newHome(t)
+	db := create(t, home)
+	v := vault(t, db, ageKey(t))
+	add(t, v, "default", "db", "the value", false)
+	path := filepath.Join(home, "secrets", "default", "db", "1.age")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func() error { return store.CheckSecrets(db) }
+	if err := check(); err != nil {
+		t.Error(err)
+	}
+	raw[len(raw)/2] ^= 1
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(); err == nil || !strings.Contains(err.Error(), "secret db") {
+		t.Errorf("changed: %v", err)
+	}
+	os.Remove(path)
+	if err := check(); err == nil || !strings.Contains(err.Error(), "secret db") {
+		t.Errorf("missing: %v", err)
+	}
+	if _, _, err := v.Take("default", "db"); err == nil || store.IsNotFound(err) {
+		t.Errorf("a missing file is no missing secret: %v", err)
+	}
+}
+
 func TestFilesThatNoEntryNamesAreSwept(t *testing.T) {
 	home, key := newHome(t), ageKey(t)
 	db := create(t, home)

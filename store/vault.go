@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,7 +63,36 @@ type secretHead struct {
 }
 
 func (v *Vault) path(tenant, name string, version int64) string {
-	return filepath.Join(v.dir, tenant, name, strconv.FormatInt(version, 10)+".age")
+	return secretPath(v.db.home, tenant, name, version)
+}
+
+func secretPath(home, tenant, name string, version int64) string {
+	return filepath.Join(home, "secrets", tenant, name, strconv.FormatInt(version, 10)+".age")
+}
+
+// checkSecrets hashes the encrypted files of all secrets.
+func (db *DB) checkSecrets() error {
+	recs, err := db.Secrets("")
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		for _, x := range rec.Versions {
+			raw, err := fsx.ReadFile(secretPath(db.home, rec.Tenant, rec.Name, x.Version), maxSecretFile)
+			if sum := sha256.Sum256(raw); err == nil && hex.EncodeToString(sum[:]) != x.File {
+				err = ErrDigest
+			}
+			if err == nil {
+				continue
+			}
+			now, nerr := db.Secret(rec.Tenant, rec.Name)
+			if nerr == nil && !slices.ContainsFunc(now.Versions, func(y SecretVersion) bool { return y.Version == x.Version }) {
+				continue // it was removed meanwhile
+			}
+			return damaged(err, "version %d of the secret %s of tenant %s", x.Version, rec.Name, rec.Tenant)
+		}
+	}
+	return nil
 }
 
 // write encrypts a value and puts it in its place, and returns the SHA-256 of

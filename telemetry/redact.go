@@ -39,7 +39,7 @@ func NewRedactor(key []byte, secrets []Secret) (*Redactor, error) {
 	r := &Redactor{}
 	var all []needle
 	for i, s := range secrets {
-		if len(squeeze(s.Value)) < MinSecret {
+		if !Maskable(s.Value) {
 			return nil, errors.New("telemetry: the secret " + s.Name + " is too short to be masked")
 		}
 		mac := hmac.New(sha256.New, key)
@@ -52,6 +52,9 @@ func NewRedactor(key []byte, secrets []Secret) (*Redactor, error) {
 	r.auto = newAutomaton(all)
 	return r, nil
 }
+
+// Maskable says whether a value is long enough to be masked.
+func Maskable(value []byte) bool { return len(squeeze(value)) >= MinSecret }
 
 // squeeze is b without line feeds and carriage returns.
 func squeeze(b []byte) []byte {
@@ -146,10 +149,13 @@ type Stream struct {
 	emit func(time.Time, []byte)
 
 	state int32
-	buf   []byte // raw bytes of the lines that are held
+	buf   []byte // raw bytes of the lines that are held, behind those that have gone
 	where []int  // of each byte that counts, its place in buf
 	lines []held
 	found []span // sorted, apart from each other
+
+	// What has gone: lines, their bytes, and matches that end with them.
+	first, gone, next int
 }
 
 type held struct {
@@ -209,31 +215,25 @@ func (s *Stream) release(n int) {
 	if n < len(s.where) {
 		safe = s.where[n]
 	}
-	done := 0
-	for done < len(s.lines) && s.lines[done].end <= safe {
-		done++
+	for ; s.first < len(s.lines) && s.lines[s.first].end <= safe; s.first++ {
+		l := s.lines[s.first]
+		s.emit(l.at, s.masked(s.gone, l.end))
+		s.gone = l.end
 	}
-	if done == 0 {
-		return
+	if s.gone > 0 && 2*s.gone >= len(s.buf) {
+		s.forget()
 	}
-	from, next := 0, 0
-	for _, l := range s.lines[:done] {
-		s.emit(l.at, s.masked(from, l.end, &next))
-		from = l.end
-	}
-	s.forget(from, done)
 }
 
-// masked is buf[from:to] with its matches replaced: each where it begins. next is
-// the first match that does not end before from.
-func (s *Stream) masked(from, to int, next *int) []byte {
-	if *next == len(s.found) || s.raw(s.found[*next].from) >= to {
+// masked is buf[from:to] with its matches replaced: each where it begins.
+func (s *Stream) masked(from, to int) []byte {
+	if s.next == len(s.found) || s.raw(s.found[s.next].from) >= to {
 		return s.buf[from:to]
 	}
 	var out []byte
 	at := from
-	for *next < len(s.found) {
-		m := s.found[*next]
+	for s.next < len(s.found) {
+		m := s.found[s.next]
 		a, b := s.raw(m.from), s.raw(m.to-1)+1
 		if a >= to {
 			break
@@ -245,7 +245,7 @@ func (s *Stream) masked(from, to int, next *int) []byte {
 		if b > to {
 			break // it goes on in the next line
 		}
-		*next++
+		s.next++
 	}
 	return append(out, s.buf[at:to]...)
 }
@@ -258,24 +258,24 @@ func (s *Stream) raw(place int) int {
 	return s.where[place]
 }
 
-// forget drops buf[:upTo], which ends with the given number of lines.
-func (s *Stream) forget(upTo, lines int) {
-	n := sort.SearchInts(s.where, upTo)
+// forget drops what has gone.
+func (s *Stream) forget() {
+	n := sort.SearchInts(s.where, s.gone)
 	keep := s.found[:0]
-	for _, m := range s.found {
-		if m.to > n { // it may begin in a line that goes: its marker went with that
-			keep = append(keep, span{m.from - n, m.to - n, m.secret})
-		}
+	for _, m := range s.found[s.next:] { // one may begin in a line that has gone: its marker went with that
+		keep = append(keep, span{m.from - n, m.to - n, m.secret})
 	}
 	s.found = keep
-	clear(s.buf[:upTo])
-	s.buf = append(s.buf[:0], s.buf[upTo:]...)
+	left := copy(s.buf, s.buf[s.gone:])
+	clear(s.buf[left:])
+	s.buf = s.buf[:left]
 	s.where = append(s.where[:0], s.where[n:]...)
 	for i := range s.where {
-		s.where[i] -= upTo
+		s.where[i] -= s.gone
 	}
-	s.lines = append(s.lines[:0], s.lines[lines:]...)
+	s.lines = append(s.lines[:0], s.lines[s.first:]...)
 	for i := range s.lines {
-		s.lines[i].end -= upTo
+		s.lines[i].end -= s.gone
 	}
+	s.first, s.gone, s.next = 0, 0, 0
 }

@@ -100,7 +100,9 @@ func percent(s string) string {
 			out.WriteByte(c)
 			continue
 		}
-		fmt.Fprintf(&out, "%%%02X", c)
+		out.WriteByte('%')
+		out.WriteByte("0123456789ABCDEF"[c>>4])
+		out.WriteByte("0123456789ABCDEF"[c&15])
 	}
 	return out.String()
 }

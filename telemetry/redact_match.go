@@ -13,7 +13,8 @@ const noMatch = int32(0)
 // chains, so the child that was made right after a node is not looked up.
 type automaton struct {
 	nodes    []acNode
-	branches map[branch]int32 // other children
+	root     [256]int32       // its children, 0 for none
+	branches map[branch]int32 // other children of the others
 }
 
 type acNode struct {
@@ -34,7 +35,11 @@ type branch struct {
 }
 
 func newAutomaton(needles []needle) automaton {
-	a := automaton{nodes: make([]acNode, 1), branches: map[branch]int32{}}
+	size := 1
+	for _, n := range needles {
+		size += len(n.text)
+	}
+	a := automaton{nodes: make([]acNode, 1, size), branches: map[branch]int32{}}
 	for _, n := range needles {
 		at := int32(0)
 		for _, c := range n.text {
@@ -53,6 +58,9 @@ func newAutomaton(needles []needle) automaton {
 }
 
 func (a *automaton) child(at int32, c byte) (int32, bool) {
+	if at == 0 {
+		return a.root[c], a.root[c] != 0
+	}
 	n := &a.nodes[at]
 	if n.chained && n.next == c {
 		return at + 1, true
@@ -67,7 +75,9 @@ func (a *automaton) child(at int32, c byte) (int32, bool) {
 func (a *automaton) add(parent int32, c byte, secret int) int32 {
 	to := int32(len(a.nodes))
 	p := &a.nodes[parent]
-	if to == parent+1 {
+	if parent == 0 {
+		a.root[c] = to
+	} else if to == parent+1 {
 		p.chained, p.next = true, c
 	} else {
 		p.branches = true

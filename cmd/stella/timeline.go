@@ -120,6 +120,9 @@ func stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
 		for _, l := range d.Locks {
 			text += ", holds " + l.Kind + " " + l.Name
 		}
+		for _, s := range d.Secrets {
+			text += fmt.Sprintf(", given version %d of the secret %s", s.Version, s.Name)
+		}
 		return text, false
 	case *ledger.AttemptEnd:
 		return and(fmt.Sprintf("attempt %d %s", e.Attempt, d.Outcome), codeAnd(d.ErrorCode, d.Message)), d.Outcome == string(state.Succeeded)

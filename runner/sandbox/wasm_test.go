@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -288,7 +289,23 @@ func TestAPluginOfTheSDK(t *testing.T) {
 	})
 }
 
+// testSecret lets a plugin read a secret, and print it.
+func testSecret(t *testing.T, path string, runtime manifests.Runtime) {
+	task, rec := guestTask(t, path, runtime, `{"mode":"secret"}`)
+	give(t, &task, "db", "hunter2+hunter2")
+	task.Request = []byte(strings.Replace(string(task.Request), `"api":1`, `"api":1,"secrets":["db"]`, 1))
+	rep := execute(t, task)
+	exited(t, rep, 0, rec)
+	if got := string(rep.Output.Values["length"]); got != "15" || rec.stdout() != "it is "+task.Redact.Text("hunter2+hunter2") {
+		t.Errorf("length %s, stdout %q", got, rec.stdout())
+	}
+	if _, err := os.Stat(filepath.Join(task.Dir, "secrets")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder is there: %v", err)
+	}
+}
+
 func testGuest(t *testing.T, path string, runtime manifests.Runtime) {
+	testSecret(t, path, runtime)
 	mode := "files"
 	if runtime == manifests.RuntimeWASM {
 		mode = "files and escape"

@@ -32,6 +32,16 @@ func run(_ context.Context, c *plugin.Call) error {
 			return err
 		}
 		return escape(c)
+	case "secret":
+		raw, err := c.Secret("db")
+		if err != nil {
+			return err
+		}
+		if _, err := c.Secret("other"); err == nil {
+			return fmt.Errorf("a secret that was not granted was read")
+		}
+		fmt.Printf("it is %s\n", raw)
+		return c.Output("length", len(raw))
 	case "retry":
 		return plugin.Retryable(fmt.Errorf("busy"), 1500*time.Millisecond)
 	}
