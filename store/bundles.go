@@ -193,19 +193,22 @@ func (db *DB) DigestOf(ref string) (digest string, err error) {
 // Bundle reads an admitted bundle by its digest, a prefix of it that is unique
 // and has at least 8 digits, or publisher/name@version.
 func (db *DB) Bundle(ref string) (BundleRecord, error) {
-	var rec BundleRecord
 	if strings.Contains(ref, "/") {
 		digest, err := db.DigestOf(ref)
 		if err != nil {
-			return rec, err
+			return BundleRecord{}, err
 		}
 		if digest == "" {
-			return rec, fmt.Errorf("bundle %s: %w", ref, ErrNotFound)
+			return BundleRecord{}, fmt.Errorf("bundle %s: %w", ref, ErrNotFound)
 		}
 		ref = digest
 	}
 	if len(ref) < 8 {
-		return rec, fmt.Errorf("bundle %q: %w", ref, ErrNotFound)
+		return BundleRecord{}, fmt.Errorf("bundle %q: %w", ref, ErrNotFound)
+	}
+	rec, ok, mark := db.bundles.get(ref)
+	if ok {
+		return rec, nil
 	}
 	n := 0
 	err := scan(db, bBundles, []byte(ref), func(t *bolt.Tx, k, _ []byte) error {
@@ -216,6 +219,9 @@ func (db *DB) Bundle(ref string) (BundleRecord, error) {
 	})
 	if err == nil && n == 0 {
 		err = fmt.Errorf("bundle %s: %w", ref, ErrNotFound)
+	}
+	if err == nil && ref == rec.Digest {
+		db.bundles.put(ref, rec, mark)
 	}
 	return rec, err
 }

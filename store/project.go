@@ -152,6 +152,7 @@ func (tx *Tx) projectTrust(d *ledger.TrustChange) error {
 }
 
 func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) error {
+	tx.bundles = true
 	v := d.Verdict
 	rec := BundleRecord{Digest: v.Digest, Seq: env.Seq, FirstSeq: env.Seq, Time: env.Time, Admission: *d}
 	var old BundleRecord
@@ -179,6 +180,7 @@ func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) e
 }
 
 func (tx *Tx) projectCollection(env ledger.Envelope, d *ledger.GarbageCollection) error {
+	tx.bundles = true
 	for _, digest := range d.Bundles {
 		var rec BundleRecord
 		if err := getJSON(tx.bolt, bBundles, []byte(digest), &rec); err != nil {

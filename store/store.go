@@ -124,7 +124,9 @@ type DB struct {
 	site  siteMeta
 	blobs *Blobs
 
-	records  *records // of open runs, as of the last transaction; only the writer looks at it
+	records *records // of open runs, as of the last transaction; only the writer looks at it
+	bundles bundleCache
+
 	requests chan request
 	quit     chan struct{} // closed by Close
 	written  chan struct{} // closed when the writer has ended
@@ -133,9 +135,10 @@ type DB struct {
 	size     int64        // committed entries
 	lastTime string       // of the last committed entry
 	clock    clock
-	failed   error         // the write error that ended acceptance
-	broken   chan struct{} // closed then
-	changed  chan struct{} // closed and replaced after each commit
+	failed   error                // the write error that ended acceptance
+	broken   chan struct{}        // closed then
+	changed  chan struct{}        // closed and replaced after each commit
+	watches  map[string]*runWatch // by runId
 	once     sync.Once
 }
 
@@ -228,7 +231,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		now = time.Now
 	}
 	db := &DB{
-		home: home, bolt: b, now: now, records: newRecords(),
+		home: home, bolt: b, now: now, records: newRecords(), watches: map[string]*runWatch{},
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}

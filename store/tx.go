@@ -30,6 +30,7 @@ type Tx struct {
 	kept          *records // from transactions before; nil for a replay
 
 	accepting  bool      // an entry that accepts the clock is not held against it
+	bundles    bool      // records of bundles have changed
 	clockMoved bool      // the record of the clock is to be read again once it is on disk
 	now        time.Time // the clock of the newest entry; zero where there is none
 }
@@ -67,6 +68,7 @@ func (db *DB) commit(batch []request) {
 		}
 		close(db.changed)
 		db.changed = make(chan struct{})
+		db.wake(tx.before)
 		db.mu.Unlock()
 	}
 	for i, r := range batch {
@@ -138,6 +140,9 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	}
 	db.blobs.wrote(blobs)
 	db.records.takeOver(tx.before)
+	if tx.bundles {
+		db.bundles.empty()
+	}
 	return tx, failpoint.Hit(failpoint.StoreCommitAfter)
 }
 

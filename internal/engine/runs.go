@@ -258,17 +258,27 @@ func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]
 // WaitRun waits for the end of a run.
 func (s *site) WaitRun(ctx context.Context, id string) (state.Run, error) {
 	for {
-		changed, _ := s.e.db.Changed()
-		run, err := s.run(id)
-		if err != nil || run.Status.Ended() {
+		run, over, err := s.awaitMove(ctx, id)
+		if over || err != nil {
 			return run, err
 		}
-		select {
-		case <-changed:
-		case <-s.e.closing:
-			return run, &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "the run goes on with: stella orch run resume " + id}
-		case <-ctx.Done():
-			return run, ctx.Err()
-		}
+	}
+}
+
+// awaitMove waits for the next entry of a run, unless it has ended.
+func (s *site) awaitMove(ctx context.Context, id string) (run state.Run, over bool, err error) {
+	changed, stop := s.e.db.WatchRun(id)
+	defer stop()
+	run, err = s.run(id)
+	if err != nil || run.Status.Ended() {
+		return run, true, err
+	}
+	select {
+	case <-changed:
+		return run, false, nil
+	case <-s.e.closing:
+		return run, true, &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "the run goes on with: stella orch run resume " + id}
+	case <-ctx.Done():
+		return run, true, ctx.Err()
 	}
 }

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	maxLine = 64 << 10 // bytes; longer lines are cut into pieces
+	maxLine   = 64 << 10 // bytes; longer lines are cut into pieces
+	firstLine = 4 << 10  // bytes of the buffer of a program that says little
 	// Once the processes are dead there is at most a full pipe left to read:
 	// 1 MiB if the program made it as large as Linux allows. The pause bounds
 	// the wait for somebody outside who holds the other end.
@@ -61,9 +62,13 @@ func newLogs(t *runner.Task, now func() time.Time) *logs {
 // It closes r.
 func (l *logs) read(stream string, r *os.File) {
 	defer r.Close()
-	buf, n := make([]byte, maxLine), 0
+	buf, n := make([]byte, firstLine), 0
 	step := func() (int, error) {
 		m, err := r.Read(buf[n:])
+		full := n+m == len(buf)
+		if full && len(buf) < maxLine { // it has much to say
+			buf = append(buf, make([]byte, maxLine-len(buf))...)
+		}
 		n = l.split(stream, buf, n+m)
 		return m, err
 	}
