@@ -196,11 +196,11 @@ func benchGrowth(e *env) (work, error) {
 		if err != nil {
 			return work{}, err
 		}
-		size, bytes, file := x.size(), written(), fileSize(l.home)
+		size, bytes := x.size(), written()
 		err = spread(1, n, func(int) error { return x.run("bench") })
 		changes := float64(x.size() - size)
 		per := float64(written()-bytes) / changes
-		e.note("with %6d entries: %.0f bytes written an entry, ledger.db grows by %.0f", size, per, float64(fileSize(l.home)-file)/changes)
+		e.note("with %6d entries: %.0f bytes written an entry; ledger.db has %.0f for each", size, per, float64(fileSize(l.home))/float64(x.size()))
 		if err = errors.Join(err, x.close()); err != nil {
 			return work{}, err
 		}

@@ -101,8 +101,30 @@ func (d *daemon) end() error {
 	return d.cmd.Wait()
 }
 
-// peak is the most memory that the process has had, in MiB, all pages counted.
-func (d *daemon) peak() float64 { return float64(procStatus(d.cmd.Process.Pid, "VmHWM:")) / 1024 }
+// peak looks at the anonymous memory of the process until stop is called, which
+// returns the most that it was seen to have, in MiB. What is mapped of ledger.db
+// and the program is the page cache's.
+func (d *daemon) peak() (stop func() float64) {
+	quit, most := make(chan struct{}), make(chan float64)
+	go func() {
+		peak := d.anon()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				peak = max(peak, d.anon())
+			case <-quit:
+				most <- peak
+				return
+			}
+		}
+	}()
+	return func() float64 {
+		close(quit)
+		return <-most
+	}
+}
 
 // anon is its anonymous memory now, in MiB.
 func (d *daemon) anon() float64 { return float64(procStatus(d.cmd.Process.Pid, "RssAnon:")) / 1024 }
