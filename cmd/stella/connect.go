@@ -211,6 +211,7 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		// What root writes here, the owner could not write again.
 		return nil, notOwner(a.opt.home)
 	}
+	putOffGarbage()
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
 	if opt.Executes {
 		opt.Executor = sandbox.New(sandbox.Options{Now: a.now})
