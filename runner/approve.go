@@ -244,16 +244,17 @@ func (e *execution) checkDecision(n *node, d Decision) error {
 	switch {
 	case d.BackTo != "" && d.Decision != "retry":
 		return &RequestError{Text: "only retry goes back to a step"}
-	case d.BackTo == "" || d.BackTo == n.id:
+	case d.Decision != "retry":
 		return nil
 	}
-	back := e.byID[d.BackTo]
-	if back == nil || !slices.Contains(e.prog.before(n), d.BackTo) {
+	back := e.backTo(n, d)
+	if back == nil || back != n && !slices.Contains(e.prog.before(n), d.BackTo) {
 		return &RequestError{Text: fmt.Sprintf("step %s does not come before %s", d.BackTo, n.id)}
 	}
-	for _, x := range e.downstream(back) {
+	for _, x := range append(e.downstream(back), back) { // somebody may have begun one of them again meanwhile
 		if x.claimed || x.status == state.Running || x.status == state.Queued {
-			return &ConflictError{Text: fmt.Sprintf("step %s is under way; going back to %s would take it away", x.id, back.id)}
+			return &ConflictError{Text: fmt.Sprintf("step %s is under way; going back to %s would take it away", x.id, back.id),
+				Hint: "wait for it, or decide something else"}
 		}
 	}
 	return nil

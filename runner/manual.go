@@ -54,10 +54,8 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 		r.opening.Unlock()
 		return o.Run, err
 	}
-	var run state.Run
-	e.mu.Lock()
 	err = f(e)
-	run = e.run
+	run := e.run
 	later := e.later
 	e.later = nil
 	e.mu.Unlock()
@@ -68,19 +66,19 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 	return run, err
 }
 
-// model is the model of a run: the one that is executed here, or one made from
-// its records for one decision. The caller holds opening.
+// model is the model of a run, locked: the one that is executed here, or one made
+// from its records for one decision. Whoever ends a run holds its lock until that
+// is written; records are not read before. The caller holds opening.
 func (r *Runner) model(o Opened) (*execution, error) {
 	r.mu.Lock()
 	e := r.execs[o.Run.RunID]
 	r.mu.Unlock()
 	if e != nil {
-		e.mu.Lock() // its end may be on its way to disk
-		ended := e.ended.Load()
-		e.mu.Unlock()
-		if !ended {
+		e.mu.Lock()
+		if !e.ended.Load() {
 			return e, nil
 		}
+		e.mu.Unlock()
 	}
 	e, err := r.open(o)
 	if err != nil {
@@ -90,6 +88,7 @@ func (r *Runner) model(o Opened) (*execution, error) {
 	if t, ok := r.opt.Store.(*trial); ok {
 		t.live(e)
 	}
+	e.mu.Lock()
 	return e, nil
 }
 
@@ -105,8 +104,8 @@ func (r *Runner) record(e *execution) error {
 }
 
 // reopen lets a failed run go on, in a new generation. What had been skipped for
-// its failure, and its cleanup, are pending again.
-func (e *execution) reopen(actor, reason string) {
+// its failure, and its cleanup, are pending again, but for what the caller sees to.
+func (e *execution) reopen(actor, reason string, but ...*node) {
 	e.run.Status, e.run.FailCode, e.run.TimedOutUTC = state.Running, "", ""
 	e.run.ReopenedUTC = stamp.Format(e.r.opt.Now()) // until the entry says so
 	e.run.Generation++
@@ -116,6 +115,7 @@ func (e *execution) reopen(actor, reason string) {
 	for _, n := range e.nodes {
 		n.now = false
 		switch {
+		case slices.Contains(but, n):
 		case n.phase != ordinary, n.status == state.Skipped && machine(n.reason):
 			e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reopened"})
 		}
@@ -214,10 +214,20 @@ func (e *execution) target(stepID string) (*node, error) {
 			last = n
 		}
 	}
+	for _, n := range e.nodes { // somebody failed the run, or its time was over, before any step had failed
+		if last == nil && e.givenUp(n) {
+			last = n
+		}
+	}
 	if last == nil {
 		return nil, conflict("run %s has no failed step; name the one that is meant", e.runID)
 	}
 	return last, nil
+}
+
+// givenUp says whether a step has not had its turn in a run that has failed.
+func (e *execution) givenUp(n *node) bool {
+	return e.run.Status == state.Failed && n.phase == ordinary && n.status == state.Skipped && machine(n.reason)
 }
 
 // open is the step that is meant, if the run takes something of the kind.
@@ -286,7 +296,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			inv.After = stamp.Format(r.opt.Now().Add(q.Delay))
 		}
 		if e.run.Status == state.Failed {
-			e.reopen(q.Actor, q.Reason)
+			e.reopen(q.Actor, q.Reason, n)
 		}
 		for _, x := range e.downstream(n) {
 			if q.Downstream || x.status == state.Skipped && machine(x.reason) {
@@ -303,9 +313,9 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 
 // retryable says why a step cannot be begun again.
 func (e *execution) retryable(n *node, q Retry) error {
-	switch n.status {
-	case state.Failed, state.Completed:
-	case state.CheckpointPending:
+	switch {
+	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
+	case n.status == state.CheckpointPending:
 		return &ConflictError{Text: "step " + n.id + " waits for people", Hint: "stella orch approvals decide … --decision retry"}
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
@@ -481,172 +491,4 @@ func (e *execution) stopAll(cause error, why string) {
 // is passed on as what it is.
 func (e *execution) cancelLater(child, why string, cause error) {
 	e.later = append(e.later, func() { e.r.cancelChild(child, why, cause == ErrAborted) })
-}
-
-// Nudge looks at a run again: waiting times of its steps are over, and sub-runs are
-// asked for what became of them. It repeats nothing.
-func (r *Runner) Nudge(o Opened, actor, reason string) (state.Run, error) {
-	return r.operate(o, func(e *execution) error {
-		if e.run.Status.Ended() {
-			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
-		}
-		return e.nudge(actor, reason)
-	})
-}
-
-func (e *execution) nudge(actor, reason string) error {
-	e.proposeBy(actor, ledger.RunNudged, nil, &ledger.Nudge{Reason: clip(reason)})
-	for _, n := range e.all() {
-		if n.status == state.Queued && !n.claimed && !n.due.IsZero() {
-			e.queue(n, "nudge", time.Time{})
-		}
-	}
-	if err := e.reconsider(actor); err != nil {
-		return err
-	}
-	if err := e.reconcile(); err != nil {
-		return err
-	}
-	return e.r.commit(e)
-}
-
-// Restart stops what is under way in a run and begins it again. Steps that are not
-// idempotent are left alone and named in a *[ConflictError], unless repeat is set.
-func (r *Runner) Restart(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
-	return r.operate(o, func(e *execution) error {
-		if e.run.Status.Ended() {
-			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
-		}
-		if stepID != "" && e.find(stepID) == nil {
-			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
-		}
-		return e.restart(actor, reason, stepID, repeat)
-	})
-}
-
-func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
-	var meant []*node
-	for _, n := range e.all() {
-		if e.cancels[n.id] == nil || stepID != "" && n.id != stepID && (n.parent == nil || n.parent.id != stepID) {
-			continue
-		}
-		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		if err != nil {
-			return err
-		}
-		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) && !repeat {
-			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", n.id),
-				Hint: "with --repeat you take that upon yourself"}
-		}
-		meant = append(meant, n)
-	}
-	if len(meant) == 0 {
-		return &ConflictError{Text: "nothing is under way in run " + e.runID + " that could be begun again",
-			Hint: "stella orch run status " + e.runID + " says what it waits for; resume lets an interrupted run go on"}
-	}
-	e.proposeBy(actor, ledger.RunRestarted, nil, &ledger.Nudge{Step: stepID, Reason: clip(reason), Repeat: repeat})
-	for _, n := range meant {
-		n.again = true
-		e.cancels[n.id](&stopped{ErrShutdown, "restarted by " + actor})
-	}
-	return e.r.commit(e)
-}
-
-// Reset takes steps out of whatever hands they are in and makes them pending, in a
-// new generation: a late end of an attempt counts no more. "" means every step that
-// is under way. Steps that are not idempotent need repeat.
-func (r *Runner) Reset(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
-	return r.operate(o, func(e *execution) error {
-		if err := e.closedTo("reset"); err != nil {
-			return err
-		}
-		if stepID != "" && e.byID[stepID] == nil {
-			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
-		}
-		return e.reset(actor, reason, stepID, repeat)
-	})
-}
-
-func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
-	var meant []*node
-	for _, n := range e.nodes {
-		if n.id == stepID || stepID == "" && n.live {
-			meant = append(meant, n)
-		}
-	}
-	if len(meant) == 0 {
-		return conflict("no step of run %s is under way; name the one that is to be reset", e.runID)
-	}
-	if err := e.repeatable(meant, repeat); err != nil {
-		return err
-	}
-	for _, n := range meant {
-		if err := e.overtaken(n); err != nil {
-			return err
-		}
-	}
-	if e.run.Status == state.Failed {
-		e.reopen(actor, reason)
-	} else {
-		e.takeBack(actor)
-		e.run.Generation++
-		for _, n := range e.nodes {
-			n.now = false // as whoever reads the record sees it
-		}
-		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
-	}
-	for _, n := range meant {
-		for _, x := range e.downstream(n) {
-			if x.status == state.Skipped && machine(x.reason) {
-				e.invalidateAll(actor, x, ledger.StepInvalidation{Reason: "reset"})
-			}
-		}
-		e.dropChild(n, "its step was reset")
-		for _, item := range n.items {
-			e.dropChild(item, "its step was reset")
-		}
-		e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reset"})
-	}
-	if err := e.reconsider(actor); err != nil {
-		return err
-	}
-	return e.r.commit(e)
-}
-
-// repeatable says which of the steps cannot be begun again without asking. The
-// generation counts for the whole run, so it is about every attempt under way.
-func (e *execution) repeatable(meant []*node, repeat bool) error {
-	if repeat {
-		return nil
-	}
-	for id := range e.cancels {
-		n := e.find(id)
-		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		if err != nil {
-			return err
-		}
-		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) {
-			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
-		}
-	}
-	return nil
-}
-
-// takeBack ends every attempt under way in the record: their workers are told to
-// stop, and whatever they report counts no more. The steps are queued anew; those
-// that are meant are made pending afterwards.
-func (e *execution) takeBack(actor string) {
-	for _, n := range e.all() {
-		cancel := e.cancels[n.id]
-		if cancel == nil {
-			continue
-		}
-		delete(e.cancels, n.id)
-		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
-			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
-		})
-		n.claimed = false
-		e.queue(n, "restart", time.Time{})
-		cancel(&stopped{ErrShutdown, "reset by " + actor})
-	}
 }

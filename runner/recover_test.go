@@ -279,3 +279,113 @@ func TestTry(t *testing.T) {
 		t.Errorf("%v began; the run is %s: %+v", first, got.Status, steps)
 	}
 }
+
+// What somebody says about an approval of the past is refused, whatever the step
+// does now; and nobody takes away what was begun again meanwhile.
+func TestDecisionsMeetWhatWasBegunAgain(t *testing.T) {
+	begun := make(chan string, 8)
+	w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		begun <- task.StepID
+		if task.Attempt == 2 {
+			<-ctx.Done()
+			stop := runner.StopShutdown
+			if errors.Is(context.Cause(ctx), runner.ErrCancelled) {
+				stop = runner.StopCancel
+			}
+			return runner.Report{Stop: stop}, nil
+		}
+		return says(ctx, task)
+	})
+	d := gated(1, nil)
+	run := w.start(d, "{}")
+	w.background()
+	s := w.asked(run.RunID, "b")
+	o := w.opened(run, d)
+	// a is begun again by hand while b waits: going back to it would take it away.
+	if _, err := w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	for <-begun != "a" || <-begun != "b" || <-begun != "a" {
+		t.Fatal("the steps begin in another order")
+	}
+	back := decision(s, "uid:7", "retry")
+	back.BackTo = "a"
+	if _, err := w.r.Decide(o, back); codeOf(err) != "CONFLICT" {
+		t.Errorf("going back to what is under way: %v", err)
+	}
+	// b is to be done again, and is under way when an answer to its first question comes.
+	if _, err := w.r.Decide(o, decision(s, "uid:7", "retry")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.r.Decide(o, decision(s, "uid:8", "continue")); codeOf(err) != "ALREADY_DECIDED" {
+		t.Errorf("an answer to what was asked before: %v", err)
+	}
+	if _, err := w.r.Restart(o, "uid:7", "", "a", false); err != nil {
+		t.Fatal(err)
+	}
+	w.until(run.RunID, func(_ state.Run, steps map[string]state.Step) bool { return steps["b"].Open })
+	if _, err := w.r.Decide(o, decision(s, "uid:9", "continue")); codeOf(err) != "ALREADY_DECIDED" {
+		t.Errorf("an answer while the next attempt is under way: %v", err)
+	}
+	if _, err := w.r.Cancel("uid:7", "", o); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(run.RunID)
+}
+
+// A run that was failed before any of its steps had is retried with what was given up.
+func TestWhatWasGivenUpGetsItsTurn(t *testing.T) {
+	w := newWorld(t, ok)
+	d := dag(nil, "a", "b<a")
+	run := w.start(d, "{}") // nobody executes it yet
+	o := w.opened(run, d)
+	if _, err := w.r.Fail(o, "uid:7", state.FailedByHand, "not today"); err != nil {
+		t.Fatal(err)
+	}
+	got, steps := w.look(run.RunID)
+	if got.Status != state.Failed || steps["a"] != "skipped RUN_FAILING" {
+		t.Fatalf("the run is %s: %v", got.Status, steps)
+	}
+	if _, err := w.r.Retry(o, runner.Retry{Actor: "uid:7", Input: json.RawMessage(`{"x":1}`)}); err != nil {
+		t.Fatal(err)
+	}
+	got, steps = w.finish(run.RunID)
+	recs, _ := w.db.Steps(run.RunID)
+	if got.Status != state.Completed || recs["a"].Overlay == "" {
+		t.Errorf("the run is %s, overlay %q: %v", got.Status, recs["a"].Overlay, steps)
+	}
+}
+
+// While a run cleans up after its failure, its steps have had their turn.
+func TestARetryWaitsForTheCleanup(t *testing.T) {
+	mending, mended := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "mend" {
+			mending <- struct{}{}
+			<-mended
+			return exit(0), nil
+		}
+		return exit(3), nil
+	})
+	d := dag(func(d *manifests.DAG) { d.OnFailure, d.Steps[0].AllowSkip = dag(nil, "mend").Steps, true }, "a")
+	run := w.start(d, "{}")
+	w.background()
+	<-mending
+	o := w.opened(run, d)
+	if _, err := w.r.Retry(o, runner.Retry{Actor: "uid:7"}); codeOf(err) != "CONFLICT" {
+		t.Errorf("a retry: %v", err)
+	}
+	if _, err := w.r.Skip(o, runner.Skip{Actor: "uid:7"}); codeOf(err) != "CONFLICT" {
+		t.Errorf("a skip: %v", err)
+	}
+	mended <- struct{}{}
+	w.ended(run.RunID)
+	if _, err := w.r.Retry(o, runner.Retry{Actor: "uid:7"}); err != nil {
+		t.Fatal(err)
+	}
+	<-mending // the cleanup of the second failure
+	mended <- struct{}{}
+	if got, _ := w.until(run.RunID, func(r state.Run, _ map[string]state.Step) bool { return r.Generation == 2 && r.Status.Ended() }); got.Status != state.Failed {
+		t.Errorf("the run is %s", got.Status)
+	}
+}

@@ -194,7 +194,22 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	}
 	r.mu.Unlock()
 	workers.Wait()
+	r.quiet()
 	return err
+}
+
+// quiet returns when every decision under way has been written. No further one is
+// taken by then.
+func (r *Runner) quiet() {
+	for {
+		r.mu.Lock()
+		idle, busy := r.idle, r.busy
+		r.mu.Unlock()
+		if busy == 0 {
+			return
+		}
+		<-idle
+	}
 }
 
 func (r *Runner) wait(ctx context.Context, untilIdle bool) error {

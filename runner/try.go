@@ -68,19 +68,34 @@ func (t *trial) of(runID string) (*tried, error) {
 	if x := t.runs[runID]; x != nil {
 		return x, nil
 	}
-	run, err := t.Store.Run(runID)
-	if err != nil {
+	x := &tried{is: map[string]state.Step{}, stopped: map[string]error{}}
+	var err error
+	if x.old, x.was, err = t.r.atOneMoment(runID); err != nil {
 		return nil, err
 	}
-	x := &tried{old: run, run: run, is: map[string]state.Step{}, stopped: map[string]error{}}
-	if x.was, err = t.Store.Steps(runID); err != nil {
-		return nil, err
-	}
+	x.run = x.old
 	for id, s := range x.was {
 		x.is[id] = s
 	}
 	t.runs[runID] = x
 	return x, nil
+}
+
+// atOneMoment reads the records of a run while nobody changes them.
+func (r *Runner) atOneMoment(runID string) (run state.Run, steps map[string]state.Step, err error) {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	r.mu.Lock()
+	e := r.execs[runID]
+	r.mu.Unlock()
+	if e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+	}
+	if run, err = r.opt.Store.Run(runID); err == nil {
+		steps, err = r.opt.Store.Steps(runID)
+	}
+	return run, steps, err
 }
 
 // Run implements [Store].
@@ -139,6 +154,7 @@ func (t *trial) apply(x *tried, p state.Proposal) error {
 		if err != nil {
 			return err
 		}
+		a.End = nil // it may have ended since the records were read
 		v.Attempt = &a
 	}
 	if err := state.Apply(&v, state.Change{Envelope: env, Data: p.Data}); err != nil {

@@ -212,7 +212,8 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 	illegal := func(why string) error {
 		return &TransitionError{What: "step " + step.StepID, From: step.Status, On: c.Envelope.Type, Why: why}
 	}
-	if step.Open != (c.Envelope.Type == ledger.AttemptEnded) {
+	refused := c.Envelope.Type == ledger.ApprovalRefused // of an earlier attempt, whatever is under way now
+	if !refused && step.Open != (c.Envelope.Type == ledger.AttemptEnded) {
 		return nil, illegal("an attempt is open, or none is")
 	}
 	switch d := c.Data.(type) {

@@ -1,0 +1,179 @@
+package runner
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// What hangs is looked at again, begun again, or taken out of the hands it is in.
+
+// Nudge looks at a run again: waiting times of its steps are over, and sub-runs are
+// asked for what became of them. It repeats nothing.
+func (r *Runner) Nudge(o Opened, actor, reason string) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if e.run.Status.Ended() {
+			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+		}
+		return e.nudge(actor, reason)
+	})
+}
+
+func (e *execution) nudge(actor, reason string) error {
+	e.proposeBy(actor, ledger.RunNudged, nil, &ledger.Nudge{Reason: clip(reason)})
+	for _, n := range e.all() {
+		if n.status == state.Queued && !n.claimed && !n.due.IsZero() {
+			e.queue(n, "nudge", time.Time{})
+		}
+	}
+	if err := e.reconsider(actor); err != nil {
+		return err
+	}
+	if err := e.reconcile(); err != nil {
+		return err
+	}
+	return e.r.commit(e)
+}
+
+// Restart stops what is under way in a run and begins it again. Steps that are not
+// idempotent are left alone and named in a *[ConflictError], unless repeat is set.
+func (r *Runner) Restart(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if e.run.Status.Ended() {
+			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+		}
+		if stepID != "" && e.find(stepID) == nil {
+			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+		}
+		return e.restart(actor, reason, stepID, repeat)
+	})
+}
+
+func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
+	var meant []*node
+	for _, n := range e.all() {
+		if e.cancels[n.id] == nil || stepID != "" && n.id != stepID && (n.parent == nil || n.parent.id != stepID) {
+			continue
+		}
+		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		if err != nil {
+			return err
+		}
+		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) && !repeat {
+			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", n.id),
+				Hint: "with --repeat you take that upon yourself"}
+		}
+		meant = append(meant, n)
+	}
+	if len(meant) == 0 {
+		return &ConflictError{Text: "nothing is under way in run " + e.runID + " that could be begun again",
+			Hint: "stella orch run status " + e.runID + " says what it waits for; resume lets an interrupted run go on"}
+	}
+	e.proposeBy(actor, ledger.RunRestarted, nil, &ledger.Nudge{Step: stepID, Reason: clip(reason), Repeat: repeat})
+	for _, n := range meant {
+		n.again = true
+		e.cancels[n.id](&stopped{ErrShutdown, "restarted by " + actor})
+	}
+	return e.r.commit(e)
+}
+
+// Reset takes steps out of whatever hands they are in and makes them pending, in a
+// new generation: a late end of an attempt counts no more. "" means every step that
+// is under way. Steps that are not idempotent need repeat.
+func (r *Runner) Reset(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		if err := e.closedTo("reset"); err != nil {
+			return err
+		}
+		if stepID != "" && e.byID[stepID] == nil {
+			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+		}
+		return e.reset(actor, reason, stepID, repeat)
+	})
+}
+
+func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
+	var meant []*node
+	for _, n := range e.nodes {
+		if n.id == stepID || stepID == "" && n.live {
+			meant = append(meant, n)
+		}
+	}
+	if len(meant) == 0 {
+		return conflict("no step of run %s is under way; name the one that is to be reset", e.runID)
+	}
+	if err := e.repeatable(meant, repeat); err != nil {
+		return err
+	}
+	for _, n := range meant {
+		if err := e.overtaken(n); err != nil {
+			return err
+		}
+	}
+	if e.run.Status == state.Failed {
+		e.reopen(actor, reason)
+	} else {
+		e.takeBack(actor)
+		e.run.Generation++
+		for _, n := range e.nodes {
+			n.now = false // as whoever reads the record sees it
+		}
+		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+	}
+	for _, n := range meant {
+		for _, x := range e.downstream(n) {
+			if x.status == state.Skipped && machine(x.reason) {
+				e.invalidateAll(actor, x, ledger.StepInvalidation{Reason: "reset"})
+			}
+		}
+		e.dropChild(n, "its step was reset")
+		for _, item := range n.items {
+			e.dropChild(item, "its step was reset")
+		}
+		e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reset"})
+	}
+	if err := e.reconsider(actor); err != nil {
+		return err
+	}
+	return e.r.commit(e)
+}
+
+// repeatable says which of the steps cannot be begun again without asking. The
+// generation counts for the whole run, so it is about every attempt under way.
+func (e *execution) repeatable(meant []*node, repeat bool) error {
+	if repeat {
+		return nil
+	}
+	for id := range e.cancels {
+		n := e.find(id)
+		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		if err != nil {
+			return err
+		}
+		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) {
+			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
+		}
+	}
+	return nil
+}
+
+// takeBack ends every attempt under way in the record: their workers are told to
+// stop, and whatever they report counts no more. The steps are queued anew; those
+// that are meant are made pending afterwards.
+func (e *execution) takeBack(actor string) {
+	for _, n := range e.all() {
+		cancel := e.cancels[n.id]
+		if cancel == nil {
+			continue
+		}
+		delete(e.cancels, n.id)
+		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
+			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
+		})
+		n.claimed = false
+		e.queue(n, "restart", time.Time{})
+		cancel(&stopped{ErrShutdown, "reset by " + actor})
+	}
+}
