@@ -70,9 +70,7 @@ type node struct {
 	artifacts     map[string]any // name → {"name","sha256","size","mediaType"}
 
 	round atomic.Int32 // how often it has left or entered the queue
-
-	wait   string // what it waits for, for people; with called guarded by the runner's mu
-	called *line  // the line that let it try again
+	at    *gate        // where it waits, nil for a worker; guarded by the runner's mu
 }
 
 // byID is the order of ids, those of items by their number.
@@ -138,6 +136,7 @@ type execution struct {
 	todo  []*node // ended, their dependents not looked at yet
 	fresh []*node // queued, not handed to the dispatcher yet
 	batch []state.Proposal
+	freed []*node  // their sub-runs are over; what they held is given back once that is on record
 	later []func() // concerns other runs: done without the lock
 
 	ended atomic.Bool

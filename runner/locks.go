@@ -1,42 +1,45 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
 )
 
-// staleAfter is how long the holder of a lock may not be executing before the
+// StaleAfter is how long the holder of a lock may not be executing before the
 // lock may be taken from it.
-const staleAfter = 60 * time.Second
+const StaleAfter = 60 * time.Second
 
 // locks is who holds which lock, as far as this process gives them out. The
 // store holds the same: an entry takes them, and an entry gives them back, before
 // memory does. The runner's mu guards it.
 type locks struct {
-	capacity map[string]int64 // of semaphores
-	all      map[lockID]*lock
+	capacity  map[string]int64 // of semaphores
+	all       map[lockID]*lock
+	inherited int // holders that were read from the record
 }
 
 type lockID struct{ tenant, kind, name string }
 
 // lock is one lock, or semaphore.
 type lock struct {
-	id       lockID
-	capacity int64
-	held     int64
-	holders  []holder
-	line     line
+	id lockID
+	gate
+	holders []holder
 }
 
+// holder is who holds it: a node of this process, or what is on record of one that
+// went before it.
 type holder struct {
+	owner         *node // nil: inherited
 	runID, stepID string
 	weight        int64
-	fence         int64 // 0 until it is known
-	since         time.Time
+	fence         int64     // of one that is inherited
+	since         time.Time // then: for how long this process has seen it
 }
 
 func newLocks(semaphores map[string]int64) *locks {
@@ -47,7 +50,8 @@ func (l *locks) get(tenant string, want ledger.Lock) *lock {
 	id := lockID{tenant, want.Kind, want.Name}
 	x := l.all[id]
 	if x == nil {
-		x = &lock{id: id, capacity: 1}
+		x = &lock{id: id, gate: gate{capacity: 1}}
+		x.lock = x
 		if want.Kind == "semaphore" {
 			x.capacity = max(1, l.capacity[want.Name])
 		}
@@ -56,64 +60,44 @@ func (l *locks) get(tenant string, want ledger.Lock) *lock {
 	return x
 }
 
-// taken is the first lock that an item needs and cannot have, nil if it can have
-// all. One that waits in line for a lock is not overtaken by one that asks for it
-// first now, so that a heavy weight is not starved by light ones.
-func (l *locks) taken(it item) *lock {
-	for _, want := range it.n.locks {
-		x := l.get(it.e.tenant, want)
-		if x.held+want.Weight > x.capacity || len(x.line.waiting) > 0 && it.n.called != &x.line {
-			return x
-		}
-	}
-	return nil
-}
-
-func (l *locks) take(it item) {
-	for _, want := range it.n.locks {
-		x := l.get(it.e.tenant, want)
-		x.held += want.Weight
-		x.holders = append(x.holders, holder{runID: it.e.runID, stepID: it.n.id, weight: want.Weight})
-	}
-}
-
-// release gives back what a step holds, and calls those that wait.
+// release gives back what a step holds. What was taken away from it meanwhile it
+// holds no more.
 func (l *locks) release(q *queue, e *execution, n *node) {
 	for _, want := range n.locks {
 		x := l.get(e.tenant, want)
-		x.drop(func(h holder) bool { return h.runID == e.runID && h.stepID == n.id })
-		l.wake(q, x)
+		l.drop(q, x, func(h holder) bool {
+			return h.owner == n || h.owner == nil && h.runID == e.runID && h.stepID == n.id
+		})
 	}
 }
 
-// wake calls the line of a lock. What has no holder and no line is forgotten.
-func (l *locks) wake(q *queue, x *lock) {
-	if len(x.line.waiting) > 0 {
-		q.call(&x.line)
-		return
-	}
-	if len(x.holders) == 0 {
+// drop takes a lock from the holders that are meant, and lets others try. What
+// nobody has or wants is forgotten.
+func (l *locks) drop(q *queue, x *lock, meant func(holder) bool) {
+	x.holders = slices.DeleteFunc(x.holders, func(h holder) bool {
+		if !meant(h) {
+			return false
+		}
+		x.taken -= h.weight
+		if h.owner == nil {
+			l.inherited--
+		}
+		return true
+	})
+	q.open(&x.gate)
+	if x.idle() && l.all[x.id] == x {
 		delete(l.all, x.id)
 	}
 }
 
-func (x *lock) drop(meant func(holder) bool) (found bool) {
-	kept := x.holders[:0]
-	for _, h := range x.holders {
-		if meant(h) {
-			x.held -= h.weight
-			found = true
-			continue
-		}
-		kept = append(kept, h)
-	}
-	x.holders = kept
-	return found
-}
-
-// describe says for people what an item waits for.
-func (x *lock) describe() string {
+// describe says for people what a step waits for.
+func (x *lock) describe(n *node) string {
 	s := x.id.kind + " " + x.id.name
+	for _, want := range n.locks {
+		if want.Kind == x.id.kind && want.Name == x.id.name && want.Weight > x.capacity {
+			return fmt.Sprintf("%s: it wants %d, and site.toml gives %d", s, want.Weight, x.capacity)
+		}
+	}
 	if len(x.holders) > 0 {
 		s += fmt.Sprintf(", held by step %s of run %s", x.holders[0].stepID, x.holders[0].runID)
 	}
@@ -122,24 +106,42 @@ func (x *lock) describe() string {
 
 // loadLocks takes over what is held on record: by sub-runs that go on.
 func (r *Runner) loadLocks() error {
+	r.opening.Lock() // nobody gives anything back meanwhile
+	defer r.opening.Unlock()
 	recs, err := r.opt.Store.Locks("")
 	if err != nil {
 		return err
 	}
+	now := r.opt.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, rec := range recs {
 		x := r.queue.locks.get(rec.Tenant, ledger.Lock{Kind: rec.Kind, Name: rec.Name})
 		for _, h := range rec.Holders {
-			since, _ := stamp.Parse(h.SinceUTC) // of our own record
-			if x.drop(func(old holder) bool { return old.runID == h.RunID && old.stepID == h.StepID }) {
-				since = time.Time{} // it holds it in this process
-			}
-			x.held += h.Weight
-			x.holders = append(x.holders, holder{h.RunID, h.StepID, h.Weight, h.Fence, since})
+			x.taken += h.Weight
+			x.holders = append(x.holders, holder{runID: h.RunID, stepID: h.StepID, weight: h.Weight, fence: h.Fence, since: now})
+			r.queue.locks.inherited++
 		}
 	}
 	return nil
+}
+
+// giveBack gives back what steps held whose sub-runs are over, now that this is on
+// record. The caller holds e.mu.
+func (r *Runner) giveBack(e *execution) {
+	if len(e.freed) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range e.freed {
+		if !e.detached {
+			r.queue.free(&e.slots, 1)
+		}
+		r.queue.locks.release(r.queue, e, n)
+	}
+	e.freed = e.freed[:0]
+	r.dispatch()
 }
 
 // LoseLock takes a lock away from the holder with a fence number, and ends what
@@ -158,9 +160,9 @@ func (r *Runner) LoseLock(t ledger.Type, actor, tenant string, loss ledger.LockL
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	x := r.queue.locks.get(tenant, ledger.Lock{Kind: loss.Kind, Name: loss.Name})
-	x.drop(func(h holder) bool { return h.runID == loss.RunID && h.stepID == loss.StepID })
-	r.queue.locks.wake(r.queue, x)
+	r.queue.locks.drop(r.queue, r.queue.locks.get(tenant, ledger.Lock{Kind: loss.Kind, Name: loss.Name}), func(h holder) bool {
+		return h.runID == loss.RunID && h.stepID == loss.StepID
+	})
 	r.dispatch()
 	return nil
 }
@@ -168,39 +170,67 @@ func (r *Runner) LoseLock(t ledger.Type, actor, tenant string, loss ledger.LockL
 // lost ends what relied on a lock: an attempt is stopped, a sub-run cancelled and
 // its step failed. The caller holds e.mu.
 func (r *Runner) lost(e *execution, loss ledger.LockLoss) error {
-	n := e.byID[loss.StepID]
+	n := e.find(loss.StepID)
 	if n == nil || e.ended.Load() {
 		return nil
 	}
+	why := clip(loss.Kind + " " + loss.Name + " was taken away")
 	if cancel := e.cancels[n.id]; cancel != nil {
-		cancel(&stopped{cause: ErrShutdown, message: loss.Kind + " " + loss.Name + " was taken away"})
+		m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+		again := err == nil && n.idempotent(m.Plugin.Actions[n.plan.Action])
+		cancel(&lockLost{stopped{ErrShutdown, why}, again})
 		return nil
 	}
 	if n.child == "" {
 		return nil
 	}
-	e.cancelLater(n.child, "its parent lost "+loss.Kind+" "+loss.Name, ErrCancelled)
-	e.endChild(n, &ledger.SubrunEnd{RunID: n.child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
-	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(loss.Kind + " " + loss.Name + " was taken away")})
+	e.loseChild(n, loss.Kind+" "+loss.Name, why)
 	return r.commit(e)
+}
+
+// loseChild fails a step whose sub-run must not go on without a lock.
+func (e *execution) loseChild(n *node, name, why string) {
+	e.cancelLater(n.child, "its parent lost "+name, ErrCancelled)
+	e.endChild(n, &ledger.SubrunEnd{RunID: n.child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
+	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(why)})
+}
+
+// lockLost is the cause with which an attempt ends that has lost a lock.
+type lockLost struct {
+	stopped
+	again bool // it may be begun again: by the step's retry rule
+}
+
+// end is the end of such an attempt, whatever it says of itself: from some moment
+// on it was not alone.
+func (l *lockLost) end(end *ledger.AttemptEnd) {
+	switch state.Outcome(end.Outcome) {
+	case state.Interrupted, state.Succeeded:
+		end.Outcome, end.ErrorCode, end.Message = string(state.OutcomeFailed), string(state.LockLost), clip(l.message)
+		end.OutputsHash, end.Artifacts, end.Orderly, end.Retryable = "", nil, false, l.again
+	}
 }
 
 // watchLocks arranges for locks to be taken from holders that do not execute, if
 // somebody waits for them. The caller holds mu.
 func (r *Runner) watchLocks() {
+	if r.queue.locks.inherited == 0 {
+		return
+	}
 	for _, x := range r.queue.locks.all {
-		if len(x.line.waiting) == 0 {
+		l := x.lines[x.id.tenant]
+		if l == nil || l.head() == nil {
 			continue
 		}
 		for _, h := range x.holders {
-			if _, alive := r.execs[h.runID]; alive || h.fence == 0 || r.reclaiming[h.fence] != nil {
+			if _, alive := r.execs[h.runID]; alive || h.owner != nil || r.reclaiming[h.fence] != nil {
 				continue
 			}
 			tenant, loss := x.id.tenant, ledger.LockLoss{
 				Kind: x.id.kind, Name: x.id.name, RunID: h.runID, StepID: h.stepID, Fence: h.fence,
-				Reason: "its holder has not been executing for " + staleAfter.String(),
+				Reason: "its holder has not been executing for " + StaleAfter.String(),
 			}
-			wait := max(0, staleAfter-r.opt.Now().Sub(h.since))
+			wait := max(0, StaleAfter-r.opt.Now().Sub(h.since))
 			r.reclaiming[h.fence] = time.AfterFunc(wait, func() { r.reclaim(tenant, loss) })
 		}
 	}
@@ -219,7 +249,30 @@ func (r *Runner) reclaim(tenant string, loss ledger.LockLoss) {
 	if alive {
 		return
 	}
-	if err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss); err != nil {
+	err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss)
+	if err != nil {
+		err = errors.Join(err, r.compareLock(tenant, loss))
 		r.opt.Log.Warn("a stale lock could not be reclaimed", "lock", loss.Name, "error", err)
 	}
+}
+
+// compareLock lets go of a holder that the record does not have any more.
+func (r *Runner) compareLock(tenant string, loss ledger.LockLoss) error {
+	recs, err := r.opt.Store.Locks(tenant)
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		if rec.Kind == loss.Kind && rec.Name == loss.Name &&
+			slices.ContainsFunc(rec.Holders, func(h state.LockHolder) bool { return h.Fence == loss.Fence }) {
+			return nil
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queue.locks.drop(r.queue, r.queue.locks.get(tenant, ledger.Lock{Kind: loss.Kind, Name: loss.Name}), func(h holder) bool {
+		return h.owner == nil && h.fence == loss.Fence
+	})
+	r.dispatch()
+	return nil
 }

@@ -107,10 +107,11 @@ type resolved struct {
 }
 
 type subPlan struct {
-	hash string
-	raw  [][]byte // the plan itself and those below it
-	dag  *manifests.DAG
-	err  error
+	hash  string
+	raw   [][]byte // the plan itself and those below it
+	dag   *manifests.DAG
+	wants wanted
+	err   error
 }
 
 func (pl *planner) resolve(ref manifests.Ref, kind manifests.Kind) (string, *manifests.Bundle, error) {
@@ -158,6 +159,7 @@ func (pl *planner) newSub(name string, above []string) (s subPlan) {
 		return s
 	}
 	s.hash, s.raw = Hash(raw), append([][]byte{raw}, p.subs...)
+	s.wants = pl.wants(s.dag, append(slices.Clone(above), name))
 	return s
 }
 
@@ -210,6 +212,9 @@ func (pl *planner) step(s *manifests.Step, p *Plan, above []string) (PlanStep, e
 		}
 		ps.SubPlan = sub.hash
 		p.subs = append(p.subs, sub.raw...)
+		if err := sub.crossed(s); err != nil {
+			return ps, err
+		}
 		return ps, subInputs(s, sub.dag)
 	}
 	if s.Plugin == nil {

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"container/heap"
+	"fmt"
 	"math"
 	"time"
 
@@ -18,6 +19,7 @@ type item struct {
 	age    int64 // seq of the run's first entry
 	round  int32
 	queued time.Time
+	came   *line // that let it try; nil if it never waited, or waits
 }
 
 func (it item) over() bool { return it.e.ended.Load() || it.n.round.Load() != it.round }
@@ -57,39 +59,26 @@ func (q *items) Pop() any {
 // the one that was served longest ago. So a tenant with ten thousand steps takes
 // nothing from one with a single step. Within a lane the order is item.less.
 //
-// An item that meets something taken, a limit or a lock, waits in the line of
-// that and of nothing else; whoever gives it back lets the first of the line try
-// again. So each item is looked at as often as what it waits for comes free, and
-// a queue of n items costs n log n.
+// An item that meets something taken, a limit or a lock, waits at that [gate] and
+// nowhere else. So each item is looked at about as often as what it waits for comes
+// free, and a queue of n items costs n log n.
 //
 // The runner's mu guards it.
 type queue struct {
 	lanes   map[string]*lane
 	served  int64
-	gates   map[string]*gate // by what they limit
+	gates   map[string]*gate // limits, by what they limit
 	limits  manifests.Concurrency
 	stopped state.QueueState
 	locks   *locks
 }
 
-// lane is what one tenant has waiting.
+// lane is what one tenant has waiting for a worker.
 type lane struct {
 	ready   items
 	running int
 	served  int64
 }
-
-// gate is a limit on how many attempts are under way at a time, and who waits
-// for it.
-type gate struct {
-	name  string // for people
-	limit int
-	taken int
-	line  line
-}
-
-// line is items that wait for one thing, in the order in which they came.
-type line struct{ waiting []item }
 
 func newQueue(c manifests.Concurrency, semaphores map[string]int64) *queue {
 	return &queue{lanes: map[string]*lane{}, gates: map[string]*gate{}, limits: c, locks: newLocks(semaphores)}
@@ -105,7 +94,7 @@ func (q *queue) lane(tenant string) *lane {
 }
 
 func (q *queue) push(it item) {
-	it.n.wait = ""
+	it.n.at = nil
 	heap.Push(&q.lane(it.e.tenant).ready, it)
 }
 
@@ -118,12 +107,15 @@ func (q *queue) next() (item, bool) {
 			return item{}, false
 		}
 		it := heap.Pop(&l.ready).(item)
+		if it.came != nil {
+			it.came.trying = false
+		}
 		if it.over() {
-			q.passOn(it) // its run went another way
+			q.call(it.came) // its run went another way
 			continue
 		}
 		if !q.take(it) {
-			continue // it waits in a line
+			continue
 		}
 		q.served++
 		l.running, l.served = l.running+1, q.served
@@ -154,145 +146,77 @@ func (q *queue) turn() *lane {
 	return best
 }
 
-func limitOf(own map[string]int, name string, general int) int {
-	if n, ok := own[name]; ok {
-		return n
-	}
-	if general > 0 {
-		return general
-	}
-	return math.MaxInt
-}
-
-// take takes everything that an item needs, or nothing; then the item waits in
-// the line of what it met first.
-func (q *queue) take(it item) bool {
-	gates := q.gatesOf(it)
-	for _, g := range gates {
-		if g.taken >= g.limit {
-			q.park(it, &g.line, g.name)
-			return false
-		}
-	}
-	if l := q.locks.taken(it); l != nil {
-		q.park(it, &l.line, l.describe())
-		return false
-	}
-	for _, g := range gates {
-		g.taken++
-	}
-	q.locks.take(it)
-	it.n.wait, it.n.called = "", nil
-	for _, want := range it.n.locks { // there may be room for one more
-		if l := q.locks.get(it.e.tenant, want); l.held < l.capacity {
-			q.call(&l.line)
-		}
-	}
-	return true
-}
-
-// park lets an item wait. If it was called by another line and did not take what
-// that line waits for, the next of that line is called in its place.
-func (q *queue) park(it item, l *line, why string) {
-	called := it.n.called
-	it.n.wait, it.n.called = why, nil
-	if called == l { // it keeps its place
-		l.waiting = append([]item{it}, l.waiting...)
-		return
-	}
-	l.waiting = append(l.waiting, it)
-	if called != nil {
-		q.call(called)
-	}
-}
-
-// passOn is for an item that was called and does not come.
-func (q *queue) passOn(it item) {
-	if called := it.n.called; called != nil {
-		it.n.called = nil
-		q.call(called)
-	}
-}
-
-// call lets the first of a line try again. What cannot start now anyway, because
-// its tenant is paused or at its limit, joins the lane as if it were new: it must
-// not keep others waiting.
-func (q *queue) call(l *line) {
-	for len(l.waiting) > 0 {
-		it := l.waiting[0]
-		l.waiting[0] = item{}
-		l.waiting = l.waiting[1:]
-		if it.over() {
-			continue
-		}
-		to := q.lane(it.e.tenant)
-		if q.closed(it.e.tenant, to) {
-			it.n.wait = ""
-			heap.Push(&to.ready, it)
-			continue
-		}
-		it.n.called = l
-		heap.Push(&to.ready, it)
-		return
-	}
-}
-
 // closed says whether nothing of a lane may start now.
 func (q *queue) closed(tenant string, l *lane) bool {
 	_, paused := q.stopped.Paused[tenant]
-	return paused || l.running >= limitOf(q.limits.Tenant, tenant, q.limits.PerTenant)
+	return paused || int64(l.running) >= limitOf(q.limits.Tenant, tenant, q.limits.PerTenant)
 }
 
-// gatesOf are the limits that an item is under: of its run, its DAG, its plugin.
-// Those of the tenant are the lane's. A sub-run is no attempt: only its run counts it.
-func (q *queue) gatesOf(it item) []*gate {
-	out := append(make([]*gate, 0, 3), &it.e.slots)
-	if it.n.plan.Plugin == nil {
-		return out
+func limitOf(own map[string]int, name string, general int) int64 {
+	if n, ok := own[name]; ok {
+		return int64(n)
 	}
-	if g := q.gate("the limit of DAG ", it.e.dag.ID, limitOf(q.limits.DAG, it.e.dag.ID, q.limits.PerDAG)); g != nil {
+	if general > 0 {
+		return int64(general)
+	}
+	return math.MaxInt64
+}
+
+// needs are the gates that an item has to pass: the limits of its run, its DAG
+// and its plugin, then its locks. That of the tenant is the lane's. A sub-run is no
+// attempt: only its run counts it.
+func (q *queue) needs(it item) []need {
+	out := append(make([]need, 0, 4), need{&it.e.slots, 1})
+	for _, g := range q.limitsOf(it) {
+		out = append(out, need{g, 1})
+	}
+	for _, want := range it.n.locks {
+		out = append(out, need{&q.locks.get(it.e.tenant, want).gate, want.Weight})
+	}
+	return out
+}
+
+// limitsOf are the limits that the site sets on an attempt.
+func (q *queue) limitsOf(it item) []*gate {
+	p := it.n.plan.Plugin
+	if p == nil {
+		return nil
+	}
+	var out []*gate
+	dag, plugin := it.e.dag.ID, p.Publisher+"/"+p.Name
+	if g := q.limit("the limit of DAG ", dag, limitOf(q.limits.DAG, dag, q.limits.PerDAG)); g != nil {
 		out = append(out, g)
 	}
-	plugin := it.n.plan.Plugin.Publisher + "/" + it.n.plan.Plugin.Name
-	if g := q.gate("the limit of plugin ", plugin, limitOf(q.limits.Plugin, plugin, q.limits.PerPlugin)); g != nil {
+	if g := q.limit("the limit of plugin ", plugin, limitOf(q.limits.Plugin, plugin, q.limits.PerPlugin)); g != nil {
 		out = append(out, g)
 	}
 	return out
 }
 
-func (q *queue) gate(what, name string, limit int) *gate {
-	if limit == math.MaxInt {
+func (q *queue) limit(what, name string, limit int64) *gate {
+	if limit == math.MaxInt64 {
 		return nil
 	}
 	g := q.gates[what+name]
 	if g == nil {
-		g = &gate{name: what + name, limit: limit}
+		g = &gate{name: fmt.Sprintf("%s%s, %d", what, name, limit), capacity: limit}
 		q.gates[what+name] = g
 	}
 	return g
 }
 
 // done gives back what an item took. With rest a sub-run goes on: the slot of its
-// run and its locks stay taken until [queue.childDone].
+// run and its locks stay taken until [Runner.giveBack].
 func (q *queue) done(it item, rest bool) {
 	q.lane(it.e.tenant).running--
-	for _, g := range q.gatesOf(it) {
-		if rest && g == &it.e.slots {
-			continue
-		}
-		g.taken--
-		q.call(&g.line)
+	if rest {
+		return
 	}
-	if !rest {
-		q.locks.release(q, it.e, it.n)
+	q.free(&it.e.slots, 1)
+	for _, g := range q.limitsOf(it) {
+		q.free(g, 1)
 	}
-}
-
-// childDone gives back what a sub-run held of its parent.
-func (q *queue) childDone(e *execution, n *node) {
-	e.slots.taken--
-	q.call(&e.slots.line)
-	q.locks.release(q, e, n)
+	q.locks.release(q, it.e, it.n)
 }
 
 // QueueInfo is the queue at one moment.
@@ -309,48 +233,56 @@ type QueueInfo struct {
 }
 
 // TenantQueue is one tenant's part of it.
-type TenantQueue struct{ Depth, Executing int }
+type TenantQueue struct{ Depth, Delayed, Executing int }
 
-// Queue says what waits, and for what.
-func (r *Runner) Queue() QueueInfo {
+// Queue says what waits and for what, of one tenant, or with "" of all.
+func (r *Runner) Queue(tenant string) QueueInfo {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info := QueueInfo{
-		Executing: r.executing, Workers: max(1, r.opt.Workers), Runs: len(r.execs), Delayed: r.delayed,
-		Tenants: map[string]TenantQueue{}, Waits: map[string]int{}, State: r.queue.stopped,
+		Workers: max(1, r.opt.Workers), Tenants: map[string]TenantQueue{}, Waits: map[string]int{}, State: r.queue.stopped,
 	}
-	see := func(its []item) {
-		for _, it := range its {
-			if it.over() {
-				continue
-			}
-			info.Depth++
-			t := info.Tenants[it.e.tenant]
-			t.Depth++
-			info.Tenants[it.e.tenant] = t
-			why := it.n.wait
-			if why == "" {
-				why = "a free worker"
-			}
-			info.Waits[why]++
-			if info.Oldest.IsZero() || it.queued.Before(info.Oldest) {
-				info.Oldest = it.queued
-			}
+	r.queue.each(r.execs, func(it item) {
+		if tenant != "" && it.e.tenant != tenant {
+			return
 		}
+		info.Depth++
+		t := info.Tenants[it.e.tenant]
+		t.Depth++
+		info.Tenants[it.e.tenant] = t
+		info.Waits[r.queue.why(it.e, it.n)]++
+		if info.Oldest.IsZero() || it.queued.Before(info.Oldest) {
+			info.Oldest = it.queued
+		}
+	})
+	for name, n := range r.delayed {
+		t := info.Tenants[name]
+		t.Delayed = n
+		info.Tenants[name] = t
 	}
-	r.queue.each(r.execs, see)
-	for tenant, l := range r.queue.lanes {
+	for name, l := range r.queue.lanes {
 		if l.running > 0 {
-			t := info.Tenants[tenant]
+			t := info.Tenants[name]
 			t.Executing = l.running
-			info.Tenants[tenant] = t
+			info.Tenants[name] = t
 		}
+	}
+	for _, e := range r.execs {
+		if tenant == "" || e.tenant == tenant {
+			info.Runs++
+		}
+	}
+	for name, t := range info.Tenants {
+		if tenant != "" && name != tenant {
+			delete(info.Tenants, name)
+			continue
+		}
+		info.Delayed, info.Executing = info.Delayed+t.Delayed, info.Executing+t.Executing
 	}
 	return info
 }
 
-// Waits says what a queued step of a run waits for, "" where nothing but a free
-// worker is missing.
+// Waits says what a queued step of a run waits for, "" where nobody executes it.
 func (r *Runner) Waits(runID, stepID string) string {
 	r.mu.Lock()
 	e := r.execs[runID]
@@ -366,22 +298,55 @@ func (r *Runner) Waits(runID, stepID string) string {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return n.wait
+	return r.queue.why(e, n)
+}
+
+// why says what a step that is queued waits for.
+func (q *queue) why(e *execution, n *node) string {
+	for _, key := range []string{"", e.tenant} {
+		if note, ok := q.stopped.Paused[key]; ok && note.Reason != "" {
+			return "the queue is paused by " + note.Actor + ": " + note.Reason
+		} else if ok {
+			return "the queue is paused by " + note.Actor
+		}
+	}
+	switch l := q.lanes[e.tenant]; {
+	case n.at != nil && n.at.lock != nil:
+		return n.at.lock.describe(n)
+	case n.at != nil:
+		return n.at.name
+	case l != nil && q.closed(e.tenant, l):
+		return "the limit of tenant " + e.tenant
+	}
+	return "a free worker"
 }
 
 // each visits everything that waits.
-func (q *queue) each(execs map[string]*execution, see func([]item)) {
+func (q *queue) each(execs map[string]*execution, visit func(item)) {
+	see := func(its []item) {
+		for _, it := range its {
+			if !it.over() {
+				visit(it)
+			}
+		}
+	}
+	at := func(g *gate) {
+		for _, l := range g.lines {
+			see(l.waiting)
+		}
+		see(g.never)
+	}
 	for _, l := range q.lanes {
 		see(l.ready)
 	}
 	for _, g := range q.gates {
-		see(g.line.waiting)
+		at(g)
 	}
 	for _, l := range q.locks.all {
-		see(l.line.waiting)
+		at(&l.gate)
 	}
 	for _, e := range execs {
-		see(e.slots.line.waiting)
+		at(&e.slots)
 	}
 }
 
@@ -390,13 +355,6 @@ func (r *Runner) StopQueue(s state.QueueState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue.stopped = s
-	for tenant, l := range r.queue.lanes {
-		if r.queue.closed(tenant, l) {
-			for _, it := range l.ready {
-				r.queue.passOn(it)
-			}
-		}
-	}
 	r.dispatch()
 }
 

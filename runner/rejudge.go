@@ -68,7 +68,10 @@ func (r *Runner) Rejudge() int {
 func stoppedAs(ctx context.Context, end *ledger.AttemptEnd) {
 	var why *revoked
 	var halt *stopped
+	var lost *lockLost
 	switch {
+	case errors.As(context.Cause(ctx), &lost):
+		lost.end(end)
 	case end.Outcome == string(state.Rejected) && errors.As(context.Cause(ctx), &why):
 		end.ErrorCode, end.Message = why.reason, clip(why.Error())
 	case end.Outcome == string(state.Interrupted) && errors.As(context.Cause(ctx), &halt):

@@ -218,15 +218,15 @@ func (r *Runner) resume(actor string, o Opened) (*execution, error) {
 	}
 	r.adopt(e)
 	r.watch(e)
+	if err := e.reconcile(); err != nil {
+		return nil, err
+	}
 	for _, n := range e.all() {
-		if n.child == "" {
+		if n.child == "" { // it has ended, or must not go on
 			continue
 		}
 		child := n.child
 		e.later = append(e.later, func() { r.resumeChild(actor, child) })
-	}
-	if err := e.reconcile(); err != nil {
-		return nil, err
 	}
 	return e, r.commit(e)
 }

@@ -118,7 +118,7 @@ type Runner struct {
 	shut       bool                  // no further run is taken
 	busy       int                   // workers, starts and decisions under way
 	executing  int                   // workers among them
-	delayed    int                   // steps that wait for a time
+	delayed    map[string]int        // steps that wait for a time, by tenant
 	reclaiming map[int64]*time.Timer // by fence, of locks whose holder may be gone
 	idle       chan struct{}         // closed and replaced when nothing is left to take care of
 	fatal      chan error            // the first fault that ends the runner
@@ -148,7 +148,7 @@ func New(opt Options) *Runner {
 	r := &Runner{
 		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
 		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1), reclaiming: map[int64]*time.Timer{},
-		chores: make(chan func(), maxChores),
+		chores: make(chan func(), maxChores), delayed: map[string]int{},
 	}
 	r.queue.stopped = opt.Stopped
 	return r
@@ -257,7 +257,7 @@ func (r *Runner) Drain(ctx context.Context) {
 // Load says how many attempts are under way, how many steps wait to be
 // claimed, and how many runs are taken care of.
 func (r *Runner) Load() (executing, queued, runs int) {
-	info := r.Queue()
+	info := r.Queue("")
 	return info.Executing, info.Depth, info.Runs
 }
 
@@ -314,11 +314,11 @@ func (r *Runner) signal() {
 // adopt takes care of a run from now on. The caller holds e.mu.
 func (r *Runner) adopt(e *execution) {
 	e.detached = false
-	e.slots.limit = e.dag.MaxParallelSteps
-	if e.slots.limit == 0 {
-		e.slots.limit = max(1, r.opt.Parallel)
+	parallel := e.dag.MaxParallelSteps
+	if parallel == 0 {
+		parallel = max(1, r.opt.Parallel)
 	}
-	e.slots.name = fmt.Sprintf("max_parallel_steps of its run, %d", e.slots.limit)
+	e.slots.capacity, e.slots.name = int64(parallel), fmt.Sprintf("max_parallel_steps of its run, %d", parallel)
 	e.touch()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -338,6 +338,8 @@ func (r *Runner) drop(e *execution) {
 	if r.execs[e.run.RunID] == e {
 		delete(r.execs, e.run.RunID)
 	}
+	r.queue.tidy()
+	r.dispatch()
 	r.signal()
 }
 
@@ -350,7 +352,7 @@ func (r *Runner) handOver(e *execution) {
 		if n.status != state.Queued || n.claimed || n.worker {
 			continue // whoever has it queues it when he lets go of it
 		}
-		it := item{e, n, e.run.FirstSeq, n.round.Add(1), now}
+		it := item{e: e, n: n, age: e.run.FirstSeq, round: n.round.Add(1), queued: now}
 		if wait := n.due.Sub(now); !n.due.IsZero() && wait > 0 {
 			r.delay(it, wait)
 			continue
@@ -368,15 +370,18 @@ func (r *Runner) handOver(e *execution) {
 // it was queued anew meanwhile. The caller holds e.mu.
 func (r *Runner) delay(it item, wait time.Duration) {
 	r.mu.Lock()
-	r.delayed++
+	r.delayed[it.e.tenant]++
 	r.mu.Unlock()
 	it.e.after(wait, func() {
 		if !it.over() {
+			it.queued = r.opt.Now()
 			r.enqueue(it)
 		}
 	}, func() {
 		r.mu.Lock()
-		r.delayed--
+		if r.delayed[it.e.tenant]--; r.delayed[it.e.tenant] == 0 {
+			delete(r.delayed, it.e.tenant)
+		}
 		r.mu.Unlock()
 	})
 }
@@ -479,6 +484,7 @@ func (r *Runner) commit(e *execution) error {
 			return r.commit(e)
 		}
 	}
+	r.giveBack(e)
 	if e.ended.Load() {
 		r.compared(e)
 		r.tellParent(e)

@@ -244,13 +244,7 @@ func (e *execution) endChild(n *node, d *ledger.SubrunEnd) {
 
 func (e *execution) freeChild(n *node) {
 	n.child = ""
-	if e.detached {
-		return
-	}
-	e.r.mu.Lock()
-	defer e.r.mu.Unlock()
-	e.r.queue.childDone(e, n)
-	e.r.dispatch()
+	e.freed = append(e.freed, n)
 }
 
 // dropChild cancels the sub-run of a step that does not wait for it any more.
@@ -297,9 +291,7 @@ func (e *execution) reconcile() error {
 			continue
 		}
 		if name := lostLock(e, n, held); name != "" {
-			e.cancelLater(n.child, "its parent lost "+name, ErrCancelled)
-			e.endChild(n, &ledger.SubrunEnd{RunID: n.child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
-			e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(name + " was taken away while nobody executed the run")})
+			e.loseChild(n, name, name+" was taken away while nobody executed the run")
 			continue
 		}
 		switch {

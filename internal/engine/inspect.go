@@ -151,22 +151,10 @@ func (s *site) waitingInQueue(run state.Run, rec state.Step) string {
 	case !s.e.runner.Executes(run.RunID):
 		return "nobody executes the run; see: stella orch run resume " + run.RunID
 	}
-	for _, key := range []string{"", run.Tenant} {
-		if note, ok := s.e.runner.Queue().State.Paused[key]; ok {
-			return "the queue is paused by " + note.Actor + colon(note.Reason)
-		}
-	}
 	if why := s.e.runner.Waits(run.RunID, rec.StepID); why != "" {
 		return why
 	}
 	return "a free worker"
-}
-
-func colon(s string) string {
-	if s == "" {
-		return ""
-	}
-	return ": " + s
 }
 
 // waitingForPeople says who must decide what, and until when.
