@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -282,69 +283,15 @@ func fewer(t *testing.T) {
 func play(t *testing.T, s site) (faults []string) {
 	w := newWorld(t, nil)
 	u := &usage{s: s, used: map[string]int64{}}
-	w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
-		run, err := w.db.Run(task.RunID)
-		if err != nil {
-			return runner.Report{}, err
-		}
-		d, err := w.sealed.DAG(run.DAGDigest)
-		if err != nil {
-			return runner.Report{}, err
-		}
-		name, _, _ := cutItem(task.StepID)
-		i := slices.IndexFunc(d.Steps, func(st manifests.Step) bool { return st.ID == name })
-		u.take(run, &d.Steps[i], 1)
-		defer u.take(run, &d.Steps[i], -1)
-		select {
-		case <-time.After(time.Duration(run.FirstSeq%5) * time.Millisecond):
-		case <-ctx.Done():
-			return runner.Report{Stop: runner.StopCancel}, nil
-		}
-		if run.FirstSeq%3 == 0 && task.Attempt == 1 {
-			return exit(75), nil
-		}
-		return exit(0), nil
-	}
+	w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) { return u.execute(ctx, w, task) }
 	w.with(func(o *runner.Options) {
 		o.Workers, o.Concurrency, o.Semaphores = s.workers, s.concurrency, s.semaphores
 	})
 	w.sealed.publish(dag(func(d *manifests.DAG) { d.ID, d.Steps[1].Locks = "sub", []string{"n"} }, "x", "y<x"))
-	var sides sync.WaitGroup
-	ids := make([]string, len(s.runs))
-	for i, p := range s.runs {
-		sides.Go(func() {
-			time.Sleep(p.at)
-			run := w.startIn(p.tenant, p.priority, p.dag)
-			if ids[i] = run.RunID; p.cancel == 0 {
-				return
-			}
-			time.Sleep(p.cancel)
-			if run, err := w.db.Run(run.RunID); err != nil || run.Status.Ended() {
-				return
-			}
-			w.r.Cancel("uid:7", "", w.opened(run, p.dag))
-		})
-	}
-	stop := newPauses(w.r)
-	for _, p := range s.pauses {
-		sides.Go(func() {
-			time.Sleep(p.at)
-			stop.pause(p.tenant, 1)
-			time.Sleep(p.during)
-			stop.pause(p.tenant, -1)
-		})
-	}
+	over := w.act(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.r.Run(ctx, false) }()
-	over := make(chan bool)
-	go func() {
-		sides.Wait()
-		for _, id := range ids {
-			w.wait(id)
-		}
-		close(over)
-	}()
 	for open := true; open; {
 		select {
 		case <-over:
@@ -374,14 +321,76 @@ func play(t *testing.T, s site) (faults []string) {
 	return append(faults, u.faults...)
 }
 
+// execute is an attempt of any length, which may fail for the first time.
+func (u *usage) execute(ctx context.Context, w *world, task runner.Task) (runner.Report, error) {
+	run, err := w.db.Run(task.RunID)
+	if err != nil {
+		return runner.Report{}, err
+	}
+	d, err := w.sealed.DAG(run.DAGDigest)
+	if err != nil {
+		return runner.Report{}, err
+	}
+	name, _, _ := strings.Cut(task.StepID, ".")
+	i := slices.IndexFunc(d.Steps, func(st manifests.Step) bool { return st.ID == name })
+	u.take(run, &d.Steps[i], 1)
+	defer u.take(run, &d.Steps[i], -1)
+	select {
+	case <-time.After(time.Duration(run.FirstSeq%5) * time.Millisecond):
+	case <-ctx.Done():
+		return runner.Report{Stop: runner.StopCancel}, nil
+	}
+	if run.FirstSeq%3 == 0 && task.Attempt == 1 {
+		return exit(75), nil
+	}
+	return exit(0), nil
+}
+
+// act begins what others do to a site. The channel is closed when all of it is done
+// and all runs have ended.
+func (w *world) act(s site) <-chan bool {
+	var sides sync.WaitGroup
+	ids := make([]string, len(s.runs))
+	for i, p := range s.runs {
+		sides.Go(func() {
+			time.Sleep(p.at)
+			run := w.startIn(p.tenant, p.priority, p.dag)
+			if ids[i] = run.RunID; p.cancel == 0 {
+				return
+			}
+			time.Sleep(p.cancel)
+			if run, err := w.db.Run(run.RunID); err != nil || run.Status.Ended() {
+				return
+			}
+			w.r.Cancel("uid:7", "", w.opened(run, p.dag))
+		})
+	}
+	stop := &pauses{r: w.r, n: map[string]int{}}
+	for _, p := range s.pauses {
+		sides.Go(func() {
+			time.Sleep(p.at)
+			stop.pause(p.tenant, 1)
+			time.Sleep(p.during)
+			stop.pause(p.tenant, -1)
+		})
+	}
+	over := make(chan bool)
+	go func() {
+		sides.Wait()
+		for _, id := range ids {
+			w.wait(id)
+		}
+		close(over)
+	}()
+	return over
+}
+
 // pauses are what is paused, how often.
 type pauses struct {
 	r  *runner.Runner
 	mu sync.Mutex // guards n, and the order of calls
 	n  map[string]int
 }
-
-func newPauses(r *runner.Runner) *pauses { return &pauses{r: r, n: map[string]int{}} }
 
 func (p *pauses) pause(tenant string, n int) {
 	p.mu.Lock()
@@ -412,15 +421,6 @@ func (w *world) wait(id string) state.Run {
 	}
 }
 
-func cutItem(id string) (step, item string, ok bool) {
-	for i := range id {
-		if id[i] == '.' {
-			return id[:i], id[i+1:], true
-		}
-	}
-	return id, "", false
-}
-
 func TestNothingIsOverItsLimitAndEverythingEnds(t *testing.T) {
 	fewer(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -429,104 +429,6 @@ func TestNothingIsOverItsLimitAndEverythingEnds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { faults = play(t, s) })
 		if len(faults) > 0 {
 			rt.Fatalf("%s\nof %+v", faults, s)
-		}
-	})
-}
-
-// A weight that needs the whole of a semaphore is not overtaken by light ones that
-// come later.
-func TestAHeavyWeightIsNotStarved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		var order []string
-		w.exec.run = func(_ context.Context, task runner.Task) (runner.Report, error) {
-			w.exec.mu.Lock()
-			order = append(order, task.StepID)
-			w.exec.mu.Unlock()
-			time.Sleep(10 * time.Millisecond)
-			return exit(0), nil
-		}
-		w.with(func(o *runner.Options) { o.Workers, o.Semaphores = 8, map[string]int64{"s": 3} })
-		n := 0
-		start := func(name string, weight int64) {
-			n++
-			w.startIn("default", 0, dag(func(d *manifests.DAG) {
-				d.Version = fmt.Sprintf("1.%d.0", n)
-				d.Steps[0].Semaphores = map[string]int64{"s": weight}
-			}, name))
-		}
-		start("light1", 1)
-		start("light2", 1)
-		done := make(chan error)
-		go func() { done <- w.r.Run(context.Background(), true) }()
-		synctest.Wait()
-		start("heavy", 3)
-		for i := range 20 {
-			time.Sleep(3 * time.Millisecond)
-			start(fmt.Sprintf("later%d", i), 1)
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		if at := slices.Index(order, "heavy"); at != 2 {
-			t.Errorf("the heavy one came at place %d of %v, want 2", at, order)
-		}
-	})
-}
-
-func TestAWeightThatTheSiteDoesNotHaveAnyMoreHoldsUpNobody(t *testing.T) {
-	w := newWorld(t, ok)
-	w.with(func(o *runner.Options) { o.Semaphores = map[string]int64{"s": 1} })
-	heavy := w.startIn("default", 0, dag(func(d *manifests.DAG) { d.Steps[0].Semaphores = map[string]int64{"s": 2} }, "a"))
-	light := w.startIn("default", 0, dag(func(d *manifests.DAG) {
-		d.Version, d.Steps[0].Semaphores = "1.1.0", map[string]int64{"s": 1}
-	}, "a"))
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- w.r.Run(ctx, false) }()
-	w.wait(light.RunID)
-	if got := w.r.Waits(heavy.RunID, "a"); got != "semaphore s: it wants 2, and site.toml gives 1" {
-		t.Errorf("the heavy one waits for %q", got)
-	}
-	if _, err := w.r.Cancel("uid:7", "", w.opened(heavy, w.sealed.dags["d@1.0.0"])); err != nil {
-		t.Fatal(err)
-	}
-	w.wait(heavy.RunID)
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-}
-
-// What waits behind a heavy weight need not wait for it when it goes away.
-func TestARunThatEndsHoldsUpNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) {
-			time.Sleep(time.Hour)
-			return exit(0), nil
-		})
-		w.with(func(o *runner.Options) { o.Workers, o.Semaphores = 8, map[string]int64{"s": 3} })
-		begun := time.Now()
-		start := func(version string, weight int64) state.Run {
-			return w.startIn("default", 0, dag(func(d *manifests.DAG) {
-				d.Version, d.Steps[0].Semaphores = version, map[string]int64{"s": weight}
-			}, "a"))
-		}
-		start("1.0.0", 1)
-		done := make(chan error)
-		go func() { done <- w.r.Run(context.Background(), true) }()
-		synctest.Wait()
-		heavy, light := start("1.1.0", 3), start("1.2.0", 1)
-		time.Sleep(time.Minute)
-		if _, err := w.r.Cancel("uid:7", "", w.opened(heavy, w.sealed.dags["d@1.1.0"])); err != nil {
-			t.Fatal(err)
-		}
-		w.wait(light.RunID)
-		if took := time.Since(begun); took != time.Hour+time.Minute {
-			t.Errorf("the light one had ended after %s", took)
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
 		}
 	})
 }

@@ -12,8 +12,10 @@ import (
 
 // A run is stuck when nothing has moved in it for long: no entry, no line of
 // output, no progress. Nothing is guessed of processes that may have died: an
-// attempt lives while its process does. A run that waits for people, for a time
-// or for a sub-run is not stuck, nor is one whose tenant is paused.
+// attempt lives while its process does. A run that waits for people, for a time, for
+// a sub-run, for a worker or for a limit is not stuck, nor is one whose tenant is
+// paused. One that waits for a lock is said to be, since whoever holds it may wait
+// for it in turn; but only an attempt that is under way is done something about.
 
 // watchStuck looks after runs until ctx is done.
 func (r *Runner) watchStuck(ctx context.Context) {
@@ -67,7 +69,7 @@ func (e *execution) stuck(idle time.Duration) error {
 		return e.sayStuck("warning", idle)
 	case e.run.Stuck == "warning" && idle >= rule.Stalled:
 		return e.sayStuck("stalled", idle)
-	case e.run.Stuck != "stalled" || !rule.Chain:
+	case e.run.Stuck != "stalled" || !rule.Chain || !slices.ContainsFunc(e.all(), func(n *node) bool { return n.claimed }):
 		return nil
 	}
 	now := e.r.opt.Now()
@@ -100,6 +102,8 @@ func (e *execution) waits() bool {
 	}
 	now := e.r.opt.Now()
 	busy := false
+	e.r.mu.Lock()
+	defer e.r.mu.Unlock()
 	for _, n := range e.all() {
 		switch {
 		case n.child != "":
@@ -107,7 +111,7 @@ func (e *execution) waits() bool {
 		case n.status == state.Queued && n.due.After(now):
 			return true
 		}
-		busy = busy || n.claimed || n.status == state.Queued
+		busy = busy || n.claimed || n.status == state.Queued && n.at != nil && n.at.lock != nil
 	}
 	return !busy
 }

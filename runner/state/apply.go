@@ -40,7 +40,7 @@ func Apply(v *View, c Change) error {
 	run.Status = to
 	run.UpdatedUTC, run.LastSeq = c.Envelope.Time, c.Envelope.Seq
 	run.Entries++
-	if moves(c.Envelope.Type) {
+	if moves(c) {
 		run.Stuck, run.Nudges, run.Restarts = "", 0, 0
 	}
 	if c.Envelope.StepID == "" {
@@ -71,11 +71,17 @@ func Apply(v *View, c Change) error {
 }
 
 // moves says whether an entry shows that something happens in a run, as opposed
-// to somebody watching it or asking for something.
-func moves(t ledger.Type) bool {
-	switch t {
-	case ledger.RunStuck, ledger.RunNudged, ledger.RunRestarted, ledger.ApprovalRefused, ledger.RunResumed:
+// to somebody watching it or asking for something. An attempt that was stopped to be
+// begun again, and its next, show nothing: else a run that is restarted because it
+// is stuck would never have been restarted often enough.
+func moves(c Change) bool {
+	switch c.Envelope.Type {
+	case ledger.RunStuck, ledger.RunNudged, ledger.RunRestarted, ledger.ApprovalRefused, ledger.RunResumed,
+		ledger.StepQueued, ledger.AttemptStarted:
 		return false
+	case ledger.AttemptEnded:
+		d, ok := c.Data.(*ledger.AttemptEnd)
+		return !ok || Outcome(d.Outcome) != Interrupted
 	}
 	return true
 }
