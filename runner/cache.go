@@ -13,7 +13,7 @@ import (
 // step's part of the plan and the DAG it stands in, the parameters with the
 // artifacts and data that they bring along, and behind which fences it runs. "" for
 // a step that keeps nothing: what may come from a secret is never kept (THREATS 19).
-func (r *Runner) cacheKey(e *execution, n *node, p *prepared) string {
+func (r *Runner) cacheKey(e *execution, n *node, p *prepared, tier string) string {
 	if n.step.Cache == nil || p.fault != nil || p.refused != nil || r.secretive(e, n, p) {
 		return ""
 	}
@@ -28,7 +28,7 @@ func (r *Runner) cacheKey(e *execution, n *node, p *prepared) string {
 		data = append(data, d.Digest)
 	}
 	raw, err := jcs.Marshal([]any{
-		e.tenant, part, e.plan.DAG.Digest, n.plan.Action, p.inputsHash, artifacts, data, append([]string{r.opt.Executor.Tier()}, n.step.Require...),
+		e.tenant, part, e.plan.DAG.Digest, n.plan.Action, p.inputsHash, artifacts, data, append([]string{tier}, n.step.Require...),
 	})
 	if err != nil {
 		return "" // it is of our own making, and of text
@@ -39,7 +39,7 @@ func (r *Runner) cacheKey(e *execution, n *node, p *prepared) string {
 // lookUp finds what was done before in the same way. What cannot be read any more
 // was not.
 func (r *Runner) lookUp(e *execution, n *node, p *prepared) {
-	if p.cacheKey = r.cacheKey(e, n, p); p.cacheKey == "" {
+	if p.cacheKey = r.cacheKey(e, n, p, r.opt.Executor.Tier()); p.cacheKey == "" {
 		return
 	}
 	hit, ok, err := r.opt.Store.CachedOutputs(p.cacheKey, stamp.Format(r.opt.Now()))

@@ -276,3 +276,43 @@ func (r *Runner) compareLock(tenant string, loss ledger.LockLoss) error {
 	r.dispatch()
 	return nil
 }
+
+// LockWaiter is a step that waits for a lock.
+type LockWaiter struct {
+	Kind, Name, RunID, StepID string
+	Weight                    int64
+	Queued                    time.Time
+}
+
+// LockWaiters lists who waits for the locks of a tenant, in the order in which
+// they get them.
+func (r *Runner) LockWaiters(tenant string) []LockWaiter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var waiting []item
+	for id, x := range r.queue.locks.all {
+		if id.tenant != tenant {
+			continue
+		}
+		for _, l := range x.lines {
+			waiting = append(waiting, l.waiting...)
+		}
+		waiting = append(waiting, x.never...)
+	}
+	waiting = slices.DeleteFunc(waiting, item.over)
+	slices.SortFunc(waiting, func(a, b item) int {
+		if a.less(b) {
+			return -1
+		}
+		return 1
+	})
+	out := make([]LockWaiter, 0, len(waiting))
+	for _, it := range waiting {
+		for _, want := range it.n.locks {
+			if l := it.n.at.lock; want.Kind == l.id.kind && want.Name == l.id.name {
+				out = append(out, LockWaiter{want.Kind, want.Name, it.e.runID, it.n.id, want.Weight, it.queued})
+			}
+		}
+	}
+	return out
+}

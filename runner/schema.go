@@ -47,22 +47,32 @@ func (s *schemas) validate(digest string, load func() ([]byte, error), object []
 	if err := json.Unmarshal(object, &value); err != nil {
 		return err
 	}
+	c, err := s.get(digest, load)
+	if err != nil {
+		return err
+	}
+	return c.check(value)
+}
+
+// get compiles the schema with this digest, once.
+func (s *schemas) get(digest string, load func() ([]byte, error)) (*schema, error) {
 	s.mu.Lock()
 	c, ok := s.byID[digest]
 	s.mu.Unlock()
-	if !ok {
-		raw, err := load()
-		if err != nil {
-			return err
-		}
-		if c, err = compileSchema(raw); err != nil {
-			return fmt.Errorf("schema: %w", err)
-		}
-		s.mu.Lock()
-		s.byID[digest] = c
-		s.mu.Unlock()
+	if ok {
+		return c, nil
 	}
-	return c.check(value)
+	raw, err := load()
+	if err != nil {
+		return nil, err
+	}
+	if c, err = compileSchema(raw); err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	s.mu.Lock()
+	s.byID[digest] = c
+	s.mu.Unlock()
+	return c, nil
 }
 
 // compileSchema reads a schema. The compiler may load nothing: it has no loader,

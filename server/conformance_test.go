@@ -333,7 +333,7 @@ func siteCalls() []siteCall {
 		}},
 		{"status", "Status", func(ctx context.Context, s api.Site) (any, error) { return s.Status(ctx) }},
 		{"stop", "Stop", func(ctx context.Context, s api.Site) (any, error) { return nil, s.Stop(ctx, true) }},
-	}, recoveryCalls())
+	}, recoveryCalls(), queueCalls())
 }
 
 // TestClientAnswersLikeTheSite asks a site directly and another of the same

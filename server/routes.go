@@ -38,6 +38,7 @@ func Routes() []Route {
 	return []Route{
 		{Method: "POST", Path: "/runs", Scope: ScopeWrite, Does: "start a run", handle: (*handler).startRun},
 		{Method: "GET", Path: "/runs", Scope: ScopeRead, Does: "list runs, newest first", handle: (*handler).listRuns},
+		{Method: "POST", Path: "/runs:plan", Scope: ScopeRead, Does: "say what a start would do", handle: (*handler).planRun},
 		{Method: "POST", Path: "/runs:resume", Scope: ScopeWrite, Does: "let all open runs go on", handle: (*handler).resumeRun},
 		{Method: "GET", Path: "/runs/{id}", Scope: ScopeRead, Does: "one run with its steps", handle: (*handler).getRun},
 		{Method: "POST", Path: "/runs/{id}:cancel", Scope: ScopeWrite, Does: "ask for the end of a run", handle: (*handler).cancelRun},
@@ -68,6 +69,20 @@ func Routes() []Route {
 		{Method: "GET", Path: "/approvals", Scope: ScopeRead, Does: "steps that wait for people", handle: (*handler).listApprovals},
 		{Method: "GET", Path: "/approvals/{id}", Scope: ScopeRead, Does: "one approval with what it is about", handle: (*handler).showApproval},
 		{Method: "POST", Path: "/approvals/{id}:decide", Scope: ScopeWrite, Does: "decide", handle: (*handler).decideApproval},
+
+		{Method: "GET", Path: "/queue", Scope: ScopeRead, Does: "the tenant's part of the queue", handle: (*handler).queueStatus},
+		{Method: "GET", Path: "/queue/wait", Scope: ScopeRead, Does: "wait until nothing of it is queued or under way", waits: true, handle: (*handler).waitQueue},
+		{Method: "GET", Path: "/queue/dead", Scope: ScopeRead, Does: "steps that only a person lets go on", handle: (*handler).listDead},
+		{Method: "POST", Path: "/queue:pause", Scope: ScopeWrite, Does: "claim nothing more; starts are accepted", handle: (*handler).pauseQueue},
+		{Method: "POST", Path: "/queue:drain", Scope: ScopeWrite, Does: "accept no starts; what is open goes on", handle: (*handler).drainQueue},
+		{Method: "POST", Path: "/queue:resume", Scope: ScopeWrite, Does: "end a pause and a drain", handle: (*handler).resumeQueue},
+
+		{Method: "GET", Path: "/locks", Scope: ScopeRead, Does: "locks and semaphores with their holders", handle: (*handler).listLocks},
+		{Method: "GET", Path: "/locks/{id}", Scope: ScopeRead, Does: "the lock and the semaphore of a name", handle: (*handler).showLock},
+		{Method: "POST", Path: "/locks/{id}:release", Scope: ScopeWrite, Does: "take a lock from its holder", Once: true, handle: (*handler).releaseLock},
+
+		{Method: "GET", Path: "/cache", Scope: ScopeRead, Does: "outputs that are kept", handle: (*handler).listCache},
+		{Method: "POST", Path: "/cache:clear", Scope: ScopeWrite, Does: "forget outputs that are kept", handle: (*handler).clearCache},
 
 		{Method: "GET", Path: "/dags", Scope: ScopeRead, Does: "list published DAG versions", handle: (*handler).listDAGs},
 		{Method: "POST", Path: "/dags", Scope: ScopeAdmin, Does: "publish the DAG of an admitted bundle", handle: (*handler).publishDAG},
@@ -125,6 +140,12 @@ func Routes() []Route {
 
 		{Method: "GET", Path: "/admin/health", Scope: ScopeRead, Does: "liveness, readiness, queue depth", handle: (*handler).health},
 		{Method: "GET", Path: "/admin/status", Scope: ScopeRead, Does: "the state of the site", handle: (*handler).status},
+		{Method: "GET", Path: "/admin/queue", Scope: ScopeAdmin, Does: "the queue of all tenants", handle: (*handler).queueStatus},
+		{Method: "GET", Path: "/admin/queue/wait", Scope: ScopeAdmin, Does: "wait until nothing is queued or under way", waits: true, handle: (*handler).waitQueue},
+		{Method: "POST", Path: "/admin/queue:pause", Scope: ScopeAdmin, Does: "claim nothing more of any tenant", handle: (*handler).pauseQueue},
+		{Method: "POST", Path: "/admin/queue:drain", Scope: ScopeAdmin, Does: "accept no starts of any tenant", handle: (*handler).drainQueue},
+		{Method: "POST", Path: "/admin/queue:resume", Scope: ScopeAdmin, Does: "end what was paused or drained for all tenants", handle: (*handler).resumeQueue},
+		{Method: "POST", Path: "/admin/warm", Scope: ScopeWrite, Does: "read and judge what DAGs need", handle: (*handler).warm},
 		{Method: "POST", Path: "/admin/stop", Scope: ScopeAdmin, Does: "end the daemon", handle: (*handler).stop},
 	}
 }

@@ -26,7 +26,8 @@ func newOrchCmd(a *app) *cobra.Command {
 		"Publish DAGs, start runs of them, by hand or by the clock, watch, resume and cancel them.",
 		newDAGCmd(a), newRunCmd(a),
 		newApprovalsCmd(a),
-		newScheduleCmd(a), newOutboxCmd(a))
+		newScheduleCmd(a), newOutboxCmd(a),
+		newQueueCmd(a), newCacheCmd(a), newWarmCmd(a))
 }
 
 func newDAGCmd(a *app) *cobra.Command {

@@ -56,6 +56,7 @@ const (
 	codeRunFailed   api.Code = "RUN_FAILED"      // the run failed or was cancelled
 	codeArchive     api.Code = "ARCHIVE_VERDICT" // the archive is not VERIFIED
 	codeFileInvalid api.Code = "FILE_INVALID"    // a file that was to be checked has faults
+	codeNotReady    api.Code = "NOT_READY"       // something that was looked at cannot be started
 	codeDifferent   api.Code = "DIFFERENT"       // two things that were compared, and --exit-code
 )
 
@@ -77,7 +78,7 @@ func exitCode(code api.Code) int {
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
-		api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal,
+		api.CodeQueueDraining, api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal,
 		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired:
 		return exitFailed
 	}

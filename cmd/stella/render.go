@@ -286,7 +286,7 @@ func (a *app) renderError(what string, e *api.Error) {
 func named(e *api.Error) string {
 	switch e.Code {
 	case api.CodeRunTokenConflict, api.CodeRunEnded, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeTrustChanged,
-		api.CodeClockBehind, api.CodeDamaged, api.CodeNoSpace, api.CodeConflict,
+		api.CodeQueueDraining, api.CodeClockBehind, api.CodeDamaged, api.CodeNoSpace, api.CodeConflict,
 		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired, api.CodeNotApprover, api.CodeStarterExcluded:
 		return string(e.Code) + ": " + e.Message
 	}

@@ -43,7 +43,7 @@ func newRootCmd(a *app, args ...string) *cobra.Command {
 func allCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newInitCmd(a), newStatusCmd(a), newDaemonCmd(a),
-		newBundleCmd(a), newVerifyCmd(a), newTrustCmd(a), newOrchCmd(a), newSecretCmd(a), newSessionCmd(a), newWorkspaceCmd(a),
+		newBundleCmd(a), newVerifyCmd(a), newTrustCmd(a), newOrchCmd(a), newSecretCmd(a), newSessionCmd(a), newWorkspaceCmd(a), newLockCmd(a),
 		newLedgerCmd(a), newExportCmd(a),
 		newVersionCmd(a), newCompletionCmd(a),
 	}

@@ -27,6 +27,7 @@ type startOptions struct {
 	inputs []string
 	meta   []string
 	wait   bool
+	dryRun bool
 }
 
 func newRunStartCmd(a *app) *cobra.Command {
@@ -38,9 +39,13 @@ func newRunStartCmd(a *app) *cobra.Command {
 			"executes the run itself and ends with it. The exit code is 4 if the run failed.\n\n" +
 			"--input k=v gives a string, --input k:=v gives JSON (k:=5, k:=true, k:='[1,2]'); both win\n" +
 			"over --inputs FILE. A start with a --run-token that was used before, for the same DAG and\n" +
-			"inputs, is the same run and starts nothing; for other work it is refused.",
+			"inputs, is the same run and starts nothing; for other work it is refused.\n\n" +
+			"--dry-run plans the start and starts nothing: which digests would run in which order, what would\n" +
+			"come from the cache, which locks are needed, who would be asked, behind which fences, and what is\n" +
+			"missing. Nothing is recorded, and the token stays free.",
 		Example: "  stella orch run start --dag-id audit --input title=\"November\"\n" +
-			"  stella orch run start --dag-id audit --version 1.0.0 --inputs in.json --run-token ticket-4711 --wait",
+			"  stella orch run start --dag-id audit --version 1.0.0 --inputs in.json --run-token ticket-4711 --wait\n" +
+			"  stella orch run start --dag-id audit --inputs in.json --dry-run --output json",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runRunStart(c.Context(), a, opt) },
 	}
@@ -51,8 +56,11 @@ func newRunStartCmd(a *app) *cobra.Command {
 	f.StringArrayVar(&opt.inputs, "input", nil, "one `INPUT`: k=v or k:=json; may be given again")
 	f.StringVar(&opt.req.RunToken, "run-token", "", "`TOKEN` that names the intended work; repeating it repeats nothing")
 	f.StringArrayVar(&opt.meta, "meta", nil, "a `NOTE` on the run: k=v; may be given again")
+	f.Int64Var(&opt.req.Priority, "priority", 0, "`N` that decides before age who is served first; higher is earlier")
 	f.BoolVar(&opt.wait, "wait", false, "with a daemon: wait for the end of the run")
+	f.BoolVar(&opt.dryRun, "dry-run", false, "show what would happen, and start nothing")
 	_ = c.MarkFlagRequired("dag-id")
+	c.MarkFlagsMutuallyExclusive("wait", "dry-run")
 	return c
 }
 
@@ -64,6 +72,9 @@ func runRunStart(ctx context.Context, a *app, opt startOptions) error {
 	}
 	if req.Metadata, err = readMeta(opt.meta); err != nil {
 		return err
+	}
+	if opt.dryRun {
+		return runRunPlan(ctx, a, req)
 	}
 	if req.RunToken == "" {
 		req.RunToken = runner.NewToken() // so that asking again is the same start

@@ -209,8 +209,8 @@ func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
 
 // site makes a site that believes acme, and with a daemon starts that. With
 // the argument work it also imports the plugin of testdata/work, with hand that of
-// testdata/hand; +KEY sets a key of site.toml to true; further arguments are source
-// folders of DAGs to sign and publish.
+// testdata/hand; +KEY sets a key of site.toml to true, what ends in .toml is added to
+// it; further arguments are source folders of DAGs to sign and publish.
 func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 	if neg {
 		ts.Fatalf("unsupported: ! site")
@@ -228,11 +228,20 @@ func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 	})
 	ts.Check(ts.Exec("stella", "trust", "add", "acme", "--key", filepath.Join(kit, "acme.key.pub"),
 		"--kind", "plugin,dag,data", "--name", "work,flow,data", "--interpreter", "/bin/sh"))
+	for _, name := range args {
+		if strings.HasSuffix(name, ".toml") {
+			config := filepath.Join(ts.Getenv("STELLA_HOME"), "site.toml")
+			ts.Check(os.WriteFile(config, []byte(ts.ReadFile(config)+ts.ReadFile(name)), 0o644))
+		}
+	}
 	if daemon {
 		startDaemon(ts)
 	}
 	for _, dir := range args {
-		if slices.Contains(kitPlugins, dir) {
+		switch {
+		case strings.HasSuffix(dir, ".toml"):
+			continue
+		case slices.Contains(kitPlugins, dir):
 			ts.Check(ts.Exec("stella", "bundle", "import", filepath.Join(kit, dir+".stella")))
 			continue
 		}

@@ -97,6 +97,7 @@ type Engine struct {
 	importing  chan struct{} // holds one for each file that is being judged
 	gate       sync.RWMutex  // held in writing while a collection decides: no start, no publication
 	collecting sync.Mutex    // one collection at a time
+	stopping   sync.Mutex    // one change of the queue at a time
 	issuing    sync.Mutex    // one checkpoint at a time: the file of an older one never replaces a newer
 
 	stop     chan struct{} // closed when somebody asked for the end

@@ -29,6 +29,9 @@ func (s *site) ReplayRun(ctx context.Context, id string, req api.ReplayRequest) 
 	}
 	e.gate.RLock()
 	defer e.gate.RUnlock()
+	if err := s.accepts(); err != nil {
+		return api.StartResult{}, err
+	}
 	o, err := e.opened(first)
 	if err != nil {
 		return api.StartResult{}, dbError(err)
@@ -53,9 +56,7 @@ func (e *Engine) executes() error {
 		return dbError(runner.ErrNotExecuting)
 	}
 	if e.opt.Executor.Tier() == "plain" && !e.site.AllowPlain {
-		return &api.Error{Code: api.CodePlainForbidden,
-			Message: "attempts would run without fences on this machine, and site.toml does not allow that",
-			Hint:    "set allow_plain = true in site.toml if you accept it; it is recorded with each attempt"}
+		return plainForbidden()
 	}
 	return nil
 }

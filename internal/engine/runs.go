@@ -42,6 +42,9 @@ func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult
 	}
 	e.gate.RLock() // what the plan needs is not given up before the run names it
 	defer e.gate.RUnlock()
+	if err := s.accepts(); err != nil {
+		return api.StartResult{}, err
+	}
 	start, err := s.plan(req)
 	if err != nil {
 		return api.StartResult{}, err
@@ -56,6 +59,9 @@ func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult
 	}
 	return api.StartResult{Run: run}, nil
 }
+
+// maxPriority bounds the priority of a run, as that of a step is bounded.
+const maxPriority = 1_000_000
 
 // checkStart checks the fields of a start and fills in what the caller left
 // out.
@@ -73,6 +79,9 @@ func checkStart(req *api.StartRequest) error {
 	}
 	if !isHex(req.TraceID, 32) {
 		return invalid("a trace id has 32 hex digits")
+	}
+	if req.Priority < -maxPriority || req.Priority > maxPriority {
+		return invalid("a priority is %d to %d", -maxPriority, maxPriority)
 	}
 	n := 0
 	for k, v := range req.Metadata {
@@ -93,7 +102,7 @@ func (s *site) plan(req api.StartRequest) (runner.Start, error) {
 	e := s.e
 	start := runner.Start{
 		Tenant: s.tenant, Actor: s.actor, RunToken: req.RunToken, TraceID: req.TraceID, Pinned: req.Version,
-		Metadata: req.Metadata, Trust: e.currentTrust().Ref(),
+		Metadata: req.Metadata, Priority: req.Priority, Trust: e.currentTrust().Ref(),
 	}
 	if err := e.executes(); err != nil {
 		return start, err
@@ -127,21 +136,8 @@ func judged(what string, err error) error {
 // again answers a start whose token is taken: with its run if the start is
 // the same, else with a conflict that names the difference.
 func (s *site) again(ctx context.Context, run state.Run, req api.StartRequest, inputsHash string) (api.StartResult, error) {
-	var differs []string
-	if req.DAGID != run.DAGID {
-		differs = append(differs, fmt.Sprintf("dagId is %q, it was %q", req.DAGID, run.DAGID))
-	}
-	if req.Version != "" && req.Version != run.DAGVersion {
-		differs = append(differs, fmt.Sprintf("version is %q, it was %q", req.Version, run.DAGVersion))
-	}
-	if inputsHash != run.InputsHash {
-		differs = append(differs, fmt.Sprintf("inputsHash is %s, it was %s", inputsHash, run.InputsHash))
-	}
-	if len(differs) > 0 {
-		return api.StartResult{}, &api.Error{
-			Code: api.CodeRunTokenConflict, Message: "the token belongs to run " + run.RunID + ": " + strings.Join(differs, "; "),
-			Faults: differs, Hint: "use another token for other work; nothing was started",
-		}
+	if err := conflicting(run, req, inputsHash); err != nil {
+		return api.StartResult{}, err
 	}
 	if s.e.opt.Mode == ModeForeground && !run.Status.Ended() {
 		// The caller waits for the run; if a crash has left it, it goes on here.

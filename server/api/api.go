@@ -35,6 +35,10 @@ type Site interface {
 	Outbox
 	Workspaces
 	Secrets
+	Planning
+	Queue
+	Locks
+	Cache
 	Ledger
 	Exports
 	Host
@@ -231,7 +235,8 @@ type StartRequest struct {
 	Inputs   json.RawMessage   `json:"inputs,omitempty"`
 	RunToken string            `json:"runToken,omitempty"` // "" makes one
 	Metadata map[string]string `json:"metadata,omitempty"`
-	TraceID  string            `json:"traceId,omitempty"` // "" makes one
+	TraceID  string            `json:"traceId,omitempty"`  // "" makes one
+	Priority int64             `json:"priority,omitempty"` // higher is served first; -1000000 to 1000000
 }
 
 // ReplayRequest asks for a replay, and says why.

@@ -28,9 +28,10 @@ const (
 	CodeDAGDisabled      Code = "DAG_DISABLED"
 	CodePlainForbidden   Code = "PLAIN_NOT_ALLOWED"
 	CodeWindowOpen       Code = "WINDOW_OPEN"
-	CodeLocked           Code = "SITE_LOCKED"   // somebody else holds the site and does not answer
-	CodeNotExecuting     Code = "NOT_EXECUTING" // the holder of the site does not execute steps; try again
-	CodeStopping         Code = "STOPPING"      // the holder is shutting down; try again
+	CodeLocked           Code = "SITE_LOCKED"    // somebody else holds the site and does not answer
+	CodeNotExecuting     Code = "NOT_EXECUTING"  // the holder of the site does not execute steps; try again
+	CodeQueueDraining    Code = "QUEUE_DRAINING" // no start is accepted for now; try again
+	CodeStopping         Code = "STOPPING"       // the holder is shutting down; try again
 	CodeNoSite           Code = "NO_SITE"
 	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours
 	CodeSiteExists       Code = "SITE_EXISTS"
@@ -88,7 +89,7 @@ func (e *Error) Status() int {
 	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen,
 		CodeAlreadyDecided, CodeStale, CodeApprovalExpired:
 		return http.StatusConflict
-	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
+	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeQueueDraining, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable
 	case CodeNoSpace:
 		return http.StatusInsufficientStorage
