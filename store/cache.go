@@ -115,7 +115,7 @@ func (db *DB) CachedOutputs(key, now string) (ledger.CacheHit, bool, error) {
 	}, err == nil, err
 }
 
-// CacheRecords reads what is kept of a tenant, and of one DAG if it is named.
+// CacheRecords reads what is kept, of one tenant and of one DAG if they are named.
 func (db *DB) CacheRecords(tenant, dagID string) ([]CacheRecord, error) {
 	var out []CacheRecord
 	err := scan(db, bCache, nil, func(t *bolt.Tx, k, _ []byte) error {
@@ -123,7 +123,7 @@ func (db *DB) CacheRecords(tenant, dagID string) ([]CacheRecord, error) {
 		if err := getJSON(t, bCache, k, &rec); err != nil {
 			return err
 		}
-		if rec.Tenant == tenant && (dagID == "" || rec.DAGID == dagID) {
+		if (tenant == "" || rec.Tenant == tenant) && (dagID == "" || rec.DAGID == dagID) {
 			out = append(out, rec)
 		}
 		return nil

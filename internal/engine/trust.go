@@ -156,6 +156,11 @@ func (e *Engine) changed(next *inForce, dryRun bool) api.TrustReport {
 	if r.Refused, err = e.refusedBy(next); err != nil {
 		r.Warnings = append(r.Warnings, "what the change refuses could not be found out: "+err.Error())
 	}
+	if !dryRun {
+		if err := e.forgetRefused(r.Refused); err != nil {
+			e.opt.Log.Error("what is kept of bundles that are refused could not be forgotten; hits are judged anew", "error", err)
+		}
+	}
 	return r
 }
 
