@@ -92,7 +92,8 @@ func (q *queue) take(it item) bool {
 	for _, n := range needs {
 		n.taken += n.weight
 		if n.lock != nil {
-			n.lock.holders = append(n.lock.holders, holder{owner: it.n, runID: it.e.runID, stepID: it.n.id, weight: n.weight})
+			q.locks.taken++
+			n.lock.holders = append(n.lock.holders, holder{nth: q.locks.taken, owner: it.n, runID: it.e.runID, stepID: it.n.id, weight: n.weight})
 		}
 	}
 	for _, n := range needs {

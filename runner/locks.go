@@ -20,7 +20,8 @@ const StaleAfter = 60 * time.Second
 type locks struct {
 	capacity  map[string]int64 // of semaphores
 	all       map[lockID]*lock
-	inherited int // holders that were read from the record
+	inherited int   // holders that were read from the record
+	taken     int64 // how often any was taken
 }
 
 type lockID struct{ tenant, kind, name string }
@@ -35,6 +36,7 @@ type lock struct {
 // holder is who holds it: a node of this process, or what is on record of one that
 // went before it.
 type holder struct {
+	nth           int64 // which taking it is; 0: inherited
 	owner         *node // nil: inherited
 	runID, stepID string
 	weight        int64
@@ -147,31 +149,60 @@ func (r *Runner) giveBack(e *execution) {
 // LoseLock takes a lock away from the holder with a fence number, and ends what
 // relied on it. The type is [ledger.LockForced] or [ledger.LockReclaimed].
 func (r *Runner) LoseLock(t ledger.Type, actor, tenant string, loss ledger.LockLoss) error {
-	if err := r.opt.Store.LoseLock(t, actor, tenant, loss); err != nil {
+	held, err := r.recorded(tenant, loss)
+	if err != nil {
 		return err
 	}
 	r.mu.Lock()
 	e := r.execs[loss.RunID]
+	var meant []int64 // a later attempt of the step has lost nothing
+	for _, h := range r.queue.locks.get(tenant, ledger.Lock{Kind: loss.Kind, Name: loss.Name}).holders {
+		if h.runID == loss.RunID && h.stepID == loss.StepID {
+			meant = append(meant, h.nth)
+		}
+	}
 	r.mu.Unlock()
+	if err := r.opt.Store.LoseLock(t, actor, tenant, loss); err != nil {
+		return err
+	}
 	if e != nil { // before anybody else gets it
-		if err := r.within(e, func() error { return r.lost(e, loss) }); err != nil {
+		if err := r.within(e, func() error { return r.lost(e, loss, held.Attempt) }); err != nil {
 			return err
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue.locks.drop(r.queue, r.queue.locks.get(tenant, ledger.Lock{Kind: loss.Kind, Name: loss.Name}), func(h holder) bool {
-		return h.runID == loss.RunID && h.stepID == loss.StepID
+		return h.runID == loss.RunID && h.stepID == loss.StepID && slices.Contains(meant, h.nth)
 	})
 	r.dispatch()
 	return nil
 }
 
+// recorded is the holder with a fence number, the zero one if the record has none.
+func (r *Runner) recorded(tenant string, loss ledger.LockLoss) (state.LockHolder, error) {
+	recs, err := r.opt.Store.Locks(tenant)
+	if err != nil {
+		return state.LockHolder{}, err
+	}
+	for _, rec := range recs {
+		if rec.Kind != loss.Kind || rec.Name != loss.Name {
+			continue
+		}
+		for _, h := range rec.Holders {
+			if h.Fence == loss.Fence {
+				return h, nil
+			}
+		}
+	}
+	return state.LockHolder{}, nil
+}
+
 // lost ends what relied on a lock: an attempt is stopped, a sub-run cancelled and
 // its step failed. The caller holds e.mu.
-func (r *Runner) lost(e *execution, loss ledger.LockLoss) error {
+func (r *Runner) lost(e *execution, loss ledger.LockLoss, attempt int) error {
 	n := e.find(loss.StepID)
-	if n == nil || e.ended.Load() {
+	if n == nil || n.attempt != attempt || e.ended.Load() {
 		return nil
 	}
 	why := clip(loss.Kind + " " + loss.Name + " was taken away")
@@ -258,15 +289,8 @@ func (r *Runner) reclaim(tenant string, loss ledger.LockLoss) {
 
 // compareLock lets go of a holder that the record does not have any more.
 func (r *Runner) compareLock(tenant string, loss ledger.LockLoss) error {
-	recs, err := r.opt.Store.Locks(tenant)
-	if err != nil {
+	if h, err := r.recorded(tenant, loss); err != nil || h.Fence != 0 {
 		return err
-	}
-	for _, rec := range recs {
-		if rec.Kind == loss.Kind && rec.Name == loss.Name &&
-			slices.ContainsFunc(rec.Holders, func(h state.LockHolder) bool { return h.Fence == loss.Fence }) {
-			return nil
-		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
