@@ -3,11 +3,13 @@ package state_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -143,83 +145,181 @@ func (h *history) apply(c state.Change) error {
 	return nil
 }
 
+// data draws the data of an entry of any type that moves a run or a step.
 func data(t *rapid.T, typ ledger.Type, generation int) any {
+	draw := func(of ...string) string { return rapid.SampledFrom(of).Draw(t, "word") }
 	switch typ {
 	case ledger.RunStarted:
 		return &ledger.RunStart{Steps: 2}
-	case ledger.RunCancelRequested, ledger.RunResumed, ledger.RunTimedOut:
+	case ledger.RunCancelRequested, ledger.RunAbortRequested, ledger.RunResumed, ledger.RunTimedOut:
 		return &ledger.Note{Reason: "r"}
+	case ledger.RunFailRequested:
+		return &ledger.RunFailing{Code: "STALLED"}
+	case ledger.RunReopened, ledger.RunReset:
+		return &ledger.RunGeneration{Generation: generation + rapid.IntRange(0, 1).Draw(t, "more")}
+	case ledger.RunStuck:
+		return &ledger.Stuckness{Level: draw("warning", "stalled")}
+	case ledger.RunNudged, ledger.RunRestarted:
+		return &ledger.Nudge{}
+	case ledger.RunCompared:
+		return &ledger.RunComparison{}
 	case ledger.RunCompleted, ledger.RunFailed, ledger.RunCancelled:
 		return &ledger.RunEnd{}
 	case ledger.StepQueued:
 		return &ledger.StepQueue{Reason: "ready"}
+	case ledger.StepExpanded:
+		return &ledger.StepExpansion{Items: "i", Count: rapid.IntRange(0, 3).Draw(t, "count")}
+	case ledger.StepCached:
+		return &ledger.CacheHit{Key: "k"}
+	case ledger.StepInvalidated:
+		return &ledger.StepInvalidation{Reason: "retry", Overlay: draw("", "o")}
+	case ledger.StepSkipped, ledger.StepCompleted, ledger.StepFailed, ledger.StepCancelled:
+		return &ledger.StepEnd{Overridden: rapid.Bool().Draw(t, "overridden")}
+	case ledger.SubrunStarted:
+		return &ledger.SubrunStart{Generation: generation, RunID: draw("x", "x", "x", "y")}
+	case ledger.SubrunEnded:
+		return &ledger.SubrunEnd{RunID: draw("x", "x", "x", "y"), Status: draw("completed", "failed", "cancelled")}
+	case ledger.ApprovalRequested:
+		return &ledger.ApprovalRequest{Generation: generation, Quorum: 2}
+	case ledger.ApprovalDecided:
+		return &ledger.ApprovalDecision{Decision: draw("continue", "retry")}
+	case ledger.ApprovalRefused:
+		return &ledger.ApprovalRefusal{}
+	case ledger.ApprovalClosed:
+		return &ledger.ApprovalClosing{Result: draw(state.ApprovalApproved, state.ApprovalRejected, state.ApprovalExpired, state.ApprovalWithdrawn)}
 	case ledger.AttemptStarted:
 		return &ledger.AttemptStart{Generation: generation}
 	case ledger.AttemptEnded:
-		return &ledger.AttemptEnd{Generation: generation, Outcome: rapid.SampledFrom([]string{
-			"succeeded", "failed", "interrupted", "infra", "cancelled", "timed_out",
-		}).Draw(t, "outcome")}
+		return &ledger.AttemptEnd{Generation: generation, Orderly: rapid.Bool().Draw(t, "orderly"), Outcome: draw(
+			"succeeded", "failed", "interrupted", "infra", "cancelled", "timed_out")}
 	}
-	return &ledger.StepEnd{}
+	t.Fatalf("the test knows no data of %s", typ)
+	return nil
+}
+
+// moving are the types of entries that concern a run.
+func moving() []ledger.Type {
+	var out []ledger.Type
+	for _, typ := range types() {
+		if prefix, _, _ := strings.Cut(string(typ), "."); slices.Contains([]string{"run", "step", "subrun", "approval", "attempt"}, prefix) {
+			out = append(out, typ)
+		}
+	}
+	return out
 }
 
 // Whatever comes, in whatever order: what is accepted keeps the invariants.
 func TestRandomHistories(t *testing.T) {
+	all, seen := moving(), map[ledger.Type]bool{}
 	rapid.Check(t, func(t *rapid.T) {
 		h := &history{steps: map[string]*state.Step{}, attempts: map[string]*state.Attempt{}, now: time.Unix(1e9, 0)}
-		all := []ledger.Type{
-			ledger.RunStarted, ledger.RunCancelRequested, ledger.RunResumed, ledger.RunTimedOut, ledger.RunCompleted, ledger.RunFailed, ledger.RunCancelled,
-			ledger.StepQueued, ledger.StepSkipped, ledger.StepCompleted, ledger.StepFailed, ledger.StepCancelled,
-			ledger.AttemptStarted, ledger.AttemptEnded,
-		}
 		accepted := 0
-		for range rapid.IntRange(1, 120).Draw(t, "entries") {
-			typ := rapid.SampledFrom(all).Draw(t, "type")
-			c := state.Change{Envelope: ledger.Envelope{Type: typ, RunID: "r", Actor: "a"}}
-			if typ[:4] != "run." {
-				c.Envelope.StepID = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "step")
-			}
-			if typ == ledger.AttemptStarted || typ == ledger.AttemptEnded {
-				c.Envelope.Attempt = rapid.IntRange(1, 4).Draw(t, "attempt")
-			}
-			c.Data = data(t, typ, rapid.SampledFrom([]int{1, 1, 1, 2}).Draw(t, "generation"))
-			wasEnded := h.run != nil && h.run.Status.Ended()
+		for range rapid.IntRange(150, 300).Draw(t, "entries") {
+			c := h.draw(t, all)
+			before := h.run
 			if err := h.apply(c); err != nil {
 				var illegal *state.TransitionError
 				if !errors.As(err, &illegal) && h.run != nil {
-					t.Fatalf("%s: %v", typ, err)
+					t.Fatalf("%s: %v", c.Envelope.Type, err)
 				}
 				continue
 			}
 			accepted++
-			if wasEnded {
-				t.Fatalf("%s was accepted after the run had ended", typ)
-			}
+			seen[c.Envelope.Type] = true
+			checkMove(t, before, h.run, c)
 			check(t, h)
 		}
 		if accepted > 0 && h.run.LastSeq != h.seq-1 {
 			t.Fatalf("the run's last entry is %d, the history's %d", h.run.LastSeq, h.seq-1)
 		}
 	})
+	for _, typ := range all {
+		if !seen[typ] {
+			t.Errorf("no history had an entry %s that was accepted", typ)
+		}
+	}
+}
+
+// draw draws an entry; more often than not it is one that may come, with numbers
+// that fit.
+func (h *history) draw(t *rapid.T, all []ledger.Type) state.Change {
+	id, generation, step := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "step"), 1, &state.Step{Status: state.Pending}
+	if s := h.steps[id]; s != nil {
+		step = s
+	}
+	if h.run != nil {
+		generation = h.run.Generation
+	}
+	if rapid.IntRange(0, 9).Draw(t, "any") > 0 {
+		all = h.fitting(all, step)
+	}
+	typ := rapid.SampledFrom(all).Draw(t, "type")
+	c := state.Change{Envelope: ledger.Envelope{Type: typ, RunID: "r", Actor: rapid.SampledFrom([]string{"uid:1(a)", "uid:1(b)", "uid:2"}).Draw(t, "actor")}}
+	if typ[:4] != "run." {
+		c.Envelope.StepID = id
+		c.Envelope.Attempt = step.Attempt + rapid.SampledFrom([]int{0, 0, 0, 0, 1, -1}).Draw(t, "attempt")
+		if typ == ledger.AttemptStarted || typ == ledger.SubrunStarted {
+			c.Envelope.Attempt++
+		}
+	}
+	c.Data = data(t, typ, generation+rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 1}).Draw(t, "generation"))
+	return c
+}
+
+// fitting are the types that may come next, but for the ends of an open run.
+func (h *history) fitting(all []ledger.Type, step *state.Step) []ledger.Type {
+	if h.run == nil {
+		return []ledger.Type{ledger.RunStarted}
+	}
+	var out []ledger.Type
+	for _, typ := range all {
+		_, err := state.NextRun(h.run.Status, typ)
+		if err == nil && typ[:4] != "run." {
+			_, err = state.NextStep(step.Status, typ)
+		}
+		if to, _ := state.NextRun(h.run.Status, typ); err == nil && to.Ended() == h.run.Status.Ended() {
+			out = append(out, typ)
+			if typ == ledger.SubrunStarted || typ == ledger.SubrunEnded { // which are rare otherwise
+				out = append(out, typ, typ, typ)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return all
+	}
+	return out
+}
+
+// checkMove holds one move of the run against what runs may do.
+func checkMove(t *rapid.T, before, after *state.Run, c state.Change) {
+	typ := c.Envelope.Type
+	if before == nil {
+		return
+	}
+	switch {
+	case after.Generation < before.Generation || after.Generation > before.Generation+1:
+		t.Fatalf("%s: generation %d follows %d", typ, after.Generation, before.Generation)
+	case after.Generation > before.Generation && typ != ledger.RunReopened && typ != ledger.RunReset:
+		t.Fatalf("%s makes a new generation", typ)
+	case !before.Status.Ended():
+	case typ == ledger.ApprovalRefused || typ == ledger.RunCompared:
+		if before.Status != after.Status {
+			t.Fatalf("%s: a run that was %s is %s", typ, before.Status, after.Status)
+		}
+	case typ != ledger.RunReopened || before.Status != state.Failed:
+		t.Fatalf("%s was accepted after the run was %s", typ, before.Status)
+	}
 }
 
 func check(t *rapid.T, h *history) {
+	counts, waiting := map[state.Status]int{}, 0
 	for id, s := range h.steps {
-		open := 0
-		for _, a := range h.attempts {
-			if a.StepID == id && a.End == nil {
-				open++
-			}
+		checkStep(t, h, id, s)
+		if s.Status != state.Pending {
+			counts[s.Status]++
 		}
-		switch {
-		case s.Open != (open == 1) || open > 1:
-			t.Fatalf("step %s: open is %v, and %d attempts are", id, s.Open, open)
-		case s.Open && s.Status != state.Running:
-			t.Fatalf("step %s is %s with an open attempt", id, s.Status)
-		case s.Failures+s.Interruptions+s.InfraFaults > s.Attempt:
-			t.Fatalf("step %s: more faults than attempts: %+v", id, s)
-		case s.Status.Ended() && s.EndedUTC == "":
-			t.Fatalf("step %s ended at no time", id)
+		if s.Approval != nil && s.Approval.Status == state.ApprovalPending {
+			waiting++
 		}
 	}
 	open := 0
@@ -228,10 +328,50 @@ func check(t *rapid.T, h *history) {
 			open++
 		}
 	}
-	if h.run.Open != open || open > 0 && h.run.Status.Ended() {
-		t.Fatalf("the run is %s with %d open attempts, and counts %d", h.run.Status, open, h.run.Open)
+	run := h.run
+	if diff := cmp.Diff(counts, run.Counts, cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("what the run counts (-steps +run):\n%s", diff)
 	}
-	if h.run.Status.Ended() != (h.run.EndedUTC != "") {
-		t.Fatalf("the run is %s, ended %q", h.run.Status, h.run.EndedUTC)
+	switch {
+	case run.Open != open || open > 0 && run.Status.Ended():
+		t.Fatalf("the run is %s with %d open attempts, and counts %d", run.Status, open, run.Open)
+	case run.Waiting != waiting || run.Status.Ended() && waiting > 0:
+		t.Fatalf("the run is %s, %d approvals are open, it counts %d", run.Status, waiting, run.Waiting)
+	case (run.Status == state.Checkpoint) != (waiting > 0):
+		t.Fatalf("the run is %s, and %d approvals are open", run.Status, waiting)
+	case run.Status.Ended() != (run.EndedUTC != ""):
+		t.Fatalf("the run is %s, ended %q", run.Status, run.EndedUTC)
+	case run.Items < 0:
+		t.Fatalf("the run has %d items", run.Items)
+	}
+}
+
+func checkStep(t *rapid.T, h *history, id string, s *state.Step) {
+	open := 0
+	for _, a := range h.attempts {
+		if a.StepID == id && a.End == nil {
+			open++
+		}
+		if a.StepID == id && a.Attempt > s.Attempt {
+			t.Fatalf("step %s: attempt %d comes after the last, %d", id, a.Attempt, s.Attempt)
+		}
+	}
+	asked := s.Approval != nil && s.Approval.Status == state.ApprovalPending
+	switch {
+	case s.Open != (open == 1) || open > 1:
+		t.Fatalf("step %s: open is %v, and %d attempts are", id, s.Open, open)
+	case s.Open && s.Status != state.Running:
+		t.Fatalf("step %s is %s with an open attempt", id, s.Status)
+	case asked && s.Status != state.CheckpointPending:
+		t.Fatalf("step %s is %s, and people are asked", id, s.Status)
+	case s.Failures+s.Interruptions+s.InfraFaults > s.Attempt:
+		t.Fatalf("step %s: more faults than attempts: %+v", id, s)
+	case s.Status.Ended() && s.EndedUTC == "":
+		t.Fatalf("step %s ended at no time", id)
+	case s.Status == state.Pending && (s.EndedUTC != "" || s.OutputsHash != "" || s.Failures > 0):
+		t.Fatalf("step %s is pending, and yet %+v", id, s)
+	}
+	if asked && len(s.Approval.Decisions) > 1 && state.Person(s.Approval.Decisions[0].Actor) == state.Person(s.Approval.Decisions[1].Actor) {
+		t.Fatalf("step %s: one person has decided twice: %+v", id, s.Approval.Decisions)
 	}
 }
