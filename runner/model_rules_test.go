@@ -1,0 +1,353 @@
+package runner_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/store"
+)
+
+// model is what runs may do, told from their entries alone and without the code
+// that projects them.
+type model struct {
+	dags map[string]*manifests.DAG
+	runs map[string]*modelRun
+	size int64 // entries read
+}
+
+type modelRun struct {
+	dag        *manifests.DAG
+	first      int64
+	begun      bool
+	ended      state.Status
+	generation int
+	stopping   bool // somebody asked for its end, or its deadline has passed
+	aborted    bool
+	cancelled  bool
+	steps      map[string]*modelStep
+}
+
+type modelStep struct {
+	status   state.Status
+	step     *manifests.Step
+	ordinary bool
+	item     bool
+	reason   state.Code
+	ended    int // the generation in which it did
+	attempt  int
+	open     bool
+	outcome  state.Outcome // of its last attempt
+	asked    bool
+	decided  map[string]int // decision → how many people
+	people   map[string]bool
+	quorum   int
+	child    string
+	failures int  // since it was pending last
+	again    bool // a person has taken it upon himself since the last attempt
+}
+
+func newModel() *model {
+	return &model{dags: map[string]*manifests.DAG{}, runs: map[string]*modelRun{}}
+}
+
+// read takes over the entries that are new.
+func (m *model) read(db *store.DB) error {
+	if db.Size() < m.size {
+		return fmt.Errorf("the ledger has %d entries, and had %d", db.Size(), m.size)
+	}
+	for l, err := range db.Entries(m.size, db.Size()) {
+		if err != nil {
+			return err
+		}
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil {
+			return err
+		}
+		line, err := ledger.ParseData(l.Data)
+		if err != nil {
+			return err
+		}
+		data, err := ledger.DecodeData(env.Type, line.Data)
+		if err != nil {
+			return err
+		}
+		m.size = env.Seq + 1
+		if env.RunID == "" {
+			continue
+		}
+		if err := m.add(env, data); err != nil {
+			return fmt.Errorf("entry %d, %s of step %q, attempt %d, by %s: %w\n%s", env.Seq, env.Type, env.StepID, env.Attempt, env.Actor, err, m.story(db, env.RunID))
+		}
+	}
+	return nil
+}
+
+// story is what has happened to a run.
+func (m *model) story(db *store.DB, id string) string {
+	var b strings.Builder
+	for l := range db.RunEntries(id) {
+		env, _ := ledger.ParseEnvelope(l.Envelope)
+		data, _ := ledger.ParseData(l.Data)
+		fmt.Fprintf(&b, "   %d %s %s %s %d by %s %s\n", env.Seq, env.Time[11:23], env.Type, env.StepID, env.Attempt, env.Actor, data.Data)
+	}
+	return b.String()
+}
+
+func (m *model) add(env ledger.Envelope, data any) error {
+	r := m.runs[env.RunID]
+	if d, ok := data.(*ledger.RunStart); ok {
+		if r != nil {
+			return fmt.Errorf("it was started before")
+		}
+		dag := m.dags[env.DAGID]
+		m.runs[env.RunID] = &modelRun{dag: dag, first: env.Seq, generation: 1, steps: map[string]*modelStep{}}
+		return expect(d.Steps == len(dag.Steps)+len(dag.OnFailure)+len(dag.OnCancel), "it counts %d steps", d.Steps)
+	}
+	switch {
+	case r == nil:
+		return fmt.Errorf("no such run")
+	case r.ended != "" && env.Type != ledger.ApprovalRefused && env.Type != ledger.RunReopened:
+		return fmt.Errorf("the run is %s", r.ended)
+	case env.StepID == "":
+		return r.add(env, data)
+	}
+	s, err := r.step(env.StepID)
+	if err != nil {
+		return err
+	}
+	return s.add(r, env, data)
+}
+
+func expect(ok bool, format string, a ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, a...)
+}
+
+func (r *modelRun) step(id string) (*modelStep, error) {
+	if s := r.steps[id]; s != nil {
+		return s, nil
+	}
+	of, _, item := strings.Cut(id, ".")
+	for i, list := range [][]manifests.Step{r.dag.Steps, r.dag.OnFailure, r.dag.OnCancel} {
+		for j := range list {
+			if list[j].ID == of {
+				r.steps[id] = &modelStep{status: state.Pending, step: &list[j], ordinary: i == 0, item: item}
+				return r.steps[id], nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("no step %s", id)
+}
+
+func (r *modelRun) add(env ledger.Envelope, data any) error {
+	switch d := data.(type) {
+	case *ledger.RunGeneration:
+		if d.Generation != r.generation+1 {
+			return fmt.Errorf("generation %d follows %d", d.Generation, r.generation)
+		}
+		r.generation = d.Generation
+		if env.Type == ledger.RunReopened {
+			was := r.ended
+			r.ended, r.stopping = "", false
+			return expect(was == state.Failed && person(env.Actor), "a run that was %q is reopened", was)
+		}
+		for _, s := range r.steps {
+			s.again = true
+		}
+		return expect(person(env.Actor), "nobody asked for it")
+	case *ledger.RunFailing:
+		r.stopping = true
+	case *ledger.Nudge:
+		for id, s := range r.steps {
+			if env.Type == ledger.RunRestarted && d.Repeat && (d.Step == "" || d.Step == id || strings.HasPrefix(id, d.Step+".")) {
+				s.again = true
+			}
+		}
+	case *ledger.Note:
+		if env.Type != ledger.RunResumed {
+			r.stopping = true
+		}
+		r.cancelled = r.cancelled || env.Type == ledger.RunCancelRequested || env.Type == ledger.RunAbortRequested
+		r.aborted = r.aborted || env.Type == ledger.RunAbortRequested
+	case *ledger.RunEnd:
+		return r.end(env.Type)
+	}
+	return nil
+}
+
+// end is the end of a run: nothing of it is under way, and what it leaves behind
+// goes with how it ended.
+func (r *modelRun) end(t ledger.Type) error {
+	r.ended = map[ledger.Type]state.Status{ledger.RunCompleted: state.Completed, ledger.RunFailed: state.Failed, ledger.RunCancelled: state.Cancelled}[t]
+	for id, s := range r.steps {
+		if s.status == state.Queued || s.status == state.Running || s.status == state.CheckpointPending {
+			return fmt.Errorf("step %s is %s", id, s.status)
+		}
+	}
+	if err := expect((t == ledger.RunCancelled) == r.cancelled || t == ledger.RunFailed && r.cancelled, "its end was asked for: %v", r.cancelled); err != nil {
+		return err
+	}
+	if t == ledger.RunCancelled && r.aborted {
+		return nil
+	}
+	for i := range r.dag.Steps {
+		s, err := r.step(r.dag.Steps[i].ID)
+		if err != nil {
+			return err
+		}
+		if !s.status.Ended() || t == ledger.RunCompleted && !s.settled() {
+			return fmt.Errorf("step %s is %s %s", s.step.ID, s.status, s.reason)
+		}
+	}
+	return nil
+}
+
+func (s *modelStep) settled() bool {
+	switch s.status {
+	case state.Completed:
+		return true
+	case state.Skipped:
+		return s.reason == state.ConditionFalse || s.reason == state.StepDisabled || s.reason == state.SkippedByHand
+	case state.Failed:
+		return s.step.ContinueOnError && s.reason != state.Indeterminate
+	}
+	return false
+}
+
+// failed says whether a step has failed the run: in this generation, and at all.
+func (r *modelRun) failed() (now, ever bool) {
+	for _, x := range r.steps {
+		if x.ordinary && !x.item && x.status == state.Failed && !x.settled() {
+			now, ever = now || x.ended == r.generation, true
+		}
+	}
+	return now, ever
+}
+
+// mayBegin says why a step may not begin now: what it needs comes first, nothing
+// ordinary begins in a run that is ending, and cleanup only in one.
+func (r *modelRun) mayBegin(s *modelStep) error {
+	now, ever := r.failed()
+	switch {
+	case r.aborted:
+		return fmt.Errorf("the run was aborted")
+	case s.ordinary && (r.stopping || now && r.dag.FailFast):
+		return fmt.Errorf("the run is ending")
+	}
+	for _, id := range s.step.Needs {
+		if need, err := r.step(id); err != nil || !need.settled() {
+			return fmt.Errorf("it needs %s, which is %s %s", id, need.status, need.reason)
+		}
+	}
+	if s.ordinary {
+		return nil
+	}
+	for i := range r.dag.Steps {
+		if x, _ := r.step(r.dag.Steps[i].ID); !x.status.Ended() {
+			return fmt.Errorf("step %s is %s", x.step.ID, x.status)
+		}
+	}
+	return expect(ever || r.stopping, "there is nothing to clean up")
+}
+
+// compare holds what the store says of runs, steps and locks against the model.
+func (m *model) compare(db *store.DB, b *box) error {
+	inside := map[string]bool{}
+	for _, x := range b.list(nil) {
+		inside[fmt.Sprint(x.task.RunID, x.task.StepID, x.task.Attempt)] = true
+	}
+	for id, r := range m.runs {
+		run, err := db.Run(id)
+		if err != nil {
+			return err
+		}
+		steps, err := db.Steps(id)
+		if err != nil {
+			return err
+		}
+		if err := r.compare(run, steps); err != nil {
+			return fmt.Errorf("%w\n%s", err, m.story(db, id))
+		}
+		for stepID, s := range r.steps {
+			if s.open && !inside[fmt.Sprint(id, stepID, s.attempt)] {
+				return fmt.Errorf("attempt %d of step %s is under way on record alone\n%s", s.attempt, stepID, m.story(db, id))
+			}
+		}
+	}
+	return m.compareLocks(db)
+}
+
+func (r *modelRun) compare(run state.Run, steps map[string]state.Step) error {
+	want := state.Run{Generation: r.generation, Status: r.ended, Counts: map[state.Status]int{}}
+	for id, s := range r.steps {
+		rec, ok := steps[id]
+		if !ok {
+			rec.Status = state.Pending
+		}
+		if rec.Status != s.status || rec.Attempt != s.attempt || rec.Open != s.open {
+			return fmt.Errorf("step %s is %s, attempt %d, on record; it should be %s, attempt %d", id, rec.Status, rec.Attempt, s.status, s.attempt)
+		}
+		if s.status != state.Pending {
+			want.Counts[s.status]++
+		}
+		if s.open {
+			want.Open++
+		}
+		if s.asked {
+			want.Waiting++
+		}
+	}
+	switch {
+	case want.Status != "":
+	case want.Waiting > 0:
+		want.Status = state.Checkpoint
+	case r.begun:
+		want.Status = state.Running
+	default:
+		want.Status = state.Planning
+	}
+	got := state.Run{Generation: run.Generation, Status: run.Status, Counts: maps.Clone(run.Counts), Open: run.Open, Waiting: run.Waiting}
+	if got.Counts == nil {
+		got.Counts = map[state.Status]int{}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		return fmt.Errorf("the run on record (-model +record):\n%s", diff)
+	}
+	return expect(run.Pending() >= 0, "%d steps are pending", run.Pending())
+}
+
+// compareLocks: a lock has one holder, a semaphore no more than its capacity, and
+// whoever holds something does something.
+func (m *model) compareLocks(db *store.DB) error {
+	held, err := db.Locks("")
+	if err != nil {
+		return err
+	}
+	for _, rec := range held {
+		sum := int64(0)
+		for _, h := range rec.Holders {
+			sum += h.Weight
+			r := m.runs[h.RunID]
+			s := r.steps[h.StepID]
+			if s == nil || s.attempt != h.Attempt || !s.open && s.child == "" {
+				return fmt.Errorf("%s %s is held by attempt %d of step %s, which does nothing", rec.Kind, rec.Name, h.Attempt, h.StepID)
+			}
+			if !slices.Contains(s.step.Locks, rec.Name) && s.step.Semaphores[rec.Name] != h.Weight {
+				return fmt.Errorf("step %s holds %d of %s", h.StepID, h.Weight, rec.Name)
+			}
+		}
+		if most := map[string]int64{"lock": 1, "semaphore": 3}[rec.Kind]; sum > most {
+			return fmt.Errorf("%d of %s %s are held, there are %d", sum, rec.Kind, rec.Name, most)
+		}
+	}
+	return nil
+}

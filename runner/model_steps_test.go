@@ -1,0 +1,198 @@
+package runner_test
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// add moves a step by an entry, if it may move so.
+func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
+	switch d := data.(type) {
+	case *ledger.StepQueue:
+		return s.queue(r, d)
+	case *ledger.AttemptStart:
+		return s.start(r, env, d)
+	case *ledger.AttemptEnd:
+		return s.endAttempt(r, env, d)
+	case *ledger.SubrunStart:
+		return s.startChild(r, env, d)
+	case *ledger.SubrunEnd:
+		was := s.child
+		s.child = ""
+		if d.Status != string(state.Completed) {
+			s.failures++
+		}
+		return expect(was == d.RunID && s.status == state.Running, "its sub-run is %q", was)
+	case *ledger.CacheHit:
+		was := s.status
+		s.status, s.outcome, r.begun = state.Running, state.Succeeded, true
+		if err := expect(was == state.Queued && s.step.Cache != nil, "it is %s", was); err != nil {
+			return err
+		}
+		return r.mayGoOn(s)
+	case *ledger.StepExpansion:
+		was := s.status
+		s.status = state.Running
+		if err := expect(was == state.Pending && s.step.ForEach != nil && !s.item, "it is %s", was); err != nil {
+			return err
+		}
+		return r.mayBegin(s)
+	case *ledger.StepInvalidation:
+		return s.invalidate(env, d)
+	case *ledger.StepEnd:
+		return s.end(r, env, d)
+	}
+	return s.approval(r, env, data)
+}
+
+func (s *modelStep) queue(r *modelRun, d *ledger.StepQueue) error {
+	was := s.status
+	s.status = state.Queued
+	if s.open || s.child != "" {
+		return fmt.Errorf("something is under way with it")
+	}
+	switch d.Reason {
+	case "ready":
+		if was != state.Pending {
+			return fmt.Errorf("it is %s", was)
+		}
+		if s.item { // its step was expanded when it could begin
+			return nil
+		}
+		return r.mayBegin(s)
+	case "nudge":
+		return expect(was == state.Queued, "it is %s", was)
+	case "retry", "infra":
+		if d.Reason == "retry" && s.failures >= s.step.Retry.MaxAttempts {
+			return fmt.Errorf("it has failed %d times", s.failures)
+		}
+		return expect(was == state.Running, "it is %s", was)
+	case "interrupted", "restart":
+		return expect(was == state.Running && s.outcome == state.Interrupted, "it is %s, its attempt %s", was, s.outcome)
+	}
+	return fmt.Errorf("no such reason: %s", d.Reason)
+}
+
+// mayGoOn says why a step that was queued may not be claimed any more.
+func (r *modelRun) mayGoOn(s *modelStep) error {
+	now, _ := r.failed()
+	return expect(!r.aborted && !(s.ordinary && (r.stopping || now && r.dag.FailFast)), "the run is ending")
+}
+
+func (s *modelStep) start(r *modelRun, env ledger.Envelope, d *ledger.AttemptStart) error {
+	was, last, again := s.status, s.outcome, s.again
+	s.status, s.open, s.outcome, s.again, r.begun = state.Running, true, "", false, true
+	s.attempt++
+	switch {
+	case was != state.Queued:
+		return fmt.Errorf("it is %s", was)
+	case env.Attempt != s.attempt:
+		return fmt.Errorf("it follows attempt %d", s.attempt-1)
+	case d.Generation != r.generation:
+		return fmt.Errorf("generation %d of %d", d.Generation, r.generation)
+	case s.step.Action == "once" && (last == state.Interrupted || last == state.Succeeded) && !again:
+		return fmt.Errorf("it is not idempotent, its last attempt %s, and nobody asked for another", last)
+	}
+	return r.mayGoOn(s)
+}
+
+func (s *modelStep) endAttempt(r *modelRun, env ledger.Envelope, d *ledger.AttemptEnd) error {
+	was := s.open
+	s.open, s.outcome = false, state.Outcome(d.Outcome)
+	switch s.outcome {
+	case state.Succeeded, state.Interrupted, state.Infra, state.OutcomeCancelled:
+	default:
+		s.failures++
+	}
+	return expect(was && env.Attempt == s.attempt && d.Generation == r.generation, "attempt %d, generation %d is under way: %v", s.attempt, r.generation, was)
+}
+
+func (s *modelStep) startChild(r *modelRun, env ledger.Envelope, d *ledger.SubrunStart) error {
+	was := s.status
+	s.status, s.child, s.outcome, r.begun = state.Running, d.RunID, "", true
+	s.attempt++
+	if err := expect(was == state.Queued && env.Attempt == s.attempt && d.Generation == r.generation, "it is %s, attempt %d, generation %d", was, s.attempt, r.generation); err != nil {
+		return err
+	}
+	return r.mayGoOn(s)
+}
+
+func (s *modelStep) invalidate(env ledger.Envelope, d *ledger.StepInvalidation) error {
+	if s.open || s.asked {
+		return fmt.Errorf("something is under way with it")
+	}
+	was := s.status
+	s.status, s.reason, s.failures, s.child, s.again = state.Pending, "", 0, "", true
+	if was == state.Pending {
+		return fmt.Errorf("it is pending")
+	}
+	return expect(person(env.Actor) || d.Reason == "retry" && s.item, "nobody asked for it")
+}
+
+func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) error {
+	was := s.status
+	s.ended = r.generation
+	if s.open || s.child != "" || s.asked {
+		return fmt.Errorf("something is under way with it")
+	}
+	if s.step.ForEach != nil && !s.item {
+		for id, x := range r.steps {
+			if x.item && x.step == s.step && !x.status.Ended() && x.status != state.Pending {
+				return fmt.Errorf("its item %s is %s", id, x.status)
+			}
+		}
+	}
+	switch env.Type {
+	case ledger.StepCompleted:
+		s.status, s.reason, r.begun = state.Completed, "", true
+		return expect(was == state.Running && s.outcome != state.Interrupted || was == state.CheckpointPending, "it is %s", was)
+	case ledger.StepFailed:
+		s.status, s.reason = state.Failed, state.Code(d.ErrorCode)
+		return expect(!was.Ended(), "it is %s", was)
+	case ledger.StepCancelled:
+		s.status, s.reason = state.Cancelled, state.Code(d.Reason)
+		return expect(!was.Ended() && (r.cancelled || r.stopping), "it is %s", was)
+	}
+	s.status, s.reason = state.Skipped, state.Code(d.Reason)
+	if s.reason == state.SkippedByHand {
+		return expect(person(env.Actor) && s.step.AllowSkip && (!was.Ended() || was == state.Failed), "it is %s", was)
+	}
+	return expect(!was.Ended(), "it is %s", was)
+}
+
+// approval moves what people are asked.
+func (s *modelStep) approval(r *modelRun, env ledger.Envelope, data any) error {
+	switch d := data.(type) {
+	case *ledger.ApprovalRequest:
+		was := s.status
+		s.status, s.asked, s.decided, s.people, s.quorum, r.begun = state.CheckpointPending, true, map[string]int{}, map[string]bool{}, d.Quorum, true
+		if s.step.Plugin == nil && s.step.DAG == "" {
+			s.attempt++
+			if err := r.mayBegin(s); err != nil {
+				return err
+			}
+			return expect(was == state.Pending && env.Attempt == s.attempt, "it is %s", was)
+		}
+		return expect(was == state.Running && !s.open && s.step.Checkpoint != nil, "it is %s", was)
+	case *ledger.ApprovalDecision:
+		known := s.people[state.Person(env.Actor)]
+		s.people[state.Person(env.Actor)] = true
+		s.decided[d.Decision+" "+d.BackTo+" "+d.Modifications]++
+		return expect(s.asked && !known && person(env.Actor), "asked is %v, and %s has decided: %v", s.asked, env.Actor, known)
+	case *ledger.ApprovalClosing:
+		was := s.asked
+		s.asked = false
+		enough := s.decided[d.Decision+" "+d.BackTo+" "+d.Modifications]
+		if d.Result == state.ApprovalApproved && enough != s.quorum {
+			return fmt.Errorf("%d of %d have decided so", enough, s.quorum)
+		}
+		known := []string{state.ApprovalApproved, state.ApprovalRejected, state.ApprovalExpired, state.ApprovalWithdrawn}
+		return expect(was && slices.Contains(known, d.Result), "it is not open, or %s", d.Result)
+	case *ledger.ApprovalRefusal:
+		return nil
+	}
+	return fmt.Errorf("no such entry: %T", data)
+}
