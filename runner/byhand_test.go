@@ -174,3 +174,36 @@ func TestAResetIsANewGeneration(t *testing.T) {
 		t.Errorf("the run is %s, s is %s, t is %s %s", got.Status, steps["s"].Status, steps["t"].Status, steps["t"].Reason)
 	}
 }
+
+// A decision that comes too late is refused and on record, whatever the step does
+// by then.
+func TestADecisionOnWhatIsBeingDoneAgain(t *testing.T) {
+	again, release := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.Attempt == 2 {
+			close(again)
+			<-release
+		}
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) { d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "good?"} }, "a")
+	run := w.start(d, "{}")
+	w.background()
+	s := w.asked(run.RunID, "a")
+	o := w.opened(run, d)
+	if _, err := w.r.Decide(o, decision(s, "uid:7", "retry")); err != nil {
+		t.Fatal(err)
+	}
+	<-again
+	var refused *runner.DecisionError
+	if _, err := w.r.Decide(o, decision(s, "uid:8", "continue")); !errors.As(err, &refused) || refused.Code != "ALREADY_DECIDED" {
+		t.Errorf("the late decision: %v", err)
+	}
+	close(release)
+	if _, err := w.r.Decide(o, decision(w.asked(run.RunID, "a"), "uid:8", "continue")); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := w.ended(run.RunID); got.Status != state.Completed {
+		t.Errorf("the run is %s", got.Status)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
@@ -65,7 +66,28 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 		return out, s.refused(id, err)
 	}
 	out.Executed = s.e.runner.Executes(id)
-	return out, nil
+	if out.Changed { // unless somebody was faster
+		out.Changed, err = s.wrote(run, out.Run)
+	}
+	return out, dbError(err)
+}
+
+// wrote says whether the caller has written something about a run since it was
+// read.
+func (s *site) wrote(before, after state.Run) (bool, error) {
+	for l, err := range s.e.db.Entries(before.LastSeq+1, after.LastSeq+1) {
+		if err != nil {
+			return false, err
+		}
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil {
+			return false, err
+		}
+		if env.RunID == after.RunID && env.Actor == s.actor {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // refused says that a run has ended, with how.
