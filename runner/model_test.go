@@ -342,7 +342,7 @@ func (s *stage) endAll() error {
 	}
 	active, _ := s.disk.ActiveRuns()
 	steps, _ := s.disk.Steps(active[0].RunID)
-	return fmt.Errorf("it does not end: %+v\nsteps %+v\nthe queue is %+v", active[0], steps, s.r.Queue())
+	return fmt.Errorf("it does not end: %+v\nsteps %+v\nthe queue is %+v", active[0], steps, s.r.Queue(""))
 }
 
 func (s *stage) nothingHeld() error {

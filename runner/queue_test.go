@@ -184,7 +184,7 @@ func drawSite(t *rapid.T) site {
 	for i := range rapid.IntRange(1, 8).Draw(t, "runs") {
 		s.runs = append(s.runs, plannedRun{
 			at: millis(30, "at"), tenant: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "of"),
-			priority: rapid.Int64Range(-1, 1).Draw(t, "priority"), dag: drawDAG(t, i, s.semaphores),
+			priority: rapid.Int64Range(-1, 1).Draw(t, "priority"), dag: drawBusyDAG(t, i, s.semaphores),
 		})
 		if rapid.IntRange(0, 4).Draw(t, "cancelled") == 0 {
 			s.runs[i].cancel = 1 + millis(20, "after")
@@ -196,7 +196,7 @@ func drawSite(t *rapid.T) site {
 	return s
 }
 
-func drawDAG(t *rapid.T, i int, semaphores map[string]int64) *manifests.DAG {
+func drawBusyDAG(t *rapid.T, i int, semaphores map[string]int64) *manifests.DAG {
 	names := []string{"a", "b", "c", "d", "e"}[:rapid.IntRange(1, 5).Draw(t, "steps")]
 	return dag(func(d *manifests.DAG) {
 		d.ID, d.Version = rapid.SampledFrom([]string{"d1", "d2"}).Draw(t, "dag"), fmt.Sprintf("1.%d.0", i)
@@ -280,7 +280,7 @@ func fewer(t *testing.T) {
 
 // play lets a site do what was drawn, in a bubble where waiting costs no time; it
 // returns what was wrong. A wakeup that is lost is a deadlock of the bubble.
-func play(t *testing.T, s site) (faults []string) {
+func playSite(t *testing.T, s site) (faults []string) {
 	w := newWorld(t, nil)
 	u := &usage{s: s, used: map[string]int64{}}
 	w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) { return u.execute(ctx, w, task) }
@@ -426,7 +426,7 @@ func TestNothingIsOverItsLimitAndEverythingEnds(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := drawSite(rt)
 		var faults []string
-		synctest.Test(t, func(t *testing.T) { faults = play(t, s) })
+		synctest.Test(t, func(t *testing.T) { faults = playSite(t, s) })
 		if len(faults) > 0 {
 			rt.Fatalf("%s\nof %+v", faults, s)
 		}
