@@ -148,7 +148,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	}
 	for code, want := range map[api.Code]int{
 		codeInterrupted: exitInterrupted, codeUnreachable: exitLocked, codeNotRunning: exitLocked,
-		codeRunFailed: exitRunFailed, codeFileInvalid: exitFailed, codeDifferent: exitFailed,
+		codeRunFailed: exitRunFailed, codeFileInvalid: exitFailed, codeDifferent: exitFailed, codeNotReady: exitFailed,
 	} {
 		if exit, ok := doc[code]; !ok || exit != want {
 			t.Errorf("docs/cli.md says exit %d for %s (%v), the code says %d", exit, code, ok, want)
