@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -36,6 +37,7 @@ type Expected struct {
 	Limits  manifests.Limits // of its attempts, with the site's defaults
 	Action  manifests.Action // zero of what is no plugin
 	Sub     *Plan            // of a sub-run
+	Secrets []string         // that its attempts would be given
 }
 
 // Preview says what a start would do. It starts, seals and records nothing. The
@@ -101,6 +103,10 @@ func (v *preview) step(n *node) (Expected, error) {
 		x.Limits = p.limits(v.r.opt.Limits)
 		x.Limits.Timeout = shortest(n.step.Timeout, x.Action.Limits.Timeout, v.r.opt.Limits.Timeout)
 	}
+	if fault, err := v.secrets(n, &x); err != nil || fault != "" {
+		x.Fault = fault
+		return x, err
+	}
 	if n.plan.SubPlan != "" {
 		var err error
 		if x.Sub, err = v.plan.Sub(n.plan.SubPlan); err != nil {
@@ -118,6 +124,35 @@ func (v *preview) step(n *node) (Expected, error) {
 		return x, v.items(n, &x)
 	}
 	return x, v.one(n, &x)
+}
+
+// secrets says why attempts of a step could not be given the secrets that it names.
+func (v *preview) secrets(n *node, x *Expected) (fault string, err error) {
+	if x.Secrets = wished(n.step, n.step.With); len(x.Secrets) == 0 || n.plan.Plugin == nil {
+		return "", nil
+	}
+	err = v.r.mayHave(v.e, v.plan.DAG.Digest, n, x.Secrets)
+	for _, name := range x.Secrets {
+		if err != nil {
+			break
+		}
+		var value []byte
+		if _, value, err = v.r.opt.Secrets.Take(v.e.tenant, name); errors.Is(err, ErrNoSecret) {
+			err = &secretRefusal{state.SecretMissing, "there is no secret " + name + ": stella secret set " + name}
+		}
+		clear(value)
+	}
+	var refused *secretRefusal
+	if errors.As(err, &refused) {
+		return string(refused.code) + ": " + refused.text, nil
+	}
+	return "", err
+}
+
+// UsesSecrets says whether any attempt of a DAG may be given a secret: nothing of
+// its sub-runs is kept then.
+func UsesSecrets(d *manifests.DAG) bool {
+	return hasSecretInput(d) || slices.ContainsFunc(allSteps(d), namesSecrets)
 }
 
 // condition looks at when; it returns whether the step would run.

@@ -133,9 +133,9 @@ func (d *dryRun) plan(canonical []byte) error {
 		return internal(err)
 	}
 	d.out.PlanHash = runner.Hash(raw)
-	err = d.steps("", runner.Start{Tenant: d.s.tenant, DAG: spec, Plan: p, Inputs: canonical, RunToken: d.req.RunToken})
+	err = d.steps("", runner.Start{Tenant: d.s.tenant, DAG: spec, Plan: p, Inputs: canonical, RunToken: d.req.RunToken}, false)
 	if d.problem(err) { // the inputs do not fit; the steps are planned all the same
-		err = d.steps("", runner.Start{Tenant: d.s.tenant, DAG: spec, Plan: p, RunToken: d.req.RunToken})
+		err = d.steps("", runner.Start{Tenant: d.s.tenant, DAG: spec, Plan: p, RunToken: d.req.RunToken}, false)
 	}
 	d.limits(spec)
 	return dbError(err)
@@ -195,13 +195,17 @@ func (d *dryRun) unplanned(spec *manifests.DAG, err error) {
 	}
 }
 
-// steps lists the steps of a run, and below each sub-run its own.
-func (d *dryRun) steps(below string, s runner.Start) error {
+// steps lists the steps of a run, and below each sub-run its own; nothing of them
+// is kept where a run above is given secrets.
+func (d *dryRun) steps(below string, s runner.Start, secret bool) error {
 	all, err := d.s.e.runner.Preview(s, d.out.Tier)
 	if err != nil {
 		return err
 	}
 	for _, x := range all {
+		if secret {
+			x.Cache, x.Hit, x.Hits = "", nil, 0
+		}
 		out := d.planned(below, x)
 		if err := d.judge(&out, x); err != nil {
 			return err
@@ -216,12 +220,13 @@ func (d *dryRun) steps(below string, s runner.Start) error {
 			return err
 		}
 		sub := runner.Start{Tenant: s.Tenant, DAG: spec, Plan: x.Sub, Inputs: x.Inputs, RunToken: s.RunToken}
-		err = d.steps(out.StepID+"/", sub)
+		secret := secret || runner.UsesSecrets(s.DAG)
+		err = d.steps(out.StepID+"/", sub, secret)
 		var wrong *runner.InputsError
 		if errors.As(err, &wrong) {
 			d.out.Steps[i].Would, d.out.Steps[i].Why = "fail", strings.Join(wrong.Faults, "; ")
 			sub.Inputs = nil
-			err = d.steps(out.StepID+"/", sub)
+			err = d.steps(out.StepID+"/", sub, secret)
 		}
 		if err != nil {
 			return err
@@ -250,7 +255,7 @@ func (d *dryRun) planned(below string, x runner.Expected) api.PlannedStep {
 	out := api.PlannedStep{
 		StepID: below + st.ID, Phase: x.Phase, Kind: "gate", Would: "run", Why: x.Fault, DecidedLater: x.Open, Items: x.Items, Cache: x.Cache, Hits: x.Hits,
 		Action: st.Action, Entry: x.Plan.Entry, PlanHash: x.Plan.SubPlan, Idempotent: st.Idempotent, MaxAttempts: st.Retry.MaxAttempts,
-		Priority: st.Priority, Require: append(slices.Clone(x.Action.Require), st.Require...), Secrets: st.Secrets, AllowSkip: st.AllowSkip,
+		Priority: st.Priority, Require: append(slices.Clone(x.Action.Require), st.Require...), Secrets: x.Secrets, AllowSkip: st.AllowSkip,
 		ContinueOnErr: st.ContinueOnError, TimeoutMs: x.Limits.Timeout.Milliseconds(), Memory: x.Limits.Memory, CPU: x.Limits.CPU, PIDs: x.Limits.PIDs,
 	}
 	if out.DecidedLater == nil {
