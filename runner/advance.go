@@ -224,8 +224,8 @@ func (e *execution) follow(n *node) error {
 func (e *execution) sweep() {
 	e.swept = true
 	for _, n := range e.nodes {
-		if n.phase != ordinary && !(e.run.Aborted && n.status == state.Queued) {
-			continue
+		if n.phase != ordinary && (!e.run.Aborted || n.status == state.Pending) {
+			continue // cleanup ends by an abort alone, and what of it has not begun needs no end
 		}
 		for _, item := range n.items {
 			e.sweepOne(item)

@@ -389,3 +389,30 @@ func TestARetryWaitsForTheCleanup(t *testing.T) {
 		t.Errorf("the run is %s", got.Status)
 	}
 }
+
+// An abort ends the cleanup too, with those of its items that have not begun.
+func TestAbortEndsItemsOfTheCleanup(t *testing.T) {
+	begun := make(chan string, 8)
+	w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "a" {
+			return exit(3), nil
+		}
+		begun <- task.StepID
+		<-ctx.Done()
+		return runner.Report{Stop: runner.StopCancel}, nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.OnFailure = dag(func(d *manifests.DAG) { d.Steps[0].ForEach = []any{int64(1), int64(2), int64(3)} }, "mend", "more<mend").Steps
+	}, "a")
+	run := w.start(d, "{}")
+	w.background()
+	<-begun
+	if _, err := w.r.Abort(w.opened(run, d), "uid:7", "now"); err != nil {
+		t.Fatal(err)
+	}
+	got, steps := w.ended(run.RunID)
+	_, words := w.look(run.RunID)
+	if got.Status != state.Cancelled || steps["mend.2"].Status != state.Cancelled {
+		t.Errorf("the run is %s: %v", got.Status, words)
+	}
+}
