@@ -8,14 +8,17 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)$(DIRTY)
 # grpcnotrace keeps grpc's trace pages, and with them html/template, out: 7 MB.
 BUILDFLAGS := -trimpath -buildvcs=false -tags grpcnotrace -ldflags '$(LDFLAGS)'
 FUZZTIME   ?= 30s
+# The init process of attempts, which becomes part of stella while this is there.
+INIT       := runner/sandbox/embedded/init
+MAKEINIT    = trap 'rm -f $(INIT)' EXIT; $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(INIT) a.stella/initproc/cmd/stella-init
 export GOTOOLCHAIN := local
 export CGO_ENABLED := 0
 
 .PHONY: build demo test race check bench fuzz crash fixtures soak clean
 
-# One static binary.
+# One static binary, with a smaller one in it: see runner/sandbox/embedded.
 build:
-	$(GO) build $(BUILDFLAGS) -o bin/stella ./cmd/stella
+	@set -e; $(MAKEINIT); set -x; $(GO) build $(BUILDFLAGS) -o bin/stella ./cmd/stella
 
 # The whole way on real data, in ./demo: see examples/audit/demo.sh.
 demo: build
@@ -24,6 +27,7 @@ demo: build
 test:
 	$(GO) vet ./...
 	$(GO) test ./... a.stella/initproc
+	@set -e; $(MAKEINIT); $(GO) test ./runner/sandbox
 	@sh scripts/peers.sh
 
 # The race detector alone needs cgo and a C compiler.

@@ -36,7 +36,7 @@ type attempt struct {
 
 // run starts the program and stays until nothing is left of it.
 func (a *attempt) run(ctx context.Context) error {
-	var wasmStatus *os.File
+	var wasm []*os.File // the status pipe, and stella itself
 	if a.task.Runtime == manifests.RuntimeWASM {
 		r, w, err := pipe(false)
 		if err != nil {
@@ -44,13 +44,18 @@ func (a *attempt) run(ctx context.Context) error {
 		}
 		defer r.Close()
 		defer w.Close()
-		wasmStatus, a.runtime = w, func() wasmResult {
+		self, err := os.Open(selfPath)
+		if err != nil {
+			return err
+		}
+		defer self.Close()
+		wasm, a.runtime = []*os.File{w, self}, func() wasmResult {
 			w.Close()
 			return readWASMResult(r)
 		}
 	}
 	a.start = time.Now()
-	s, files := a.box.spec(a.task, a.prepared, wasmStatus)
+	s, files := a.box.spec(a.task, a.prepared, wasm)
 	var err error
 	if a.proc, err = startInit(&s, a.prepared.stdin, files); err != nil {
 		return err

@@ -35,7 +35,7 @@ func (s *Sandbox) Probe(ctx context.Context) (ProbeResult, error) {
 	begin := time.Now()
 	// As a program it runs this binary, under a name with which it ends at
 	// once. It is executed from its descriptor, as entries are.
-	self, err := os.Open("/proc/self/exe")
+	self, err := os.Open(selfPath)
 	if err != nil {
 		return res, fmt.Errorf("sandbox: probe: %w (is /proc mounted?)", err)
 	}

@@ -34,6 +34,10 @@ func startInit(s *initproc.Spec, stdin *os.File, files []*os.File) (*process, er
 	if err != nil {
 		return nil, err
 	}
+	path, err := initPath()
+	if err != nil {
+		return nil, err
+	}
 	var ours, theirs []*os.File
 	closeAll := func(list []*os.File) {
 		for _, f := range list {
@@ -60,7 +64,7 @@ func startInit(s *initproc.Spec, stdin *os.File, files []*os.File) (*process, er
 		Files: append([]*os.File{stdin, theirs[0], theirs[1], theirs[2], theirs[3]}, files...),
 		Sys:   &syscall.SysProcAttr{Setsid: true}, // the terminal's signals are stella's business
 	}
-	proc, err := os.StartProcess("/proc/self/exe", []string{initproc.Marker}, &attr)
+	proc, err := os.StartProcess(path, []string{initproc.Marker}, &attr)
 	closeAll(theirs)
 	if err != nil {
 		closeAll(ours)

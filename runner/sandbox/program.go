@@ -24,7 +24,7 @@ const (
 
 // spec says what the init process executes for this task. files are the open
 // files that it inherits, the first as initproc.FirstFD.
-func (s *Sandbox) spec(t *runner.Task, p *prepared, wasmStatus *os.File) (spec initproc.Spec, files []*os.File) {
+func (s *Sandbox) spec(t *runner.Task, p *prepared, wasm []*os.File) (spec initproc.Spec, files []*os.File) {
 	pass := func(f *os.File) int {
 		files = append(files, f)
 		return initproc.FirstFD + len(files) - 1
@@ -32,14 +32,14 @@ func (s *Sandbox) spec(t *runner.Task, p *prepared, wasmStatus *os.File) (spec i
 	entry, now := pass(p.entry), s.now()
 	switch {
 	case t.Runtime == manifests.RuntimeWASM:
+		status, self := pass(wasm[0]), pass(wasm[1])
 		spec = initproc.Spec{
-			// The init process is stella's binary, and so is its /proc/self/exe.
-			Path: "/proc/self/exe",
+			Path: fdPath(self),
 			Args: append([]string{wasmMarker, t.Determinism, strconv.FormatInt(wasmMemory(t), 10)}, t.Args...),
 			Env:  environ(t, "/", now),
 			Dir:  t.Dir,
 		}
-		spec.Files = []int{entry, pass(wasmStatus)} // wasmModuleFD, wasmStatusFD
+		spec.Files = []int{entry, status} // wasmModuleFD, wasmStatusFD
 	case p.interpreter != nil:
 		// The interpreter reads the script through descriptor 3, the only one
 		// that a program of ours has besides 0, 1 and 2.

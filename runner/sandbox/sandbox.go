@@ -6,12 +6,13 @@
 //
 //	stella ── stella-init ── the program ── whatever it starts
 //
-// The init process (package initproc) is stella's own binary, taken over before
-// main. It is the parent of the program and reaps and kills everything below;
-// its lifeline is a pipe that stella holds, so that nothing of an attempt
-// outlives stella, be it ended by SIGKILL. A WebAssembly module is run by the
-// same binary once more, as a child of init ([WASMMain]), so that deadlines,
-// limits and faults of the runtime are those of any other program.
+// The init process (package initproc) is a small program that stella carries, or
+// stella's own binary, taken over before main. It is the parent of the program
+// and reaps and kills everything below; its lifeline is a pipe that stella holds,
+// so that nothing of an attempt outlives stella, be it ended by SIGKILL. A
+// WebAssembly module is run by stella's binary once more, as a child of init
+// ([WASMMain]), so that deadlines, limits and faults of the runtime are those of
+// any other program.
 //
 // # Bytes
 //
