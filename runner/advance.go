@@ -74,6 +74,7 @@ func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status,
 		e.left--
 	}
 	e.ends++
+	n.afresh = false
 	n.status, n.reason, n.order, n.now, n.outputsHash = to, code, e.ends, true, data.OutputsHash
 	e.leave(n)
 	switch to {
@@ -369,7 +370,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	e.proposeBy(actor, ledger.StepInvalidated, n, &d)
 	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
 	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false
-	n.after = stampOrZero(d.After)
+	n.after, n.afresh = stampOrZero(d.After), d.Reason != "reopened"
 	if d.Overlay != "" {
 		n.overlay = d.Overlay
 	}

@@ -68,7 +68,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	if ctx.Err() != nil {
 		fault = nil // it is not claimed anyway
 	}
-	artifacts, dag, overlay := e.artifactsIn(params), e.run.DAGDigest, n.overlay
+	artifacts, dag, overlay, afresh := e.artifactsIn(params), e.run.DAGDigest, n.overlay, n.afresh
 	e.mu.Unlock()
 
 	p := r.prepare(e, dag, n, params, overlay, fault)
@@ -80,7 +80,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 		return err
 	}
 	if e.replayOf == "" {
-		r.lookUp(e, n, p)
+		r.lookUp(e, n, p, afresh)
 	}
 	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)

@@ -38,9 +38,9 @@ func (r *Runner) cacheKey(e *execution, n *node, p *prepared, tier string) strin
 
 // lookUp finds what was done before in the same way. What cannot be read any more
 // was not.
-func (r *Runner) lookUp(e *execution, n *node, p *prepared) {
-	if p.cacheKey = r.cacheKey(e, n, p, r.opt.Executor.Tier()); p.cacheKey == "" {
-		return
+func (r *Runner) lookUp(e *execution, n *node, p *prepared, afresh bool) {
+	if p.cacheKey = r.cacheKey(e, n, p, r.opt.Executor.Tier()); p.cacheKey == "" || afresh {
+		return // what is done afresh takes the place of what is kept
 	}
 	hit, ok, err := r.opt.Store.CachedOutputs(p.cacheKey, stamp.Format(r.opt.Now()))
 	if err != nil || !ok {
@@ -70,6 +70,7 @@ func (r *Runner) takeHit(e *execution, n *node, p *prepared) error {
 		return e.fault("cached outputs of "+n.id, err)
 	}
 	n.outputs, n.artifacts = outputs, artifactsOf(hit.Artifacts)
+	n.attempt++ // so that what people are asked about has a name of its own
 	e.propose(ledger.StepCached, n, &hit)
 	e.acted(n, hit.OutputsHash)
 	return r.commit(e)

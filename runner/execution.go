@@ -59,6 +59,7 @@ type node struct {
 	infra         int
 	due           time.Time
 	after         time.Time // of a pending step: not to be claimed before
+	afresh        bool      // somebody wants it done again: nothing is taken from the cache
 	overlay       string    // digest of a merge patch on its parameters
 	again         bool      // restarted by hand: the interruption does not count, and may repeat what is not idempotent
 	secret        bool      // an attempt of it was given a secret
@@ -197,7 +198,7 @@ func (e *execution) restore(n *node, rec state.Step) {
 	n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults
 	n.due, n.after, n.overlay, n.outputsHash = rec.DueTime(), stampOrZero(rec.After), rec.Overlay, rec.OutputsHash
 	n.now = rec.Status.Ended() && rec.Generation == e.run.Generation
-	n.list, n.approval = rec.Items, rec.Approval
+	n.list, n.approval, n.afresh = rec.Items, rec.Approval, rec.Afresh
 	if rec.Status == state.Running && rec.Child != nil && rec.Child.Status == "" && !rec.Open {
 		n.child = rec.Child.RunID
 	}
@@ -328,7 +329,7 @@ func (e *execution) proposeBy(actor string, t ledger.Type, n *node, data any) {
 	if n != nil {
 		p.StepID = n.id
 		switch t {
-		case ledger.AttemptStarted, ledger.AttemptEnded, ledger.SubrunStarted, ledger.SubrunEnded,
+		case ledger.AttemptStarted, ledger.AttemptEnded, ledger.SubrunStarted, ledger.SubrunEnded, ledger.StepExpanded, ledger.StepCached,
 			ledger.ApprovalRequested, ledger.ApprovalDecided, ledger.ApprovalRefused, ledger.ApprovalClosed:
 			p.Attempt = n.attempt
 		}

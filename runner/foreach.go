@@ -51,6 +51,7 @@ func (e *execution) expand(n *node) error {
 			e.invalidate("system:runner", item, ledger.StepInvalidation{Reason: "retry"})
 		}
 	}
+	n.attempt++ // its items have attempts of their own; this one names what people are asked about
 	e.propose(ledger.StepExpanded, n, &ledger.StepExpansion{Items: digest, Count: len(list)})
 	n.status, n.list = state.Running, digest
 	e.enter(n)

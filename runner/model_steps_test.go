@@ -27,6 +27,7 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 		}
 		return expect(was == d.RunID && s.status == state.Running, "its sub-run is %q", was)
 	case *ledger.CacheHit:
+		s.attempt++ // what people are asked about has a number of its own
 		was := s.status
 		s.status, s.outcome, r.begun = state.Running, state.Succeeded, true
 		if err := expect(was == state.Queued && s.step.Cache != nil, "it is %s", was); err != nil {
@@ -34,6 +35,7 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 		}
 		return r.mayGoOn(s)
 	case *ledger.StepExpansion:
+		s.attempt++
 		was := s.status
 		s.status = state.Running
 		if err := expect(was == state.Pending && s.step.ForEach != nil && !s.item, "it is %s", was); err != nil {

@@ -664,3 +664,52 @@ func TestARunThatWritesWithoutEndFails(t *testing.T) {
 		t.Errorf("the run is %s %s after %d entries", got.Status, got.FailureReason, got.Entries)
 	}
 }
+
+// What people are asked about has a number of its own each time, also where no
+// attempt stands before it; and what is done again is not taken from the cache.
+func TestApprovalsOfItemsAndOfCachedStepsCanBeDecided(t *testing.T) {
+	for _, cached := range []bool{false, true} {
+		w := newWorld(t, says)
+		d := dag(func(d *manifests.DAG) {
+			d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "well?"}
+			d.Steps[0].With = map[string]any{"x": int64(1)}
+			if cached {
+				d.Steps[0].Cache = &manifests.Cache{TTL: time.Hour}
+			} else {
+				d.Steps[0].ForEach = []any{int64(1), int64(2)}
+			}
+		}, "a")
+		w.background()
+		var s state.Step
+		var run state.Run
+		for range 2 { // the second finds what the first has kept
+			run = w.start(d, "{}")
+			s = w.asked(run.RunID, "a")
+			if _, _, _, ok := state.ParseApprovalID(state.ApprovalID(run.RunID, "a", s.Approval.Attempt)); !ok {
+				t.Fatalf("cached %v: the approval of attempt %d has no id", cached, s.Approval.Attempt)
+			}
+		}
+		if (s.Cached != nil) != cached {
+			t.Errorf("cached %v: %+v", cached, s.Cached)
+		}
+		if _, err := w.r.Decide(w.opened(run, d), decision(s, "uid:7", "retry")); err != nil {
+			t.Fatal(err)
+		}
+		_, steps := w.until(run.RunID, func(_ state.Run, now map[string]state.Step) bool {
+			return now["a"].Status == state.CheckpointPending && now["a"].Approval.Attempt == 2
+		})
+		if steps["a"].Cached != nil {
+			t.Errorf("what was to be done again came from the cache: %+v", steps["a"].Cached)
+		}
+		var late *runner.DecisionError
+		if _, err := w.r.Decide(w.opened(run, d), decision(s, "uid:8", "continue")); !errors.As(err, &late) {
+			t.Errorf("a decision about the first round: %v", err)
+		}
+		if _, err := w.r.Decide(w.opened(run, d), decision(steps["a"], "uid:7", "continue")); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := w.ended(run.RunID); got.Status != state.Completed {
+			t.Errorf("cached %v: the run is %s", cached, got.Status)
+		}
+	}
+}

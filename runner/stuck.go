@@ -60,7 +60,7 @@ func (r *Runner) lookForStuck() {
 
 // stuck notes that nothing has moved for a while, and does what the site allows.
 func (e *execution) stuck(idle time.Duration) error {
-	if e.ended.Load() || e.waits() {
+	if e.ended.Load() || e.run.FailRequested() || e.waits() {
 		return nil
 	}
 	rule := e.r.opt.Stuck
@@ -95,25 +95,21 @@ func (e *execution) keepIdle(f func() error) error {
 	return err
 }
 
-// waits says whether there is a reason for which nothing moves.
+// waits says whether there is a reason for which nothing moves. An attempt that is
+// under way is none, whatever else of the run waits for people or a time.
 func (e *execution) waits() bool {
-	if e.asked > 0 {
-		return true
-	}
 	now := e.r.opt.Now()
-	busy := false
+	reason, locked := e.asked > 0, false
 	e.r.mu.Lock()
 	defer e.r.mu.Unlock()
 	for _, n := range e.all() {
-		switch {
-		case n.child != "":
-			return true
-		case n.status == state.Queued && n.due.After(now):
-			return true
+		if n.claimed {
+			return false
 		}
-		busy = busy || n.claimed || n.status == state.Queued && n.at != nil && n.at.lock != nil
+		reason = reason || n.child != "" || n.status == state.Queued && n.due.After(now)
+		locked = locked || n.status == state.Queued && n.at != nil && n.at.lock != nil
 	}
-	return !busy
+	return reason || !locked
 }
 
 func (e *execution) sayStuck(level string, idle time.Duration) error {

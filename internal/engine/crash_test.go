@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/failpoint"
@@ -146,9 +147,17 @@ func crashOnce(t *testing.T, home, media, fail string) (killed bool) {
 		t.Errorf("%s: the child ended with %v:\n%s", fail, err, out)
 		return false
 	}
-	e, err := engine.Open(context.Background(), engine.Options{
-		Home: home, Mode: engine.ModeForeground, Executes: true, Version: "0.1.0", Executor: sandbox.New(sandbox.Options{}),
-	})
+	var e *engine.Engine
+	for range 500 { // a process that it was about to start may hold the lock for a moment
+		e, err = engine.Open(context.Background(), engine.Options{
+			Home: home, Mode: engine.ModeForeground, Executes: true, Version: "0.1.0", Executor: sandbox.New(sandbox.Options{}),
+		})
+		var locked *api.Error
+		if !errors.As(err, &locked) || locked.Code != api.CodeLocked {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	if err != nil {
 		t.Errorf("%s: the site does not open: %v", fail, err)
 		return killed

@@ -231,7 +231,10 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		}
 		step.end(run, d, at)
 	case *ledger.StepExpansion:
-		step.Items, step.Count = d.Items, d.Count
+		if c.Envelope.Attempt != step.Attempt+1 {
+			return nil, illegal(fmt.Sprintf("attempt %d does not follow %d", c.Envelope.Attempt, step.Attempt))
+		}
+		step.Attempt, step.Items, step.Count = c.Envelope.Attempt, d.Items, d.Count
 		run.Items += d.Count
 		step.begin(run, at)
 	case *ledger.StepInvalidation:
@@ -240,7 +243,10 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		}
 		step.invalidate(run, d)
 	case *ledger.CacheHit:
-		step.InputsHash, step.Due = d.InputsHash, ""
+		if c.Envelope.Attempt != step.Attempt+1 {
+			return nil, illegal(fmt.Sprintf("attempt %d does not follow %d", c.Envelope.Attempt, step.Attempt))
+		}
+		step.Attempt, step.InputsHash, step.Due = c.Envelope.Attempt, d.InputsHash, ""
 		step.Cached = &Cached{d.Key, d.RunID, d.StepID, d.Attempt, d.Stored, d.Expires, d.Artifacts}
 		step.CacheExpires = d.Expires
 		step.begin(run, at)

@@ -34,6 +34,7 @@ type Run struct {
 	Pinned        string            `json:"pinned,omitempty"`
 	Overridden    bool              `json:"overridden,omitempty"` // somebody changed an input, an output or a step's end by hand
 	Actor         string            `json:"actor"`                // who started it
+	Afresh        bool              `json:"afresh,omitempty"`     // somebody wants it done again: nothing is taken from the cache
 	Generation    int               `json:"generation"`
 	Steps         int               `json:"steps"`             // in the plan
 	Items         int               `json:"items,omitempty"`   // steps id.N that for_each has added
@@ -109,6 +110,7 @@ type Step struct {
 	Note          string    `json:"note,omitempty"`         // of whoever ended it by hand
 	Overlay       string    `json:"overlay,omitempty"`      // SHA-256 of a merge patch on its parameters
 	After         string    `json:"after,omitempty"`        // of a pending step: it may not be claimed before
+	Afresh        bool      `json:"afresh,omitempty"`       // somebody wants it done again: nothing is taken from the cache
 	Generation    int       `json:"generation,omitempty"`   // of the run when it ended
 	Items         string    `json:"items,omitempty"`        // SHA-256 of the list of for_each
 	Count         int       `json:"count,omitempty"`        // of its items

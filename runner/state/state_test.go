@@ -258,7 +258,8 @@ func (h *history) draw(t *rapid.T, all []ledger.Type) state.Change {
 	if typ[:4] != "run." {
 		c.Envelope.StepID = id
 		c.Envelope.Attempt = step.Attempt + rapid.SampledFrom([]int{0, 0, 0, 0, 1, -1}).Draw(t, "attempt")
-		if typ == ledger.AttemptStarted || typ == ledger.SubrunStarted {
+		switch typ {
+		case ledger.AttemptStarted, ledger.SubrunStarted, ledger.StepExpanded, ledger.StepCached:
 			c.Envelope.Attempt++
 		}
 	}

@@ -20,7 +20,7 @@ func (s *Step) begin(run *Run, at string) {
 
 func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
 	s.OutputsHash, s.ErrorCode, s.Reason, s.Note = d.OutputsHash, d.ErrorCode, d.Reason, d.Note
-	s.EndedUTC, s.Generation = at, run.Generation
+	s.EndedUTC, s.Generation, s.Afresh = at, run.Generation, false
 	s.DurationMs = millis(s.StartedUTC, at)
 	run.Overridden = run.Overridden || d.Overridden
 }
@@ -84,6 +84,7 @@ func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
 	if d.Overlay != "" {
 		s.Overlay, run.Overridden = d.Overlay, true
 	}
+	s.Afresh = d.Reason != "reopened"
 	run.Items -= s.Count // it is expanded anew
 	s.Count = 0
 }
