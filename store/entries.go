@@ -59,16 +59,19 @@ func (db *DB) page(from, to int64) ([]Lines, error) {
 	return page, err
 }
 
-// Entry reads one entry.
-func (db *DB) Entry(seq int64) (Lines, error) {
-	if seq < 0 || seq >= db.Size() {
-		return Lines{}, fmt.Errorf("entry %d: %w", seq, ErrNotFound)
-	}
-	page, err := db.page(seq, seq+1)
-	if err != nil {
-		return Lines{}, err
-	}
-	return page[0], nil
+// Entry reads one entry. It is here as soon as what it moved is: a transaction
+// shows both a moment before the size of the ledger that is told counts it.
+func (db *DB) Entry(seq int64) (l Lines, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		key := be64(seq)
+		env := t.Bucket(bEnvelopes).Get(key)
+		if seq < 0 || env == nil {
+			return fmt.Errorf("entry %d: %w", seq, ErrNotFound)
+		}
+		l = Lines{seq, bytes.Clone(env), bytes.Clone(t.Bucket(bData).Get(key))}
+		return nil
+	})
+	return l, err
 }
 
 // RunEntries reads the entries of one run in order.
@@ -84,14 +87,12 @@ func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] {
 			return
 		}
 		for _, seq := range seqs {
-			// Not by Entry: a transaction shows its entries a moment before the
-			// size of the ledger that is told counts them.
-			page, err := db.page(seq, seq+1)
+			l, err := db.Entry(seq)
 			if err != nil {
 				yield(Lines{Seq: seq}, err)
 				return
 			}
-			if !yield(page[0], nil) {
+			if !yield(l, nil) {
 				return
 			}
 		}
