@@ -207,12 +207,19 @@ func (r *Runner) resume(actor string, o Opened) (*execution, error) {
 	if err != nil {
 		return nil, err
 	}
+	orphan, err := r.orphaned(e.run)
+	if err != nil {
+		return nil, err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended.Load() {
 		return nil, ErrEnded
 	}
 	e.proposeBy(actor, ledger.RunResumed, nil, &ledger.Note{})
+	if orphan && !e.run.CancelRequested() {
+		e.requestCancel(ledger.RunCancelRequested, "system:runner", "its parent does not wait for it any more")
+	}
 	if err := e.begin(); err != nil {
 		return nil, err
 	}
@@ -229,6 +236,29 @@ func (r *Runner) resume(actor string, o Opened) (*execution, error) {
 		e.later = append(e.later, func() { r.resumeChild(actor, child) })
 	}
 	return e, r.commit(e)
+}
+
+// orphaned says whether a run is a sub-run that its parent gave up, and could not
+// cancel any more before the process ended.
+func (r *Runner) orphaned(run state.Run) (bool, error) {
+	if run.ParentRunID == "" {
+		return false, nil
+	}
+	r.mu.Lock()
+	parent := r.execs[run.ParentRunID]
+	r.mu.Unlock()
+	if parent != nil {
+		parent.mu.Lock()
+		defer parent.mu.Unlock()
+		n := parent.find(run.ParentStepID)
+		return n == nil || n.child != run.RunID, nil
+	}
+	steps, err := r.opt.Store.Steps(run.ParentRunID)
+	if err != nil {
+		return false, err
+	}
+	s := steps[run.ParentStepID]
+	return s.Status != state.Running || s.Child == nil || s.Child.RunID != run.RunID || s.Child.Status != "", nil
 }
 
 // resumeChild takes care of a sub-run whose parent goes on.

@@ -294,12 +294,12 @@ func (e *execution) reconcile() error {
 			e.loseChild(n, name, name+" was taken away while nobody executed the run")
 			continue
 		}
-		switch {
-		case e.detached || !e.run.CancelRequested():
+		switch { // what the end of the process has kept from being passed on
+		case e.detached:
 		case e.run.Aborted:
 			e.cancelLater(n.child, "aborted", ErrAborted)
-		default:
-			e.cancelLater(n.child, "cancelled", ErrCancelled)
+		case n.phase == ordinary && (e.run.CancelRequested() || e.run.FailRequested() || e.late):
+			e.cancelLater(n.child, "it is being ended", ErrCancelled)
 		}
 	}
 	return nil

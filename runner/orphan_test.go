@@ -1,0 +1,147 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// crashing is a run with a sub-run that is under way, in a process that is about
+// to die.
+type crashing struct {
+	*world
+	dag   *manifests.DAG
+	run   state.Run
+	child string // what is under way
+	disk  *mortal
+	crash func()
+}
+
+// crashDuring starts a run and waits until a step of its sub-run is under way;
+// steer may do something to it before.
+func crashDuring(t *testing.T, d *manifests.DAG, step string, steer func(*world, state.Run)) *crashing {
+	t.Helper()
+	begun := make(chan string, 9)
+	c := &crashing{dag: d}
+	c.world = newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID != "c" {
+			return exit(0), nil
+		}
+		begun <- task.RunID
+		<-ctx.Done()
+		if errors.Is(context.Cause(ctx), runner.ErrCancelled) {
+			return runner.Report{Stop: runner.StopCancel}, nil
+		}
+		return runner.Report{Stop: runner.StopShutdown}, nil
+	})
+	c.world.child(nil, "c")
+	c.disk = &mortal{DB: c.db, left: -1}
+	c.r = c.on(c.disk, 1)
+	c.run = c.start(d, "{}")
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- c.r.Run(ctx, true) }()
+	c.crash = func() {
+		c.disk.arm(0, false)
+		cancel()
+		<-ran
+	}
+	c.child = <-begun
+	if steer != nil {
+		steer(c.world, c.run)
+	}
+	_, steps := c.until(c.run.RunID, func(_ state.Run, s map[string]state.Step) bool {
+		return s[step].Child != nil && s[step].Child.Status == ""
+	})
+	if c.child != steps[step].Child.RunID {
+		c.child = <-begun
+	}
+	return c
+}
+
+// resumed lets the next process go on until everything has ended.
+func (c *crashing) resumed() (run, child state.Run) {
+	c.t.Helper()
+	c.crash()
+	c.exec = &fake{run: ok}
+	c.reopen()
+	active, err := c.db.ActiveRuns()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	of := map[string]*manifests.DAG{"d": c.dag, "child": c.sealed.dags["child@1.0.0"]}
+	for _, r := range active {
+		if _, err := c.r.Recover(context.Background(), c.opened(r, of[r.DAGID])); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	for _, r := range active {
+		if err := c.r.Resume(context.Background(), "uid:0", c.opened(r, of[r.DAGID])); err != nil && !errors.Is(err, runner.ErrEnded) {
+			c.t.Fatal(err)
+		}
+	}
+	run, _ = c.finish(c.run.RunID)
+	child, _ = c.look(c.child)
+	return run, child
+}
+
+// A parent gives up its sub-run, and the process dies before it could cancel it:
+// what goes on afterwards is not the sub-run.
+func TestASubRunThatWasGivenUpDoesNotGoOnAfterACrash(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		writes int // of giving it up
+		give   func(c *crashing, o runner.Opened) error
+		want   state.Status
+	}{
+		{"reset", 1, func(c *crashing, o runner.Opened) error {
+			return second(c.r.Reset(o, "uid:7", "", "sub", true))
+		}, state.Completed},
+		{"fail", 1, func(c *crashing, o runner.Opened) error {
+			return second(c.r.Fail(o, "uid:7", state.FailedByHand, ""))
+		}, state.Failed},
+		{"lock", 2, func(c *crashing, o runner.Opened) error {
+			held, err := c.db.Locks("")
+			if err != nil {
+				return err
+			}
+			return c.r.LoseLock(ledger.LockForced, "uid:7", "default", ledger.LockLoss{
+				Kind: "lock", Name: "l", RunID: o.Run.RunID, StepID: "sub", Fence: held[0].Holders[0].Fence,
+			})
+		}, state.Failed},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil)
+			w.disk.arm(c.writes, true)
+			if err := c.give(w, w.opened(w.run, w.dag)); !errors.Is(err, errDead) {
+				t.Fatalf("the process lives: %v", err)
+			}
+			run, child := w.resumed()
+			if child.Status != state.Cancelled || run.Status != c.want {
+				t.Errorf("the sub-run that was given up is %s; the run is %s, want %s", child.Status, run.Status, c.want)
+			}
+		})
+	}
+}
+
+// A sub-run that cleans up after a cancel goes on after a crash: it is not what
+// was cancelled.
+func TestASubRunThatCleansUpGoesOnAfterACrash(t *testing.T) {
+	d := parent(func(d *manifests.DAG) {
+		d.OnCancel = parent(nil, "tidy").Steps
+	}, "sub")
+	w := crashDuring(t, d, "tidy", func(w *world, run state.Run) {
+		if _, err := w.r.Cancel("uid:7", "", w.opened(run, d)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	run, child := w.resumed()
+	if run.Status != state.Cancelled || child.Status != state.Completed {
+		t.Errorf("the run is %s, the sub-run of its cleanup is %s", run.Status, child.Status)
+	}
+}
