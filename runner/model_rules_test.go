@@ -157,7 +157,7 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 		r.generation = d.Generation
 		if env.Type == ledger.RunReopened {
 			was := r.ended
-			r.ended, r.stopping = "", false
+			r.ended, r.stopping, r.begun = "", false, true
 			return expect(was == state.Failed && person(env.Actor), "a run that was %q is reopened", was)
 		}
 		for _, s := range r.steps {
