@@ -49,6 +49,7 @@ var layers = map[string]struct {
 	"server":                  {4, nil},
 	"cmd/stella":              {5, nil},
 	"internal/archtest":       {5, nil},
+	"internal/simtest":        {5, nil},
 	"bench":                   {6, []string{"bench/minverify/keyflow"}},
 	"bench/minverify":         {6, []string{"bench/minverify/keyflow"}},
 	"bench/minverify/keyflow": {6, nil},

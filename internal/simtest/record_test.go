@@ -1,0 +1,135 @@
+package simtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/store"
+)
+
+// entry is one entry of the ledger.
+type entry struct {
+	ledger.Envelope
+	data any
+	at   time.Time
+}
+
+// record is a site as it lies on disk while nobody has it open.
+type record struct {
+	siteID  string
+	entries []entry
+	active  []state.Run
+	held    []state.LockRecord
+}
+
+// open opens the store of a site whose process was killed. A program that it was
+// about to start may hold the lock for a moment still.
+func open(home string) (*store.DB, error) {
+	for late := time.Now().Add(10 * time.Second); ; {
+		db, err := store.Open(home, store.Options{})
+		if !errors.Is(err, store.ErrLocked) || time.Now().After(late) {
+			return db, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// readRecord opens a site, checks it, and reads all of it.
+func readRecord(home string) (*record, error) {
+	db, err := open(home)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	if _, err := db.Check(context.Background(), store.CheckOptions{Blobs: true}); err != nil {
+		return nil, fmt.Errorf("check: %w", err)
+	}
+	r := &record{siteID: db.SiteID()}
+	for l, err := range db.Entries(0, db.Size()) {
+		if err != nil {
+			return nil, err
+		}
+		e, err := decode(l)
+		if err != nil {
+			return nil, err
+		}
+		r.entries = append(r.entries, e)
+	}
+	if r.active, err = db.ActiveRuns(); err != nil {
+		return nil, err
+	}
+	r.held, err = db.Locks("")
+	return r, err
+}
+
+func decode(l store.Lines) (e entry, err error) {
+	if e.Envelope, err = ledger.ParseEnvelope(l.Envelope); err != nil {
+		return e, err
+	}
+	line, err := ledger.ParseData(l.Data)
+	if err != nil {
+		return e, err
+	}
+	if e.data, err = ledger.DecodeData(e.Type, line.Data); err != nil {
+		return e, err
+	}
+	e.at, err = stamp.Parse(e.Time)
+	return e, err
+}
+
+// story is what has happened to a run.
+func (r *record) story(runID string) string {
+	var b strings.Builder
+	for _, e := range r.entries {
+		if e.RunID == runID || e.Type == ledger.SiteStarted {
+			raw, _ := json.Marshal(e.data)
+			fmt.Fprintf(&b, "   %d %s %s %s %d by %s %.250s\n", e.Seq, e.Time[11:26], e.Type, e.StepID, e.Attempt, e.Actor, raw)
+		}
+	}
+	return b.String()
+}
+
+// tried names one attempt.
+type tried struct {
+	runID, stepID string
+	attempt       int
+}
+
+// readTrace reads what the programs have left, from an offset on.
+func readTrace(path string, from int64) ([]tried, error) {
+	f, err := os.Open(path)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, err := f.Seek(from, 0); err != nil {
+		return nil, err
+	}
+	var all []tried
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		w := strings.Fields(s.Text())
+		if len(w) != 3 {
+			return nil, fmt.Errorf("trace: %q", s.Text())
+		}
+		n, err := strconv.Atoi(w[2])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, tried{w[0], w[1], n})
+	}
+	return all, s.Err()
+}
