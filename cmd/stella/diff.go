@@ -99,12 +99,23 @@ func plainWord(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/@:+-") == ""
 }
 
+// pluginText names a plugin as a spec does, or as a plan does.
+func pluginText(v any) string {
+	p, ok := v.(map[string]any)
+	if !ok {
+		return valueText(v)
+	}
+	return fmt.Sprintf("%v/%v@%v", p["publisher"], p["name"], p["version"])
+}
+
 // wholeText tells a step or an input that one side lacks; "" is something else.
 func wholeText(m map[string]any) string {
 	question, _ := m["checkpoint"].(map[string]any)
 	switch {
 	case m["plugin"] != nil:
-		return fmt.Sprint(m["plugin"], " ", m["action"])
+		return pluginText(m["plugin"]) + " " + valueText(m["action"])
+	case m["subPlan"] != nil:
+		return "a sub-run, plan " + short(fmt.Sprint(m["subPlan"]))
 	case m["dag"] != nil:
 		return fmt.Sprint("run of ", m["dag"])
 	case question != nil:

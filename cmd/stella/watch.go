@@ -15,10 +15,15 @@ const watchPause = 100 * time.Millisecond
 // their entries say. Begun again, it does not repeat itself.
 type watcher struct {
 	next map[string]int64 // first entry of a run that was not shown
+	runs []state.Run      // all that are watched
 }
 
 // until returns when all runs have ended.
 func (w *watcher) until(ctx context.Context, a *app, r *reached, runs []state.Run) error {
+	w.runs = runs
+	for _, run := range runs {
+		w.begin(a, run)
+	}
 	for _, run := range runs {
 		if err := w.one(ctx, a, r, run, len(runs) > 1); err != nil {
 			return err
@@ -32,15 +37,8 @@ func (w *watcher) one(ctx context.Context, a *app, r *reached, run state.Run, ma
 		_, err := r.WaitRun(ctx, run.RunID)
 		return err
 	}
-	if w.next == nil {
-		w.next = map[string]int64{}
-	}
 	if _, begun := w.next[run.RunID]; !begun {
-		if run.Status.Ended() {
-			return nil // nothing happens any more
-		}
-		w.next[run.RunID] = run.FirstSeq
-		a.stderr.note("run %s of %s %s", run.RunID, run.DAGID, run.DAGVersion)
+		return nil // nothing happened any more
 	}
 	if !run.Status.Ended() {
 		if err := w.wait(ctx, a, r, run.RunID, many); err != nil {
@@ -50,7 +48,23 @@ func (w *watcher) one(ctx context.Context, a *app, r *reached, run state.Run, ma
 	return w.show(ctx, a, r, run.RunID, many)
 }
 
-// wait returns when the run has ended; until then it shows what is new.
+// begin says that a run is watched, and what keeps it from going on.
+func (w *watcher) begin(a *app, run state.Run) {
+	if w.next == nil {
+		w.next = map[string]int64{}
+	}
+	if _, begun := w.next[run.RunID]; begun || run.Status.Ended() || a.stderr.quiet || a.opt.output != outTable {
+		return
+	}
+	w.next[run.RunID] = run.FirstSeq
+	a.stderr.note("run %s of %s %s", run.RunID, run.DAGID, run.DAGVersion)
+	if run.Status == state.Checkpoint {
+		a.stderr.note("it waits for people, and so does this command: stella orch approvals list --run %s", run.RunID)
+	}
+}
+
+// wait returns when the run has ended; until then it shows what is new, of all runs
+// that are watched.
 func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -66,10 +80,15 @@ func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many 
 			cancel()
 			return err
 		case <-look.C:
-			if err := w.show(ctx, a, r, id, many); err != nil {
-				cancel()
-				<-ended
-				return err
+			for _, run := range w.runs {
+				if _, watched := w.next[run.RunID]; !watched {
+					continue
+				}
+				if err := w.show(ctx, a, r, run.RunID, many); err != nil {
+					cancel()
+					<-ended
+					return err
+				}
 			}
 		}
 	}
