@@ -131,7 +131,11 @@ func renderRun(s *screen, d api.RunDetail) {
 		if st.Attempt > 0 {
 			took = duration(st.DurationMs, st.Status)
 		}
-		rows[i] = []string{st.StepID, string(st.Status), attempts(st.Attempt), took, note}
+		tried := attempts(st.Attempt)
+		if st.Cached != nil {
+			tried = "-" // nothing was executed
+		}
+		rows[i] = []string{st.StepID, string(st.Status), tried, took, note}
 	}
 	s.printf("\n")
 	s.table([]string{"STEP", "STATUS", "ATTEMPTS", "DURATION", "NOTE"}, rows)

@@ -2,12 +2,14 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +39,7 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 		if err != nil {
 			return dbError(err)
 		}
+		slices.SortStableFunc(attempts, func(a, b state.Attempt) int { return cmp.Compare(a.StartedUTC, b.StartedUTC) })
 		for _, a := range attempts {
 			if q.Attempt != 0 && q.Attempt != a.Attempt {
 				continue
