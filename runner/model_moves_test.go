@@ -33,7 +33,7 @@ func (s *stage) move(m move) error {
 		jumps := []time.Duration{-4 * time.Minute, -time.Second, time.Minute, 2 * time.Hour, 20 * 24 * time.Hour}
 		d, _ := pick(jumps, m.A)
 		if s.disk.LastTime().Sub(s.now().Add(d)) < 5*time.Minute { // else the site stops until somebody accepts the clock
-			s.offset += d
+			s.offset.Add(int64(d))
 		}
 	case "crash":
 		return s.reopen(m.A%4 > 0)

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,7 +96,7 @@ type stage struct {
 	r      *runner.Runner
 	ran    chan error // receives when the runner has returned
 	stop   context.CancelFunc
-	offset time.Duration // of the clock
+	offset atomic.Int64 // of the clock
 	model  *model
 	starts []string // runs whose start was acknowledged
 	told   []string
@@ -150,7 +151,7 @@ func tolerated(err error) bool {
 		errors.Is(err, runner.ErrEnded) || errors.Is(err, errDead) || errors.Is(err, store.ErrHeld)
 }
 
-func (s *stage) now() time.Time { return time.Now().Add(s.offset) }
+func (s *stage) now() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
 
 func (s *stage) create() error {
 	for _, dir := range []string{"sealed/sha256", "quarantine", "cache", "runs", "logs"} {
