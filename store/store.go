@@ -23,6 +23,7 @@ import (
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
 )
 
 // Errors that callers branch on.
@@ -135,10 +136,10 @@ type DB struct {
 	size     int64        // committed entries
 	lastTime string       // of the last committed entry
 	clock    clock
-	failed   error                // the write error that ended acceptance
-	broken   chan struct{}        // closed then
-	changed  chan struct{}        // closed and replaced after each commit
-	watches  map[string]*runWatch // by runId
+	failed   error                                    // the write error that ended acceptance
+	broken   chan struct{}                            // closed then
+	changed  chan struct{}                            // closed and replaced after each commit
+	watches  map[string]map[chan<- state.Run]struct{} // by runId: who waits for its end
 	once     sync.Once
 }
 
@@ -231,7 +232,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		now = time.Now
 	}
 	db := &DB{
-		home: home, bolt: b, now: now, records: newRecords(), watches: map[string]*runWatch{},
+		home: home, bolt: b, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}

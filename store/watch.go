@@ -1,40 +1,45 @@
 package store
 
-import "sync"
+import (
+	"sync"
 
-// runWatch wakes those who wait for one run. DB.mu guards it.
-type runWatch struct {
-	n       int // who wait
-	changed chan struct{}
-}
+	"github.com/stellarun/stella/runner/state"
+)
 
-// WatchRun returns a channel that is closed at the next commit that moves the
-// run, whether or not there is such a run. The caller reads the run after it has
-// called WatchRun, and calls stop in any case.
-func (db *DB) WatchRun(id string) (changed <-chan struct{}, stop func()) {
+// WatchEnd returns a channel that receives the run when it ends, and a function
+// that must be called in any case. The caller reads the run after it has called
+// WatchEnd: it may have ended already.
+func (db *DB) WatchEnd(id string) (ended <-chan state.Run, stop func()) {
+	c := make(chan state.Run, 1)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	w := db.watches[id]
-	if w == nil {
-		w = &runWatch{changed: make(chan struct{})}
-		db.watches[id] = w
+	if db.watches[id] == nil {
+		db.watches[id] = map[chan<- state.Run]struct{}{}
 	}
-	w.n++
-	return w.changed, func() {
+	db.watches[id][c] = struct{}{}
+	return c, func() {
 		db.mu.Lock()
 		defer db.mu.Unlock()
-		if w.n--; w.n == 0 && db.watches[id] == w {
+		if delete(db.watches[id], c); len(db.watches[id]) == 0 {
 			delete(db.watches, id)
 		}
 	}
 }
 
-// wake wakes those who wait for one of these runs; db.mu is held.
+// wake tells those who wait for the end of one of these runs; db.mu is held.
 func (db *DB) wake(moved *records) {
-	for id, w := range db.watches {
-		if moved.runs[id] != nil {
-			close(w.changed)
-			delete(db.watches, id)
+	if len(db.watches) == 0 {
+		return
+	}
+	for id, run := range moved.runs {
+		if !run.Status.Ended() {
+			continue
+		}
+		for c := range db.watches[id] {
+			select {
+			case c <- *run: // there is room for one
+			default: // it ends again, and nobody has looked
+			}
 		}
 	}
 }

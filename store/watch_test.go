@@ -7,44 +7,41 @@ import (
 	"github.com/stellarun/stella/runner/state"
 )
 
-// Who waits for a run is woken by its entries and by no others.
-func TestWatchRun(t *testing.T) {
+// Who waits for the end of a run is told of that, and of nothing else.
+func TestWatchEnd(t *testing.T) {
 	db := create(t, newHome(t))
 	run, start := newRun(1, "t1")
 	other, otherStart := newRun(2, "t2")
-	closed := func(c <-chan struct{}) bool {
-		select {
-		case <-c:
-			return true
-		default:
-			return false
-		}
-	}
-	first, stop := db.WatchRun(run.RunID)
+	end := state.Proposal{Type: ledger.RunCancelled, Actor: "x", Data: &ledger.RunEnd{}}
+	first, stop := db.WatchEnd(run.RunID)
 	defer stop()
-	second, stopSecond := db.WatchRun(run.RunID)
-	stopSecond()
-	if _, err := db.StartRun(other, otherStart, nil); err != nil {
+	second, stopSecond := db.WatchEnd(run.RunID)
+	defer stopSecond()
+	third, stopThird := db.WatchEnd(run.RunID)
+	stopThird()
+	if _, err := db.StartRun(other, otherStart, []state.Proposal{end}); err != nil {
 		t.Fatal(err)
-	}
-	if closed(first) {
-		t.Error("another run woke who waits for this one")
 	}
 	if _, err := db.StartRun(run, start, nil); err != nil {
 		t.Fatal(err)
 	}
-	if !closed(first) || !closed(second) {
-		t.Error("the start of the run did not wake who waits for it")
+	if len(first)+len(second) > 0 {
+		t.Error("the end of another run, or the start of this one, was told")
 	}
-	again, stopAgain := db.WatchRun(run.RunID)
-	defer stopAgain()
-	if closed(again) {
-		t.Error("a new watch is awake already")
-	}
-	if _, err := db.Commit(run.RunID, state.Proposal{Type: ledger.RunCancelled, Actor: "x", Data: &ledger.RunEnd{}}); err != nil {
+	if _, err := db.Commit(run.RunID, end); err != nil {
 		t.Fatal(err)
 	}
-	if !closed(again) {
-		t.Error("the end of the run woke nobody")
+	for i, c := range []<-chan state.Run{first, second} {
+		select {
+		case got := <-c:
+			if got.RunID != run.RunID || got.Status != state.Cancelled {
+				t.Errorf("waiter %d was told of %s, %s", i, got.RunID, got.Status)
+			}
+		default:
+			t.Errorf("waiter %d was not told of the end", i)
+		}
+	}
+	if len(third) > 0 {
+		t.Error("who has stopped waiting was told")
 	}
 }

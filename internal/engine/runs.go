@@ -253,28 +253,21 @@ func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]
 
 // WaitRun waits for the end of a run.
 func (s *site) WaitRun(ctx context.Context, id string) (state.Run, error) {
-	for {
-		run, over, err := s.awaitMove(ctx, id)
-		if over || err != nil {
-			return run, err
-		}
-	}
-}
-
-// awaitMove waits for the next entry of a run, unless it has ended.
-func (s *site) awaitMove(ctx context.Context, id string) (run state.Run, over bool, err error) {
-	changed, stop := s.e.db.WatchRun(id)
+	ended, stop := s.e.db.WatchEnd(id)
 	defer stop()
-	run, err = s.run(id)
+	run, err := s.run(id)
 	if err != nil || run.Status.Ended() {
-		return run, true, err
+		return run, err
 	}
 	select {
-	case <-changed:
-		return run, false, nil
+	case run = <-ended:
+		return run, nil
 	case <-s.e.closing:
-		return run, true, &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "the run goes on with: stella orch run resume " + id}
+		return run, &api.Error{Code: api.CodeStopping, Message: "the site is being closed", Hint: "the run goes on with: stella orch run resume " + id}
 	case <-ctx.Done():
-		return run, true, ctx.Err()
 	}
+	if now, err := s.run(id); err == nil {
+		run = now // as it is by now
+	}
+	return run, ctx.Err()
 }
