@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
@@ -171,6 +172,7 @@ func notOwner(home string) error {
 // held is a site that this process holds and serves.
 type held struct {
 	engine *engine.Engine
+	box    io.Closer          // what executes attempts
 	stop   context.CancelFunc // ends serving
 	served chan error
 	forced context.Context // done when somebody asked for the end by force
@@ -213,18 +215,20 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	}
 	putOffGarbage()
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
+	h := &held{served: make(chan error, 1), box: io.NopCloser(nil)}
 	if opt.Executes {
-		opt.Executor = sandbox.New(sandbox.Options{Now: a.now})
+		box := sandbox.New(sandbox.Options{Now: a.now, Spares: 2})
+		opt.Executor, h.box = box, box
 	}
 	e, err := engine.Open(ctx, opt)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, h.box.Close())
 	}
-	h := &held{engine: e, served: make(chan error, 1)}
+	h.engine = e
 	h.forced, h.force = context.WithCancel(context.Background())
 	l, err := a.listen()
 	if err != nil {
-		return nil, errors.Join(err, e.Close())
+		return nil, errors.Join(err, e.Close(), h.box.Close())
 	}
 	// Requests under way outlive a signal: what is being executed ends first.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -260,5 +264,5 @@ func (a *app) listen() (net.Listener, error) {
 func (h *held) release() error {
 	h.stop()
 	h.force()
-	return errors.Join(<-h.served, h.engine.Close())
+	return errors.Join(<-h.served, h.engine.Close(), h.box.Close())
 }

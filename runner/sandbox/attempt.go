@@ -27,6 +27,7 @@ type attempt struct {
 	report   *runner.Report
 
 	proc    *process
+	fresh   bool // with an init process that has not waited
 	start   time.Time
 	may     bool              // the program may have run
 	pid     int               // of the program; 0 until it is known
@@ -38,7 +39,7 @@ type attempt struct {
 func (a *attempt) run(ctx context.Context) error {
 	var wasm []*os.File // the status pipe, and stella itself
 	if a.task.Runtime == manifests.RuntimeWASM {
-		r, w, err := pipe(false)
+		r, w, err := pipe()
 		if err != nil {
 			return err
 		}
@@ -57,7 +58,7 @@ func (a *attempt) run(ctx context.Context) error {
 	a.start = time.Now()
 	s, files := a.box.spec(a.task, a.prepared, wasm)
 	var err error
-	if a.proc, err = startInit(&s, a.prepared.stdin, files); err != nil {
+	if a.proc, err = a.box.inits.take(a.fresh, &s, a.prepared.stdin, files); err != nil {
 		return err
 	}
 	logs := newLogs(a.task, a.box.now)
@@ -67,8 +68,10 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 	watch := startWatch(a)
 	err = a.supervise(ctx, watch.breach)
-	a.proc.end()
-	if !a.ended {
+	if a.ended {
+		a.box.inits.end(a.proc)
+	} else {
+		a.proc.end()
 		a.sweep()
 	}
 	watch.stop()
@@ -180,7 +183,10 @@ func (a *attempt) end(s *initproc.Status) {
 
 // died records that init went without a report, and the program with it.
 func (a *attempt) died(how string) error {
-	if !a.may {
+	switch {
+	case !a.may && a.proc.spare:
+		return errSpareDied
+	case !a.may:
 		return errors.New("the init process died before the program ran")
 	}
 	a.report.Signal = "SIGKILL"

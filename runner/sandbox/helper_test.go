@@ -149,6 +149,7 @@ func execute(t testing.TB, task runner.Task) runner.Report {
 func executeCtx(t testing.TB, ctx context.Context, task runner.Task) runner.Report {
 	t.Helper()
 	s := sandbox.New(sandbox.Options{Look: 5 * time.Millisecond})
+	defer s.Close()
 	if wasmSlack > 0 {
 		s.SetWASMSlack(wasmSlack)
 	}

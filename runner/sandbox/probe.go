@@ -40,18 +40,18 @@ func (s *Sandbox) Probe(ctx context.Context) (ProbeResult, error) {
 		return res, fmt.Errorf("sandbox: probe: %w (is /proc mounted?)", err)
 	}
 	defer self.Close()
-	p, err := startInit(&initproc.Spec{
-		Path: fdPath(initproc.FirstFD), Args: []string{initproc.ProbeMarker}, Dir: "/",
-	}, null, []*os.File{self})
+	p, err := startInit()
 	if err != nil {
 		return res, fmt.Errorf("sandbox: probe: %w", err)
 	}
-	defer func() {
-		p.end()
-		p.streams[0].Close()
-		p.streams[1].Close()
-	}()
-	if err := probeEnd(ctx, p); err != nil {
+	defer p.discard()
+	err = p.hand(&initproc.Spec{
+		Path: fdPath(initproc.FirstFD), Args: []string{initproc.ProbeMarker}, Dir: "/",
+	}, null, []*os.File{self})
+	if err == nil {
+		err = probeEnd(ctx, p)
+	}
+	if err != nil {
 		return res, fmt.Errorf("sandbox: probe: %w", err)
 	}
 	res.Took = time.Since(begin)

@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,51 +25,44 @@ type process struct {
 	status  chan initproc.Status // closed when init has gone
 	streams [2]*os.File          // what the program writes to stdout and stderr
 	done    chan struct{}        // closed when the reader of status has ended
+	spare   bool                 // it was started before there was an attempt
 }
 
 // specWait bounds how long a spec may take to be accepted.
 const specWait = 10 * time.Second
 
-// startInit starts the init process and hands it its spec.
-func startInit(s *initproc.Spec, stdin *os.File, files []*os.File) (*process, error) {
-	encoded, err := s.Encode()
-	if err != nil {
-		return nil, err
-	}
+// startInit starts an init process, which waits for its spec.
+func startInit() (_ *process, err error) {
 	path, err := initPath()
 	if err != nil {
 		return nil, err
 	}
-	var ours, theirs []*os.File
-	closeAll := func(list []*os.File) {
-		for _, f := range list {
-			f.Close()
-		}
+	null, err := os.Open(os.DevNull) // until the spec brings another
+	if err != nil {
+		return nil, err
 	}
-	pipes := make([][2]*os.File, 4) // stdout, stderr, control, status
-	for i := range pipes {
-		r, w, err := pipe(i == 2)
+	ours, theirs := make([]*os.File, 0, 4), []*os.File{null}
+	defer func() {
+		closeAll(theirs)
 		if err != nil {
-			closeAll(append(ours, theirs...))
-			return nil, err
+			closeAll(ours)
 		}
-		pipes[i] = [2]*os.File{r, w}
-		if i == 2 {
-			ours, theirs = append(ours, w), append(theirs, r)
-		} else {
-			ours, theirs = append(ours, r), append(theirs, w)
+	}()
+	for _, open := range []func() (our, their *os.File, err error){pipe, pipe, socket, pipe} {
+		our, their, e := open()
+		if e != nil {
+			return nil, e
 		}
+		ours, theirs = append(ours, our), append(theirs, their)
 	}
 	attr := os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=2"},
-		Files: append([]*os.File{stdin, theirs[0], theirs[1], theirs[2], theirs[3]}, files...),
+		Files: theirs,                             // 0, 1, 2, initproc.SpecFD, initproc.StatusFD
 		Sys:   &syscall.SysProcAttr{Setsid: true}, // the terminal's signals are stella's business
 	}
 	proc, err := os.StartProcess(path, []string{initproc.Marker}, &attr)
-	closeAll(theirs)
 	if err != nil {
-		closeAll(ours)
 		return nil, fmt.Errorf("starting the init process: %w", err)
 	}
 	p := &process{
@@ -75,32 +70,76 @@ func startInit(s *initproc.Spec, stdin *os.File, files []*os.File) (*process, er
 		status: make(chan initproc.Status, initproc.MaxStatuses), done: make(chan struct{}),
 	}
 	go p.readStatus(ours[3])
-	p.control.SetWriteDeadline(time.Now().Add(specWait))
-	if _, err := p.control.Write(encoded); err != nil {
-		p.end()
-		closeAll(p.streams[:])
-		return nil, fmt.Errorf("handing over the spec: %w", err)
-	}
 	return p, nil
 }
 
-// pipe makes a pipe of which our end takes deadlines and the other end blocks,
-// as programs expect of their stdout. (os.Pipe makes both ends non-blocking.)
-func pipe(weWrite bool) (r, w *os.File, err error) {
+// hand gives the init process its spec, the program's stdin, and the files that
+// the spec names: the first of them is [initproc.FirstFD].
+func (p *process) hand(s *initproc.Spec, stdin *os.File, files []*os.File) error {
+	encoded, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	fds := []int{int(stdin.Fd())}
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	p.control.SetWriteDeadline(time.Now().Add(specWait))
+	conn, err := p.control.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// The files come with the length in front.
+	var failed error
+	err = conn.Write(func(fd uintptr) bool {
+		failed = unix.Sendmsg(int(fd), encoded[:initproc.SpecHead], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	runtime.KeepAlive(files)
+	runtime.KeepAlive(stdin)
+	if err = cmp.Or(err, failed); err == nil {
+		_, err = p.control.Write(encoded[initproc.SpecHead:])
+	}
+	if err != nil {
+		return fmt.Errorf("handing over the spec: %w", err)
+	}
+	return nil
+}
+
+func closeAll(list []*os.File) {
+	for _, f := range list {
+		f.Close()
+	}
+}
+
+// pipe makes a pipe from which we read with deadlines, and whose other end
+// blocks, as programs expect of their stdout. (os.Pipe makes both ends
+// non-blocking.)
+func pipe() (our, their *os.File, err error) {
 	var fd [2]int
 	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("pipe: %w", err)
 	}
-	our := fd[0]
-	if weWrite {
-		our = fd[1]
+	return ends(fd)
+}
+
+// socket is like pipe, for both directions and for descriptors.
+func socket() (our, their *os.File, err error) {
+	fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
-	if err := unix.SetNonblock(our, true); err != nil {
+	return ends(fd)
+}
+
+// ends makes files of two descriptors, of which the first is ours.
+func ends(fd [2]int) (our, their *os.File, err error) {
+	if err := unix.SetNonblock(fd[0], true); err != nil {
 		unix.Close(fd[0])
 		unix.Close(fd[1])
-		return nil, nil, fmt.Errorf("pipe: %w", err)
+		return nil, nil, fmt.Errorf("fcntl: %w", err)
 	}
-	return os.NewFile(uintptr(fd[0]), "|r"), os.NewFile(uintptr(fd[1]), "|w"), nil
+	return os.NewFile(uintptr(fd[0]), "|ours"), os.NewFile(uintptr(fd[1]), "|theirs"), nil
 }
 
 // readStatus passes records on until the init process has gone.
@@ -131,6 +170,12 @@ func (p *process) end() {
 	p.proc.Kill()
 	p.proc.Wait()
 	<-p.done
+}
+
+// discard is end for an init process that has no attempt.
+func (p *process) discard() {
+	p.end()
+	closeAll(p.streams[:])
 }
 
 // orphans kills what an init process that died in the middle has left behind:

@@ -45,8 +45,8 @@
 //	work/ artifacts/ tmp/     for the program
 //	input.json output.jsonl   request and results (package plugin)
 //
-// Goroutines: each [Sandbox.Execute] starts some and has none left when it
-// returns.
+// Goroutines: each [Sandbox.Execute] starts some, of which at most the one that
+// reaps its init process is left when it returns; [Sandbox.Close] waits for those.
 package sandbox
 
 import (
@@ -77,13 +77,16 @@ type Options struct {
 	// Look is how often the workspace's size and the output file's progress
 	// are looked at; default 500 ms.
 	Look time.Duration
+	// Spares is how many init processes are kept ready for attempts to come: one
+	// from the beginning, the others from the first attempt on. Default none.
+	Spares int
 }
 
-// A Sandbox executes attempts. It may be used from many goroutines; it holds
-// nothing that must be closed.
+// A Sandbox executes attempts. It may be used from many goroutines.
 type Sandbox struct {
-	now  func() time.Time
-	look time.Duration
+	inits *inits
+	now   func() time.Time
+	look  time.Duration
 	// How long an init process may take to report after it was told to kill:
 	// longer than it tries itself. Afterwards it is killed.
 	patience time.Duration
@@ -94,14 +97,23 @@ var _ runner.Executor = (*Sandbox)(nil)
 
 // New returns a sandbox of the strongest tier that is built.
 func New(opt Options) *Sandbox {
-	s := &Sandbox{now: opt.Now, look: opt.Look, patience: 8 * time.Second, slack: wasmSlack}
+	s := &Sandbox{inits: newInits(opt.Spares), now: opt.Now, look: opt.Look, patience: 8 * time.Second, slack: wasmSlack}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	if s.look <= 0 {
 		s.look = 500 * time.Millisecond
 	}
+	s.inits.fill(min(1, opt.Spares))
 	return s
+}
+
+// Close ends the init processes that wait, and returns when those of attempts that
+// have ended are gone. No attempt may be under way. It is the owner's task; without
+// it they end with this process.
+func (s *Sandbox) Close() error {
+	s.inits.close()
+	return nil
 }
 
 // Tier is the strongest tier in which attempts run here.
@@ -128,7 +140,12 @@ func (s *Sandbox) Execute(ctx context.Context, t runner.Task) (runner.Report, er
 		return rep, nil
 	}
 	a := attempt{box: s, task: &t, prepared: p, report: &rep}
-	if err := a.run(ctx); err != nil {
+	if err = a.run(ctx); errors.Is(err, errSpareDied) {
+		rep.Stop, rep.Detail = "", "" // it was to end while it had not begun
+		a = attempt{box: s, task: &t, prepared: p, report: &rep, fresh: true}
+		err = a.run(ctx)
+	}
+	if err != nil {
 		return rep, fmt.Errorf("sandbox: %w", err)
 	}
 	return rep, nil

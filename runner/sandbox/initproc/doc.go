@@ -17,7 +17,8 @@
 // all those come first that sort between, and costs 0.5 ms alone. The function
 // init here is the one exception to the rule that there is none.
 //
-// What it is told comes as a [Spec] on [SpecFD]. That pipe then stays open as
+// What it is told comes as a [Spec] on [SpecFD], for which it may wait long: it is
+// started before there is something to do. That socket then stays open as
 // a lifeline: further bytes are commands ([CommandTerm], [CommandKill]), and
 // its end means that stella has died, be it by SIGKILL, and that everything
 // below must die as well. What happened goes out on [StatusFD] as [Status]

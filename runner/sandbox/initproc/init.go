@@ -2,7 +2,6 @@ package initproc
 
 import (
 	"os"
-	"os/signal"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -40,16 +39,13 @@ func run() int {
 	if stage, err := setup(spec); err != nil {
 		return fail(stage, err)
 	}
-	defaultThreadSignals()
-	// A signal that has a handler is back at its default in the program, even
-	// where stella's own parent had it ignored.
-	sigs := make(chan os.Signal, 16)
-	signal.Notify(sigs, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP,
-		syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN,
-		syscall.SIGTTOU, syscall.SIGCONT)
-
+	ignoreSignals()
 	report(&Status{Kind: Starting})
 	p, stage, err := start(spec)
+	// Their ends are the program's alone: who reads from them sees when nobody is
+	// left that could write.
+	syscall.Dup3(0, 1, syscall.O_CLOEXEC)
+	syscall.Dup3(0, 2, syscall.O_CLOEXEC)
 	switch {
 	case err == nil:
 	case stage == StageFork && !ours(err):
@@ -62,13 +58,11 @@ func run() int {
 		// Nobody listens any more: the end of the lifeline follows and ends us.
 		syscall.Kill(p.pid, syscall.SIGKILL)
 	}
-	commands := make(chan byte)
-	go readCommands(commands)
 	r := reaper{main: p.pid}
 	if p.wait != nil {
 		r.ended, r.wait = true, *p.wait
 	}
-	r.loop(sigs, commands)
+	r.loop()
 	report(r.status())
 	return 0
 }
@@ -79,11 +73,26 @@ func ours(err error) bool {
 	return err == syscall.EAGAIN || err == syscall.ENOMEM || err == syscall.EMFILE || err == syscall.ENFILE
 }
 
-// readSpec reads the spec from SpecFD, and nothing beyond it.
+// readSpec reads the spec from SpecFD, and nothing beyond it. The descriptors
+// that come with it are put where it expects them: stdin at 0, the others from
+// [FirstFD] on.
 func readSpec() (*Spec, error) {
-	var head [4]byte
-	if err := readFull(SpecFD, head[:]); err != nil {
+	var head [SpecHead]byte
+	fds, err := readHead(head[:])
+	if err != nil {
 		return nil, err
+	}
+	for i, fd := range fds {
+		to := FirstFD + i - 1
+		if i == 0 {
+			to = 0
+		}
+		// They were given the lowest free numbers, in this order, and what is
+		// below FirstFD was taken: none is put where a later one still lies.
+		if err := syscall.Dup3(fd, to, syscall.O_CLOEXEC); err != nil {
+			return nil, err
+		}
+		syscall.Close(fd)
 	}
 	d := decoder{b: head[:]}
 	n := d.u32()
@@ -95,6 +104,33 @@ func readSpec() (*Spec, error) {
 		return nil, err
 	}
 	return DecodeSpec(body)
+}
+
+// readHead reads the first bytes of the spec, and the descriptors with them.
+func readHead(head []byte) ([]int, error) {
+	var oob [256]byte
+	n, oobn, flags := 0, 0, 0
+	for {
+		var err error
+		n, oobn, flags, _, err = syscall.Recvmsg(SpecFD, head, oob[:], syscall.MSG_CMSG_CLOEXEC)
+		if err == nil {
+			break
+		}
+		if err != syscall.EINTR {
+			return nil, err
+		}
+	}
+	if n == 0 {
+		return nil, syscall.EPIPE
+	}
+	if n != len(head) || flags&syscall.MSG_CTRUNC != 0 {
+		return nil, ErrBadSpec
+	}
+	messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) != 1 {
+		return nil, ErrBadSpec
+	}
+	return syscall.ParseUnixRights(&messages[0])
 }
 
 func readFull(fd int, b []byte) error {
@@ -287,15 +323,6 @@ func awaitExec(pid int) (*syscall.WaitStatus, error) {
 		default:
 			syscall.PtraceCont(pid, int(ws.StopSignal()))
 		}
-	}
-}
-
-// readCommands passes commands on. At the end of the lifeline it closes c.
-func readCommands(c chan<- byte) {
-	defer close(c)
-	var b [1]byte
-	for readFull(SpecFD, b[:]) == nil {
-		c <- b[0]
 	}
 }
 

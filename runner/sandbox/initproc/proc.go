@@ -2,7 +2,9 @@ package initproc
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -162,12 +164,55 @@ func unblockSignals() {
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0)
 }
 
-// defaultThreadSignals sets the two signals that C libraries keep for their
-// threads to their default. Some parents, make among them, have them ignored,
-// and the Go runtime gives them no handler that an exec would reset.
-func defaultThreadSignals() {
-	var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer, mask
-	for sig := uintptr(32); sig <= 33; sig++ {
-		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+// ignoreSignals makes this process deaf to the signals that a program may be
+// sent together with everything around it: it stays until the program has ended,
+// and what ends an attempt early comes as a command. In the program each is back
+// at its default, even where stella's own parent had it ignored: in a child the
+// runtime resets those that it has handled, and knows nothing of what is done
+// to them here.
+func ignoreSignals() {
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) { // at the start; then the runtime does not handle it
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
 	}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT,
+		syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2} {
+		setAction(sig, sigIgnore)
+	}
+	// Those that the runtime leaves alone: of job control, and the two that C
+	// libraries keep for their threads.
+	for _, sig := range []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
+		syscall.SIGCONT, 32, 33} {
+		setAction(sig, sigDefault)
+	}
+}
+
+// Dispositions of the kernel's rt_sigaction.
+const (
+	sigDefault = 0
+	sigIgnore  = 1
+)
+
+func setAction(sig syscall.Signal, handler uint64) {
+	act := [4]uint64{handler} // struct sigaction of the kernel: handler, flags, restorer, mask
+	syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+}
+
+// A pollFD is struct pollfd of poll(2).
+type pollFD struct {
+	fd              int32
+	events, revents int16
+}
+
+const pollIn = 1
+
+// poll waits until one of fds has something to read or has ended, or for so long.
+func poll(fds []pollFD, wait time.Duration) {
+	for i := range fds {
+		fds[i].revents = 0
+	}
+	ts := syscall.NsecToTimespec(int64(wait))
+	syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
+		uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 }

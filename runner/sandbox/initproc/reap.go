@@ -7,10 +7,12 @@ import (
 )
 
 // How long the tree is killed before what is left counts as a survivor, and
-// how often it is looked at meanwhile.
+// how often it is looked at meanwhile; and how long an orphan that has ended
+// before the program may wait to be reaped.
 const (
 	killFor   = 5 * time.Second
 	killEvery = 10 * time.Millisecond
+	reapEvery = time.Second
 )
 
 // A reaper watches over the processes below this one.
@@ -29,43 +31,61 @@ type reaper struct {
 }
 
 // loop returns when nothing is left below this process, or when what is left
-// cannot be killed.
-func (r *reaper) loop(sigs <-chan os.Signal, commands <-chan byte) {
-	var again <-chan time.Time
+// cannot be killed. It waits on this thread and without a goroutine: most
+// programs run for a few milliseconds, and each switch between threads costs as
+// much as a system call.
+func (r *reaper) loop() {
+	fds := []pollFD{{fd: SpecFD, events: pollIn}, {fd: r.endOf(), events: pollIn}}
+	wait := reapEvery
+	if fds[1].fd < 0 {
+		wait = killEvery
+	}
 	for {
 		r.reap()
 		if r.empty {
 			return
 		}
 		if r.ended {
+			fds[1].fd = -1 // poll(2) passes it over
 			r.kill()
 		}
 		if r.killing {
+			wait = killEvery
 			if r.survivors = r.round(); time.Since(r.since) > killFor {
 				return
 			}
-			again = time.After(killEvery)
 		}
-		select {
-		case s := <-sigs:
-			// Somebody stops the whole service by signals: the program is told,
-			// we stay until it has ended. SIGCHLD only wakes the loop.
-			if s == syscall.SIGTERM && !r.ended {
-				syscall.Kill(-r.main, syscall.SIGTERM)
-			}
-		case c, ok := <-commands:
-			switch {
-			case !ok:
-				commands = nil
-				r.kill()
-			case c == CommandKill:
-				r.kill()
-			case c == CommandTerm && !r.ended:
-				syscall.Kill(-r.main, syscall.SIGTERM)
-			}
-		case <-again:
+		poll(fds, wait)
+		if fds[0].revents != 0 && !r.command() {
+			fds[0].fd = -1
 		}
 	}
+}
+
+// endOf is a descriptor that becomes readable when the program ends, or -1.
+func (r *reaper) endOf() int32 {
+	fd, _, e := syscall.Syscall(sysPidfdOpen, uintptr(r.main), 0, 0)
+	if e != 0 { // Linux before 5.3, or filtered
+		return -1
+	}
+	return int32(fd)
+}
+
+// command takes one command and says whether more can come. The end of the
+// lifeline is the last.
+func (r *reaper) command() bool {
+	var b [1]byte
+	if readFull(SpecFD, b[:]) != nil {
+		r.kill()
+		return false
+	}
+	switch {
+	case b[0] == CommandKill:
+		r.kill()
+	case b[0] == CommandTerm && !r.ended:
+		syscall.Kill(-r.main, syscall.SIGTERM)
+	}
+	return true
 }
 
 // kill begins the end: from now on each turn of the loop is a round.

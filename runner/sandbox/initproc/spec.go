@@ -2,8 +2,13 @@ package initproc
 
 import "errors"
 
-// MaxSpec bounds the encoded form of a [Spec] in bytes.
+// MaxSpec bounds the encoded form of a [Spec] in bytes, without [SpecHead].
 const MaxSpec = 1 << 20
+
+// SpecHead is the number of bytes in front of a spec: its length. They come in one
+// message, with descriptors (unix(7), SCM_RIGHTS): the program's stdin, and what
+// is to be [FirstFD] and the numbers behind it.
+const SpecHead = 4
 
 // Errors of a spec that cannot be sent or read.
 var (
