@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
@@ -67,8 +68,8 @@ func (r *Runner) removeWorkspace(dir string) error {
 	if err == nil {
 		err = removeBelow(r.opt.RunsDir, rel)
 	}
-	os.Remove(filepath.Dir(dir)) // only where nothing else is left in it
-	os.Remove(filepath.Dir(filepath.Dir(dir)))
+	syscall.Rmdir(filepath.Dir(dir)) // only where nothing else is left in it
+	syscall.Rmdir(filepath.Dir(filepath.Dir(dir)))
 	return err
 }
 
