@@ -202,18 +202,22 @@ func TestClientsAtOnce(t *testing.T) {
 	t.Logf("%d entries;%s", len(a.entries), h.load.summary())
 }
 
-// oneOf does one thing, and looks whether it is on record.
+// oneOf does one thing.
 func (c *client) oneOf(ctx context.Context) error {
+	err := errNothing
 	switch n := c.rng.IntN(100); {
-	case n < 40:
-		return c.startShared(ctx)
-	case n < 65:
-		return c.decide(ctx)
-	case n < 87:
-		return c.byHand(ctx, c.rng.IntN(8)) // retry, skip
+	case n < 30:
+	case n < 60:
+		err = c.decide(ctx)
+	case n < 85:
+		err = c.byHand(ctx, c.rng.IntN(8)) // retry, skip
 	default:
-		return c.byHand(ctx, 10) // cancel
+		err = c.byHand(ctx, 10) // cancel
 	}
+	if errors.Is(err, errNothing) {
+		return c.startShared(ctx)
+	}
+	return err
 }
 
 // startShared starts a run, now and then under a token that others use as well.

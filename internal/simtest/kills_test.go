@@ -58,13 +58,16 @@ func TestKills(t *testing.T) {
 	home := template(t, trace)
 	total := &audit{}
 	for left := *kills; left > 0; {
-		n := min(left, killsOfASite)
+		n, without := min(left, killsOfASite), rng.IntN(2) == 0
 		if *kills <= killsOfASite { // a site without processes, and one with them
-			n = min(left, *kills*2/3)
+			without = left == *kills
+			n = left
+			if without {
+				n = max(1, left*2/3)
+			}
 		}
 		left -= n
-		v := &victim{home: copied(t, home), trace: trace, rng: rng, execs: map[int]time.Time{}}
-		v.quick = left > 0 || *kills == 1 || *kills > killsOfASite && rng.IntN(2) == 0
+		v := &victim{home: copied(t, home), trace: trace, rng: rng, execs: map[int]time.Time{}, quick: without}
 		a, err := v.suffer(n, s+uint64(left))
 		if err != nil {
 			t.Fatalf("after %d kills: %v\nthe processes said:\n%s", *kills-left, err, v.said())
@@ -101,7 +104,7 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 	if fi, err := os.Stat(v.trace); err == nil {
 		v.from = fi.Size()
 	}
-	if v.load, err = newLoad(v.home, 24); err != nil {
+	if v.load, err = newLoad(v.home, 40); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
