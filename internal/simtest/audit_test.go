@@ -23,7 +23,7 @@ type audit struct {
 	faults []string
 	once   map[string]bool // steps, by DAG and id, that must not be repeated silently
 	slow   time.Duration   // the longest that an interrupted attempt has waited to be marked
-	marked int
+	marks  map[string]int  // interrupted attempts that were marked, by the kind of the process that was killed
 }
 
 func (a *audit) fault(format string, args ...any) {
@@ -49,6 +49,12 @@ func (a *audit) acknowledged(acks []ack) {
 		runs[e.RunID], tokens[token] = e, e.RunID
 	}
 	for _, k := range acks {
+		if k.Kind == "foreground" && tokens[k.Token] == "" {
+			a.fault("the run of a foreground that has ended is not on record: %+v", k)
+		}
+		if k.RunID == "" {
+			continue
+		}
 		if k.Seq >= int64(len(a.entries)) || a.entries[k.Seq].RunID != k.RunID {
 			a.fault("entry %d was shown to a client, and is gone: %+v", k.Seq, k)
 			continue
@@ -97,7 +103,7 @@ type try struct {
 
 // attempts: numbers follow each other, nothing that must not be repeated silently
 // is, and what a program has left was begun on record.
-func (a *audit) attempts(trace []tried) {
+func (a *audit) attempts(trace trail) {
 	tries, last := map[tried]*try{}, map[[2]string]*try{}
 	for i := range a.entries {
 		e := &a.entries[i]
@@ -130,7 +136,7 @@ func (a *audit) attempts(trace []tried) {
 			}
 		}
 	}
-	a.traced(trace, tries)
+	a.traced(trace.began, tries)
 }
 
 func (a *audit) follows(before, t *try) {
@@ -162,16 +168,17 @@ func (a *audit) traced(trace []tried, tries map[tried]*try) {
 }
 
 // interrupted: whoever opens a site ends what was under way before anything else
-// begins, says why, and does so at once. execs are when the processes were started.
-func (a *audit) interrupted(execs map[int]time.Time) {
+// begins, says why, and does so at once. execs are the processes by their ids.
+func (a *audit) interrupted(execs map[int]began) {
 	open := map[tried]entry{}
 	var left int
-	var exec time.Time
+	var last, now began
+	a.marks = map[string]int{}
 	for _, e := range a.entries {
 		key := tried{e.RunID, e.StepID, e.Attempt}
 		switch d := e.data.(type) {
 		case *ledger.SiteStart:
-			left, exec = len(open), execs[d.PID]
+			left, last, now = len(open), now, execs[d.PID]
 		case *ledger.AttemptStart:
 			if left > 0 {
 				a.fault("entry %d: an attempt begins while %d of a dead process are open", e.Seq, left)
@@ -188,9 +195,9 @@ func (a *audit) interrupted(execs map[int]time.Time) {
 			if d.Outcome != string(state.Interrupted) || d.Message == "" || (d.ErrorCode == string(state.Indeterminate)) != once {
 				a.fault("entry %d: attempt %d of %s was left by a dead process, and is %s %s %q", e.Seq, e.Attempt, e.StepID, d.Outcome, d.ErrorCode, d.Message)
 			}
-			a.marked++
-			if !exec.IsZero() {
-				a.slow = max(a.slow, e.at.Sub(exec))
+			a.marks[last.kind]++
+			if !now.at.IsZero() {
+				a.slow = max(a.slow, e.at.Sub(now.at))
 			}
 		}
 	}
@@ -226,25 +233,6 @@ func (a *audit) decisions() {
 			}
 		}
 	}
-}
-
-// schedules: an instant starts one run at most.
-func (a *audit) schedules() (fired int) {
-	seen := map[string]bool{}
-	for _, e := range a.entries {
-		d, ok := e.data.(*ledger.ScheduleFiring)
-		if !ok {
-			continue
-		}
-		if seen[d.Instant] {
-			a.fault("entry %d: instant %s has fired before", e.Seq, d.Instant)
-		}
-		seen[d.Instant] = true
-		if d.RunID != "" {
-			fired++
-		}
-	}
-	return fired
 }
 
 func expect(ok bool, format string, args ...any) error {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/runner"
-	"github.com/stellarun/stella/runner/sandbox"
 	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
 )
@@ -23,11 +22,11 @@ import (
 // What the child is told by its environment.
 const (
 	envHome  = "STELLA_SIM_HOME"
-	envTrace = "STELLA_SIM_TRACE" // the executor without processes is used, and leaves its lines there
+	envTrace = "STELLA_SIM_TRACE" // where the executor without processes leaves its lines
 )
 
-// TestMain is the process that is killed, if it is told so: a daemon like the real
-// one, with a socket for each of three people.
+// TestMain is one of the processes that are killed, if it is told so: a daemon like
+// the real one, but without processes, and with a socket for each of three people.
 func TestMain(m *testing.M) {
 	if home := os.Getenv(envHome); home != "" {
 		if err := daemon(home, os.Getenv(envTrace)); err != nil {
@@ -42,11 +41,8 @@ func TestMain(m *testing.M) {
 func daemon(home, trace string) error {
 	ctx := context.Background()
 	opt := engine.Options{
-		Home: home, Mode: engine.ModeDaemon, Executes: true, Version: "0.1.0", Executor: sandbox.New(sandbox.Options{}),
+		Home: home, Mode: engine.ModeDaemon, Executes: true, Version: "0.1.0", Executor: &quick{trace: trace},
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}
-	if trace != "" {
-		opt.Executor = &quick{trace: trace}
 	}
 	e, err := engine.Open(ctx, opt)
 	for late := time.Now().Add(10 * time.Second); isLocked(err) && time.Now().Before(late); { // like the real one
@@ -116,7 +112,11 @@ func (*quick) Tier() string { return "plain" }
 
 // Execute implements [runner.Executor].
 func (q *quick) Execute(ctx context.Context, t runner.Task) (runner.Report, error) {
-	if err := appendLine(q.trace, fmt.Sprintf("%s %s %d\n", t.RunID, t.StepID, t.Attempt)); err != nil {
+	line := fmt.Sprintf("began %s %s %d", t.RunID, t.StepID, t.Attempt)
+	for _, s := range t.Secrets {
+		line += " " + string(s.Value)
+	}
+	if err := appendLine(q.trace, line+"\n"); err != nil {
 		return runner.Report{}, err
 	}
 	code := 0

@@ -36,9 +36,9 @@ type house struct {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, trace: filepath.Join(t.TempDir(), "trace"), ended: make(chan error, 1)}
-	h.home = copied(t, template(t, h.trace))
+	h.home = copied(t, template(t, h.trace, 2))
 	var err error
-	if h.load, err = newLoad(h.home, 100); err != nil {
+	if h.load, err = newLoad(h.home, 100, false); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
@@ -72,8 +72,8 @@ func (h *house) client(i int) *client {
 		c.site = h.e.As(api.Principal{Name: c.actor})
 		return c
 	}
-	c.actor = person(i % people)
-	site, err := connect(h.home, i%people)
+	c.actor = h.load.person(i % people)
+	site, err := h.load.connect(i % people)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -134,13 +134,14 @@ func (h *house) finish() *audit {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	trace, err := readTrace(h.trace, 0)
+	trace, err := readTrail(h.trace, 0)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	a := &audit{record: r, once: onces()}
 	a.acknowledged(acks)
 	a.attempts(trace)
+	a.secrets(trace)
 	a.decisions()
 	a.counted(acks)
 	if err := a.events(h.home, true); err != nil {
@@ -226,7 +227,7 @@ func (c *client) startShared(ctx context.Context) error {
 	if n%4 == 0 {
 		n %= 40
 	}
-	ids := []string{"chain", "each", "fails", "fails", "fails", "fails", "gate", "gate", "gate", "locked", "once", "asks", "parent", "outer"}
+	ids := []string{"chain", "each", "fails", "fails", "fails", "fails", "gate", "gate", "gate", "locked", "once", "asks", "parent", "outer", "secret"}
 	res, err := c.site.StartRun(ctx, api.StartRequest{DAGID: "sim-" + ids[n%len(ids)], RunToken: fmt.Sprintf("shared-%d", n)})
 	if err != nil {
 		return err

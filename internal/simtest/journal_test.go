@@ -18,6 +18,9 @@ type ack struct {
 	Actor   string `json:"actor"`
 	Changed bool   `json:"changed"` // false: it was so before
 	Seq     int64  `json:"seq"`     // the newest entry of the run that the client has seen
+	Mark    string `json:"mark,omitempty"`
+	N       int    `json:"n,omitempty"`    // entries with the mark
+	Size    int64  `json:"size,omitempty"` // of the ledger, as the client was told
 }
 
 // journal is what all clients were told, on disk before they go on.

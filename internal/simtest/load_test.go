@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
@@ -21,26 +22,70 @@ import (
 type load struct {
 	home    string
 	journal *journal
-	most    int // runs that may be open
+	most    int  // runs that may be open
+	real    bool // the real program serves: it has one socket, and who speaks there is one person
 
 	mu     sync.Mutex // guards what follows
 	faults []string
 	counts map[string]int // of what was acknowledged, and of what was refused
 	starts int
+	marks  int
+	asked  []api.StartRequest // by others, who may not have been answered
 }
 
-func newLoad(home string, most int) (*load, error) {
+func newLoad(home string, most int, real bool) (*load, error) {
 	j, err := newJournal(filepath.Join(filepath.Dir(home), "journal"))
-	return &load{home: home, journal: j, most: most, counts: map[string]int{}}, err
+	return &load{home: home, journal: j, most: most, real: real, counts: map[string]int{}}, err
 }
 
 // connect is a client at the socket of a person.
-func connect(home string, i int) (*server.Client, error) {
-	cookie, err := os.ReadFile(filepath.Join(home, "keys", "cookie"))
+func (l *load) connect(i int) (*server.Client, error) {
+	cookie, err := os.ReadFile(filepath.Join(l.home, "keys", "cookie"))
 	if err != nil {
 		return nil, err
 	}
-	return server.NewClient(server.ClientOptions{Socket: socket(home, i), Cookie: cookie}), nil
+	path := socket(l.home, i)
+	if l.real {
+		path = engine.SocketPath(l.home)
+	}
+	return server.NewClient(server.ClientOptions{Socket: path, Cookie: cookie}), nil
+}
+
+// person is who speaks through a client.
+func (l *load) person(i int) string {
+	if l.real {
+		return server.LocalPrincipal(os.Geteuid())
+	}
+	return person(i)
+}
+
+// token is one for a new run.
+func (l *load) token() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.starts++
+	return fmt.Sprintf("t-%d", l.starts)
+}
+
+// later has a client make a start that was made before once more.
+func (l *load) later(req api.StartRequest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = append(l.asked, req)
+}
+
+// next is a start to be made, one that was made before or a new one.
+func (c *client) next() *api.StartRequest {
+	c.mu.Lock()
+	if n := len(c.asked); n > 0 {
+		req := c.asked[n-1]
+		c.asked = c.asked[:n-1]
+		c.mu.Unlock()
+		return &req
+	}
+	c.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(dags))
+	return &api.StartRequest{DAGID: "sim-" + ids[c.rng.IntN(len(ids))], RunToken: c.token()}
 }
 
 // client is one client.
@@ -50,7 +95,7 @@ type client struct {
 	rng   *rand.Rand
 	actor string
 	again *api.StartRequest // nobody has answered it yet
-	busy  bool              // it only starts and decides
+	role  int               // what it does most: see act
 }
 
 // run lets n clients work until ctx is done.
@@ -58,13 +103,13 @@ func (l *load) run(ctx context.Context, n int, seed uint64) {
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			site, err := connect(l.home, i%people)
+			site, err := l.connect(i % people)
 			if err != nil {
 				l.fault("client %d: %v", i, err)
 				return
 			}
 			defer site.Close()
-			c := &client{load: l, site: site, rng: rand.New(rand.NewPCG(seed, uint64(i))), actor: person(i % people), busy: i%4 > 0}
+			c := &client{load: l, site: site, rng: rand.New(rand.NewPCG(seed, uint64(i))), actor: l.person(i % people), role: i % 4}
 			for ctx.Err() == nil {
 				if err := c.act(ctx); !c.settle(ctx, err) {
 					select { // nobody serves the site at the moment
@@ -103,7 +148,11 @@ func (l *load) summary() string {
 // refusals are the codes of what cannot be done now, to a run or by this process.
 var refusals = []api.Code{
 	api.CodeConflict, api.CodeRunEnded, api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired, api.CodeStopping, api.CodeNotExecuting,
+	api.CodeQueueDraining, api.CodeDAGDisabled,
 }
+
+// closed are the codes of starts that cannot be made for now.
+var closed = []api.Code{api.CodeQueueDraining, api.CodeDAGDisabled}
 
 var errNothing = errors.New("there is nothing to do it to")
 
@@ -128,19 +177,38 @@ func (c *client) act(ctx context.Context) error {
 		return c.start(ctx)
 	}
 	switch n := c.rng.IntN(100); {
-	case n < 55 || c.busy && n < 70:
+	case n < 45 || c.role > 1 && n < 70:
 		return c.start(ctx)
-	case n < 80 || c.busy:
+	case n < 65 || c.role > 1:
 		return c.decide(ctx)
-	case n < 85:
-		st, err := c.site.Status(ctx)
-		if err == nil && st.Entries == 0 {
-			err = fmt.Errorf("the ledger is empty: %+v", st)
-		}
-		return err
+	case n < 75:
+		return c.look(ctx)
+	case c.role == 1:
+		return c.wide(ctx)
 	default:
 		return c.byHand(ctx, c.rng.IntN(26))
 	}
+}
+
+// look only reads.
+func (c *client) look(ctx context.Context) error {
+	st, err := c.site.Status(ctx)
+	if err == nil && st.Entries == 0 {
+		err = fmt.Errorf("the ledger is empty: %+v", st)
+	}
+	if err != nil {
+		return err
+	}
+	page, err := c.site.ListRuns(ctx, api.RunQuery{PageSize: 20})
+	if err != nil || len(page.Runs) == 0 {
+		return err
+	}
+	id := page.Runs[c.rng.IntN(len(page.Runs))].RunID
+	if c.rng.IntN(2) == 0 {
+		return c.site.RunLogs(ctx, api.LogQuery{RunID: id}, func(api.LogLine) error { return nil })
+	}
+	_, err = c.site.InspectRun(ctx, id)
+	return err
 }
 
 // start starts a run, or asks again for one whose answer did not come.
@@ -150,14 +218,13 @@ func (c *client) start(ctx context.Context) error {
 		if err != nil || st.ActiveRuns >= c.most {
 			return err
 		}
-		c.mu.Lock()
-		c.starts++
-		token := fmt.Sprintf("t-%d", c.starts)
-		c.mu.Unlock()
-		ids := slices.Sorted(maps.Keys(dags))
-		c.again = &api.StartRequest{DAGID: "sim-" + ids[c.rng.IntN(len(ids))], RunToken: token}
+		c.again = c.next()
 	}
 	res, err := c.site.StartRun(ctx, *c.again)
+	var e *api.Error
+	if errors.As(err, &e) && slices.Contains(closed, e.Code) {
+		c.again = nil // whoever insists would never let the queue go on
+	}
 	if err != nil {
 		return err
 	}

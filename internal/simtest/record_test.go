@@ -105,31 +105,50 @@ type tried struct {
 	attempt       int
 }
 
-// readTrace reads what the programs have left, from an offset on.
-func readTrace(path string, from int64) ([]tried, error) {
+// trail is what the programs have left.
+type trail struct {
+	began   []tried
+	secrets map[tried]string    // that they have found
+	ended   map[tried]time.Time // of those that take their time
+}
+
+// readTrail reads a trail from an offset on.
+func readTrail(path string, from int64) (t trail, err error) {
+	t = trail{secrets: map[tried]string{}, ended: map[tried]time.Time{}}
 	f, err := os.Open(path)
 	if os.IsNotExist(err) {
-		return nil, nil
+		return t, nil
 	}
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	defer f.Close()
 	if _, err := f.Seek(from, 0); err != nil {
-		return nil, err
+		return t, err
 	}
-	var all []tried
 	s := bufio.NewScanner(f)
 	for s.Scan() {
 		w := strings.Fields(s.Text())
-		if len(w) != 3 {
-			return nil, fmt.Errorf("trace: %q", s.Text())
+		if len(w) < 4 {
+			return t, fmt.Errorf("trace: %q", s.Text())
 		}
-		n, err := strconv.Atoi(w[2])
+		n, err := strconv.Atoi(w[3])
 		if err != nil {
-			return nil, err
+			return t, err
 		}
-		all = append(all, tried{w[0], w[1], n})
+		x := tried{w[1], w[2], n}
+		switch w[0] {
+		case "began":
+			if t.began = append(t.began, x); len(w) > 4 {
+				t.secrets[x] = w[4]
+			}
+		case "ended":
+			at, err := strconv.ParseInt(w[4], 10, 64)
+			if err != nil {
+				return t, err
+			}
+			t.ended[x] = time.Unix(0, at)
+		}
 	}
-	return all, s.Err()
+	return t, s.Err()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stellarun/stella/bundle"
@@ -16,13 +17,22 @@ import (
 	"github.com/stellarun/stella/verify"
 )
 
-const operator = "uid:0(root)"
+const (
+	operator  = "uid:0(root)"
+	theSecret = "db"    // of the runs
+	often     = "often" // a schedule that is never removed
+)
 
 // program is what the sandbox runs; the other executor does the same without a
-// process. Both leave a line outside of the home when they begin.
-const program = `echo "$STELLA_RUN_ID $STELLA_STEP_ID $STELLA_ATTEMPT" >> %q
+// process. Both leave a line outside of the home when they begin, and a program another
+// one when it has taken its time.
+const program = `me="$STELLA_RUN_ID $STELLA_STEP_ID $STELLA_ATTEMPT" value=
+[ "$1" = secret ] && value=$(cat "$STELLA_SECRETS/db")
+echo "began $me $value" >> %[1]q
 case $1 in
-slow | once) sleep 0.2 ;;
+slow | once)
+	[ $1 = slow ] && sleep 0.2 || sleep 0.4
+	echo "ended $me $(date +%%s%%N)" >> %[1]q ;;
 flaky) [ "$STELLA_ATTEMPT" -lt 3 ] && exit 75 ;;
 bad) exit 65 ;;
 list) echo '{"output":{"items":[0,1,2,3]}}' >> "$STELLA_OUTPUT" ;;
@@ -31,7 +41,7 @@ exit 0
 `
 
 // actions are those of the one plugin. What is once must not be repeated silently.
-var actions = map[string]bool{"quick": true, "slow": true, "flaky": true, "bad": true, "list": true, "once": false}
+var actions = map[string]bool{"quick": true, "slow": true, "flaky": true, "bad": true, "list": true, "secret": true, "once": false}
 
 // dags are what is started: the rest of their specs. Each has a step a.
 var dags = map[string]string{
@@ -42,10 +52,11 @@ var dags = map[string]string{
 		step("join", "quick", `needs = ["item"]`),
 	"once":   step("a", "once") + step("o2", "once", `needs = ["a"]`) + step("o3", "once", `needs = ["o2"]`),
 	"locked": limits + step("a", "slow", `locks = ["db"]`) + step("l2", "quick", `locks = ["db"]`) + step("l3", "slow", "semaphores = {net = 2}"),
-	"gate":   step("a", "quick") + gate("g", "quorum = 2", `needs = ["a"]`) + step("b", "quick", `needs = ["g"]`) + step("c", "slow"),
+	"gate":   step("a", "quick") + gate("g", "quorum = QUORUM", `needs = ["a"]`) + step("b", "quick", `needs = ["g"]`) + step("c", "slow"),
 	"asks":   step("a", "slow", "checkpoint = {question = \"good?\", quorum = 1, expires = \"400ms\"}") + step("b", "quick", `needs = ["a"]`),
 	"fails":  step("a", "bad", "allow_skip = true") + step("b", "quick", `needs = ["a"]`) + "[[on_failure]]" + step("mend", "slow")[len("[[step]]"):],
 	"cached": step("a", "quick", `cache = {ttl = "10m"}`) + step("b", "slow", `needs = ["a"]`, `cache = {ttl = "1s"}`),
+	"secret": step("a", "secret", `secrets = ["db"]`) + step("b", "slow", `needs = ["a"]`),
 	"parent": limits + sub("a", "chain", `locks = ["db"]`) + sub("t", "once", "for_each = [1, 2]", "max_parallel = 2") + step("z", "quick", `needs = ["a", "t"]`),
 	"outer":  sub("a", "gate") + step("z", "quick", `needs = ["a"]`) + "[[on_cancel]]" + step("tidy", "quick")[len("[[step]]"):],
 }
@@ -77,6 +88,7 @@ func lines(all []string) string {
 
 const config = `schema = "stella.site/1"
 allow_plain = true
+allow_plain_secrets = true
 workers = 8
 max_parallel_steps = 2
 grace = "100ms"
@@ -88,8 +100,9 @@ topics = ["*"]
 from = "start"
 `
 
-// template makes a closed site with everything that is started.
-func template(t *testing.T, trace string) (home string) {
+// template makes a closed site with everything that is started. It takes quorum
+// people to open a gate.
+func template(t *testing.T, trace string, quorum int) (home string) {
 	t.Helper()
 	home = filepath.Join(t.TempDir(), "site")
 	removable(t, home)
@@ -116,7 +129,11 @@ func template(t *testing.T, trace string) (home string) {
 	site := e.As(api.Principal{Name: operator})
 	if _, err := site.AddTrust(ctx, api.TrustAddition{
 		Publisher: "acme", Key: string(pub), Names: []string{"sim"}, Interpreters: []string{"/bin/sh"}, Kinds: []string{"plugin", "dag"},
+		Secrets: []api.TrustGrant{{Name: theSecret, Tenant: "default", Plugin: "sim", DAG: "sim-secret"}},
 	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := site.SetSecret(ctx, api.SecretRequest{Name: theSecret, Value: api.SecretValue(valueOf("mark-0")), Reason: "mark-0"}); err != nil {
 		t.Fatal(err)
 	}
 	admit := func(files map[string]string) string {
@@ -131,10 +148,10 @@ func template(t *testing.T, trace string) (home string) {
 	for id, spec := range dags {
 		digests[id] = admit(map[string]string{
 			"stella.toml": head("dag", "sim-"+id) + "[dag]\nspec = \"dag.toml\"\n",
-			"dag.toml":    fmt.Sprintf("schema = \"stella.dag/1\"\ndag_id = \"sim-%s\"\nversion = \"1.0.0\"\n%s", id, spec),
+			"dag.toml":    fmt.Sprintf("schema = \"stella.dag/1\"\ndag_id = \"sim-%s\"\nversion = \"1.0.0\"\n%s", id, strings.ReplaceAll(spec, "QUORUM", fmt.Sprint(quorum))),
 		})
 	}
-	for _, id := range []string{"chain", "once", "gate", "fan", "each", "locked", "asks", "fails", "cached", "parent", "outer"} { // what others start first
+	for _, id := range []string{"chain", "once", "gate", "fan", "each", "locked", "asks", "fails", "cached", "secret", "parent", "outer"} { // what others start first
 		if _, err := site.PublishDAG(ctx, digests[id]); err != nil {
 			t.Fatalf("publish %s: %+v", id, err)
 		}
@@ -150,6 +167,9 @@ func pluginManifest() string {
 	m := head("plugin", "sim") + "[plugin]\nruntime = \"exec\"\ninterpreter = \"/bin/sh\"\n[plugin.entry]\n\"linux/amd64\" = \"bin/run.sh\"\n\"linux/arm64\" = \"bin/run.sh\"\n"
 	for name, idempotent := range actions {
 		m += fmt.Sprintf("[plugin.actions.%s]\nargs = [%q]\nidempotent = %v\n", name, name, idempotent)
+		if name == "secret" {
+			m += "secrets = [\"db\"]\n"
+		}
 	}
 	return m
 }
