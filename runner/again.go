@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 func (r *Runner) Nudge(o Opened, actor, reason string) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
 		if e.run.Status.Ended() {
-			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+			return e.hasEnded()
 		}
 		return e.nudge(actor, reason)
 	})
@@ -42,20 +43,24 @@ func (e *execution) nudge(actor, reason string) error {
 func (r *Runner) Restart(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
 		if e.run.Status.Ended() {
-			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+			return e.hasEnded()
 		}
 		if stepID != "" && e.find(stepID) == nil {
-			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+			return e.noStep(stepID)
 		}
 		return e.restart(actor, reason, stepID, repeat)
 	})
 }
 
+// restart stops attempts under way, of which each is to be queued again by its end.
 func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 	var meant []*node
 	for _, n := range e.all() {
 		if e.cancels[n.id] == nil || stepID != "" && n.id != stepID && (n.parent == nil || n.parent.id != stepID) {
 			continue
+		}
+		if err := errors.Join(e.overtaken(n), e.onlyStopped(n)); err != nil {
+			return err
 		}
 		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
 		if err != nil {
@@ -68,8 +73,7 @@ func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 		meant = append(meant, n)
 	}
 	if len(meant) == 0 {
-		return &ConflictError{Text: "nothing is under way in run " + e.runID + " that could be begun again",
-			Hint: "stella orch run status " + e.runID + " says what it waits for; resume lets an interrupted run go on"}
+		return e.nothingToRestart(stepID)
 	}
 	e.proposeBy(actor, ledger.RunRestarted, nil, &ledger.Nudge{Step: stepID, Reason: clip(reason), Repeat: repeat})
 	for _, n := range meant {
@@ -87,8 +91,10 @@ func (r *Runner) Reset(o Opened, actor, reason, stepID string, repeat bool) (sta
 		if err := e.closedTo("reset"); err != nil {
 			return err
 		}
-		if stepID != "" && e.byID[stepID] == nil {
-			return &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+		if n := e.find(stepID); stepID != "" && n == nil {
+			return e.noStep(stepID)
+		} else if n != nil && n.parent != nil {
+			return itemNamed(n)
 		}
 		return e.reset(actor, reason, stepID, repeat)
 	})
@@ -102,7 +108,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		}
 	}
 	if len(meant) == 0 {
-		return conflict("no step of run %s is under way; name the one that is to be reset", e.runID)
+		return &ConflictError{Text: "no step of run " + e.runID + " is under way", Hint: "name the one that is to be reset with --step"}
 	}
 	if err := e.repeatable(meant, repeat); err != nil {
 		return err
@@ -172,7 +178,7 @@ func (e *execution) takeBack(actor string) {
 		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
 			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
 		})
-		n.claimed = false
+		n.claimed, n.again = false, false
 		e.queue(n, "restart", time.Time{})
 		cancel(&stopped{ErrShutdown, "reset by " + actor})
 	}

@@ -345,6 +345,7 @@ func (r *Runner) conclude(e *execution, n *node, p *prepared, end *ledger.Attemp
 	e.propose(ledger.AttemptEnded, n, end)
 	p.recorded = end
 	r.decide(e, n, p.action, end)
+	n.again = false // it was about this attempt, however that has ended
 	return r.commit(e)
 }
 

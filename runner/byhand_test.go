@@ -207,3 +207,54 @@ func TestADecisionOnWhatIsBeingDoneAgain(t *testing.T) {
 		t.Errorf("the run is %s", got.Status)
 	}
 }
+
+// In a run that begins nothing more a restart would only stop: it is refused, and
+// says what has to be done first.
+func TestARestartIsRefusedWhereTheStepWouldNotBeginAgain(t *testing.T) {
+	w, run, d, release := failing(t, func(*manifests.DAG) {})
+	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["t"].Status == state.Skipped })
+	conflict := &runner.ConflictError{}
+	if _, err := w.r.Restart(w.opened(run, d), "uid:7", "", "s", true); !errors.As(err, &conflict) || conflict.Hint != "stella orch run retry "+run.RunID+" --step a lets it go on" {
+		t.Errorf("restart: %v, hint %q", err, conflict.Hint)
+	}
+	close(release)
+	if got, steps := w.ended(run.RunID); got.FailedStep != "a" || steps["s"].Status != state.Completed || steps["s"].Attempt != 1 {
+		t.Errorf("the run failed in %s; s is %s, attempt %d", got.FailedStep, steps["s"].Status, steps["s"].Attempt)
+	}
+}
+
+// Who asks for a restart takes it upon himself for the attempt under way. If that
+// fails by itself all the same, the next one is not repeated because of it.
+func TestARestartIsAboutOneAttempt(t *testing.T) {
+	stopped, third := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		switch task.Attempt {
+		case 1:
+			close(stopped)
+			<-ctx.Done()
+			return exit(75), nil // it was about to fail anyway
+		case 2:
+			close(third)
+			<-ctx.Done()
+			return runner.Report{Stop: runner.StopShutdown}, nil
+		}
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) { d.Steps[0].Idempotent, d.Steps[0].Retry.MaxAttempts = false, 2 }, "a")
+	run := w.start(d, "{}")
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- w.r.Run(ctx, false) }()
+	<-stopped
+	if _, err := w.r.Restart(w.opened(run, d), "uid:7", "", "a", true); err != nil {
+		t.Fatal(err)
+	}
+	<-third
+	stop()
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if got, steps := w.look(run.RunID); got.Status != state.Failed || steps["a"] != "failed INDETERMINATE" {
+		t.Errorf("the run is %s: %v", got.Status, steps)
+	}
+}

@@ -105,6 +105,21 @@ func (n *node) idempotent(action manifests.Action) bool {
 
 // execution is the model of one open run. Whoever changes the run holds mu,
 // decides on the model, and commits what it decided before letting go.
+//
+// While nobody holds mu and the run is open, this holds; the tests of random
+// histories check it (Invariants in export_test.go):
+//   - live, asked and left count what they say; a node is live if and only if it is
+//     queued or running, has an approval if and only if it waits for people, and
+//     waits for as many needs as have not ended.
+//   - failing: an ordinary step that nothing makes up for is failed and now. late: the
+//     run has timed out on record. timeout: late, and no step had failed it before.
+//   - swept, in a run that is stopping: no ordinary step is pending. Whoever lets one
+//     become so takes swept back.
+//   - cancels has the attempts under way and nothing else; their nodes are claimed and
+//     running. again: one of them is being stopped to be queued anew, and goes with
+//     its end, whatever that is.
+//   - todo, batch, freed and later are empty: what was decided is written and done.
+//   - detached: it is not among the runner's execs; the others are until they end.
 type execution struct {
 	r *Runner
 
@@ -198,7 +213,7 @@ func (e *execution) restore(n *node, rec state.Step) {
 	n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults
 	n.due, n.after, n.overlay, n.outputsHash = rec.DueTime(), stampOrZero(rec.After), rec.Overlay, rec.OutputsHash
 	n.now = rec.Status.Ended() && rec.Generation == e.run.Generation
-	n.list, n.approval, n.afresh = rec.Items, rec.Approval, rec.Afresh
+	n.list, n.afresh = rec.Items, rec.Afresh
 	if rec.Status == state.Running && rec.Child != nil && rec.Child.Status == "" && !rec.Open {
 		n.child = rec.Child.RunID
 	}
@@ -207,7 +222,7 @@ func (e *execution) restore(n *node, rec state.Step) {
 	}
 	if n.status == state.CheckpointPending {
 		e.asked++
-		n.outputsHash = rec.Approval.Request.OutputsHash
+		n.approval, n.outputsHash = rec.Approval, rec.Approval.Request.OutputsHash
 	}
 }
 

@@ -1,6 +1,12 @@
 package runner
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/stellarun/stella/runner/state"
+)
 
 // CouldRun names what waits although nothing keeps it from running.
 func (r *Runner) CouldRun() []string {
@@ -35,4 +41,90 @@ func (q *queue) couldRun(it item) bool {
 	}
 	return true
 
+}
+
+// Invariants names what the models in memory hold against their own rules, see
+// [execution]. Nobody changes a run meanwhile.
+func (r *Runner) Invariants() error {
+	r.mu.Lock()
+	execs := slices.Collect(maps.Values(r.execs))
+	r.mu.Unlock()
+	for _, e := range execs {
+		e.mu.Lock()
+		err := e.invariants()
+		e.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("run %s: %w", e.runID, err)
+		}
+	}
+	return nil
+}
+
+func (e *execution) invariants() error {
+	if e.ended.Load() {
+		return nil // it decides nothing any more
+	}
+	live, asked, left, failed := 0, 0, 0, false
+	for _, n := range e.all() {
+		if n.live {
+			live++
+		}
+		if n.status == state.CheckpointPending {
+			asked++
+		}
+		main := n.phase == ordinary && n.parent == nil
+		if main && !n.status.Ended() {
+			left++
+		}
+		failed = failed || main && n.status == state.Failed && n.now && !n.settled()
+		if err := e.invariantsOf(n); err != nil {
+			return fmt.Errorf("step %s, %s: %w", n.id, n.status, err)
+		}
+	}
+	for id := range e.cancels {
+		if n := e.find(id); n == nil || n.status != state.Running || !n.claimed || n.child != "" {
+			return fmt.Errorf("an attempt of step %s is to be told to stop, and there is none", id)
+		}
+	}
+	switch {
+	case live != e.live || asked != e.asked || left != e.left:
+		return fmt.Errorf("live %d asked %d left %d, counted %d %d %d", e.live, e.asked, e.left, live, asked, left)
+	case failed != e.failing:
+		return fmt.Errorf("failing is %v", e.failing)
+	case e.late != (e.run.TimedOutUTC != "") || e.timeout && !e.late:
+		return fmt.Errorf("late %v timeout %v, timed out %q", e.late, e.timeout, e.run.TimedOutUTC)
+	case e.detached || e.run.Status.Ended():
+		return fmt.Errorf("it is executed, detached %v, and %s", e.detached, e.run.Status)
+	case len(e.todo)+len(e.batch)+len(e.freed)+len(e.later) > 0:
+		return fmt.Errorf("left to do: %d ends, %d entries, %d to give back, %d for others", len(e.todo), len(e.batch), len(e.freed), len(e.later))
+	}
+	return nil
+}
+
+func (e *execution) invariantsOf(n *node) error {
+	open := 0
+	for _, need := range n.needs {
+		if !need.status.Ended() {
+			open++
+		}
+	}
+	switch {
+	case n.live != (n.status == state.Queued || n.status == state.Running):
+		return fmt.Errorf("live is %v", n.live)
+	case n.claimed && !n.live:
+		return fmt.Errorf("it is claimed")
+	case n.again && e.cancels[n.id] == nil:
+		return fmt.Errorf("it is to be begun again, and nothing is under way")
+	case n.child != "" && n.status != state.Running:
+		return fmt.Errorf("it has the sub-run %s", n.child)
+	case (n.approval != nil) != (n.status == state.CheckpointPending):
+		return fmt.Errorf("its approval is %+v", n.approval)
+	case n.now && !n.status.Ended():
+		return fmt.Errorf("it ended in this generation")
+	case n.waiting != open:
+		return fmt.Errorf("it waits for %d needs, %d have not ended", n.waiting, open)
+	case e.swept && e.stopping() && n.phase == ordinary && n.parent == nil && n.status == state.Pending:
+		return fmt.Errorf("the sweep has left it")
+	}
+	return nil
 }

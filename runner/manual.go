@@ -182,29 +182,16 @@ func (e *execution) invalidateAll(actor string, n *node, d ledger.StepInvalidati
 	e.invalidate(actor, n, d)
 }
 
-// closed says why a run takes nothing by hand, nil if it does.
-func (e *execution) closedTo(what string) error {
-	switch e.run.Status {
-	case state.Completed, state.Cancelled:
-		return &ConflictError{Text: fmt.Sprintf("run %s is %s, which is final: nothing is to %s", e.runID, e.run.Status, what),
-			Hint: "start a new run"}
-	}
-	if e.run.CancelRequested() || e.run.FailRequested() && e.run.Status != state.Failed {
-		return conflict("run %s is being ended; nothing is to %s", e.runID, what)
-	}
-	return nil
-}
-
 // target is the step that is meant: the one that is named, or the last that has
 // failed.
 func (e *execution) target(stepID string) (*node, error) {
 	if stepID != "" {
 		n := e.find(stepID)
 		if n == nil {
-			return nil, &RequestError{Text: "run " + e.runID + " has no step " + stepID}
+			return nil, e.noStep(stepID)
 		}
 		if n.parent != nil {
-			return nil, &RequestError{Text: fmt.Sprintf("%s is an item: name its step %s; items that have completed stay as they are", n.id, n.parent.id)}
+			return nil, itemNamed(n)
 		}
 		return n, nil
 	}
@@ -242,24 +229,6 @@ func (e *execution) open(stepID, what string) (*node, error) {
 	return n, e.overtaken(n)
 }
 
-// overtaken says that an ordinary step comes too late: the run cleans up already.
-func (e *execution) overtaken(n *node) error {
-	if n.phase != ordinary || e.run.Status.Ended() || e.phaseNow() == ordinary {
-		return nil
-	}
-	return &ConflictError{Text: fmt.Sprintf("run %s has failed and cleans up: step %s is not to run beside that", e.runID, n.id),
-		Hint: "wait for the end of the run; then it can be reopened"}
-}
-
-// underWay says that a step is in somebody's hands.
-func underWay(n *node) error {
-	if n.claimed || n.status == state.Queued || n.status == state.Running {
-		return &ConflictError{Text: fmt.Sprintf("step %s is %s: something is under way with it already", n.id, n.status),
-			Hint: "wait for it, or stop it: stella orch run restart, or reset"}
-	}
-	return nil
-}
-
 // Retry says how a step is begun again by hand.
 type Retry struct {
 	Actor, Reason string
@@ -276,7 +245,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(underWay(n), e.retryable(n, q)); err != nil {
+		if err := errors.Join(e.underWay(n), e.retryable(n, q)); err != nil {
 			return err
 		}
 		inv := ledger.StepInvalidation{Reason: "retry"}
@@ -316,12 +285,12 @@ func (e *execution) retryable(n *node, q Retry) error {
 	switch {
 	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
 	case n.status == state.CheckpointPending:
-		return &ConflictError{Text: "step " + n.id + " waits for people", Hint: "stella orch approvals decide … --decision retry"}
+		return e.withPeople(n)
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
 	for _, x := range e.downstream(n) {
-		if err := underWay(x); err != nil && (q.Downstream || x.status == state.Skipped) {
+		if err := e.underWay(x); err != nil && (q.Downstream || x.status == state.Skipped) {
 			return err
 		}
 	}
@@ -343,7 +312,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		if err := skippable(n); err != nil {
+		if err := e.skippable(n); err != nil {
 			return err
 		}
 		outputs := map[string]any{}
@@ -385,14 +354,14 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 	})
 }
 
-func skippable(n *node) error {
+func (e *execution) skippable(n *node) error {
 	switch {
 	case !n.step.AllowSkip:
 		return &ConflictError{Text: "the spec does not allow step " + n.id + " to be skipped", Hint: "allow_skip = true, in a new version of the DAG"}
 	case n.status == state.CheckpointPending && n.step.Checkpoint.Required:
 		return conflict("the approval of step %s is required", n.id)
 	case n.claimed || n.status == state.Running || n.status == state.Queued:
-		return underWay(n)
+		return e.underWay(n)
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
 	}
@@ -424,7 +393,7 @@ func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
 // Abort ends a run at once: what is under way is killed without grace, and
 // nothing cleans up.
 func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
-	return r.finishBy(o, actor, func(e *execution) {
+	return r.finishBy(o, ledger.RunAbortRequested, func(e *execution) {
 		e.requestCancel(ledger.RunAbortRequested, actor, reason)
 	}, func(e *execution) bool { return e.run.Aborted })
 }
@@ -433,7 +402,7 @@ func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
 // what waits is skipped, and on_failure runs. The code is [state.FailedByHand] or
 // [state.Stalled].
 func (r *Runner) Fail(o Opened, actor string, code state.Code, reason string) (state.Run, error) {
-	return r.finishBy(o, actor, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() })
+	return r.finishBy(o, ledger.RunFailRequested, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() })
 }
 
 func (e *execution) requestFailure(actor string, code state.Code, reason string) {
@@ -444,13 +413,15 @@ func (e *execution) requestFailure(actor string, code state.Code, reason string)
 }
 
 // finishBy asks for the end of an open run.
-func (r *Runner) finishBy(o Opened, actor string, ask func(*execution), asked func(*execution) bool) (state.Run, error) {
+func (r *Runner) finishBy(o Opened, t ledger.Type, ask func(*execution), asked func(*execution) bool) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
-		if e.run.Status.Ended() {
-			return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
-		}
-		if asked(e) {
+		switch {
+		case e.run.Status.Ended():
+			return e.hasEnded()
+		case asked(e):
 			return nil
+		case t == ledger.RunFailRequested && e.run.CancelRequested():
+			return e.ending("it is cancelled, not failed")
 		}
 		ask(e)
 		return r.commit(e)

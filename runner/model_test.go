@@ -298,6 +298,9 @@ func (s *stage) look() error {
 	if s.box.fault != "" {
 		return errors.New(s.box.fault)
 	}
+	if err := s.r.Invariants(); err != nil {
+		return err
+	}
 	if err := s.model.read(s.disk.DB); err != nil {
 		return err
 	}

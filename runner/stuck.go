@@ -128,7 +128,7 @@ func (e *execution) sayStuck(level string, idle time.Duration) error {
 
 // restartable says whether everything under way may be begun again.
 func (e *execution) restartable() bool {
-	return len(e.cancels) > 0 && !slices.ContainsFunc(e.all(), func(n *node) bool {
+	return len(e.cancels) > 0 && !e.stopping() && !slices.ContainsFunc(e.all(), func(n *node) bool {
 		if e.cancels[n.id] == nil {
 			return false
 		}

@@ -39,7 +39,7 @@ const (
 	exitDone        = 0
 	exitFailed      = 1   // invalid or failed request
 	exitAuth        = 2   // not allowed, or tenant missing
-	exitEnded       = 3   // cancel rejected: the run has ended already
+	exitEnded       = 3   // rejected, cancel first of all: the run has ended already
 	exitRunFailed   = 4   // the run itself failed or was cancelled
 	exitRefused     = 5   // refused by verification, or evidence that nobody vouches for
 	exitLocked      = 6   // site locked or unreachable

@@ -95,12 +95,19 @@ func (s *site) refused(id string, err error) error {
 	if !errors.Is(err, runner.ErrEnded) {
 		return dbError(err)
 	}
-	e := &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s has ended", id)}
-	if run, err := s.run(id); err == nil {
-		e.Message = fmt.Sprintf("run %s is %s already", id, run.Status)
-		if run.Status == state.Failed {
-			e.Hint = "stella orch run retry " + id + " lets it go on"
-		}
+	run, err := s.run(id)
+	if err != nil {
+		return &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s has ended", id)}
+	}
+	return ended(run)
+}
+
+// ended says how a run has ended, of which something was asked that needs an open
+// one, or one that is not final.
+func ended(run state.Run) error {
+	e := &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s is %s already", run.RunID, run.Status), Hint: "that is final: start a new run"}
+	if run.Status == state.Failed {
+		e.Hint = "stella orch run retry " + run.RunID + " lets it go on"
 	}
 	return e
 }
@@ -126,18 +133,23 @@ func (s *site) SkipStep(_ context.Context, id string, req api.SkipRequest) (api.
 	})
 }
 
-// AbortRun implements [api.Recovery]. Aborting what is cancelled changes nothing,
-// as cancelling it does.
+// already is err, but for a run that has ended as the caller wants it: asking for
+// that again changes nothing.
+func already(run state.Run, want state.Status, err error) (state.Run, error) {
+	if errors.Is(err, runner.ErrEnded) && run.Status == want {
+		err = nil
+	}
+	return run, err
+}
+
+// AbortRun implements [api.Recovery].
 func (s *site) AbortRun(_ context.Context, id string, req api.EndRequest) (api.Recovered, error) {
 	if req.Reason == "" {
 		return api.Recovered{}, invalid("aborting a run needs a reason")
 	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
 		run, err := r.Abort(o, s.actor, req.Reason)
-		if errors.Is(err, runner.ErrEnded) && run.Status == state.Cancelled {
-			err = nil
-		}
-		return run, err
+		return already(run, state.Cancelled, err)
 	})
 }
 
@@ -147,7 +159,8 @@ func (s *site) FailRun(_ context.Context, id string, req api.EndRequest) (api.Re
 		return api.Recovered{}, invalid("failing a run needs a reason")
 	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
-		return r.Fail(o, s.actor, state.FailedByHand, req.Reason)
+		run, err := r.Fail(o, s.actor, state.FailedByHand, req.Reason)
+		return already(run, state.Failed, err)
 	})
 }
 

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -192,7 +191,7 @@ func (s *site) CancelRun(_ context.Context, id, reason string) (state.Run, error
 	}
 	out, err := s.e.runner.Cancel(s.actor, reason, o)
 	if errors.Is(err, runner.ErrEnded) {
-		return out, &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s is %s already", id, out.Status)}
+		return out, ended(out)
 	}
 	return out, dbError(err)
 }
@@ -212,7 +211,7 @@ func (s *site) ResumeRun(ctx context.Context, id string) ([]state.Run, error) {
 		return nil, err
 	}
 	if run.Status.Ended() {
-		return nil, &api.Error{Code: api.CodeRunEnded, Message: fmt.Sprintf("run %s is %s already", id, run.Status)}
+		return nil, ended(run)
 	}
 	return s.e.resume(ctx, s.actor, []state.Run{run})
 }

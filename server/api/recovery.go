@@ -8,8 +8,8 @@ import (
 )
 
 // Recovery is what people do to runs by hand. Each is recorded with who did it and
-// why. What is final or under way is left alone: CONFLICT, or RUN_ENDED where the
-// run would have to be open. With DryRun nothing is done.
+// why. What is under way is left alone: CONFLICT. A run that is final, or would have
+// to be open, is RUN_ENDED. With DryRun nothing is done.
 type Recovery interface {
 	// RetryRun begins a step again, and reopens a run that has failed.
 	RetryRun(ctx context.Context, id string, req RetryRequest) (Recovered, error)

@@ -1,0 +1,117 @@
+package runner
+
+import (
+	"fmt"
+
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Why something is not done by hand, in the same words and with the same error for
+// the same cause, whatever was asked for; with the command that helps instead.
+
+// closedTo says why a run takes nothing by hand, nil if it does: [ErrEnded] where it
+// is final, a conflict where it is being ended.
+func (e *execution) closedTo(what string) error {
+	switch {
+	case e.run.Status == state.Failed:
+		return nil // a retry, skip or reset reopens it
+	case e.run.Status.Ended():
+		return e.hasEnded()
+	case e.run.CancelRequested(), e.run.FailRequested(), e.late:
+		return e.ending("nothing is to " + what)
+	}
+	return nil
+}
+
+func (e *execution) hasEnded() error {
+	return fmt.Errorf("%w: run %s is %s", ErrEnded, e.runID, e.run.Status)
+}
+
+// ending says that something comes too late for an open run.
+func (e *execution) ending(what string) error {
+	c := &ConflictError{Text: fmt.Sprintf("run %s is being ended: %s", e.runID, what), Hint: "wait for its end; a run that has failed can be reopened"}
+	if e.run.CancelRequested() {
+		c.Hint = "wait for its end, or end it at once: stella orch run abort " + e.runID + " --reason TEXT"
+	}
+	return c
+}
+
+func itemNamed(n *node) error {
+	return &RequestError{Text: fmt.Sprintf("%s is an item: name its step %s; items that have completed stay as they are", n.id, n.parent.id)}
+}
+
+func (e *execution) noStep(id string) error {
+	return &RequestError{Text: "run " + e.runID + " has no step " + id}
+}
+
+// overtaken says that an ordinary step comes too late: the run cleans up already.
+func (e *execution) overtaken(n *node) error {
+	if n.phase != ordinary || e.run.Status.Ended() || e.phaseNow() == ordinary {
+		return nil
+	}
+	return &ConflictError{Text: fmt.Sprintf("run %s has failed and cleans up: step %s is not to run beside that", e.runID, n.id),
+		Hint: "wait for the end of the run; then it can be reopened"}
+}
+
+// underWay says that a step is in somebody's hands, and what gets it out of them.
+func (e *execution) underWay(n *node) error {
+	if !n.claimed && n.status != state.Queued && n.status != state.Running {
+		return nil
+	}
+	c := &ConflictError{Text: fmt.Sprintf("step %s is %s: something is under way with it already", n.id, n.status)}
+	reset := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, n.id)
+	switch {
+	case n.child != "":
+		c.Text = fmt.Sprintf("step %s is %s: it is run %s", n.id, n.status, n.child)
+		c.Hint = fmt.Sprintf("wait for it, or stella orch run restart %s; %s ends it and starts another", n.child, reset)
+	case n.status == state.Queued && !n.claimed:
+		c.Hint = fmt.Sprintf("wait for it, or stella orch run nudge %s ends its waiting time; else %s", e.runID, reset)
+	default:
+		c.Hint = fmt.Sprintf("wait for it, or stop it: stella orch run restart %s --step %s, or %s", e.runID, n.id, reset)
+	}
+	return c
+}
+
+// withPeople says that a step waits for people.
+func (e *execution) withPeople(n *node) error {
+	return &ConflictError{Text: "step " + n.id + " waits for people", Hint: fmt.Sprintf("stella orch approvals decide %s --decision retry; stella orch run reset %s --step %s takes it out of their hands",
+		state.ApprovalID(e.runID, n.id, n.attempt), e.runID, n.id)}
+}
+
+// onlyStopped says that a step would be stopped and not begun again, since nothing
+// ordinary begins any more in its run.
+func (e *execution) onlyStopped(n *node) error {
+	switch {
+	case n.phase != ordinary || !e.stopping():
+		return nil
+	case e.run.CancelRequested() || e.run.FailRequested() || e.late:
+		return e.ending("step " + n.id + " would be stopped, and not begun again")
+	}
+	c := &ConflictError{Text: fmt.Sprintf("run %s is failing, and begins nothing more: step %s would be stopped, and not begun again", e.runID, n.id)}
+	if x := e.firstFailed(); x != nil {
+		c.Hint = fmt.Sprintf("stella orch run retry %s --step %s lets it go on", e.runID, x.id)
+	}
+	return c
+}
+
+// nothingToRestart says what becomes of a step, or of a run, in which no attempt is
+// under way, and what moves it.
+func (e *execution) nothingToRestart(stepID string) error {
+	c := &ConflictError{Text: "nothing is under way in run " + e.runID + " that could be begun again",
+		Hint: "stella orch run status " + e.runID + " says what it waits for; resume lets an interrupted run go on"}
+	for _, n := range e.all() {
+		switch {
+		case stepID != "" && n.id != stepID && (n.parent == nil || n.parent.id != stepID):
+		case n.child != "":
+			return e.underWay(n)
+		case n.id != stepID:
+		case n.status == state.CheckpointPending:
+			return e.withPeople(n)
+		case n.status == state.Queued && !n.claimed:
+			c.Hint = "stella orch run nudge " + e.runID + " ends its waiting time"
+		case n.status == state.Failed:
+			c.Hint = fmt.Sprintf("stella orch run retry %s --step %s", e.runID, n.id)
+		}
+	}
+	return c
+}
