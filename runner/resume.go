@@ -239,9 +239,10 @@ func (r *Runner) resume(actor string, o Opened) (*execution, error) {
 }
 
 // orphaned says whether a run is a sub-run that its parent gave up, and could not
-// cancel any more before the process ended.
+// cancel any more before the process ended. One that somebody has reopened after its
+// end goes on by itself.
 func (r *Runner) orphaned(run state.Run) (bool, error) {
-	if run.ParentRunID == "" {
+	if run.ParentRunID == "" || run.ReopenedUTC != "" {
 		return false, nil
 	}
 	r.mu.Lock()

@@ -71,6 +71,9 @@ func renderRecovered(a *app, out api.Recovered) error {
 		return err
 	}
 	a.goesOn(out.Run, out.Executed || out.DryRun)
+	if note := alone(out.Parent); note != "" && !out.Run.Status.Ended() {
+		a.stderr.note("note: %s", note)
+	}
 	return nil
 }
 

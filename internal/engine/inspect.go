@@ -28,7 +28,11 @@ func (s *site) GetRun(_ context.Context, id string) (api.RunDetail, error) {
 		return api.RunDetail{}, dbError(err)
 	}
 	steps, err := s.steps(o)
-	return api.RunDetail{Run: run, StepList: steps}, err
+	if err != nil {
+		return api.RunDetail{}, err
+	}
+	parent, err := s.parentOf(run)
+	return api.RunDetail{Run: run, StepList: steps, Parent: parent}, err
 }
 
 // RunOverview reads a run with the steps that matter now: all of a small one, and
@@ -59,7 +63,8 @@ func (s *site) RunOverview(ctx context.Context, id string) (api.RunDetail, error
 		}
 		out.StepList = append(out.StepList, info)
 	}
-	return out, nil
+	out.Parent, err = s.parentOf(run)
+	return out, err
 }
 
 // findStep finds the step that a record is of; that of an item is its step's.
@@ -204,6 +209,9 @@ func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, erro
 		}
 	}
 	if out.Steps, err = s.steps(o); err != nil {
+		return out, err
+	}
+	if out.Parent, err = s.parentOf(run); err != nil {
 		return out, err
 	}
 	if out.Attempts, err = s.e.db.Attempts(id, ""); err != nil {

@@ -52,6 +52,9 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 		return api.Recovered{}, s.refused(id, err)
 	}
 	out := api.Recovered{Run: run, DryRun: dry, Changed: eff.Changed, Steps: []api.StepEffect{}, Subruns: eff.Subruns}
+	if out.Parent, err = s.parentOf(run); err != nil {
+		return out, err
+	}
 	for _, x := range eff.Steps {
 		out.Steps = append(out.Steps, api.StepEffect(x))
 	}

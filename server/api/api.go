@@ -270,6 +270,17 @@ type RunDetail struct {
 	state.Run
 	StepList []StepInfo `json:"stepList"`
 	LeftOut  int        `json:"leftOut,omitempty"` // steps that an overview does not list
+	Parent   *Parent    `json:"parent,omitempty"`  // of a sub-run
+}
+
+// Parent is the run, and its step, that has started a sub-run.
+type Parent struct {
+	RunID      string       `json:"runId"`
+	Status     state.Status `json:"status"`
+	StepID     string       `json:"stepId"`
+	StepStatus state.Status `json:"stepStatus"`
+	Waits      bool         `json:"waits"`          // the step waits for the end of the sub-run
+	Note       string       `json:"note,omitempty"` // where it does not: what that means, and the command for the parent
 }
 
 // StepInfo is a step with what the plan says of it.
@@ -293,6 +304,7 @@ type RunInspection struct {
 	Spec     string                `json:"spec"`             // of the DAG version, exactly
 	Bundles  []UsedBundle          `json:"bundles"`          // what it is made of, as the trust in force sees it
 	Children []state.Run           `json:"children"`         // sub-runs that its steps have started, oldest first
+	Parent   *Parent               `json:"parent,omitempty"` // of a sub-run
 	Replay   *ledger.RunComparison `json:"replay,omitempty"` // of a replay that has ended
 }
 

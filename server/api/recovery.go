@@ -68,10 +68,11 @@ type NudgeRequest struct {
 type Recovered struct {
 	Run      state.Run    `json:"run"`
 	DryRun   bool         `json:"dryRun,omitempty"`
-	Changed  bool         `json:"changed"`  // false: it was so before
-	Executed bool         `json:"executed"` // somebody executes the run, so that it goes on
-	Steps    []StepEffect `json:"steps"`    // that it affects at once
-	Subruns  []string     `json:"subruns"`  // that are asked to end
+	Changed  bool         `json:"changed"`          // false: it was so before
+	Executed bool         `json:"executed"`         // somebody executes the run, so that it goes on
+	Steps    []StepEffect `json:"steps"`            // that it affects at once
+	Subruns  []string     `json:"subruns"`          // that are asked to end
+	Parent   *Parent      `json:"parent,omitempty"` // of a sub-run
 }
 
 // StepEffect is what becomes of one step, or of one item of it.
