@@ -217,7 +217,7 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
 	h := &held{served: make(chan error, 1), box: io.NopCloser(nil)}
 	if opt.Executes {
-		box := sandbox.New(sandbox.Options{Now: a.now, Spares: 2})
+		box := sandbox.New(sandbox.Options{Now: a.now, Keep: 4})
 		opt.Executor, h.box = box, box
 	}
 	e, err := engine.Open(ctx, opt)

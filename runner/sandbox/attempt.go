@@ -32,6 +32,7 @@ type attempt struct {
 	may     bool              // the program may have run
 	pid     int               // of the program; 0 until it is known
 	ended   bool              // init has reported the end
+	clean   bool              // and can have another attempt
 	runtime func() wasmResult // of a WebAssembly module: what its runtime said
 }
 
@@ -68,15 +69,18 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 	watch := startWatch(a)
 	err = a.supervise(ctx, watch.breach)
-	if a.ended {
-		a.box.inits.end(a.proc)
-	} else {
+	if !a.clean {
 		a.proc.end()
+	}
+	if !a.ended {
 		a.sweep()
 	}
 	watch.stop()
 	drain(a.proc.streams[:])
 	readers.Wait()
+	if a.clean {
+		a.box.inits.give(a.proc)
+	}
 	a.report.Dropped = logs.flush()
 	if err != nil {
 		return err
@@ -141,7 +145,7 @@ func (a *attempt) on(s *initproc.Status) (over bool, err error) {
 		a.ended = true
 		return true, fmt.Errorf("the init process failed at %s: %w", s.Stage, syscall.Errno(s.Errno))
 	case initproc.Unstarted:
-		a.ended = true
+		a.ended, a.clean = true, true
 		a.report.Stop, a.report.Detail = runner.StopUnstarted, errnoText(syscall.Errno(s.Errno))
 		return true, nil
 	case initproc.Ended:
@@ -153,7 +157,7 @@ func (a *attempt) on(s *initproc.Status) (over bool, err error) {
 
 // end takes over what init reported.
 func (a *attempt) end(s *initproc.Status) {
-	a.ended = true
+	a.ended, a.clean = true, s.Survivors == 0
 	r := a.report
 	ws := syscall.WaitStatus(s.Wait)
 	switch {
@@ -184,8 +188,8 @@ func (a *attempt) end(s *initproc.Status) {
 // died records that init went without a report, and the program with it.
 func (a *attempt) died(how string) error {
 	switch {
-	case !a.may && a.proc.spare:
-		return errSpareDied
+	case !a.may && a.proc.waited:
+		return errDiedWaiting
 	case !a.may:
 		return errors.New("the init process died before the program ran")
 	}

@@ -45,15 +45,17 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if testing.Short() {
 		n = 20
 	}
+	s := newBox(0)
 	run := func(args ...string) {
 		task, _ := task(t, args...)
 		if args[0] == "ignore-term" {
 			task.Timeout, task.Grace = 5*time.Millisecond, 0
 		}
-		execute(t, task)
+		executeIn(t, s, t.Context(), task)
 		os.RemoveAll(task.Dir)
 	}
 	run("exit", "0") // what is opened once is opened now
+	s.Close()
 	before := descriptors(t)
 	ignore := goleak.IgnoreCurrent()
 	behaviours := [][]string{{"exit", "0"}, {"exit", "3"}, {"tree", "1"}, {"ignore-term"}, {"output", "{}"}}
@@ -74,6 +76,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	for range 4 {
 		<-done
 	}
+	s.Close()
 	goleak.VerifyNone(t, ignore)
 	if after := descriptors(t); !slices.Equal(before, after) {
 		t.Errorf("descriptors before %v, after %v", before, after)

@@ -148,11 +148,23 @@ func execute(t testing.TB, task runner.Task) runner.Report {
 
 func executeCtx(t testing.TB, ctx context.Context, task runner.Task) runner.Report {
 	t.Helper()
-	s := sandbox.New(sandbox.Options{Look: 5 * time.Millisecond})
-	defer s.Close()
+	return executeIn(t, box(), ctx, task)
+}
+
+// box is where tests execute: what one leaves in an init process, the next meets.
+var box = sync.OnceValue(func() *sandbox.Sandbox { return newBox(2) })
+
+// newBox is a sandbox that looks often and keeps so many init processes.
+func newBox(keep int) *sandbox.Sandbox {
+	s := sandbox.New(sandbox.Options{Look: 5 * time.Millisecond, Keep: keep})
 	if wasmSlack > 0 {
 		s.SetWASMSlack(wasmSlack)
 	}
+	return s
+}
+
+func executeIn(t testing.TB, s *sandbox.Sandbox, ctx context.Context, task runner.Task) runner.Report {
+	t.Helper()
 	rep, err := s.Execute(ctx, task)
 	if err != nil {
 		t.Fatalf("Execute: %v", err)

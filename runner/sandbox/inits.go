@@ -3,108 +3,110 @@ package sandbox
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 
 	"a.stella/initproc"
 )
 
-// inits gives out init processes. A Go program takes a millisecond until its
-// first instruction, as long as many a plugin runs: with a spare one, which waits
-// for its spec, that time passes while the program before is still running.
+// inits gives out init processes and takes them back. A Go program takes a
+// millisecond until its first instruction, as long as many a plugin runs; one that
+// waits for its next spec is there at once. It has nothing of the attempts before
+// but their limits, which no process can raise again: it is given to attempts with
+// the same.
 type inits struct {
-	spares  int            // how many wait; 0 makes each when it is needed
-	ready   chan *process  // those that wait
-	working sync.WaitGroup // what starts and what ends them
+	keep    int // how many wait at most
+	working sync.WaitGroup
 
-	mu     sync.Mutex
-	coming int // spares that are being started, or are ready
-	closed bool
+	mu      sync.Mutex
+	waiting []*process
+	closed  bool
 }
 
-// errSpareDied is why an attempt that has not begun is begun again.
-var errSpareDied = errors.New("the init process died while it waited for an attempt")
+// errDiedWaiting is why an attempt that has not begun is begun again.
+var errDiedWaiting = errors.New("the init process died while it waited for an attempt")
 
-func newInits(spares int) *inits {
-	return &inits{spares: spares, ready: make(chan *process, spares)}
+// newInits starts the first one, if any is to be kept, and does not wait for it.
+func newInits(keep int) *inits {
+	x := &inits{keep: keep}
+	if keep > 0 {
+		x.working.Go(func() {
+			// Without it an attempt starts its own, and is told why it cannot.
+			if p, err := startInit(); err == nil {
+				x.give(p)
+			}
+		})
+	}
+	return x
 }
 
-// take returns an init process that has its spec; a fresh one, or one that may have
-// been killed while it waited, which shows on its status at the latest.
-func (x *inits) take(fresh bool, s *initproc.Spec, stdin *os.File, files []*os.File) (*process, error) {
-	var p *process
+// take returns an init process that has its spec. Unless it is a fresh one, it may
+// have died while it waited: [errDiedWaiting], or its status shows it.
+func (x *inits) take(fresh bool, s *initproc.Spec, stdin *os.File, files []*os.File) (p *process, err error) {
 	if !fresh {
-		p = x.spare()
+		p = x.find(s.Rlimits)
 	}
 	if p == nil {
-		var err error
 		if p, err = startInit(); err != nil {
 			return nil, err
 		}
 	}
+	p.limits = s.Rlimits
 	if err := p.hand(s, stdin, files); err != nil {
-		spare := p.spare
 		p.discard()
-		if spare {
-			return nil, errors.Join(errSpareDied, err)
+		if p.waited {
+			err = errors.Join(errDiedWaiting, err)
 		}
 		return nil, err
 	}
-	x.fill(x.spares)
 	return p, nil
 }
 
-// spare is one of those that wait, if there is one.
-func (x *inits) spare() *process {
-	select {
-	case p := <-x.ready:
-		x.mu.Lock()
-		x.coming--
-		x.mu.Unlock()
-		p.spare = true
-		return p
-	default:
-		return nil
-	}
-}
-
-// fill starts what is missing of n spares, without waiting for it. One that cannot
-// be started is missed by nobody: who needs one starts it, and is told why not.
-func (x *inits) fill(n int) {
+// find takes out one that waits and has no other limits: the last that came, if
+// one has had these.
+func (x *inits) find(limits []initproc.Rlimit) *process {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for ; x.coming < n && !x.closed; x.coming++ {
-		x.working.Go(func() {
-			p, err := startInit()
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			if err != nil || x.closed {
-				x.coming--
-				if err == nil {
-					p.discard()
-				}
-				return
-			}
-			x.ready <- p // there is room for all that come
-		})
+	found := -1
+	for i, p := range x.waiting {
+		if slices.Equal(p.limits, limits) || p.limits == nil && found < 0 {
+			found = i
+		}
+	}
+	if found < 0 {
+		return nil
+	}
+	p := x.waiting[found]
+	x.waiting = slices.Delete(x.waiting, found, found+1)
+	p.waited = true
+	return p
+}
+
+// give takes one whose attempt has ended and left nothing behind, or that has had
+// none. The one that has waited longest makes place for it.
+func (x *inits) give(p *process) {
+	p.streams = [2]*os.File{}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.waiting = append(x.waiting, p)
+	if len(x.waiting) > x.keep || x.closed {
+		old := x.waiting[0]
+		x.waiting = slices.Delete(x.waiting, 0, 1)
+		x.end(old)
 	}
 }
 
-// end reaps one that has reported its end, without waiting for it: below it
-// nothing is left.
+// end ends one without waiting for that. Nothing is left below it.
 func (x *inits) end(p *process) { x.working.Go(p.end) }
 
-// close ends those that wait, and returns when all are gone.
+// close ends those that wait, and returns when all that were given back are gone.
 func (x *inits) close() {
 	x.mu.Lock()
 	x.closed = true
+	for _, p := range x.waiting {
+		x.end(p)
+	}
+	x.waiting = nil
 	x.mu.Unlock()
 	x.working.Wait()
-	for {
-		select {
-		case p := <-x.ready:
-			p.discard()
-		default:
-			return
-		}
-	}
 }

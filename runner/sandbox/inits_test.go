@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,8 +13,6 @@ import (
 	"go.uber.org/goleak"
 
 	"a.stella/initproc"
-
-	"github.com/stellarun/stella/runner/sandbox"
 )
 
 // waiting lists the init processes of this one that have no program.
@@ -36,67 +35,69 @@ func waiting(t *testing.T) (pids []int) {
 	return pids
 }
 
-// TestSpareInits: attempts take the init processes that wait, one that was killed
-// while it waited costs nothing but its place, and none outlives the sandbox.
-func TestSpareInits(t *testing.T) {
+// TestInitsAreKept: attempts take the init process that waits, one that was killed
+// while it waited costs nothing, limits are never those of another attempt, and
+// none outlives the sandbox.
+func TestInitsAreKept(t *testing.T) {
 	evil()
-	before := descriptorsOnceOpen(t)
+	newBox(1).Close() // what is opened once is open
+	before := descriptors(t)
 	ignore := goleak.IgnoreCurrent()
-	s := sandbox.New(sandbox.Options{Spares: 2, Look: 5 * time.Millisecond})
+	others := waiting(t)
+	s := newBox(2)
 	defer s.Close()
 	ready := func(n int) []int {
+		t.Helper()
 		for range 1000 {
-			if pids := waiting(t); len(pids) == n {
+			pids := slices.DeleteFunc(waiting(t), func(pid int) bool { return slices.Contains(others, pid) })
+			if len(pids) == n {
 				return pids
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
-		t.Fatalf("%d init processes wait, not %d", len(waiting(t)), n)
+		t.Fatalf("not %d init processes wait but, with %d others, %d", n, len(others), len(waiting(t)))
 		return nil
 	}
-	one := func() {
+	one := func(workspace int64) {
 		task, _ := task(t, "exit", "3")
+		task.Limits.Workspace = workspace
 		rep, err := s.Execute(t.Context(), task)
 		if err != nil || rep.ExitCode == nil || *rep.ExitCode != 3 {
 			t.Errorf("%+v, %v", rep, err)
 		}
 	}
-	first := ready(1) // one from the beginning
-	one()
-	second := ready(2) // two from then on
-	for _, pid := range second {
-		if pid == first[0] {
-			t.Errorf("init process %d was not taken", pid)
-		}
+	first := ready(1)
+	one(1 << 20)
+	if again := ready(1); again[0] != first[0] {
+		t.Errorf("init process %d is there instead of %d", again[0], first[0])
+	}
+	one(1 << 20)
+	one(2 << 20) // not below the limit of the others
+	two := ready(2)
+	for _, pid := range two {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
-	one() // both are dead: each attempt meets one, and is executed all the same
-	one()
-	ready(2)
+	one(1 << 20)
+	one(2 << 20)
+	for _, pid := range ready(2) {
+		if slices.Contains(two, pid) {
+			t.Errorf("init process %d is still there", pid)
+		}
+	}
 	var all sync.WaitGroup
 	for range 8 {
-		all.Go(func() { one() })
+		all.Go(func() { one(1 << 20) })
 	}
 	all.Wait()
 	ready(2)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if left := waiting(t); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
+	ready(0)
 	goleak.VerifyNone(t, ignore)
-	if after := descriptors(t); strings.Join(before, "\n") != strings.Join(after, "\n") {
+	if after := descriptors(t); !slices.Equal(before, after) {
 		t.Errorf("descriptors before %v, after %v", before, after)
 	}
-}
-
-// descriptorsOnceOpen is descriptors after one attempt: what is opened once is open.
-func descriptorsOnceOpen(t *testing.T) []string {
-	t.Helper()
-	task, _ := task(t, "exit", "0")
-	execute(t, task)
-	return descriptors(t)
 }

@@ -18,14 +18,15 @@ import (
 	"a.stella/initproc"
 )
 
-// A process is the init process of one attempt, and our ends of its pipes.
+// A process is an init process, and our ends of what leads to it.
 type process struct {
 	proc    *os.Process
-	control *os.File             // spec and commands; its closing kills everything
+	control *os.File             // specs and commands; its closing kills everything
 	status  chan initproc.Status // closed when init has gone
-	streams [2]*os.File          // what the program writes to stdout and stderr
+	streams [2]*os.File          // what the program writes to stdout and stderr; of the attempt
 	done    chan struct{}        // closed when the reader of status has ended
-	spare   bool                 // it was started before there was an attempt
+	waited  bool                 // for this attempt, so that it may be dead already
+	limits  []initproc.Rlimit    // of its attempts: what it has lowered stays so
 }
 
 // specWait bounds how long a spec may take to be accepted.
@@ -37,68 +38,77 @@ func startInit() (_ *process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	null, err := os.Open(os.DevNull) // until the spec brings another
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs := make([]*os.File, 0, 4), []*os.File{null}
-	defer func() {
-		closeAll(theirs)
-		if err != nil {
-			closeAll(ours)
-		}
-	}()
-	for _, open := range []func() (our, their *os.File, err error){pipe, pipe, socket, pipe} {
-		our, their, e := open()
-		if e != nil {
-			return nil, e
-		}
-		ours, theirs = append(ours, our), append(theirs, their)
+	defer null.Close()
+	control, theirControl, err := socket()
+	if err != nil {
+		return nil, err
 	}
+	defer theirControl.Close()
+	status, theirStatus, err := pipe()
+	if err != nil {
+		control.Close()
+		return nil, err
+	}
+	defer theirStatus.Close()
 	attr := os.ProcAttr{
-		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=2"},
-		Files: theirs,                             // 0, 1, 2, initproc.SpecFD, initproc.StatusFD
+		Dir: "/",
+		Env: []string{"GOMAXPROCS=2"},
+		// 0, 1, 2, initproc.SpecFD, initproc.StatusFD, and what 0, 1 and 2 are again
+		// after each attempt
+		Files: []*os.File{null, null, null, theirControl, theirStatus, null},
 		Sys:   &syscall.SysProcAttr{Setsid: true}, // the terminal's signals are stella's business
 	}
 	proc, err := os.StartProcess(path, []string{initproc.Marker}, &attr)
 	if err != nil {
+		closeAll([]*os.File{control, status})
 		return nil, fmt.Errorf("starting the init process: %w", err)
 	}
 	p := &process{
-		proc: proc, control: ours[2], streams: [2]*os.File{ours[0], ours[1]},
+		proc: proc, control: control,
 		status: make(chan initproc.Status, initproc.MaxStatuses), done: make(chan struct{}),
 	}
-	go p.readStatus(ours[3])
+	go p.readStatus(status)
 	return p, nil
 }
 
-// hand gives the init process its spec, the program's stdin, and the files that
+// hand gives the init process a spec, the program's stdin, and the files that
 // the spec names: the first of them is [initproc.FirstFD].
-func (p *process) hand(s *initproc.Spec, stdin *os.File, files []*os.File) error {
+func (p *process) hand(s *initproc.Spec, stdin *os.File, files []*os.File) (err error) {
 	encoded, err := s.Encode()
 	if err != nil {
 		return err
 	}
-	fds := []int{int(stdin.Fd())}
-	for _, f := range files {
-		fds = append(fds, int(f.Fd()))
+	passed := []*os.File{stdin}
+	for i := range p.streams {
+		our, their, err := pipe()
+		if err != nil {
+			return err // who discards p closes the other
+		}
+		defer their.Close()
+		p.streams[i], passed = our, append(passed, their)
+	}
+	passed = append(passed, files...)
+	fds := make([]int, len(passed))
+	for i, f := range passed {
+		fds[i] = int(f.Fd())
 	}
 	p.control.SetWriteDeadline(time.Now().Add(specWait))
 	conn, err := p.control.SyscallConn()
 	if err != nil {
 		return err
 	}
-	// The files come with the length in front.
 	var failed error
-	err = conn.Write(func(fd uintptr) bool {
-		failed = unix.Sendmsg(int(fd), encoded[:initproc.SpecHead], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+	err = conn.Write(func(fd uintptr) bool { // the files come with the first byte
+		failed = unix.Sendmsg(int(fd), encoded[:1], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 		return !errors.Is(failed, unix.EAGAIN)
 	})
-	runtime.KeepAlive(files)
-	runtime.KeepAlive(stdin)
+	runtime.KeepAlive(passed)
 	if err = cmp.Or(err, failed); err == nil {
-		_, err = p.control.Write(encoded[initproc.SpecHead:])
+		_, err = p.control.Write(encoded[1:])
 	}
 	if err != nil {
 		return fmt.Errorf("handing over the spec: %w", err)
@@ -108,7 +118,9 @@ func (p *process) hand(s *initproc.Spec, stdin *os.File, files []*os.File) error
 
 func closeAll(list []*os.File) {
 	for _, f := range list {
-		f.Close()
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 
@@ -172,7 +184,7 @@ func (p *process) end() {
 	<-p.done
 }
 
-// discard is end for an init process that has no attempt.
+// discard is end for an init process whose attempt has not begun.
 func (p *process) discard() {
 	p.end()
 	closeAll(p.streams[:])

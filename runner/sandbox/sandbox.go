@@ -77,9 +77,9 @@ type Options struct {
 	// Look is how often the workspace's size and the output file's progress
 	// are looked at; default 500 ms.
 	Look time.Duration
-	// Spares is how many init processes are kept ready for attempts to come: one
-	// from the beginning, the others from the first attempt on. Default none.
-	Spares int
+	// Keep is how many init processes are kept for attempts to come; if there are
+	// to be any, the first is started with the sandbox. Default none.
+	Keep int
 }
 
 // A Sandbox executes attempts. It may be used from many goroutines.
@@ -97,14 +97,13 @@ var _ runner.Executor = (*Sandbox)(nil)
 
 // New returns a sandbox of the strongest tier that is built.
 func New(opt Options) *Sandbox {
-	s := &Sandbox{inits: newInits(opt.Spares), now: opt.Now, look: opt.Look, patience: 8 * time.Second, slack: wasmSlack}
+	s := &Sandbox{inits: newInits(opt.Keep), now: opt.Now, look: opt.Look, patience: 8 * time.Second, slack: wasmSlack}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	if s.look <= 0 {
 		s.look = 500 * time.Millisecond
 	}
-	s.inits.fill(min(1, opt.Spares))
 	return s
 }
 
@@ -140,7 +139,7 @@ func (s *Sandbox) Execute(ctx context.Context, t runner.Task) (runner.Report, er
 		return rep, nil
 	}
 	a := attempt{box: s, task: &t, prepared: p, report: &rep}
-	if err = a.run(ctx); errors.Is(err, errSpareDied) {
+	if err = a.run(ctx); errors.Is(err, errDiedWaiting) {
 		rep.Stop, rep.Detail = "", "" // it was to end while it had not begun
 		a = attempt{box: s, task: &t, prepared: p, report: &rep, fresh: true}
 		err = a.run(ctx)

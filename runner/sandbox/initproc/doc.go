@@ -1,6 +1,6 @@
-// Package initproc is the init process of one attempt: the parent of the
-// program that runs, the reaper of everything that program starts, and the one
-// that leaves nothing alive behind it.
+// Package initproc is the init process of attempts, one after the other: the
+// parent of the program that runs, the reaper of everything that program starts,
+// and the one that leaves nothing alive behind it.
 //
 // It is the program stella-init, which holds nothing else, or, where the build has
 // not put that into stella, stella's own binary started again, both under the
@@ -17,8 +17,8 @@
 // all those come first that sort between, and costs 0.5 ms alone. The function
 // init here is the one exception to the rule that there is none.
 //
-// What it is told comes as a [Spec] on [SpecFD], for which it may wait long: it is
-// started before there is something to do. That socket then stays open as
+// What it is told comes as a [Spec] on [SpecFD], for which it may wait long. That
+// socket also is
 // a lifeline: further bytes are commands ([CommandTerm], [CommandKill]), and
 // its end means that stella has died, be it by SIGKILL, and that everything
 // below must die as well. What happened goes out on [StatusFD] as [Status]
@@ -44,7 +44,8 @@ const ProbeExit = 83
 const (
 	SpecFD   = 3 // Spec, then commands; its end is the end of stella
 	StatusFD = 4
-	FirstFD  = 5
+	nullFD   = 5 // /dev/null, what 0, 1 and 2 are while there is no program
+	FirstFD  = 6
 )
 
 // Commands, one byte each.

@@ -27,32 +27,47 @@ func init() {
 	}
 }
 
-// run is the life of the init process. It holds the main thread throughout.
+// run is the life of the init process: one attempt after the other, as long as
+// nothing is left of any. It holds the main thread throughout.
 func run() int {
 	if err := closeOnExec(); err != nil {
 		return fail(StageProc, err)
 	}
-	spec, err := readSpec()
-	if err != nil {
-		return fail(StageSpec, err)
-	}
-	if stage, err := setup(spec); err != nil {
+	if stage, err := becomeReaper(); err != nil {
 		return fail(stage, err)
 	}
 	ignoreSignals()
+	var l launcher
+	for {
+		spec, err := readSpec()
+		if err == errOver {
+			return 0
+		}
+		if err != nil {
+			return fail(StageSpec, err)
+		}
+		if code, again := attempt(&l, spec); !again {
+			return code
+		}
+	}
+}
+
+// attempt starts a program, stays until nothing is left of it, and says whether
+// there may be another.
+func attempt(l *launcher, spec *Spec) (code int, again bool) {
+	if stage, err := setup(spec); err != nil {
+		return fail(stage, err), false
+	}
 	report(&Status{Kind: Starting})
-	p, stage, err := start(spec)
-	// Their ends are the program's alone: who reads from them sees when nobody is
-	// left that could write.
-	syscall.Dup3(0, 1, syscall.O_CLOEXEC)
-	syscall.Dup3(0, 2, syscall.O_CLOEXEC)
+	p, stage, err := l.start(spec)
+	letGo(spec.passed)
 	switch {
 	case err == nil:
 	case stage == StageFork && !ours(err):
 		report(&Status{Kind: Unstarted, Errno: errnoOf(err)})
-		return 0
+		return 0, true
 	default:
-		return fail(stage, err)
+		return fail(stage, err), false
 	}
 	if report(&Status{Kind: Started, PID: uint32(p.pid)}) != nil {
 		// Nobody listens any more: the end of the lifeline follows and ends us.
@@ -64,7 +79,7 @@ func run() int {
 	}
 	r.loop()
 	report(r.status())
-	return 0
+	return 0, r.empty && !r.lost
 }
 
 // ours says whether a failed start says nothing of the program: the machine has
@@ -73,19 +88,21 @@ func ours(err error) bool {
 	return err == syscall.EAGAIN || err == syscall.ENOMEM || err == syscall.EMFILE || err == syscall.ENFILE
 }
 
-// readSpec reads the spec from SpecFD, and nothing beyond it. The descriptors
-// that come with it are put where it expects them: stdin at 0, the others from
-// [FirstFD] on.
+// errOver says that the lifeline has ended while there was no attempt.
+var errOver = syscall.EPIPE
+
+// readSpec reads a spec from SpecFD, and nothing beyond it. The descriptors
+// that come with it are put where it expects them: the first three at 0, 1 and
+// 2, the others from [FirstFD] on.
 func readSpec() (*Spec, error) {
-	var head [SpecHead]byte
-	fds, err := readHead(head[:])
+	fds, err := readStart()
 	if err != nil {
 		return nil, err
 	}
 	for i, fd := range fds {
-		to := FirstFD + i - 1
-		if i == 0 {
-			to = 0
+		to := i
+		if i > 2 {
+			to = FirstFD + i - 3
 		}
 		// They were given the lowest free numbers, in this order, and what is
 		// below FirstFD was taken: none is put where a later one still lies.
@@ -93,6 +110,10 @@ func readSpec() (*Spec, error) {
 			return nil, err
 		}
 		syscall.Close(fd)
+	}
+	var head [SpecHead - 1]byte
+	if err := readFull(SpecFD, head[:]); err != nil {
+		return nil, err
 	}
 	d := decoder{b: head[:]}
 	n := d.u32()
@@ -103,34 +124,54 @@ func readSpec() (*Spec, error) {
 	if err := readFull(SpecFD, body); err != nil {
 		return nil, err
 	}
-	return DecodeSpec(body)
+	s, err := DecodeSpec(body)
+	if err != nil {
+		return nil, err
+	}
+	s.passed = len(fds) - 3
+	return s, nil
 }
 
-// readHead reads the first bytes of the spec, and the descriptors with them.
-func readHead(head []byte) ([]int, error) {
+// readStart waits for the first byte of a spec, and returns the descriptors that
+// come with it. A command that came when its program had ended is passed over.
+func readStart() ([]int, error) {
+	var b [1]byte
 	var oob [256]byte
-	n, oobn, flags := 0, 0, 0
 	for {
-		var err error
-		n, oobn, flags, _, err = syscall.Recvmsg(SpecFD, head, oob[:], syscall.MSG_CMSG_CLOEXEC)
-		if err == nil {
-			break
-		}
-		if err != syscall.EINTR {
+		n, oobn, flags, _, err := syscall.Recvmsg(SpecFD, b[:], oob[:], syscall.MSG_CMSG_CLOEXEC)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err != nil:
 			return nil, err
+		case n == 0:
+			return nil, errOver
+		case oobn == 0 && (b[0] == CommandTerm || b[0] == CommandKill):
+			continue
+		case b[0] != specStart || flags&syscall.MSG_CTRUNC != 0:
+			return nil, ErrBadSpec
 		}
+		messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(messages) != 1 {
+			return nil, ErrBadSpec
+		}
+		fds, err := syscall.ParseUnixRights(&messages[0])
+		if err == nil && len(fds) < 3 {
+			err = ErrBadSpec
+		}
+		return fds, err
 	}
-	if n == 0 {
-		return nil, syscall.EPIPE
+}
+
+// letGo closes what came with a spec, once the program has it: who reads what it
+// writes sees when nobody is left that could, and the next attempt finds nothing.
+func letGo(passed int) {
+	for fd := range 3 {
+		syscall.Dup3(nullFD, fd, syscall.O_CLOEXEC)
 	}
-	if n != len(head) || flags&syscall.MSG_CTRUNC != 0 {
-		return nil, ErrBadSpec
+	for i := range passed {
+		syscall.Close(FirstFD + i)
 	}
-	messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) != 1 {
-		return nil, ErrBadSpec
-	}
-	return syscall.ParseUnixRights(&messages[0])
 }
 
 func readFull(fd int, b []byte) error {
@@ -173,8 +214,8 @@ func closeOnExec() error {
 	return nil
 }
 
-// setup makes of this process what the program is to inherit, and a reaper.
-func setup(s *Spec) (Stage, error) {
+// becomeReaper makes of this process the one to which orphans come.
+func becomeReaper() (Stage, error) {
 	if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); e != 0 {
 		return StagePrctl, e
 	}
@@ -186,10 +227,15 @@ func setup(s *Spec) (Stage, error) {
 	if _, err := readProc(os.Getpid()); err != nil {
 		return StageProc, err
 	}
+	syscall.Umask(0o022)
+	return 0, nil
+}
+
+// setup makes of this process what the program is to inherit.
+func setup(s *Spec) (Stage, error) {
 	if err := syscall.Chdir(s.Dir); err != nil {
 		return StageDir, err
 	}
-	syscall.Umask(0o022)
 	for _, l := range s.Rlimits {
 		if onSelf(l.Resource) {
 			if err := lower(0, l); err != nil {
@@ -240,29 +286,41 @@ type program struct {
 	wait *syscall.WaitStatus // not nil if it has ended, and was reaped, already
 }
 
-// start forks and executes the program. It is the only place that forks: the
-// thread that does it is locked and parked for ever, since the parent-death
-// signal fires when that thread ends.
-func start(s *Spec) (program, Stage, error) {
-	type result struct {
-		p     program
-		stage Stage
-		err   error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread()
-		unblockSignals()
-		var r result
-		r.p, r.stage, r.err = launch(s)
-		done <- r
-		select {}
-	}()
-	r := <-done
-	return r.p, r.stage, r.err
+// A launcher forks and executes programs, on a thread that is locked and stays:
+// the parent-death signal fires when the thread that forked ends.
+type launcher struct {
+	specs    chan *Spec
+	launched chan launched
 }
 
-// launch is start on the thread that forks. Where limits are to be set on the
+type launched struct {
+	program
+	stage Stage
+	err   error
+}
+
+// start starts a program.
+func (l *launcher) start(s *Spec) (program, Stage, error) {
+	if l.specs == nil {
+		l.specs, l.launched = make(chan *Spec), make(chan launched)
+		go l.serve()
+	}
+	l.specs <- s
+	r := <-l.launched
+	return r.program, r.stage, r.err
+}
+
+func (l *launcher) serve() {
+	runtime.LockOSThread()
+	unblockSignals()
+	for s := range l.specs {
+		var r launched
+		r.program, r.stage, r.err = launch(s)
+		l.launched <- r
+	}
+}
+
+// launch is start on that thread. Where limits are to be set on the
 // program itself, it is traced up to its first instruction, so that not one
 // runs without them; then the tracing ends. Where tracing is forbidden, the
 // limits come a moment later.

@@ -21,6 +21,7 @@ type reaper struct {
 	wait  syscall.WaitStatus
 	ended bool // main was reaped
 	empty bool // there is no child left, hence, since orphans come to us, no descendant
+	lost  bool // the lifeline has ended
 
 	killing   bool
 	since     time.Time
@@ -39,6 +40,8 @@ func (r *reaper) loop() {
 	wait := reapEvery
 	if fds[1].fd < 0 {
 		wait = killEvery
+	} else {
+		defer syscall.Close(int(fds[1].fd))
 	}
 	for {
 		r.reap()
@@ -76,6 +79,7 @@ func (r *reaper) endOf() int32 {
 func (r *reaper) command() bool {
 	var b [1]byte
 	if readFull(SpecFD, b[:]) != nil {
+		r.lost = true
 		r.kill()
 		return false
 	}

@@ -5,10 +5,12 @@ import "errors"
 // MaxSpec bounds the encoded form of a [Spec] in bytes, without [SpecHead].
 const MaxSpec = 1 << 20
 
-// SpecHead is the number of bytes in front of a spec: its length. They come in one
-// message, with descriptors (unix(7), SCM_RIGHTS): the program's stdin, and what
-// is to be [FirstFD] and the numbers behind it.
-const SpecHead = 4
+// SpecHead is the number of bytes in front of a spec: a letter, then its length.
+// With the first come descriptors (unix(7), SCM_RIGHTS): the program's stdin,
+// stdout and stderr, and what is to be [FirstFD] and the numbers behind it.
+const SpecHead = 5
+
+const specStart = 'S' // unlike any command
 
 // Errors of a spec that cannot be sent or read.
 var (
@@ -30,11 +32,13 @@ type Spec struct {
 	Dir     string   // working directory, absolute
 	Files   []int    // descriptors of the init process that become 3, 4, … of the program; no others pass
 	Rlimits []Rlimit
+
+	passed int // descriptors from FirstFD on
 }
 
-// Encode returns the form that travels: a length, then the fields.
+// Encode returns the form that travels: the head, then the fields.
 func (s *Spec) Encode() ([]byte, error) {
-	b := make([]byte, 4, 4096)
+	b := make([]byte, SpecHead, 4096)
 	b = appendString(b, s.Path)
 	b = appendStrings(b, s.Args)
 	b = appendStrings(b, s.Env)
@@ -48,14 +52,14 @@ func (s *Spec) Encode() ([]byte, error) {
 		b = appendU32(b, uint32(r.Resource))
 		b = appendU64(b, r.Value)
 	}
-	if len(b)-4 > MaxSpec {
+	if len(b)-SpecHead > MaxSpec {
 		return nil, ErrSpecTooLarge
 	}
-	appendU32(b[:0], uint32(len(b)-4))
+	appendU32(append(b[:0], specStart), uint32(len(b)-SpecHead))
 	return b, nil
 }
 
-// DecodeSpec reads what Encode wrote, without the length in front. Anything
+// DecodeSpec reads what Encode wrote, without the head. Anything
 // else is [ErrBadSpec].
 func DecodeSpec(b []byte) (*Spec, error) {
 	d := decoder{b: b}

@@ -3,8 +3,9 @@ package initproc
 // Kind is what a [Status] reports.
 type Kind byte
 
-// Kinds. A complete sequence is Failed alone, or Starting and one of Failed,
-// Unstarted, and Started with Ended after it.
+// Kinds. A complete sequence of an attempt is Failed alone, or Starting and one of
+// Failed, Unstarted, and Started with Ended after it. Behind Failed, and behind
+// Ended with survivors, there is no other attempt.
 const (
 	Starting  Kind = 'B' // from here on the program may run
 	Failed    Kind = 'F' // a fault on our side, nothing ran: Stage, Errno
@@ -13,7 +14,7 @@ const (
 	Ended     Kind = 'E' // it has ended and nothing below is left, unless Survivors says so
 )
 
-// MaxStatuses is how many records come at most.
+// MaxStatuses is how many records of one attempt come at most.
 const MaxStatuses = 3
 
 // Stage is where a [Failed] start failed.

@@ -20,10 +20,10 @@ func TestSpecsComeBackAsTheyWere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := int(u32(raw)); n != len(raw)-4 {
+		if n := int(u32(raw[1:])); n != len(raw)-SpecHead {
 			t.Errorf("length %d of %d bytes", n, len(raw))
 		}
-		got, err := DecodeSpec(raw[4:])
+		got, err := DecodeSpec(raw[SpecHead:])
 		if err != nil || !reflect.DeepEqual(*got, s) {
 			t.Errorf("%+v, %v, want %+v", got, err, s)
 		}
@@ -39,7 +39,7 @@ func FuzzSpec(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(raw[4:])
+	f.Add(raw[SpecHead:])
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, 32))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -48,7 +48,7 @@ func FuzzSpec(f *testing.F) {
 			return
 		}
 		again, err := s.Encode()
-		if err != nil || !bytes.Equal(again[4:], raw) {
+		if err != nil || !bytes.Equal(again[SpecHead:], raw) {
 			t.Errorf("%q became %q, %v", raw, again, err)
 		}
 	})
