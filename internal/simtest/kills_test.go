@@ -150,7 +150,7 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 	if fi, err := os.Stat(v.trace); err == nil {
 		v.from = fi.Size()
 	}
-	if v.load, err = newLoad(v.home, 40, v.stella != ""); err != nil {
+	if v.load, err = newLoad(v.home, 16, v.stella != ""); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -171,11 +171,8 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 				return nil, err
 			}
 		}
-		while := 5 + v.rng.IntN(75)
-		if v.rng.IntN(3) > 0 {
-			while = 200 + v.rng.IntN(1000)
-		}
-		time.Sleep(time.Duration(while) * time.Millisecond)
+		at := time.Now()
+		v.wait(ctx)
 		killed, err := v.kill()
 		if err != nil {
 			return nil, err
@@ -185,7 +182,7 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 			n--
 		}
 		if a, err = v.audit(false); err != nil {
-			return nil, fmt.Errorf("process %d, %s, killed %v after %d ms: %w", i, kind, killed, while, err)
+			return nil, fmt.Errorf("process %d, %s, killed %v after %s: %w", i, kind, killed, time.Since(at), err)
 		}
 	}
 	cancel()
@@ -194,6 +191,37 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 		return nil, err
 	}
 	return v.audit(true)
+}
+
+// wait lets a process live for a while: until it has just begun, until later, or
+// until attempts are under way, however long that takes on this machine.
+func (v *victim) wait(ctx context.Context) {
+	while := 5 + v.rng.IntN(75)
+	switch v.rng.IntN(3) {
+	case 0:
+		while = 200 + v.rng.IntN(1000)
+	case 1:
+		v.busy(ctx)
+	}
+	time.Sleep(time.Duration(while) * time.Millisecond)
+}
+
+// busy waits until attempts are under way, or until it seems that there are none to
+// come.
+func (v *victim) busy(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := v.load.connect(0)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	for ctx.Err() == nil && !gone(v.process.pid) {
+		if st, err := c.Status(ctx); err == nil && st.Executing > 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // audit looks at the site as it lies there.

@@ -85,7 +85,11 @@ func (c *client) next() *api.StartRequest {
 	}
 	c.mu.Unlock()
 	ids := slices.Sorted(maps.Keys(dags))
-	return &api.StartRequest{DAGID: "sim-" + ids[c.rng.IntN(len(ids))], RunToken: c.token()}
+	id := ids[c.rng.IntN(len(ids))]
+	for slices.Contains(crowded, id) && c.rng.IntN(5) > 0 {
+		id = ids[c.rng.IntN(len(ids))]
+	}
+	return &api.StartRequest{DAGID: "sim-" + id, RunToken: c.token()}
 }
 
 // client is one client.

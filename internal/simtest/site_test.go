@@ -61,6 +61,10 @@ var dags = map[string]string{
 	"outer":  sub("a", "gate") + step("z", "quick", `needs = ["a"]`) + "[[on_cancel]]" + step("tidy", "quick")[len("[[step]]"):],
 }
 
+// crowded are those that wait for each other, or for people. If all were started as
+// often, soon nothing but they would be open, and little would go on.
+var crowded = []string{"each", "gate", "locked", "outer", "parent"}
+
 const (
 	limits = "[limits]\nmax_parallel_steps = 4\n"
 	retry  = `retry = {max_attempts = 4, backoff = "20ms", max_backoff = "60ms"}`
