@@ -24,7 +24,9 @@ func newApprovalsListCmd(a *app) *cobra.Command {
 		Use:   "list",
 		Short: "List approvals, of the oldest runs first",
 		Long: "List the approvals of the tenant that are open, with --all or --status others too. The id of an\n" +
-			"approval is RUN.STEP.ATTEMPT. A further page begins with the token that the last line names.",
+			"approval is RUN.STEP.ATTEMPT. One that is overdue is past its time, and nobody has executed the run\n" +
+			"since; of one that is deadlocked those who may still decide are too few for its quorum, and a note\n" +
+			"says which commands help. A further page begins with the token that the last line names.",
 		Example: "  stella orch approvals list\n  stella orch approvals list --status rejected --output ndjson",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runApprovalsList(c.Context(), a, q) },
@@ -58,6 +60,9 @@ func runApprovalsList(ctx context.Context, a *app, q api.ApprovalQuery) error {
 					strings.Join(labels, " | "), x.Question,
 				}
 			})
+		for _, x := range page.Approvals {
+			a.deadlocked(x)
+		}
 		if err == nil && page.NextPageToken != "" {
 			a.stderr.note("more: --page-token %s", page.NextPageToken)
 		}
@@ -65,9 +70,19 @@ func runApprovalsList(ctx context.Context, a *app, q api.ApprovalQuery) error {
 	})
 }
 
+// deadlocked says of an approval that nobody can decide any more what helps.
+func (a *app) deadlocked(x api.Approval) {
+	if x.Deadlocked {
+		a.stderr.note("note: approval %s: %s", x.ID, x.Note)
+	}
+}
+
 func approvalStatus(x api.Approval) string {
-	if x.Overdue {
+	switch {
+	case x.Overdue:
 		return "overdue"
+	case x.Deadlocked:
+		return "deadlocked"
 	}
 	return x.Status
 }
@@ -106,7 +121,7 @@ func renderApproval(s *screen, d api.ApprovalDetail) {
 		who += "; not " + d.StartedBy + ", who started it"
 	}
 	s.fields("approval", d.ID, "question", d.Question, "dag", d.DAGID+" "+d.DAGVersion, "run", d.RunID, "step", d.StepID,
-		"status", approvalStatus(d.Approval), "decision", d.Decision, "decided", quorumOf(d.Approval), "who may", who,
+		"status", approvalStatus(d.Approval), "note", d.Note, "decision", d.Decision, "decided", quorumOf(d.Approval), "who may", who,
 		"since", seconds(d.RequestedUTC), "expires", seconds(d.ExpiresUTC), "closed", seconds(d.ClosedUTC), "plan", d.PlanHash)
 	for _, o := range d.Options {
 		s.fields("option", fmt.Sprintf("%s: %s", o.Label, o.Decision))
@@ -152,8 +167,9 @@ func newApprovalsDecideCmd(a *app) *cobra.Command {
 		Short: "Decide",
 		Long: "Decide what becomes of a run that waits: continue lets it go on, retry does the step again, or with\n" +
 			"--back-to everything from an earlier step on, abort cancels the run. Instead of --decision the label of\n" +
-			"an option can be given. Each person decides once; when as many as the quorum wants have decided the\n" +
-			"same, it is done. One abort is enough. Whatever does not count is recorded too: a decision after the\n" +
+			"an option can be given. Each person decides once, and takes nothing back, also while others are still\n" +
+			"asked; when as many as the quorum wants have decided the same, it is done. If that cannot come about\n" +
+			"any more, the command says so: stella orch run reset asks everybody again. One abort is enough. Whatever does not count is recorded too: a decision after the\n" +
 			"last (ALREADY_DECIDED), about another plan or attempt (STALE), after its time (APPROVAL_EXPIRED), by\n" +
 			"somebody else (NOT_APPROVER, STARTER_EXCLUDED; exit 2).\n\n" +
 			"--modify changes what the step has given out, with continue, or its parameters, with retry: a JSON\n" +
@@ -200,6 +216,7 @@ func runApprovalsDecide(ctx context.Context, a *app, id string, opt decideOption
 		if err := a.emit(out, func(s *screen) { renderDecided(s, out) }); err != nil {
 			return err
 		}
+		a.deadlocked(out.Approval)
 		a.goesOn(out.Run, out.Executed)
 		return nil
 	})

@@ -79,13 +79,12 @@ func (s *site) showApproval(rec store.ApprovalRecord) (api.Approval, error) {
 		out.Decisions = []state.Decision{}
 	}
 	out.Overdue = a.Status == state.ApprovalPending && s.e.overdue(req)
-	for parent := run.ParentRunID; parent != ""; {
-		above, err := s.e.db.Run(parent)
-		if err != nil {
-			return out, dbError(err)
-		}
-		out.StartedBy, parent = above.Actor, above.ParentRunID
+	var err error
+	if out.StartedBy, err = s.starter(run); err != nil {
+		return out, err
 	}
+	reach := a.Reach(out.StartedBy)
+	out.MayDecide, out.Deadlocked, out.Note = reach.Left, reach.Lost, deadlock(run, rec.StepID, &a, reach)
 	return out, nil
 }
 
@@ -173,7 +172,7 @@ func (s *site) DecideApproval(_ context.Context, id string, req api.DecisionRequ
 	}
 	out := api.Decided{}
 	if out.Run, err = s.e.runner.Decide(o, d); err != nil {
-		return out, decisionError(err, rec)
+		return out, s.decisionError(err, rec)
 	}
 	out.Executed = s.e.runner.Executes(rec.Run.RunID)
 	if rec, err = s.approval(id); err == nil {
@@ -205,8 +204,9 @@ func choose(d *runner.Decision, options []ledger.ApprovalOption) error {
 	return nil
 }
 
-// decisionError adds to a refused decision where to look.
-func decisionError(err error, rec store.ApprovalRecord) error {
+// decisionError adds to a refused decision where to look, or what helps where no
+// decision does.
+func (s *site) decisionError(err error, rec store.ApprovalRecord) error {
 	var refused *runner.DecisionError
 	if e := byHand(err); e != nil && errors.As(err, &refused) {
 		id := state.ApprovalID(rec.Run.RunID, rec.StepID, rec.Approval.Attempt)
@@ -215,6 +215,11 @@ func decisionError(err error, rec store.ApprovalRecord) error {
 			e.Hint = "stella orch approvals show " + id
 		case api.CodeStale:
 			e.Hint = "look at it again: stella orch approvals show " + id
+		}
+		if now, err := s.approval(id); err == nil {
+			if a, err := s.showApproval(now); err == nil && a.Deadlocked {
+				e.Hint = a.Note
+			}
 		}
 		return e
 	}

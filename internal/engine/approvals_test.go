@@ -3,6 +3,8 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +91,53 @@ func TestAQuorumCountsPeople(t *testing.T) {
 	if err != nil || len(closed.Approvals) != 1 || closed.Approvals[0].Status != state.ApprovalApproved || len(closed.Approvals[0].Decisions) != 3 {
 		t.Errorf("closed: %+v, %v", closed, err)
 	}
+	l.verify()
+}
+
+// Two who disagree have used each other up: that is said wherever it matters, and a
+// reset asks both again.
+func TestApproversWhoDisagree(t *testing.T) {
+	l := newLab(t)
+	l.publish("1.0.0", `
+[[step]]
+id = "ask"
+[step.checkpoint]
+question = "go on?"
+quorum = 2
+approvers = ["uid:7", "uid:8"]
+`)
+	run := l.start(api.StartRequest{DAGID: "audit"}).Run
+	ctx := context.Background()
+	as := func(name string) api.Site { return l.e.As(api.Principal{Name: name}) }
+	id := state.ApprovalID(run.RunID, "ask", 1)
+	say := func(name, id, what string) (api.Decided, error) {
+		return as(name).DecideApproval(ctx, id, api.DecisionRequest{Decision: what, PlanHash: run.PlanHash})
+	}
+	if out, err := say("uid:7(ann)", id, "continue"); err != nil || out.Approval.Deadlocked || !slices.Equal(out.Approval.MayDecide, []string{"uid:8"}) {
+		t.Errorf("after one of two: %+v, %v", out.Approval, err)
+	}
+	want := "it can no longer reach its quorum of 2: uid:7(ann) says continue, uid:8 says retry, nobody else may decide; stella orch run reset " +
+		run.RunID + " --step ask asks all of them again, stella orch run cancel " + run.RunID + " ends the run"
+	if out, err := say("uid:8", id, "retry"); err != nil || !out.Approval.Deadlocked || out.Approval.Note != want {
+		t.Errorf("after both: %+v, %v", out.Approval, err)
+	}
+	var e *api.Error
+	if _, err := say("uid:8", id, "continue"); !errors.As(err, &e) || e.Code != api.CodeAlreadyDecided || e.Hint != want {
+		t.Errorf("an answer is not changed: %v", err)
+	}
+	in, err := l.site().InspectRun(ctx, run.RunID)
+	if err != nil || !strings.Contains(in.Steps[0].Waiting, want) {
+		t.Errorf("run inspect: %+v, %v", in.Steps, err)
+	}
+	if _, err := l.site().ResetRun(ctx, run.RunID, api.AgainRequest{StepID: "ask"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"uid:7(ann)", "uid:8"} {
+		if _, err := say(name, state.ApprovalID(run.RunID, "ask", 2), "continue"); err != nil {
+			t.Error(err)
+		}
+	}
+	l.waitFor(run.RunID, state.Completed)
 	l.verify()
 }
 

@@ -172,14 +172,21 @@ func (s *site) waitingForPeople(run state.Run, rec state.Step) string {
 	if len(a.Request.Approvers) > 0 {
 		text += ", by " + strings.Join(a.Request.Approvers, " or ")
 	}
+	starter, err := s.starter(run)
+	if err != nil {
+		starter = run.Actor // the rest is worth saying all the same
+	}
 	if a.Request.ExcludeStarter {
-		text += ", not by " + run.Actor
+		text += ", not by " + starter
 	}
 	switch {
 	case s.e.overdue(a.Request):
 		text += ", its time is over since " + a.Request.Expires
 	case a.Request.Expires != "":
 		text += ", until " + a.Request.Expires
+	}
+	if note := deadlock(run, rec.StepID, a, a.Reach(starter)); note != "" {
+		return text + "): " + note
 	}
 	return text + "); see: stella orch approvals show " + state.ApprovalID(run.RunID, rec.StepID, a.Attempt)
 }

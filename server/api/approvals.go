@@ -44,7 +44,10 @@ type Approval struct {
 	StepID         string                  `json:"stepId"`
 	Attempt        int                     `json:"attempt"`
 	Status         string                  `json:"status"`
-	Overdue        bool                    `json:"overdue,omitempty"` // its time is over, and nobody has executed the run since
+	Overdue        bool                    `json:"overdue,omitempty"`    // its time is over, and nobody has executed the run since
+	Deadlocked     bool                    `json:"deadlocked,omitempty"` // those who may still decide are too few for its quorum
+	MayDecide      []string                `json:"mayDecide,omitempty"`  // of the approvers those who have not decided, and may
+	Note           string                  `json:"note,omitempty"`       // of one that is deadlocked: why, and which commands help
 	Question       string                  `json:"question"`
 	Options        []ledger.ApprovalOption `json:"options"`
 	Approvers      []string                `json:"approvers,omitempty"` // none: whoever may write
