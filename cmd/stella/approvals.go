@@ -169,7 +169,8 @@ func newApprovalsDecideCmd(a *app) *cobra.Command {
 			"--back-to everything from an earlier step on, abort cancels the run. Instead of --decision the label of\n" +
 			"an option can be given. Each person decides once, and takes nothing back, also while others are still\n" +
 			"asked; when as many as the quorum wants have decided the same, it is done. If that cannot come about\n" +
-			"any more, the command says so: stella orch run reset asks everybody again. One abort is enough. Whatever does not count is recorded too: a decision after the\n" +
+			"any more, the command says so: stella orch run reset asks everybody again.\n\n" +
+			"One abort is enough. Whatever does not count is recorded too: a decision after the\n" +
 			"last (ALREADY_DECIDED), about another plan or attempt (STALE), after its time (APPROVAL_EXPIRED), by\n" +
 			"somebody else (NOT_APPROVER, STARTER_EXCLUDED; exit 2).\n\n" +
 			"--modify changes what the step has given out, with continue, or its parameters, with retry: a JSON\n" +

@@ -184,9 +184,16 @@ func counts(d api.RunDetail) string {
 	if d.LeftOut == 0 {
 		return ""
 	}
-	parts := []string{strconv.Itoa(d.Pending()) + " pending"}
-	for _, st := range slices.Sorted(maps.Keys(d.Counts)) {
-		parts = append(parts, fmt.Sprintf("%d %s", d.Counts[st], st))
+	all := maps.Clone(d.Counts)
+	if all == nil {
+		all = map[state.Status]int{}
+	}
+	if n := d.Unneeded(); n > 0 {
+		all[state.Skipped] += n
+	}
+	parts := []string{strconv.Itoa(d.Pending()-d.Unneeded()) + " pending"}
+	for _, st := range slices.Sorted(maps.Keys(all)) {
+		parts = append(parts, fmt.Sprintf("%d %s", all[st], st))
 	}
 	return strings.Join(parts, ", ")
 }

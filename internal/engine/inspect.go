@@ -100,7 +100,9 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 			rec = state.Step{StepID: st.ID, Status: state.Pending}
 		}
 		slices.SortFunc(items[st.ID], func(a, b state.Step) int { return itemNumber(a.StepID) - itemNumber(b.StepID) })
+		cleanup := isCleanup(o.DAG, st.ID)
 		for _, rec := range append([]state.Step{rec}, items[st.ID]...) {
+			rec = state.Shown(&o.Run, rec, cleanup)
 			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
 			if p := o.Plan.Step(st.ID); p != nil && p.Plugin != nil {
 				info.Plugin = &state.Plugin{Publisher: p.Plugin.Publisher, Name: p.Plugin.Name, Version: p.Plugin.Version, Digest: p.Plugin.Digest}
@@ -110,6 +112,12 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 		}
 	}
 	return out, nil
+}
+
+// isCleanup says whether a step is one of on_failure or on_cancel.
+func isCleanup(d *manifests.DAG, id string) bool {
+	is := func(s manifests.Step) bool { return s.ID == id }
+	return slices.ContainsFunc(d.OnFailure, is) || slices.ContainsFunc(d.OnCancel, is)
 }
 
 func itemNumber(id string) int {

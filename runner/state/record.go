@@ -86,6 +86,29 @@ func (r *Run) Pending() int {
 	return n
 }
 
+// Unneeded is how many of them a run has ended without, see [Shown]. What nothing
+// could make runnable counts as pending still.
+func (r *Run) Unneeded() int {
+	if !r.Status.Ended() || r.FailureReason == string(UnreachableSteps) {
+		return 0
+	}
+	return r.Pending()
+}
+
+// Shown is a step as people and programs see it: a step of on_failure or on_cancel
+// that a run has ended without will not run, and is no more than skipped. No entry
+// says so, and a reopened run may need it yet.
+func Shown(run *Run, s Step, cleanup bool) Step {
+	if !cleanup || !run.Status.Ended() || s.Status != Pending {
+		return s
+	}
+	s.Status, s.Reason = Skipped, string(NotNeeded)
+	if run.Aborted {
+		s.Reason = string(RunAborted)
+	}
+	return s
+}
+
 // Step is the projection of one step of a run. A step without entries has no
 // record and is [Pending].
 type Step struct {

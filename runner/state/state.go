@@ -86,6 +86,7 @@ const (
 	TooManyItems      Code = "TOO_MANY_ITEMS"     // for_each gave more than the site allows
 	TooManyEntries    Code = "TOO_MANY_ENTRIES"   // the run has written more than the site allows
 	SkippedByHand     Code = "SKIPPED_BY_HAND"
+	NotNeeded         Code = "NOT_NEEDED" // shown of a cleanup step that a run has ended without; in no entry
 	FailedByHand      Code = "FAILED_BY_HAND"
 	RunAborted        Code = "RUN_ABORTED"
 	ChildFailed       Code = "orchestration.child.failed"
