@@ -32,8 +32,8 @@ type DataLine struct {
 	Seq  int64           `json:"seq"`  // of the envelope that it belongs to
 }
 
-// Seal encodes an entry. data is the struct of e.Type or a pointer to it; nil
-// stands for {} where the type allows that. Salt must be fresh and random: it
+// Seal encodes an entry. data is the struct of e.Type, a pointer to it, or what
+// [Encode] made of either; nil stands for {} where the type allows that. Salt must be fresh and random: it
 // keeps withheld data from being guessed. DataHash is set here, and V where it
 // is 0. A line beyond its limit is [ErrTooLarge].
 func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {

@@ -127,10 +127,32 @@ func DecodeData(t Type, raw json.RawMessage) (any, error) {
 	return data, nil
 }
 
+// Encoded is the data of an entry together with its canonical encoding, for who
+// makes that before it is [Seal]'s turn: entries are written one after the other,
+// their data can be encoded at the same time.
+type Encoded struct {
+	Data any // as given
+	raw  []byte
+	of   Type
+}
+
+// Encode encodes data for an entry of type t; see [Seal].
+func Encode(t Type, data any) (Encoded, error) {
+	info, ok := lookup(t)
+	if !ok {
+		return Encoded{}, fmt.Errorf("ledger: %q: %w", string(t), ErrUnknownType)
+	}
+	raw, err := encodeData(info, data)
+	return Encoded{Data: data, raw: raw, of: t}, err
+}
+
 // encodeData returns the canonical encoding of data, which must be of the
 // struct of info or a pointer to it. Nil stands for the zero struct, for types
 // whose fields may all be absent.
 func encodeData(info TypeInfo, data any) ([]byte, error) {
+	if e, ok := data.(Encoded); ok && e.of == info.Type {
+		return e.raw, nil
+	}
 	want := info.New()
 	if data == nil {
 		data = want

@@ -19,8 +19,13 @@ const pageSize = 500
 // and [ErrTokenTaken], and writes nothing: the caller judges whether it is the
 // same start.
 func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more []state.Proposal, along ...state.Batch) (state.Run, error) {
+	first := state.Proposal{Type: ledger.RunStarted, Actor: run.Actor, Data: start}
+	proposals, err := encoded(append([]state.Proposal{first}, more...))
+	if err != nil {
+		return state.Run{}, err
+	}
 	var out state.Run
-	err := db.update(func(tx *Tx) error {
+	err = db.update(func(tx *Tx) error {
 		id := tx.get(bTokens, pair(run.Tenant, run.RunToken))
 		if id != nil {
 			taken, err := tx.run(string(id))
@@ -33,8 +38,7 @@ func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more []state.Propo
 		if _, err := tx.run(run.RunID); !errors.Is(err, ErrNotFound) {
 			return errors.Join(err, fmt.Errorf("store: run %s exists", run.RunID))
 		}
-		first := state.Proposal{Type: ledger.RunStarted, Actor: run.Actor, Data: start}
-		for _, p := range append([]state.Proposal{first}, more...) {
+		for _, p := range proposals {
 			if _, err := tx.append(runEntry(&run, p)); err != nil {
 				return err
 			}
@@ -57,11 +61,29 @@ func (db *DB) StartRun(run state.Run, start *ledger.RunStart, more []state.Propo
 // after them. An entry that the state machine does not allow is a
 // *[state.TransitionError], and nothing is written.
 func (db *DB) Commit(runID string, proposals ...state.Proposal) (run state.Run, err error) {
+	if proposals, err = encoded(proposals); err != nil {
+		return state.Run{}, err
+	}
 	err = db.update(func(tx *Tx) error {
 		run, err = tx.batch(state.Batch{RunID: runID, Proposals: proposals})
 		return err
 	})
 	return run, err
+}
+
+// encoded encodes the data of proposals where the caller runs: the goroutine that
+// writes has enough to do.
+func encoded(proposals []state.Proposal) ([]state.Proposal, error) {
+	list := make([]state.Proposal, len(proposals))
+	for i, p := range proposals {
+		e, err := ledger.Encode(p.Type, p.Data)
+		if err != nil {
+			return nil, err
+		}
+		p.Data = e
+		list[i] = p
+	}
+	return list, nil
 }
 
 func (tx *Tx) batch(b state.Batch) (state.Run, error) {

@@ -255,7 +255,11 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 		}
 	}
 	tx.size, tx.lastTime = env.Seq+1, env.Time
-	return env, tx.project(env, p.data)
+	data := p.data
+	if e, ok := data.(ledger.Encoded); ok {
+		data = e.Data
+	}
+	return env, tx.project(env, data)
 }
 
 // entry is what append writes: an envelope without seq, time and data hash.
