@@ -94,7 +94,7 @@ func prepare(t *runner.Task) (_ *prepared, err error) {
 		return nil, err
 	}
 	defer root.Close()
-	if err := p.layOut(root, t.Request); err != nil {
+	if err := p.layOut(root, t); err != nil {
 		return nil, fmt.Errorf("preparing %s: %w", t.Dir, err)
 	}
 	if err := place(root, t.Files); err != nil {
@@ -107,14 +107,16 @@ func prepare(t *runner.Task) (_ *prepared, err error) {
 }
 
 // layOut makes the folders, the request and the empty output file.
-func (p *prepared) layOut(root *os.Root, request []byte) error {
-	// data/ and inputs/ come with what lies in them: no variable names them.
-	for _, dir := range append(writtenDirs(), bundleDir, secretsDir) {
-		perm := fs.FileMode(0o755)
-		if dir == secretsDir {
-			perm = 0o700
+func (p *prepared) layOut(root *os.Root, t *runner.Task) error {
+	// data/ and inputs/ come with what lies in them, as secrets/ does: making and
+	// removing a folder is a good part of what a short attempt costs.
+	for _, dir := range append(writtenDirs(), bundleDir) {
+		if err := root.Mkdir(dir, 0o755); err != nil {
+			return err
 		}
-		if err := root.Mkdir(dir, perm); err != nil {
+	}
+	if len(t.Secrets) > 0 {
+		if err := root.Mkdir(secretsDir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -123,7 +125,7 @@ func (p *prepared) layOut(root *os.Root, request []byte) error {
 		return err
 	}
 	p.artifacts = idOf(info)
-	if err := root.WriteFile(inputFile, request, 0o444); err != nil {
+	if err := root.WriteFile(inputFile, t.Request, 0o444); err != nil {
 		return err
 	}
 	if p.stdin, err = root.Open(inputFile); err != nil {

@@ -41,7 +41,8 @@
 //
 //	bundle/ data/ inputs/     private copies, files read-only; the last two where
 //	                          there is something to put into them
-//	secrets/                  0400, overwritten and removed when the last process is dead
+//	secrets/                  0400, overwritten and removed when the last process is dead;
+//	                          only for an attempt that has secrets
 //	work/ artifacts/ tmp/     for the program
 //	input.json output.jsonl   request and results (package plugin)
 //
