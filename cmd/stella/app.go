@@ -71,7 +71,7 @@ func (a *app) addGlobalFlags(c *cobra.Command) {
 	f.StringVar(&a.opt.home, "home", "", "`DIR` of the site (STELLA_HOME; default $XDG_DATA_HOME/stella or ~/.local/share/stella)")
 	f.StringVar(&a.opt.tenant, "tenant", "", "`NAME` of the tenant to act in (STELLA_TENANT; default from site.toml)")
 	f.StringVar(&a.opt.output, "output", "", "`FORM` of results: table, json or ndjson (default table)")
-	f.BoolVarP(&a.opt.quiet, "quiet", "q", false, "say nothing but results and errors")
+	f.BoolVarP(&a.opt.quiet, "quiet", "q", false, "say nothing but errors and the results that were asked for: no progress, notes or hints, and no table of what a command has done")
 	f.BoolVar(&a.opt.noColor, "no-color", false, "no colours on a terminal (NO_COLOR)")
 	f.BoolVarP(&a.opt.yes, "yes", "y", false, "do not ask before something that cannot be undone")
 	f.StringVar(&a.opt.apiURL, "api-url", "", "`SOCKET` to speak to, as unix:///path or a path; the site is then never opened here (STELLA_API_URL)")

@@ -214,7 +214,7 @@ func runApprovalsDecide(ctx context.Context, a *app, id string, opt decideOption
 		if err != nil {
 			return err
 		}
-		if err := a.emit(out, func(s *screen) { renderDecided(s, out) }); err != nil {
+		if err := a.acted(false, out, func(s *screen) { renderDecided(s, out) }); err != nil {
 			return err
 		}
 		a.deadlocked(out.Approval)

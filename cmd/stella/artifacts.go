@@ -71,7 +71,7 @@ func runRunArtifacts(ctx context.Context, a *app, opt artifactsOptions) error {
 				return err
 			}
 		}
-		return a.emit(all, func(s *screen) { renderArtifacts(s, all) })
+		return a.acted(opt.out == "", all, func(s *screen) { renderArtifacts(s, all) })
 	})
 }
 

@@ -75,7 +75,7 @@ func runBundleImport(ctx context.Context, a *app, paths []string, opt importOpti
 		opt.req.Receipt = true
 	}
 	var rep api.MediaReport
-	told := importTeller{a: a, done: map[string]bool{}}
+	told := importTeller{a: a, dry: opt.req.DryRun, done: map[string]bool{}}
 	err := a.withSite(ctx, func(ctx context.Context, r *reached) error {
 		var err error
 		rep, err = r.ImportMedia(ctx, opt.req, told.tell)
@@ -160,6 +160,7 @@ func notAll(rep api.MediaReport) error {
 // site changes hands and the import begins anew, nothing is said twice.
 type importTeller struct {
 	a    *app
+	dry  bool
 	mu   sync.Mutex // guards what follows
 	done map[string]bool
 	last time.Time
@@ -209,10 +210,10 @@ func (t *importTeller) item(item api.ImportItem, files int) error {
 	case a.opt.output == outNDJSON:
 		return a.stdout.json(item, false)
 	case item.ImportResult != nil:
-		return a.imported(*item.ImportResult)
+		return a.imported(t.dry, *item.ImportResult)
 	case files > 1 && item.Error != nil: // of one file the command's own error says it
 		a.stderr.printf("%s  %s: %s\n", item.Outcome, item.Path, named(item.Error))
-		if item.Error.Hint != "" {
+		if item.Error.Hint != "" && !a.opt.quiet {
 			a.stderr.printf("    hint: %s\n", item.Error.Hint)
 		}
 	}
@@ -246,11 +247,14 @@ func (t *importTeller) summary(rep api.MediaReport) {
 }
 
 // imported says what became of one file, as soon as it is known.
-func (a *app) imported(res api.ImportResult) error {
+func (a *app) imported(dry bool, res api.ImportResult) error {
 	v := res.Verdict
 	again := ""
 	if res.Already {
 		again = " again"
+	}
+	if a.silent(dry) {
+		return nil
 	}
 	a.stdout.printf("%s%s  %s  %s/%s@%s  sha256:%s\n", v.Decision, again, v.Kind, v.Publisher, v.Name, v.Version, short(v.Digest))
 	return a.stdout.err

@@ -81,7 +81,7 @@ func runBundleNew(a *app, kind, dir string, opt newOptions) error {
 		}
 	}
 	a.stderr.note("next: stella bundle pack %s", dir)
-	return a.emit(map[string]string{"kind": kind, "publisher": t.Publisher, "name": t.Name, "folder": path}, func(s *screen) {
+	return a.acted(false, map[string]string{"kind": kind, "publisher": t.Publisher, "name": t.Name, "folder": path}, func(s *screen) {
 		for _, f := range files {
 			s.printf("%s\n", filepath.Join(dir, filepath.FromSlash(f.Path)))
 		}
@@ -199,7 +199,7 @@ func (a *app) printPacked(out string, p *bundle.Packed) error {
 	if res.Omitted == nil {
 		res.Omitted = []string{}
 	}
-	return a.emit(res, func(s *screen) {
+	return a.acted(false, res, func(s *screen) {
 		s.fields("file", out, "bundle", m.Ref(), "kind", res.Kind, "digest", "sha256:"+p.Digest, "size", size(p.FileBytes))
 		if len(res.Omitted) > 0 {
 			s.fields("left out", count(len(res.Omitted), "content", "contents")+" of what the receiver holds")
@@ -248,7 +248,7 @@ func runBundleKeygen(a *app, out string) error {
 		return fileError(out+".pub", err)
 	}
 	id := verify.KeyID(&key.PublicKey)
-	return a.emit(map[string]string{"id": id, "private": out, "public": out + ".pub"}, func(s *screen) {
+	return a.acted(false, map[string]string{"id": id, "private": out, "public": out + ".pub"}, func(s *screen) {
 		s.fields("key", id, "private", out, "public", out+".pub")
 	})
 }
@@ -316,7 +316,7 @@ func runBundleSign(a *app, file string, opt signOptions) error {
 	if err := rewrite(file, sigs, atts); err != nil {
 		return err
 	}
-	return a.emit(map[string]any{"path": file, "digest": bundle.Digest(head.Manifest), "signatures": ids(sigs), "attestations": ids(atts)},
+	return a.acted(false, map[string]any{"path": file, "digest": bundle.Digest(head.Manifest), "signatures": ids(sigs), "attestations": ids(atts)},
 		func(s *screen) {
 			facts := []string{"file", file, "digest", "sha256:" + bundle.Digest(head.Manifest)}
 			for _, x := range sigs {

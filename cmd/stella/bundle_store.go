@@ -105,7 +105,7 @@ func runBundleGC(ctx context.Context, a *app, req api.GCRequest) error {
 		if err != nil {
 			return err
 		}
-		return a.emit(rep, func(s *screen) { renderGC(s, rep) })
+		return a.acted(req.DryRun, rep, func(s *screen) { renderGC(s, rep) })
 	})
 }
 

@@ -85,10 +85,10 @@ func runCacheClear(ctx context.Context, a *app, req api.CacheClearing) error {
 				return err
 			}
 		}
-		if out.DryRun {
+		if out.DryRun = req.DryRun; out.DryRun {
 			a.stderr.note("dry run: nothing was changed")
 		}
-		return a.emit(out, func(s *screen) { s.fields("dag", out.DAGID, "forgotten", strconv.Itoa(out.Count)) })
+		return a.acted(out.DryRun, out, func(s *screen) { s.fields("dag", out.DAGID, "forgotten", strconv.Itoa(out.Count)) })
 	})
 }
 

@@ -143,6 +143,14 @@ func (a *app) asked(ctx context.Context) (api.SiteStatus, error) {
 	return c.Status(ctx)
 }
 
+// renderStarted is renderDaemon for a command that has started it.
+func (a *app) renderStarted(st api.SiteStatus, log string) error {
+	if a.silent(false) {
+		return nil
+	}
+	return a.renderDaemon(st, log)
+}
+
 func (a *app) renderDaemon(st api.SiteStatus, log string) error {
 	path, err := a.socketPath()
 	if err != nil {
@@ -166,7 +174,7 @@ func runDaemonStart(ctx context.Context, a *app) error {
 	switch {
 	case err == nil && st.Mode == engine.ModeDaemon:
 		a.stderr.note("note: the daemon was running already")
-		return a.renderDaemon(st, "")
+		return a.renderStarted(st, "")
 	case err != nil && !errors.Is(err, server.ErrUnreachable):
 		return err
 	}
@@ -179,7 +187,7 @@ func runDaemonStart(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.renderDaemon(st, log)
+	return a.renderStarted(st, log)
 }
 
 // A daemonChild is the daemon as its parent sees it.

@@ -162,7 +162,7 @@ func runDAGPublish(ctx context.Context, a *app, given string) error {
 		if err != nil {
 			return about(given, err)
 		}
-		return a.emit(d, func(s *screen) {
+		return a.acted(false, d, func(s *screen) {
 			s.printf("published %s %s (%s)\n", d.DAGID, d.Version, short(d.Digest))
 		})
 	})

@@ -120,7 +120,7 @@ func renderSwitched(a *app, out api.DAGSwitched, enable bool) error {
 	case !out.Changed:
 		a.stderr.note("note: it was %s before; nothing was changed", dagState(out.DAG))
 	}
-	return a.emit(out, func(s *screen) {
+	return a.acted(out.DryRun, out, func(s *screen) {
 		next := out.Next
 		if next == "" {
 			next = "nothing: no version is enabled"

@@ -75,7 +75,7 @@ func runExportCreate(ctx context.Context, a *app, opt exportOptions) error {
 		if err != nil {
 			return err
 		}
-		return a.emit(res, func(s *screen) {
+		return a.acted(false, res, func(s *screen) {
 			s.fields("archive", res.Path, "window", res.From+" to "+res.To,
 				"entries", fmt.Sprintf("%d from %d, of a tree of %d", res.Count, res.FirstSeq, res.TreeSize),
 				"root", res.Root, "sha256", res.SHA256, "size", size(res.Bytes), "withheld", strconv.FormatInt(res.Withheld, 10))

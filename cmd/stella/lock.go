@@ -208,7 +208,7 @@ func renderReleased(a *app, out api.LockReleased) error {
 	if out.DryRun {
 		a.stderr.note("dry run: nothing was changed")
 	}
-	return a.emit(out, func(s *screen) {
+	return a.acted(out.DryRun, out, func(s *screen) {
 		next := "nobody waits for it"
 		if len(out.Lock.Waiting) > 0 {
 			w := out.Lock.Waiting[0]

@@ -181,7 +181,7 @@ func runOutboxRequeue(ctx context.Context, a *app, req api.RequeueRequest) error
 		if len(res.Sinks) > 0 && !res.Delivering {
 			a.stderr.note("note: nothing executes here now; they are delivered by the next daemon or run")
 		}
-		return a.emit(res, func(s *screen) {
+		return a.acted(false, res, func(s *screen) {
 			if len(res.Sinks) == 0 {
 				s.printf("nothing is dead\n")
 			}
@@ -230,7 +230,7 @@ func runOutboxForget(ctx context.Context, a *app, req api.ForgetRequest) error {
 			}
 			verb = "is given up"
 		}
-		return a.emit(res, func(s *screen) {
+		return a.acted(req.DryRun, res, func(s *screen) {
 			s.printf("sink %s %s, with %s; it had seen %s\n", res.Sink, verb,
 				count(res.Dropped, "event", "events"), count(res.Next, "entry", "entries"))
 		})

@@ -197,7 +197,7 @@ func runQueueChange(ctx context.Context, a *app, opt queueOptions, do changeQueu
 				return err
 			}
 		}
-		return a.emit(out, func(s *screen) { queueTable(s, out.Status) })
+		return a.acted(false, out, func(s *screen) { queueTable(s, out.Status) })
 	})
 }
 

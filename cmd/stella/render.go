@@ -239,6 +239,17 @@ func (a *app) emit(v any, table func(*screen)) error {
 	return a.stdout.err
 }
 
+// acted writes what a command has done: a result only where it was asked for, by the
+// form of the output or as a dry run; --quiet leaves nothing else of it.
+func (a *app) acted(dry bool, v any, table func(*screen)) error {
+	if a.silent(dry) {
+		return nil
+	}
+	return a.emit(v, table)
+}
+
+func (a *app) silent(dry bool) bool { return a.opt.quiet && a.opt.output == outTable && !dry }
+
 // emitList writes a list: all of v as JSON, an item a line as NDJSON, or rows.
 func emitList[T any](a *app, v any, items []T, header []string, row func(T) []string) error {
 	switch a.opt.output {
@@ -276,7 +287,7 @@ func (a *app) renderError(what string, e *api.Error) {
 			a.stderr.printf("  %s\n", f)
 		}
 	}
-	if e.Hint != "" {
+	if e.Hint != "" && !a.opt.quiet {
 		a.stderr.printf("hint: %s\n", e.Hint)
 	}
 }

@@ -243,7 +243,7 @@ func runRunCancel(ctx context.Context, a *app, id, why string) error {
 		if err != nil {
 			return err
 		}
-		return a.emit(run, func(s *screen) {
+		return a.acted(false, run, func(s *screen) {
 			if run.Status.Ended() {
 				s.printf("run %s is %s\n", run.RunID, string(run.Status))
 				return

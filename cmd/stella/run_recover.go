@@ -67,7 +67,7 @@ func renderRecovered(a *app, out api.Recovered) error {
 	case !out.Changed:
 		a.stderr.note("note: it was so before; nothing was changed")
 	}
-	if err := a.emit(out, func(s *screen) { recoveredTable(s, out) }); err != nil {
+	if err := a.acted(out.DryRun, out, func(s *screen) { recoveredTable(s, out) }); err != nil {
 		return err
 	}
 	a.goesOn(out.Run, out.Executed || out.DryRun)

@@ -124,7 +124,7 @@ func runScheduleAdd(ctx context.Context, a *app, opt scheduleAddOptions) error {
 		if r.held != nil { // nobody else was there
 			a.stderr.note("note: no daemon is running; schedules fire while one is: stella daemon start")
 		}
-		return a.emit(s, func(out *screen) { renderSchedule(out, s) })
+		return a.acted(false, s, func(out *screen) { renderSchedule(out, s) })
 	})
 }
 

@@ -169,5 +169,8 @@ func renderScheduleReport(a *app, rep api.ScheduleReport, done string) error {
 	default:
 		a.stderr.note("%s %s", count(n, "schedule", "schedules"), done)
 	}
+	if a.silent(rep.DryRun) {
+		return nil
+	}
 	return emitSchedules(a, rep, rep.Changed)
 }

@@ -88,7 +88,7 @@ func runSecretAdd(ctx context.Context, a *app, name string, opt secretOptions, a
 		if err != nil {
 			return err
 		}
-		return a.emit(s, func(out *screen) { renderSecret(out, s) })
+		return a.acted(false, s, func(out *screen) { renderSecret(out, s) })
 	})
 }
 
@@ -273,7 +273,7 @@ func runSecretRemove(ctx context.Context, a *app, req api.SecretRemoval) error {
 		if err != nil {
 			return err
 		}
-		return a.emit(rep, func(s *screen) {
+		return a.acted(rep.DryRun, rep, func(s *screen) {
 			removed := "removed"
 			if rep.DryRun {
 				removed = "would be removed"

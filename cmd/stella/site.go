@@ -45,7 +45,7 @@ func runInit(a *app, opt engine.InitOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := a.emit(res, func(s *screen) {
+	if err := a.acted(false, res, func(s *screen) {
 		s.fields("site", res.SiteID, "fleet", res.FleetID, "home", res.Home, "root", "sha256:"+res.Root)
 	}); err != nil {
 		return err

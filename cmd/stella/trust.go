@@ -65,6 +65,15 @@ func runTrustShow(ctx context.Context, a *app, text string) error {
 	})
 }
 
+// trustEdited says what trust is after it was changed.
+func trustEdited(a *app, report api.TrustReport) error {
+	if a.silent(report.DryRun) {
+		a.warn(report.Warnings)
+		return nil
+	}
+	return renderTrust(a, report)
+}
+
 func renderTrust(a *app, report api.TrustReport) error {
 	root, err := manifests.ParseRoot("root.toml", []byte(report.Root))
 	if err != nil {

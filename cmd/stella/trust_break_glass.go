@@ -119,7 +119,7 @@ func (a *app) writeDraft(opt breakGlassOptions, text string) error {
 		return fileError(opt.out, err)
 	}
 	a.stderr.note("next: stella trust sign %s --key FILE, by each holder; then stella trust break-glass --file %s", opt.out, opt.out)
-	return a.emit(map[string]string{"path": opt.out, "sha256": bundle.Digest([]byte(text))}, func(s *screen) {
+	return a.acted(false, map[string]string{"path": opt.out, "sha256": bundle.Digest([]byte(text))}, func(s *screen) {
 		s.fields("file", opt.out, "sha256", bundle.Digest([]byte(text)))
 	})
 }
@@ -133,7 +133,7 @@ func (a *app) extended(report api.TrustReport) error {
 	if report.DryRun {
 		a.stderr.note("dry run: nothing was changed")
 	}
-	return a.emit(report, func(s *screen) {
+	return a.acted(report.DryRun, report, func(s *screen) {
 		s.fields("extended until", seconds(stamp.Format(x.Until)), "reason", x.Reason, "extension", "sha256:"+bundle.Digest([]byte(report.Extension)))
 	})
 }
@@ -235,7 +235,7 @@ func runTrustSign(a *app, file string, keys []string) error {
 		}
 		written = append(written, sig.ID)
 	}
-	return a.emit(map[string]any{"path": file, "sha256": bundle.Digest(raw), "signatures": written}, func(s *screen) {
+	return a.acted(false, map[string]any{"path": file, "sha256": bundle.Digest(raw), "signatures": written}, func(s *screen) {
 		facts := []string{"file", file, "sha256", bundle.Digest(raw)}
 		for _, id := range written {
 			facts = append(facts, "signature of", "key "+id)
@@ -291,7 +291,7 @@ func runTrustWaive(ctx context.Context, a *app, floor, reason string) error {
 			return &api.Error{Code: api.CodeConflict, Message: "another process holds the site, and has found its floors whole when it opened it",
 				Hint: "stop it, and waive the floor then: stella daemon stop"}
 		}
-		return a.emit(map[string]string{"waived": floor}, func(s *screen) { s.fields("waived", floor) })
+		return a.acted(false, map[string]string{"waived": floor}, func(s *screen) { s.fields("waived", floor) })
 	})
 }
 
@@ -326,6 +326,6 @@ func runAcceptTime(ctx context.Context, a *app, text, reason string) error {
 				return err
 			}
 		}
-		return a.emit(map[string]string{"accepted": t.Time}, func(s *screen) { s.fields("accepted", t.Time) })
+		return a.acted(false, map[string]string{"accepted": t.Time}, func(s *screen) { s.fields("accepted", t.Time) })
 	})
 }

@@ -94,7 +94,7 @@ func runTrustAdd(ctx context.Context, a *app, opt trustAddOptions) error {
 		if err != nil {
 			return err
 		}
-		return renderTrust(a, report)
+		return trustEdited(a, report)
 	})
 }
 
@@ -221,7 +221,7 @@ func newTrustRenewCmd(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return renderTrust(a, report)
+				return trustEdited(a, report)
 			})
 		},
 	}
@@ -292,7 +292,7 @@ func runTrustRotate(ctx context.Context, a *app, who string, opt trustRotateOpti
 		if report.RootKey != "" {
 			a.stderr.note("the new %s signs this site's trust: move it off the site, and keep it safe", report.RootKey)
 		}
-		return renderTrust(a, report)
+		return trustEdited(a, report)
 	})
 }
 
@@ -354,7 +354,7 @@ func runTrustRevoke(ctx context.Context, a *app, r api.TrustRevocation, from str
 		if err != nil {
 			return err
 		}
-		return renderTrust(a, report)
+		return trustEdited(a, report)
 	})
 }
 
@@ -396,7 +396,7 @@ func runTrustImport(ctx context.Context, a *app, files []string) error {
 // trustImported says what a trust bundle has changed.
 func (a *app) trustImported(res api.ImportResult) error {
 	a.warn(res.Warnings)
-	return a.emit(res, func(s *screen) {
+	return a.acted(false, res, func(s *screen) {
 		v := res.Verdict
 		what := "nothing: it was in force already, or is older"
 		if res.TrustChanged {

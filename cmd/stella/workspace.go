@@ -127,7 +127,7 @@ func runWorkspaceCleanup(ctx context.Context, a *app, req api.WorkspaceCleanup) 
 		if err != nil {
 			return err
 		}
-		err = a.emit(rep, func(s *screen) { renderCleanup(s, rep) })
+		err = a.acted(req.DryRun, rep, func(s *screen) { renderCleanup(s, rep) })
 		if n := len(rep.Failed) + rep.FailedMore; n > 0 {
 			err = errors.Join(err, &outcome{exitFailed, api.Error{Code: api.CodeInternal,
 				Message: count(n, "workspace", "workspaces") + " could not be removed", Hint: "see what is said of each"}})
