@@ -110,6 +110,8 @@ func (x *lock) describe(n *node) string {
 func (r *Runner) loadLocks() error {
 	r.opening.Lock() // nobody gives anything back meanwhile
 	defer r.opening.Unlock()
+	r.taking.Lock()
+	defer r.taking.Unlock()
 	recs, err := r.opt.Store.Locks("")
 	if err != nil {
 		return err

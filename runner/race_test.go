@@ -70,3 +70,53 @@ func TestADecisionWhileTheRunEnds(t *testing.T) {
 		t.Errorf("the run is %s", got.Status)
 	}
 }
+
+// meeting is a store in which each write of a type waits until there are two of them.
+type meeting struct {
+	*store.DB
+	on   ledger.Type
+	came chan struct{} // of two
+	both chan struct{}
+}
+
+func (m *meeting) Commit(id string, all ...state.Proposal) (state.Run, error) {
+	if all[0].Type == m.on {
+		select {
+		case m.came <- struct{}{}:
+			select {
+			case <-m.both:
+			case <-time.After(10 * time.Second):
+				return state.Run{}, errors.New("no other write has come")
+			}
+		default: // the second
+			close(m.both)
+		}
+	}
+	return m.DB.Commit(id, all...)
+}
+
+// Runs that are taken up together are written together: a sync of the disk for each
+// would keep a site with many of them from work.
+func TestRunsAreTakenUpTogether(t *testing.T) {
+	w := newWorld(t, ok)
+	d := dag(nil, "a")
+	one, two := w.start(d, "{}"), w.start(d, "{}")
+	w.reopen()
+	w.r = w.on(&meeting{DB: w.db, on: ledger.RunResumed, came: make(chan struct{}, 1), both: make(chan struct{})}, 1)
+	var all sync.WaitGroup
+	for _, run := range []state.Run{one, two} {
+		o := w.opened(run, d)
+		all.Go(func() {
+			if err := w.r.Resume(context.Background(), "uid:0", o); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	w.finish(one.RunID)
+	for _, run := range []state.Run{one, two} {
+		if got, err := w.db.Run(run.RunID); err != nil || got.Status != state.Completed {
+			t.Errorf("run %s is %s: %v", run.RunID, got.Status, err)
+		}
+	}
+}

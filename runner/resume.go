@@ -192,14 +192,33 @@ func (r *Runner) Resume(_ context.Context, actor string, o Opened) error {
 	}
 	r.opening.Lock()
 	e, err := r.resume(actor, o)
-	r.opening.Unlock()
 	if err != nil || e == nil {
+		r.opening.Unlock()
 		return err
 	}
-	return r.within(e, func() error { return nil })
+	// From here on others find the run and wait for its lock, so that its records
+	// need not be kept from them: runs that are taken up together are written
+	// together.
+	r.taking.RLock()
+	r.opening.Unlock()
+	err = r.commit(e)
+	later := e.later
+	e.later = nil
+	e.mu.Unlock()
+	r.taking.RUnlock()
+	if err != nil {
+		return err
+	}
+	for _, f := range later {
+		f()
+	}
+	return nil
 }
 
-func (r *Runner) resume(actor string, o Opened) (*execution, error) {
+// resume makes the model of a run that goes on here, with what is to be written of
+// that. It returns it locked, and nil where there is nothing to do. The caller holds
+// opening.
+func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 	if r.Executes(o.Run.RunID) {
 		return nil, nil
 	}
@@ -212,7 +231,11 @@ func (r *Runner) resume(actor string, o Opened) (*execution, error) {
 		return nil, err
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer func() {
+		if err != nil {
+			e.mu.Unlock()
+		}
+	}()
 	if e.ended.Load() {
 		return nil, ErrEnded
 	}
@@ -235,7 +258,7 @@ func (r *Runner) resume(actor string, o Opened) (*execution, error) {
 		child := n.child
 		e.later = append(e.later, func() { r.resumeChild(actor, child) })
 	}
-	return e, r.commit(e)
+	return e, nil
 }
 
 // orphaned says whether a run is a sub-run that its parent gave up, and could not

@@ -108,7 +108,8 @@ type Runner struct {
 	plans   sync.Map     // *Plan by hash, of sub-runs
 	trusts  atomic.Int64 // how often trust has changed
 	begun   time.Time
-	opening sync.Mutex // held while a model is made from records; taken before any other
+	opening sync.Mutex   // held while a model is made from records; taken before any other
+	taking  sync.RWMutex // held for reading while runs that are taken up are written; taken after opening
 
 	mu         sync.Mutex // guards what follows; taken after an execution's
 	execs      map[string]*execution

@@ -262,26 +262,27 @@ func (e *Engine) recoverRuns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, run := range runs {
-		if run.Open == 0 {
-			continue
+	errs := make([]error, len(runs))
+	each(runs, func(run state.Run) bool { return run.Open > 0 }, func(i int, run state.Run) { errs[i] = e.recoverRun(ctx, run) })
+	return errors.Join(errs...)
+}
+
+func (e *Engine) recoverRun(ctx context.Context, run state.Run) error {
+	o, err := e.opened(run)
+	n := 0
+	if err == nil {
+		n, err = e.runner.Recover(ctx, o)
+	}
+	if err != nil {
+		// What the run was made of is damaged: nobody can know whether its
+		// attempts may be repeated. The site must open all the same.
+		e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
+		if n, err = e.interrupt(run); err != nil {
+			return fmt.Errorf("run %s: %w", run.RunID, err)
 		}
-		o, err := e.opened(run)
-		n := 0
-		if err == nil {
-			n, err = e.runner.Recover(ctx, o)
-		}
-		if err != nil {
-			// What the run was made of is damaged: nobody can know whether its
-			// attempts may be repeated. The site must open all the same.
-			e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
-			if n, err = e.interrupt(run); err != nil {
-				return fmt.Errorf("run %s: %w", run.RunID, err)
-			}
-		}
-		if n > 0 {
-			e.opt.Log.Warn("attempts were interrupted", "runId", run.RunID, "attempts", n)
-		}
+	}
+	if n > 0 {
+		e.opt.Log.Warn("attempts were interrupted", "runId", run.RunID, "attempts", n)
 	}
 	return nil
 }

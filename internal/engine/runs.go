@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
@@ -225,13 +226,42 @@ func (e *Engine) resumeAll(ctx context.Context, actor string) error {
 	return err
 }
 
-func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]state.Run, error) {
-	out := []state.Run{}
-	for _, run := range runs {
-		o, err := e.opened(run)
-		if err == nil {
-			err = e.runner.Resume(ctx, actor, o)
+// together is how many runs are taken up at a time: what is written of them shares
+// a sync of the disk.
+const together = 64
+
+// each calls f for all runs that ask for it, for some at a time.
+func each(runs []state.Run, wanted func(state.Run) bool, f func(int, state.Run)) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	places := make(chan struct{}, together)
+	for i, run := range runs {
+		if !wanted(run) {
+			continue
 		}
+		places <- struct{}{}
+		all.Go(func() {
+			f(i, run)
+			<-places
+		})
+	}
+}
+
+// resume lets runs go on here, those that others have started after those.
+func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]state.Run, error) {
+	errs := make([]error, len(runs))
+	for _, child := range []bool{false, true} {
+		each(runs, func(run state.Run) bool { return child == (run.ParentRunID != "") }, func(i int, run state.Run) {
+			o, err := e.opened(run)
+			if err == nil {
+				err = e.runner.Resume(ctx, actor, o)
+			}
+			errs[i] = err
+		})
+	}
+	out := []state.Run{}
+	for i, run := range runs {
+		err := errs[i]
 		if errors.Is(err, runner.ErrEnded) {
 			continue
 		}
