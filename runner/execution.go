@@ -355,7 +355,7 @@ func (e *execution) proposeBy(actor string, t ledger.Type, n *node, data any) {
 // timer is one that ends with the run.
 type timer struct {
 	*time.Timer
-	over func() // called once, when it has fired or was stopped; may be nil
+	over func() // called once, when it has done its work or was stopped; may be nil
 }
 
 // after calls f when a time has passed, unless the run has ended before.
@@ -367,10 +367,10 @@ func (e *execution) after(wait time.Duration, f, over func()) {
 		e.tmu.Lock()
 		delete(e.timers, t)
 		e.tmu.Unlock()
+		f()
 		if over != nil {
 			over()
 		}
-		f()
 	})
 	e.timers[t] = struct{}{}
 }

@@ -713,3 +713,31 @@ func TestApprovalsOfItemsAndOfCachedStepsCanBeDecided(t *testing.T) {
 		}
 	}
 }
+
+// A runner that is not to wait for people waits for everything else: for a step that
+// is tried again later, in the run itself and in a sub-run.
+func TestARunnerThatDoesNotWaitForPeople(t *testing.T) {
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "later" && task.Attempt == 1 {
+			return exit(75), nil
+		}
+		return exit(0), nil
+	})
+	w.child(func(d *manifests.DAG) {
+		d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "good?", Expires: time.Hour}
+		d.Steps[1].Retry = manifests.Retry{MaxAttempts: 2, Backoff: 20 * time.Millisecond, MaxBackoff: time.Second}
+	}, "ask", "later")
+	d := parent(nil, "sub")
+	run := w.start(d, "{}")
+	if err := w.r.RunUnattended(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := w.look(run.RunID)
+	child, steps := w.look(w.childOf(run, "sub"))
+	if got.Status != state.Running || child.Status != state.Checkpoint || steps["later"] != "completed" {
+		t.Errorf("the run is %s, its sub-run %s: %v", got.Status, child.Status, steps)
+	}
+	if _, err := w.tryStart(d, "{}"); !errors.Is(err, runner.ErrStopping) {
+		t.Errorf("a start after that: %v", err)
+	}
+}

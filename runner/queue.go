@@ -350,6 +350,20 @@ func (q *queue) each(execs map[string]*execution, visit func(item)) {
 	}
 }
 
+// empty says whether nothing waits in the queue.
+func (q *queue) empty(execs map[string]*execution) bool {
+	for _, l := range q.lanes {
+		for _, it := range l.ready {
+			if !it.over() {
+				return false
+			}
+		}
+	}
+	none := true
+	q.each(execs, func(item) { none = false })
+	return none
+}
+
 // StopQueue takes over what is paused and what is drained from now on.
 func (r *Runner) StopQueue(s state.QueueState) {
 	r.mu.Lock()

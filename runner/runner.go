@@ -159,6 +159,15 @@ func New(opt Options) *Runner {
 // ended. With untilIdle it also returns once no run is left to take care of;
 // from then on no run is taken. The attempts that ctx ends are interrupted.
 func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
+	until := func() bool { return false }
+	if untilIdle {
+		until = r.nothingLeft
+	}
+	return r.run(ctx, until)
+}
+
+// run hands out work until ctx is done, or until says so, which is asked under mu.
+func (r *Runner) run(ctx context.Context, until func() bool) error {
 	if r.opt.Executor == nil {
 		return ErrNotExecuting
 	}
@@ -186,7 +195,7 @@ func (r *Runner) Run(ctx context.Context, untilIdle bool) error {
 	}
 	r.dispatch()
 	r.mu.Unlock()
-	err := r.wait(ctx, untilIdle)
+	err := r.wait(ctx, until)
 	cancel() // after an error nothing more can be recorded: what is under way ends
 	r.mu.Lock()
 	r.start, r.shut = nil, true
@@ -210,27 +219,6 @@ func (r *Runner) quiet() {
 			return
 		}
 		<-idle
-	}
-}
-
-func (r *Runner) wait(ctx context.Context, untilIdle bool) error {
-	for {
-		r.mu.Lock()
-		idle, none := r.idle, len(r.execs) == 0 && r.busy == 0
-		if none && untilIdle {
-			r.shut = true
-		}
-		r.mu.Unlock()
-		if none && untilIdle {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-r.fatal:
-			return err
-		case <-idle:
-		}
 	}
 }
 
@@ -378,11 +366,12 @@ func (r *Runner) delay(it item, wait time.Duration) {
 			it.queued = r.opt.Now()
 			r.enqueue(it)
 		}
-	}, func() {
+	}, func() { // once it is in the queue, so that it is always in one of the two
 		r.mu.Lock()
 		if r.delayed[it.e.tenant]--; r.delayed[it.e.tenant] == 0 {
 			delete(r.delayed, it.e.tenant)
 		}
+		r.signal()
 		r.mu.Unlock()
 	})
 }

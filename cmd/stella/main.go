@@ -45,6 +45,7 @@ const (
 	exitLocked      = 6   // site locked or unreachable
 	exitDamaged     = 7   // ledger, archive or store damaged
 	exitIncomplete  = 8   // evidence incomplete
+	exitWaiting     = 9   // runs are open that only people let go on
 	exitInterrupted = 130 // by a signal
 )
 
@@ -54,6 +55,7 @@ const (
 	codeUnreachable api.Code = "UNREACHABLE"     // nobody answers at the socket
 	codeNotRunning  api.Code = "NOT_RUNNING"     // no daemon
 	codeRunFailed   api.Code = "RUN_FAILED"      // the run failed or was cancelled
+	codeWaiting     api.Code = "WAITING"         // nothing is left that moves without people
 	codeArchive     api.Code = "ARCHIVE_VERDICT" // the archive is not VERIFIED
 	codeFileInvalid api.Code = "FILE_INVALID"    // a file that was to be checked has faults
 	codeNotReady    api.Code = "NOT_READY"       // something that was looked at cannot be started

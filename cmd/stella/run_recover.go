@@ -174,7 +174,7 @@ func runRunRetry(ctx context.Context, a *app, id string, opt retryOptions) error
 			if !out.Executed {
 				return renderRecovered(a, out)
 			}
-			e.runs = []state.Run{out.Run}
+			e.runs, e.watch.stay = []state.Run{out.Run}, true
 			e.watch.next = map[string]int64{id: before.LastSeq + 1}
 		}
 		if err := e.watch.until(ctx, a, r, e.runs); err != nil {

@@ -37,7 +37,7 @@ func newRunReplayCmd(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&opt.req.Rationale, "rationale", "", "why, a `TEXT`; it is recorded (required)")
-	c.Flags().BoolVar(&opt.wait, "wait", false, "with a daemon: wait for the end of the replay")
+	c.Flags().BoolVar(&opt.wait, "wait", false, "wait for the end of the replay: also with a daemon, and for people")
 	_ = c.MarkFlagRequired("rationale")
 	return c
 }

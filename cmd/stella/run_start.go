@@ -36,7 +36,9 @@ func newRunStartCmd(a *app) *cobra.Command {
 		Use:   "start",
 		Short: "Start a run",
 		Long: "Start a run of a DAG. With a daemon it returns at once, unless --wait; without one it\n" +
-			"executes the run itself and ends with it. The exit code is 4 if the run failed.\n\n" +
+			"executes the run itself and ends with it. The exit code is 4 if the run failed, and 9 if nothing\n" +
+			"is left that moves without people: then it says for whom the run waits, and what decides. With\n" +
+			"--wait it waits for them.\n\n" +
 			"--input k=v gives a string, --input k:=v gives JSON (k:=5, k:=true, k:='[1,2]'); both win\n" +
 			"over --inputs FILE. A start with a --run-token that was used before, for the same DAG and\n" +
 			"inputs, is the same run and starts nothing; for other work it is refused.\n\n" +
@@ -57,7 +59,7 @@ func newRunStartCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.req.RunToken, "run-token", "", "`TOKEN` that names the intended work; repeating it repeats nothing")
 	f.StringArrayVar(&opt.meta, "meta", nil, "a `NOTE` on the run: k=v; may be given again")
 	f.Int64Var(&opt.req.Priority, "priority", 0, "`N` that decides before age who is served first; higher is earlier")
-	f.BoolVar(&opt.wait, "wait", false, "with a daemon: wait for the end of the run")
+	f.BoolVar(&opt.wait, "wait", false, "wait for the end of the run: also with a daemon, and for people")
 	f.BoolVar(&opt.dryRun, "dry-run", false, "show what would happen, and start nothing")
 	_ = c.MarkFlagRequired("dag-id")
 	c.MarkFlagsMutuallyExclusive("wait", "dry-run")
@@ -168,7 +170,9 @@ func newRunResumeCmd(a *app) *cobra.Command {
 		Short: "Let an interrupted run go on",
 		Long: "Let a run go on that was interrupted, by a signal, a crash or a power cut; or all of them.\n" +
 			"A daemon does this by itself when it starts. Without a daemon the runs execute here, and\n" +
-			"the command ends with them. What had succeeded is not done again.",
+			"the command ends with them. What had succeeded is not done again.\n\n" +
+			"Where nothing is left that moves without people the command ends with exit code 9, and says which\n" +
+			"runs wait for whom, and what decides. With --wait it waits for them.",
 		Example: "  stella orch run resume 01935b1e-…\n  stella orch run resume --all",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -179,7 +183,7 @@ func newRunResumeCmd(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&opt.all, "all", false, "all open runs")
-	c.Flags().BoolVar(&opt.wait, "wait", false, "with a daemon: wait for the end of the runs")
+	c.Flags().BoolVar(&opt.wait, "wait", false, "wait for the end of the runs: also with a daemon, and for people")
 	return c
 }
 
@@ -209,7 +213,7 @@ func (e *execution) run(ctx context.Context, a *app, r *reached, wait bool, begi
 	if err != nil {
 		return e.afterwards(err)
 	}
-	e.runs = runs
+	e.runs, e.watch.stay = runs, wait
 	if r.held == nil && !wait {
 		st, err := r.Status(ctx)
 		if err != nil {
@@ -224,7 +228,7 @@ func (e *execution) run(ctx context.Context, a *app, r *reached, wait bool, begi
 	} else {
 		err = e.execute(ctx, a, r, runs)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errPeople) {
 		return e.interrupted(ctx, r, err)
 	}
 	return e.render(ctx, a, r, true)
@@ -247,7 +251,11 @@ func (e *execution) execute(ctx context.Context, a *app, r *reached, runs []stat
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		err := r.held.execute(ctx, engine.Idle)
+		until := engine.Unattended
+		if e.watch.stay {
+			until = engine.Idle
+		}
+		err := r.held.execute(ctx, until)
 		cancel()
 		done <- err
 	}()
@@ -305,15 +313,15 @@ func (e *execution) render(ctx context.Context, a *app, r *reached, ended bool) 
 	if err := e.print(a, details, items); err != nil || !ended {
 		return err
 	}
+	return e.ends(ctx, a, r, details)
+}
+
+// failed is the outcome of a command that cared for runs of which one has ended
+// otherwise than well.
+func (e *execution) failed(details []api.RunDetail) error {
 	for _, d := range details {
-		switch {
-		case d.Status == state.Completed:
+		if d.Status == state.Completed || !d.Status.Ended() {
 			continue
-		case !d.Status.Ended():
-			return &outcome{exit: exitInterrupted, err: api.Error{
-				Code: codeInterrupted, Message: "this process was asked to stop; run " + d.RunID + " is not lost",
-				TraceID: d.TraceID, Hint: "stella orch run resume " + d.RunID,
-			}}
 		}
 		msg := fmt.Sprintf("run %s is %s", d.RunID, d.Status)
 		if why := reason(d.Run); why != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -16,6 +17,7 @@ const watchPause = 100 * time.Millisecond
 type watcher struct {
 	next map[string]int64 // first entry of a run that was not shown
 	runs []state.Run      // all that are watched
+	stay bool             // also while only people let them go on
 }
 
 // until returns when all runs have ended.
@@ -33,9 +35,8 @@ func (w *watcher) until(ctx context.Context, a *app, r *reached, runs []state.Ru
 }
 
 func (w *watcher) one(ctx context.Context, a *app, r *reached, run state.Run, many bool) error {
-	if a.stderr.quiet || a.opt.output != outTable {
-		_, err := r.WaitRun(ctx, run.RunID)
-		return err
+	if !w.shows(a) {
+		return w.wait(ctx, a, r, run.RunID, many)
 	}
 	if _, begun := w.next[run.RunID]; !begun {
 		return nil // nothing happened any more
@@ -53,15 +54,18 @@ func (w *watcher) begin(a *app, run state.Run) {
 	if w.next == nil {
 		w.next = map[string]int64{}
 	}
-	if _, begun := w.next[run.RunID]; begun || run.Status.Ended() || a.stderr.quiet || a.opt.output != outTable {
+	if _, begun := w.next[run.RunID]; begun || run.Status.Ended() || !w.shows(a) {
 		return
 	}
 	w.next[run.RunID] = run.FirstSeq
 	a.stderr.note("run %s of %s %s", run.RunID, run.DAGID, run.DAGVersion)
-	if run.Status == state.Checkpoint {
+	if run.Status == state.Checkpoint && w.stay {
 		a.stderr.note("it waits for people, and so does this command: stella orch approvals list --run %s", run.RunID)
 	}
 }
+
+// shows says whether what happens is shown.
+func (w *watcher) shows(a *app) bool { return !a.stderr.quiet && a.opt.output == outTable }
 
 // wait returns when the run has ended; until then it shows what is new, of all runs
 // that are watched.
@@ -80,6 +84,15 @@ func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many 
 			cancel()
 			return err
 		case <-look.C:
+			over, err := false, error(nil)
+			if r.held == nil { // else the execution itself ends
+				over, err = w.left(ctx, r)
+			}
+			if over || err != nil {
+				cancel()
+				<-ended
+				return cmp.Or(err, errPeople)
+			}
 			for _, run := range w.runs {
 				if _, watched := w.next[run.RunID]; !watched {
 					continue

@@ -72,8 +72,9 @@ type Until int
 
 // When Execute returns.
 const (
-	Forever Until = iota
-	Idle          // no run is left to take care of
+	Forever    Until = iota
+	Idle             // no run is left to take care of
+	Unattended       // nothing is left that moves without people
 )
 
 // Engine is an open site. Its methods may be called from any goroutine.
@@ -345,7 +346,7 @@ const ballastBytes = 16 << 20
 
 // Execute hands out the steps of the runs that this process takes care of, and
 // returns when ctx is done and their attempts have ended, when nothing is left
-// to take care of (with Idle), or when Stop was asked for and everything under
+// to take care of (with Idle) or moves without people (Unattended), or when Stop was asked for and everything under
 // way has ended.
 func (e *Engine) Execute(ctx context.Context, until Until) error {
 	// Never touched, so that it takes no memory: the collector of garbage counts
@@ -375,7 +376,12 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 	if until == Forever && e.opt.Mode == ModeDaemon {
 		watcher.Go(func() { e.sched.run(ctx) })
 	}
-	err := e.runner.Run(ctx, until == Idle)
+	var err error
+	if until == Unattended {
+		err = e.runner.RunUnattended(ctx)
+	} else {
+		err = e.runner.Run(ctx, until == Idle)
+	}
 	cancel()
 	watcher.Wait()
 	if failure := e.db.Failure(); failure != nil {
