@@ -128,3 +128,10 @@ func (e *execution) invariantsOf(n *node) error {
 	}
 	return nil
 }
+
+// Kept is how much a runner keeps of runs beyond their models.
+func (r *Runner) Kept() (gates, plans, lanes, programs int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.queue.gates), len(r.plans), len(r.queue.lanes), len(r.progs.copy())
+}

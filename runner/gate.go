@@ -18,6 +18,7 @@ type gate struct {
 	lines    map[string]*line // by tenant
 	never    []item           // want more than there is; site.toml must give more
 	lock     *lock            // whose gate it is, nil for a limit
+	key      string           // of a limit that the site sets: its name among them
 }
 
 // line is items of one tenant that wait at one gate.
@@ -86,6 +87,9 @@ func (q *queue) take(it item) bool {
 	for _, n := range needs {
 		if !n.admits(it, n.weight) {
 			q.park(it, n)
+			for _, n := range needs { // which were perhaps made for this look alone
+				q.forget(n.gate)
+			}
 			return false
 		}
 	}
@@ -142,6 +146,7 @@ func (q *queue) call(l *line) {
 func (q *queue) tidy() {
 	for _, g := range q.gates {
 		q.tidyGate(g)
+		q.forget(g)
 	}
 	for _, l := range q.locks.all {
 		q.tidyGate(&l.gate)

@@ -714,6 +714,34 @@ func TestApprovalsOfItemsAndOfCachedStepsCanBeDecided(t *testing.T) {
 	}
 }
 
+// The plan of a sub-run is kept while a run may need it, and not longer.
+func TestPlansAreKeptForAsLongAsTheyAreNeeded(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		close(begun)
+		<-release
+		return exit(0), nil
+	})
+	w.child(nil, "c")
+	run := w.start(parent(nil, "sub"), "{}")
+	ran := make(chan error, 1)
+	go func() { ran <- w.r.Run(t.Context(), true) }()
+	<-begun
+	if _, plans, _, _ := w.r.Kept(); plans != 2 {
+		t.Errorf("%d plans are kept of a run and its sub-run", plans)
+	}
+	close(release)
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := w.look(run.RunID); got.Status != state.Completed {
+		t.Errorf("the run is %s", got.Status)
+	}
+	if gates, plans, _, _ := w.r.Kept(); gates+plans != 0 {
+		t.Errorf("afterwards %d gates and %d plans", gates, plans)
+	}
+}
+
 // A runner that is not to wait for people waits for everything else: for a step that
 // is tried again later, in the run itself and in a sub-run.
 func TestARunnerThatDoesNotWaitForPeople(t *testing.T) {

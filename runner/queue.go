@@ -199,10 +199,18 @@ func (q *queue) limit(what, name string, limit int64) *gate {
 	}
 	g := q.gates[what+name]
 	if g == nil {
-		g = &gate{name: fmt.Sprintf("%s%s, %d", what, name, limit), capacity: limit}
-		q.gates[what+name] = g
+		g = &gate{name: fmt.Sprintf("%s%s, %d", what, name, limit), capacity: limit, key: what + name}
+		q.gates[g.key] = g
 	}
 	return g
+}
+
+// forget lets go of a limit that nobody has anything of or waits at: it is made anew
+// for the next who comes.
+func (q *queue) forget(g *gate) {
+	if g.key != "" && q.gates[g.key] == g && g.idle() {
+		delete(q.gates, g.key)
+	}
 }
 
 // done gives back what an item took. With rest a sub-run goes on: the slot of its
@@ -215,6 +223,7 @@ func (q *queue) done(it item, rest bool) {
 	q.free(&it.e.slots, 1)
 	for _, g := range q.limitsOf(it) {
 		q.free(g, 1)
+		q.forget(g)
 	}
 	q.locks.release(q, it.e, it.n)
 }

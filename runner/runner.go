@@ -104,8 +104,7 @@ type Runner struct {
 	opt     Options
 	schemas *schemas
 
-	progs   sync.Map     // *program by digest of the DAG's bundle
-	plans   sync.Map     // *Plan by hash, of sub-runs
+	progs   programs
 	trusts  atomic.Int64 // how often trust has changed
 	begun   time.Time
 	opening sync.Mutex   // held while a model is made from records; taken before any other
@@ -113,6 +112,7 @@ type Runner struct {
 
 	mu         sync.Mutex // guards what follows; taken after an execution's
 	execs      map[string]*execution
+	plans      map[string]*usedPlan // by hash
 	queue      *queue
 	free       int                   // worker slots
 	start      func(item)            // hands an item to a new worker; nil while nothing may start
@@ -147,7 +147,7 @@ func New(opt Options) *Runner {
 		opt.MaxEntries = 250_000
 	}
 	r := &Runner{
-		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
+		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, plans: map[string]*usedPlan{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
 		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1), reclaiming: map[int64]*time.Timer{},
 		chores: make(chan func(), maxChores), delayed: map[string]int{},
 	}
@@ -311,6 +311,9 @@ func (r *Runner) adopt(e *execution) {
 	e.touch()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.execs[e.run.RunID] == nil {
+		r.usePlans(e)
+	}
 	r.execs[e.run.RunID] = e
 	e.slots.taken = 0
 	for _, n := range e.all() {
@@ -326,6 +329,7 @@ func (r *Runner) drop(e *execution) {
 	defer r.mu.Unlock()
 	if r.execs[e.run.RunID] == e {
 		delete(r.execs, e.run.RunID)
+		r.leavePlans(e)
 	}
 	r.queue.tidy()
 	r.dispatch()

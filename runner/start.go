@@ -126,14 +126,14 @@ func (r *Runner) newRun(s Start) (*execution, *ledger.RunStart, error) {
 
 // compiled compiles the expressions of a DAG version once.
 func (r *Runner) compiled(d *manifests.DAG, digest string) (*program, error) {
-	if p, ok := r.progs.Load(digest); ok {
-		return p.(*program), nil
+	if prog := r.progs.get(digest); prog != nil {
+		return prog, nil
 	}
 	prog, faults := compile(d)
 	if faults = append(faults, unsupported(d)...); len(faults) > 0 {
 		return nil, &PlanError{faults}
 	}
-	r.progs.Store(digest, prog)
+	r.progs.put(digest, prog)
 	return prog, nil
 }
 

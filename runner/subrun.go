@@ -51,23 +51,6 @@ func (r *Runner) childOf(runID, stepID string) (string, error) {
 	return "", fmt.Errorf("the run that is replayed had not started a sub-run in step %s", stepID)
 }
 
-// planOf reads a sealed plan, once.
-func (r *Runner) planOf(hash string) (*Plan, error) {
-	if p, ok := r.plans.Load(hash); ok {
-		return p.(*Plan), nil
-	}
-	raw, err := r.opt.Sealed.Read(hash, maxPlanBytes)
-	if err != nil {
-		return nil, err
-	}
-	p, err := DecodePlan(raw)
-	if err != nil {
-		return nil, err
-	}
-	r.plans.Store(hash, p)
-	return p, nil
-}
-
 // startChild claims a step that is a sub-run. It returns whether the child lives.
 func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepared) (alive bool, err error) {
 	b := r.conceive(n)

@@ -39,10 +39,7 @@ func (r *Runner) Try(o Opened, f func(*Runner) (state.Run, error)) (Effects, err
 	opt := r.opt
 	opt.Executor, opt.Store, opt.Sealed = nil, t, &triedSealed{Sealed: r.opt.Sealed, put: map[string][]byte{}}
 	dry := New(opt)
-	r.progs.Range(func(digest, prog any) bool {
-		dry.progs.Store(digest, prog)
-		return true
-	})
+	dry.progs.of = r.progs.copy()
 	if _, err := f(dry); err != nil {
 		return Effects{}, err
 	}

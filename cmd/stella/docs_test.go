@@ -148,7 +148,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	}
 	for code, want := range map[api.Code]int{
 		codeInterrupted: exitInterrupted, codeUnreachable: exitLocked, codeNotRunning: exitLocked,
-		codeRunFailed: exitRunFailed, codeFileInvalid: exitFailed, codeDifferent: exitFailed, codeNotReady: exitFailed,
+		codeRunFailed: exitRunFailed, codeFileInvalid: exitFailed, codeDifferent: exitFailed, codeNotReady: exitFailed, codeWaiting: exitWaiting,
 	} {
 		if exit, ok := doc[code]; !ok || exit != want {
 			t.Errorf("docs/cli.md says exit %d for %s (%v), the code says %d", exit, code, ok, want)
@@ -158,7 +158,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	for code := range doc {
 		t.Errorf("docs/cli.md documents %s, which does not exist", code)
 	}
-	for _, exit := range []int{exitDone, exitFailed, exitAuth, exitEnded, exitRunFailed, exitRefused, exitLocked, exitDamaged, exitIncomplete, exitInterrupted} {
+	for _, exit := range []int{exitDone, exitFailed, exitAuth, exitEnded, exitRunFailed, exitRefused, exitLocked, exitDamaged, exitIncomplete, exitWaiting, exitInterrupted} {
 		if !strings.Contains(string(raw), fmt.Sprintf("\n| %d | ", exit)) {
 			t.Errorf("docs/cli.md does not say what exit %d means", exit)
 		}
