@@ -146,6 +146,13 @@ func (db *DB) Steps(runID string) (map[string]state.Step, error) {
 	return steps, err
 }
 
+// Step reads the record of one step; [ErrNotFound] before anything has happened to it.
+func (db *DB) Step(runID, stepID string) (state.Step, error) {
+	var s state.Step
+	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bSteps, stepKey(runID, stepID), &s) })
+	return s, err
+}
+
 // Attempts reads the attempts of a run, or of one of its steps, by step and
 // number.
 func (db *DB) Attempts(runID, stepID string) ([]state.Attempt, error) {

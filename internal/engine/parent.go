@@ -18,11 +18,10 @@ func (s *site) parentOf(run state.Run) (*api.Parent, error) {
 	if err != nil {
 		return nil, dbError(err)
 	}
-	steps, err := s.e.db.Steps(above.RunID)
+	step, err := s.e.db.Step(above.RunID, run.ParentStepID)
 	if err != nil && !store.IsNotFound(err) {
 		return nil, dbError(err)
 	}
-	step := steps[run.ParentStepID]
 	out := &api.Parent{RunID: above.RunID, Status: above.Status, StepID: run.ParentStepID, StepStatus: step.Status}
 	c := step.Child
 	out.Waits = !above.Status.Ended() && step.Status == state.Running && c != nil && c.RunID == run.RunID && c.Status == ""
