@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -202,15 +203,25 @@ func (db *DB) ActiveRuns() ([]state.Run, error) {
 	return runs, err
 }
 
+// A RunFilter says which runs a page is of.
+type RunFilter struct {
+	Tenant string
+	Open   bool                  // only runs that have not ended: those are found however many have
+	Keep   func(*state.Run) bool // nil keeps all
+}
+
 // RunPage reads runs of a tenant, newest first, from the run after cursor on
-// (from the newest when it is ""), as far as keep accepts them. It looks at no
-// more than 100 times limit runs; next is "" when there are no more.
-func (db *DB) RunPage(tenant, cursor string, limit int, keep func(*state.Run) bool) (runs []state.Run, next string, err error) {
-	prefix := pair(tenant, "")
-	for looked := 0; ; {
+// (from the newest when it is ""). It looks on until limit runs are found or there
+// are no more, a short transaction at a time; next is "" when there are no more.
+func (db *DB) RunPage(ctx context.Context, f RunFilter, cursor string, limit int) (runs []state.Run, next string, err error) {
+	bucket, prefix := bTenantRuns, pair(f.Tenant, "")
+	if f.Open {
+		bucket, prefix = bActive, nil
+	}
+	for ctx.Err() == nil {
 		n := 0
 		err = db.bolt.View(func(t *bolt.Tx) error {
-			c := t.Bucket(bTenantRuns).Cursor()
+			c := t.Bucket(bucket).Cursor()
 			for k := seekBefore(c, prefix, cursor); k != nil && bytes.HasPrefix(k, prefix) && n < pageSize; k, _ = c.Prev() {
 				n++
 				cursor = string(k[len(prefix):])
@@ -218,7 +229,7 @@ func (db *DB) RunPage(tenant, cursor string, limit int, keep func(*state.Run) bo
 				if err := getJSON(t, bRuns, []byte(cursor), &r); err != nil {
 					return err
 				}
-				if keep == nil || keep(&r) {
+				if r.Tenant == f.Tenant && (f.Keep == nil || f.Keep(&r)) {
 					runs = append(runs, r)
 				}
 				if len(runs) == limit {
@@ -227,16 +238,16 @@ func (db *DB) RunPage(tenant, cursor string, limit int, keep func(*state.Run) bo
 			}
 			return nil
 		})
-		looked += n
 		switch {
 		case err != nil:
 			return nil, "", err
-		case len(runs) == limit || looked >= 100*limit:
+		case len(runs) == limit:
 			return runs, cursor, nil
 		case n < pageSize:
 			return runs, "", nil
 		}
 	}
+	return nil, "", ctx.Err()
 }
 
 // seekBefore stands on the last key of the prefix that lies before cursor.

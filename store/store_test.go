@@ -244,7 +244,7 @@ func TestRunPages(t *testing.T) {
 	wg.Wait()
 	var got []string
 	for cursor := ""; ; {
-		runs, next, err := db.RunPage("default", cursor, 100, nil)
+		runs, next, err := db.RunPage(t.Context(), store.RunFilter{Tenant: "default"}, cursor, 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,6 +262,55 @@ func TestRunPages(t *testing.T) {
 		if got[i] >= got[i-1] {
 			t.Fatalf("%s stands after %s", got[i], got[i-1])
 		}
+	}
+}
+
+// Whatever lies between, a page holds what matches, and of open runs none that has ended is read.
+func TestAPageIsFullHoweverFewRunsMatch(t *testing.T) {
+	db := create(t, newHome(t))
+	var wg sync.WaitGroup
+	for i := range 1203 {
+		wg.Go(func() {
+			run, start := newRun(i, fmt.Sprintf("t%d", i))
+			if i < 3 {
+				run.DAGID = "rare"
+			}
+			if i == 0 {
+				run.Tenant = "other"
+			}
+			if _, err := db.StartRun(run, start, nil); err != nil {
+				t.Error(err)
+			}
+			if i < 3 {
+				return
+			}
+			if _, err := db.Commit(run.RunID, state.Proposal{Type: ledger.RunCancelled, Actor: "x", Data: &ledger.RunEnd{}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	looked := 0
+	count := func(*state.Run) bool { looked++; return true }
+	rare := func(r *state.Run) bool { return r.DAGID == "rare" }
+	for name, f := range map[string]store.RunFilter{"open": {Open: true, Keep: count}, "by DAG": {Keep: rare}} {
+		f.Tenant = "default"
+		first, next, err := db.RunPage(t.Context(), f, "", 1)
+		if err != nil || len(first) != 1 {
+			t.Fatalf("%s: the first page holds %d runs, %v", name, len(first), err)
+		}
+		second, _, err := db.RunPage(t.Context(), f, next, 5)
+		if err != nil || len(second) != 1 || second[0].RunID >= first[0].RunID {
+			t.Errorf("%s: after %s come %+v, %v", name, first[0].RunID, second, err)
+		}
+	}
+	if looked != 2 {
+		t.Errorf("%d runs were looked at to list two that are open", looked)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := db.RunPage(ctx, store.RunFilter{Tenant: "default", Keep: rare}, "", 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("for nobody: %v", err)
 	}
 }
 

@@ -156,7 +156,7 @@ func (s *site) again(ctx context.Context, run state.Run, req api.StartRequest, i
 }
 
 // ListRuns pages through the runs of the tenant, newest first.
-func (s *site) ListRuns(_ context.Context, q api.RunQuery) (api.RunPage, error) {
+func (s *site) ListRuns(ctx context.Context, q api.RunQuery) (api.RunPage, error) {
 	size := q.PageSize
 	switch {
 	case size == 0:
@@ -167,17 +167,26 @@ func (s *site) ListRuns(_ context.Context, q api.RunQuery) (api.RunPage, error) 
 	if q.PageToken != "" && len(q.PageToken) != 36 {
 		return api.RunPage{}, invalid("the page token is not one of ours")
 	}
-	runs, next, err := s.e.db.RunPage(s.tenant, q.PageToken, size, func(r *state.Run) bool {
+	filter := store.RunFilter{Tenant: s.tenant, Open: q.Active || openStatus(q.Status), Keep: func(r *state.Run) bool {
 		return (!q.Active || !r.Status.Ended()) && (q.DAGID == "" || r.DAGID == q.DAGID) &&
 			(q.Status == "" || string(r.Status) == q.Status)
-	})
+	}}
+	runs, next, err := s.e.db.RunPage(ctx, filter, q.PageToken, size)
+	if err != nil && ctx.Err() == nil {
+		err = dbError(err)
+	}
 	if err != nil {
-		return api.RunPage{}, dbError(err)
+		return api.RunPage{}, err
 	}
 	if runs == nil {
 		runs = []state.Run{}
 	}
 	return api.RunPage{Runs: runs, NextPageToken: next}, nil
+}
+
+// openStatus says whether only runs that have not ended have a status.
+func openStatus(s string) bool {
+	return s == string(state.Planning) || s == string(state.Running) || s == string(state.Checkpoint)
 }
 
 // CancelRun asks for the end of a run.

@@ -16,7 +16,7 @@ var _ api.Sessions = (*site)(nil)
 
 // ListSessions lists the output streams of attempts.
 func (s *site) ListSessions(ctx context.Context, q api.SessionQuery) (api.SessionPage, error) {
-	runs, next, err := s.sessionRuns(q)
+	runs, next, err := s.sessionRuns(ctx, q)
 	if err != nil {
 		return api.SessionPage{}, err
 	}
@@ -43,13 +43,13 @@ func (s *site) ListSessions(ctx context.Context, q api.SessionQuery) (api.Sessio
 }
 
 // sessionRuns are the runs whose sessions a query asks for, the newest first.
-func (s *site) sessionRuns(q api.SessionQuery) (runs []state.Run, next string, err error) {
+func (s *site) sessionRuns(ctx context.Context, q api.SessionQuery) (runs []state.Run, next string, err error) {
 	if q.RunID != "" {
 		run, err := s.run(q.RunID)
 		return []state.Run{run}, "", err
 	}
 	if q.All {
-		page, err := s.ListRuns(context.Background(), api.RunQuery{PageSize: q.PageSize, PageToken: q.PageToken})
+		page, err := s.ListRuns(ctx, api.RunQuery{PageSize: q.PageSize, PageToken: q.PageToken})
 		return page.Runs, page.NextPageToken, err
 	}
 	if q.PageSize != 0 || q.PageToken != "" {
