@@ -211,7 +211,7 @@ func (r *Runner) task(n *node, p *prepared, dir string) (Task, error) {
 		return Task{}, err
 	}
 	t := Task{
-		RunID: p.run.RunID, StepID: n.id, Attempt: p.attempt, Dir: dir,
+		RunID: p.run.RunID, StepID: n.id, Attempt: p.attempt, Dir: dir, Owner: p.run.Tenant + " " + n.plan.Plugin.Digest,
 		Runtime: p.manifest.Plugin.Runtime, Entry: r.entry(n, p),
 		Args: p.action.Args, IdempotencyKey: r.idempotencyKey(&p.run, n.id), SourceDate: created,
 		Determinism: p.manifest.Plugin.Determinism, Network: p.manifest.Plugin.Network,

@@ -53,6 +53,7 @@ type Placed struct {
 // Task is everything that one attempt needs.
 type Task struct {
 	RunID, StepID  string
+	Owner          string // whose attempts may follow one another in one place: a plugin of a tenant
 	Attempt        int
 	Dir            string       // the attempt's workspace: absolute, empty, 0700, once MakeDir was called
 	MakeDir        func() error // nil: Dir is there

@@ -32,7 +32,7 @@ type attempt struct {
 	may     bool              // the program may have run
 	pid     int               // of the program; 0 until it is known
 	ended   bool              // init has reported the end
-	clean   bool              // and can have another attempt
+	again   bool              // and can have another attempt
 	runtime func() wasmResult // of a WebAssembly module: what its runtime said
 }
 
@@ -59,7 +59,7 @@ func (a *attempt) run(ctx context.Context) error {
 	a.start = time.Now()
 	s, files := a.box.spec(a.task, a.prepared, wasm)
 	var err error
-	if a.proc, err = a.box.inits.take(a.fresh, &s, a.prepared.stdin, files); err != nil {
+	if a.proc, err = a.box.inits.take(a.task.Owner, a.fresh, &s, a.prepared.stdin, files); err != nil {
 		return err
 	}
 	logs := newLogs(a.task, a.box.now)
@@ -69,7 +69,7 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 	watch := startWatch(a)
 	err = a.supervise(ctx, watch.breach)
-	if !a.clean {
+	if !a.again {
 		a.proc.end()
 	}
 	if !a.ended {
@@ -78,7 +78,7 @@ func (a *attempt) run(ctx context.Context) error {
 	watch.stop()
 	drain(a.proc.streams[:])
 	readers.Wait()
-	if a.clean {
+	if a.again {
 		a.box.inits.give(a.proc)
 	}
 	a.report.Dropped = logs.flush()
@@ -92,6 +92,8 @@ func (a *attempt) run(ctx context.Context) error {
 // supervise waits for the end of the program, and brings it about when it must.
 func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 	var deadline, grace, lost <-chan time.Time
+	begun := time.NewTimer(a.box.startWait)
+	defer begun.Stop()
 	cancelled := ctx.Done()
 	// stop asks the program to end, for the first cause that comes.
 	stop := func(s runner.Stop, detail string) {
@@ -113,7 +115,8 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			if !ok {
 				return a.died("the init process of the attempt was killed")
 			}
-			if s.Kind == initproc.Started && a.task.Timeout > 0 && a.report.Stop == "" {
+			begun.Stop()
+			if s.Kind == initproc.Starting && a.task.Timeout > 0 && a.report.Stop == "" {
 				deadline = time.After(a.task.Timeout)
 			}
 			if over, err := a.on(&s); over {
@@ -125,6 +128,8 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			stop(runner.StopDeadline, "timeout "+a.task.Timeout.String())
 		case what := <-breach:
 			stop(runner.StopResource, what)
+		case <-begun.C:
+			a.proc.proc.Kill() // which its status shows, and whether it had begun after all
 		case <-grace:
 			a.proc.command(initproc.CommandKill)
 			lost = time.After(a.box.patience)
@@ -145,7 +150,7 @@ func (a *attempt) on(s *initproc.Status) (over bool, err error) {
 		a.ended = true
 		return true, fmt.Errorf("the init process failed at %s: %w", s.Stage, syscall.Errno(s.Errno))
 	case initproc.Unstarted:
-		a.ended, a.clean = true, true
+		a.ended, a.again = true, s.Again
 		a.report.Stop, a.report.Detail = runner.StopUnstarted, errnoText(syscall.Errno(s.Errno))
 		return true, nil
 	case initproc.Ended:
@@ -157,7 +162,7 @@ func (a *attempt) on(s *initproc.Status) (over bool, err error) {
 
 // end takes over what init reported.
 func (a *attempt) end(s *initproc.Status) {
-	a.ended, a.clean = true, s.Survivors == 0
+	a.ended, a.again = true, s.Again
 	r := a.report
 	ws := syscall.WaitStatus(s.Wait)
 	switch {

@@ -11,9 +11,10 @@ import (
 
 // inits gives out init processes and takes them back. A Go program takes a
 // millisecond until its first instruction, as long as many a plugin runs; one that
-// waits for its next spec is there at once. It has nothing of the attempts before
-// but their limits, which no process can raise again: it is given to attempts with
-// the same.
+// waits for its next spec is there at once. It is given to attempts of one owner
+// with one set of limits, which no process can raise again; and only while it has
+// what it had before its program ran ([initproc.Status].Again), since without
+// fences a program can change its parent.
 type inits struct {
 	keep    int // how many wait at most
 	working sync.WaitGroup
@@ -42,16 +43,16 @@ func newInits(keep int) *inits {
 
 // take returns an init process that has its spec. Unless it is a fresh one, it may
 // have died while it waited: [errDiedWaiting], or its status shows it.
-func (x *inits) take(fresh bool, s *initproc.Spec, stdin *os.File, files []*os.File) (p *process, err error) {
+func (x *inits) take(owner string, fresh bool, s *initproc.Spec, stdin *os.File, files []*os.File) (p *process, err error) {
 	if !fresh {
-		p = x.find(s.Rlimits)
+		p = x.find(owner, s.Rlimits)
 	}
 	if p == nil {
 		if p, err = startInit(); err != nil {
 			return nil, err
 		}
 	}
-	p.limits = s.Rlimits
+	p.used, p.owner, p.limits = true, owner, s.Rlimits
 	if err := p.hand(s, stdin, files); err != nil {
 		p.discard()
 		if p.waited {
@@ -62,14 +63,14 @@ func (x *inits) take(fresh bool, s *initproc.Spec, stdin *os.File, files []*os.F
 	return p, nil
 }
 
-// find takes out one that waits and has no other limits: the last that came, if
-// one has had these.
-func (x *inits) find(limits []initproc.Rlimit) *process {
+// find takes out one that waits: the last that came of those that have had attempts
+// of this owner with these limits, or one that has had none.
+func (x *inits) find(owner string, limits []initproc.Rlimit) *process {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	found := -1
 	for i, p := range x.waiting {
-		if slices.Equal(p.limits, limits) || p.limits == nil && found < 0 {
+		if p.used && p.owner == owner && slices.Equal(p.limits, limits) || !p.used && found < 0 {
 			found = i
 		}
 	}

@@ -35,6 +35,20 @@ func waiting(t *testing.T) (pids []int) {
 	return pids
 }
 
+// waitingBut waits until n init processes wait beside others.
+func waitingBut(t *testing.T, n int, others []int) []int {
+	t.Helper()
+	for range 1000 {
+		pids := slices.DeleteFunc(waiting(t), func(pid int) bool { return slices.Contains(others, pid) })
+		if len(pids) == n {
+			return pids
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("not %d init processes wait but, with %d others, %d", n, len(others), len(waiting(t)))
+	return nil
+}
+
 // TestInitsAreKept: attempts take the init process that waits, one that was killed
 // while it waited costs nothing, limits are never those of another attempt, and
 // none outlives the sandbox.
@@ -48,19 +62,13 @@ func TestInitsAreKept(t *testing.T) {
 	defer s.Close()
 	ready := func(n int) []int {
 		t.Helper()
-		for range 1000 {
-			pids := slices.DeleteFunc(waiting(t), func(pid int) bool { return slices.Contains(others, pid) })
-			if len(pids) == n {
-				return pids
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-		t.Fatalf("not %d init processes wait but, with %d others, %d", n, len(others), len(waiting(t)))
-		return nil
+		return waitingBut(t, n, others)
 	}
+	owner := "one"
 	one := func(workspace int64) {
+		t.Helper()
 		task, _ := task(t, "exit", "3")
-		task.Limits.Workspace = workspace
+		task.Limits.Workspace, task.Owner = workspace, owner
 		rep, err := s.Execute(t.Context(), task)
 		if err != nil || rep.ExitCode == nil || *rep.ExitCode != 3 {
 			t.Errorf("%+v, %v", rep, err)
@@ -86,6 +94,11 @@ func TestInitsAreKept(t *testing.T) {
 			t.Errorf("init process %d is still there", pid)
 		}
 	}
+	owner = "two" // nor one that has had a program of somebody else
+	one(1 << 20)
+	owner = "three"
+	one(1 << 20)
+	owner = "two"
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() { one(1 << 20) })
@@ -100,4 +113,44 @@ func TestInitsAreKept(t *testing.T) {
 	if after := descriptors(t); !slices.Equal(before, after) {
 		t.Errorf("descriptors before %v, after %v", before, after)
 	}
+}
+
+// TestInitsThatWereChanged: what a program does to its init process is not passed
+// on, nor does one that answers no more keep an attempt waiting.
+func TestInitsThatWereChanged(t *testing.T) {
+	for name, program := range map[string][]string{
+		"limits":   {"limit-init"},
+		"priority": {"slow-init"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			evil()
+			others := waiting(t)
+			s := newBox(1)
+			defer s.Close()
+			first := waitingBut(t, 1, others)
+			task, rec := task(t, program...)
+			exited(t, executeIn(t, s, t.Context(), task), 0, rec)
+			waitingBut(t, 0, append(others, first...))
+			if syscall.Kill(first[0], 0) == nil {
+				line, _ := os.ReadFile("/proc/" + strconv.Itoa(first[0]) + "/stat")
+				if len(line) > 0 && !strings.Contains(string(line), ") Z ") {
+					t.Errorf("init process %d is kept", first[0])
+				}
+			}
+		})
+	}
+	t.Run("stopped", func(t *testing.T) {
+		evil()
+		others := waiting(t)
+		s := newBox(1)
+		s.SetStartWait(2 * time.Second)
+		defer s.Close()
+		for _, pid := range waitingBut(t, 1, others) {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		task, rec := task(t, "exit", "3")
+		exited(t, executeIn(t, s, t.Context(), task), 3, rec)
+	})
 }

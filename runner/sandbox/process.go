@@ -26,7 +26,9 @@ type process struct {
 	streams [2]*os.File          // what the program writes to stdout and stderr; of the attempt
 	done    chan struct{}        // closed when the reader of status has ended
 	waited  bool                 // for this attempt, so that it may be dead already
-	limits  []initproc.Rlimit    // of its attempts: what it has lowered stays so
+	used    bool                 // it has had an attempt
+	owner   string               // of that and of all others
+	limits  []initproc.Rlimit    // likewise: what it has lowered stays so
 }
 
 // specWait bounds how long a spec may take to be accepted.

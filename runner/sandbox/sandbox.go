@@ -91,6 +91,8 @@ type Sandbox struct {
 	// How long an init process may take to report after it was told to kill:
 	// longer than it tries itself. Afterwards it is killed.
 	patience time.Duration
+	// And how long it may take to begin with a spec.
+	startWait time.Duration
 	slack    int64 // wasmSlack
 }
 
@@ -98,7 +100,7 @@ var _ runner.Executor = (*Sandbox)(nil)
 
 // New returns a sandbox of the strongest tier that is built.
 func New(opt Options) *Sandbox {
-	s := &Sandbox{inits: newInits(opt.Keep), now: opt.Now, look: opt.Look, patience: 8 * time.Second, slack: wasmSlack}
+	s := &Sandbox{inits: newInits(opt.Keep), now: opt.Now, look: opt.Look, patience: 8 * time.Second, startWait: 10 * time.Second, slack: wasmSlack}
 	if s.now == nil {
 		s.now = time.Now
 	}

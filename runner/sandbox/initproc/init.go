@@ -58,13 +58,14 @@ func attempt(l *launcher, spec *Spec) (code int, again bool) {
 	if stage, err := setup(spec); err != nil {
 		return fail(stage, err), false
 	}
+	before := l.traits()
 	report(&Status{Kind: Starting})
 	p, stage, err := l.start(spec)
 	letGo(spec.passed)
 	switch {
 	case err == nil:
 	case stage == StageFork && !ours(err):
-		report(&Status{Kind: Unstarted, Errno: errnoOf(err)})
+		report(&Status{Kind: Unstarted, Errno: errnoOf(err), Again: true})
 		return 0, true
 	default:
 		return fail(stage, err), false
@@ -78,8 +79,10 @@ func attempt(l *launcher, spec *Spec) (code int, again bool) {
 		r.ended, r.wait = true, *p.wait
 	}
 	r.loop()
-	report(r.status())
-	return 0, r.empty && !r.lost
+	st := r.status()
+	st.Again = r.empty && !r.lost && l.traits() == before
+	report(st)
+	return 0, st.Again
 }
 
 // ours says whether a failed start says nothing of the program: the machine has
@@ -289,6 +292,7 @@ type program struct {
 // A launcher forks and executes programs, on a thread that is locked and stays:
 // the parent-death signal fires when the thread that forked ends.
 type launcher struct {
+	tid      int
 	specs    chan *Spec
 	launched chan launched
 }
@@ -299,25 +303,40 @@ type launched struct {
 	err   error
 }
 
-// start starts a program.
-func (l *launcher) start(s *Spec) (program, Stage, error) {
+// ready starts the thread.
+func (l *launcher) ready() {
 	if l.specs == nil {
 		l.specs, l.launched = make(chan *Spec), make(chan launched)
-		go l.serve()
+		tid := make(chan int)
+		go l.serve(tid)
+		l.tid = <-tid
 	}
+}
+
+// start starts a program.
+func (l *launcher) start(s *Spec) (program, Stage, error) {
+	l.ready()
 	l.specs <- s
 	r := <-l.launched
 	return r.program, r.stage, r.err
 }
 
-func (l *launcher) serve() {
+func (l *launcher) serve(tid chan<- int) {
 	runtime.LockOSThread()
 	unblockSignals()
+	tid <- syscall.Gettid()
 	for s := range l.specs {
 		var r launched
 		r.program, r.stage, r.err = launch(s)
 		l.launched <- r
 	}
+}
+
+// traits is what this process and the thread that forks have that programs
+// inherit, and that a program of the same user can change.
+func (l *launcher) traits() traits {
+	l.ready()
+	return traitsOf(l.tid)
 }
 
 // launch is start on that thread. Where limits are to be set on the

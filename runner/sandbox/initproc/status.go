@@ -4,8 +4,7 @@ package initproc
 type Kind byte
 
 // Kinds. A complete sequence of an attempt is Failed alone, or Starting and one of
-// Failed, Unstarted, and Started with Ended after it. Behind Failed, and behind
-// Ended with survivors, there is no other attempt.
+// Failed, Unstarted, and Started with Ended after it.
 const (
 	Starting  Kind = 'B' // from here on the program may run
 	Failed    Kind = 'F' // a fault on our side, nothing ran: Stage, Errno
@@ -55,6 +54,7 @@ const StatusSize = 48
 type Status struct {
 	Kind      Kind
 	Stage     Stage
+	Again     bool   // of Unstarted and Ended: there may be another attempt, to which nothing of this one passes
 	Errno     uint32 // of Unstarted and Failed
 	PID       uint32 // of the program, as the init process sees it
 	Wait      uint32 // wait status of the program (wait(2))
@@ -68,7 +68,11 @@ type Status struct {
 // Encode returns the record.
 func (s *Status) Encode() []byte {
 	b := make([]byte, 0, StatusSize)
-	b = append(b, byte(s.Kind), byte(s.Stage), 0, 0)
+	again := byte(0)
+	if s.Again {
+		again = 1
+	}
+	b = append(b, byte(s.Kind), byte(s.Stage), again, 0)
 	for _, v := range []uint32{s.Errno, s.PID, s.Wait, s.Killed, s.Survivors} {
 		b = appendU32(b, v)
 	}
@@ -84,7 +88,7 @@ func DecodeStatus(b []byte) (Status, bool) {
 		return Status{}, false
 	}
 	return Status{
-		Kind: Kind(b[0]), Stage: Stage(b[1]),
+		Kind: Kind(b[0]), Stage: Stage(b[1]), Again: b[2] == 1,
 		Errno: u32(b[4:]), PID: u32(b[8:]), Wait: u32(b[12:]),
 		Killed: u32(b[16:]), Survivors: u32(b[20:]),
 		UserUs: u64(b[24:]), SystemUs: u64(b[32:]), MaxRSS: u64(b[40:]),

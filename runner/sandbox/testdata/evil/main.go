@@ -77,6 +77,25 @@ func main() {
 		check(syscall.Kill(os.Getppid(), syscall.SIGSTOP))
 		ready()
 		forever()
+	case "limit-init":
+		var had syscall.Rlimit
+		parent := uintptr(os.Getppid())
+		_, _, e := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, parent, syscall.RLIMIT_NOFILE, 0, uintptr(unsafe.Pointer(&had)), 0, 0)
+		if e == 0 {
+			had.Cur -= 7
+			_, _, e = syscall.RawSyscall6(syscall.SYS_PRLIMIT64, parent, syscall.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&had)), 0, 0, 0)
+		}
+		if e != 0 {
+			check(e)
+		}
+	case "slow-init": // every thread of it, of which one forks
+		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(os.Getppid()) + "/task")
+		check(err)
+		for _, t := range tasks {
+			tid, err := strconv.Atoi(t.Name())
+			check(err)
+			check(syscall.Setpriority(syscall.PRIO_PROCESS, tid, 5))
+		}
 	case "peek-init":
 		peekInit()
 	case "replace-output":
