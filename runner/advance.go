@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -300,9 +301,13 @@ func (e *execution) complete() error {
 		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.ExpressionInvalid), Message: clip("outputs: " + err.Error())})
 		return nil
 	}
-	hash, err := e.r.seal(v)
+	hash, err := e.r.seal(v, state.ExpressionInvalid)
+	if bad := (*valueError)(nil); errors.As(err, &bad) {
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(bad.code), Message: clip(bad.text)})
+		return nil
+	}
 	if err != nil {
-		return err
+		return e.fault("its outputs", err)
 	}
 	e.endRun(ledger.RunCompleted, state.Completed, ledger.RunEnd{OutputsHash: hash})
 	return nil

@@ -304,7 +304,7 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 	default:
 		end := ledger.StepEnd{OutputsHash: n.outputsHash}
 		if changed != nil {
-			hash, err := e.r.seal(changed)
+			hash, err := e.r.seal(changed, state.ContractViolation)
 			if err != nil {
 				return err
 			}

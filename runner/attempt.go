@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
@@ -23,10 +22,6 @@ const maxInfra = 3
 
 // maxMessage bounds the message of an attempt in the ledger, in bytes.
 const maxMessage = 1024
-
-// maxOutputsBytes bounds the outputs of a step that were sealed: of one with
-// for_each they are those of all its items.
-const maxOutputsBytes = 64 << 20
 
 // prepared is an attempt that is ready to be claimed.
 type prepared struct {
@@ -46,6 +41,7 @@ type prepared struct {
 	secrets    given                        // what it is given, if it may start
 	cacheKey   string                       // "" where nothing is kept
 	hit        *ledger.CacheHit             // what was done before in the same way
+	kept       any                          // its outputs
 	tidy       func(end *ledger.AttemptEnd) // removes what is needed no more once the end is on record; may be nil
 	recorded   *ledger.AttemptEnd           // the end that is on record; nil where another one is
 }
@@ -316,7 +312,7 @@ func (r *Runner) outputs(hash string) (any, error) {
 	if hash == "" {
 		return nil, nil
 	}
-	raw, err := r.opt.Sealed.Read(hash, maxOutputsBytes)
+	raw, err := r.opt.Sealed.Read(hash, MaxOutputsBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -413,15 +409,6 @@ func (r *Runner) backoff(rule manifests.Retry, failures int, afterMs int64) time
 	d = math.Min(d, float64(rule.MaxBackoff))
 	d *= 1 + rule.Jitter*(2*r.opt.Rand()-1)
 	return max(time.Duration(d), time.Duration(afterMs)*time.Millisecond)
-}
-
-// seal encodes a value, seals it and returns its digest.
-func (r *Runner) seal(v any) (string, error) {
-	raw, err := jcs.Marshal(v)
-	if err != nil {
-		return "", fmt.Errorf("runner: %w", err)
-	}
-	return r.opt.Sealed.Put(raw)
 }
 
 // idempotencyKey is stable over the attempts of a step.

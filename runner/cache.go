@@ -46,8 +46,10 @@ func (r *Runner) lookUp(e *execution, n *node, p *prepared, afresh bool) {
 	if err != nil || !ok {
 		return
 	}
-	if _, err := r.outputs(hit.OutputsHash); err != nil {
-		return
+	if hit.OutputsHash != "" {
+		if p.kept, err = r.outputs(hit.OutputsHash); err != nil {
+			return
+		}
 	}
 	for _, a := range hit.Artifacts {
 		f, err := r.opt.Sealed.Open(a.SHA256)
@@ -65,11 +67,7 @@ func (r *Runner) takeHit(e *execution, n *node, p *prepared) error {
 	hit.Trust = p.trust
 	n.claimed = false
 	n.status = state.Running
-	outputs, err := r.outputs(hit.OutputsHash)
-	if err != nil {
-		return e.fault("cached outputs of "+n.id, err)
-	}
-	n.outputs, n.artifacts = outputs, artifactsOf(hit.Artifacts)
+	n.outputs, n.artifacts = p.kept, artifactsOf(hit.Artifacts)
 	n.attempt++ // so that what people are asked about has a name of its own
 	e.propose(ledger.StepCached, n, &hit)
 	e.acted(n, hit.OutputsHash)

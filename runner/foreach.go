@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/stellarun/stella/internal/jcs"
@@ -170,11 +171,15 @@ func (e *execution) allItems(n *node) error {
 			return nil
 		}
 	}
-	n.outputs = map[string]any{"items": outputs}
-	digest, err := e.r.seal(n.outputs)
+	digest, err := e.r.sealItems(outputs)
+	if bad := (*valueError)(nil); errors.As(err, &bad) {
+		e.end(n, ledger.StepFailed, state.Failed, bad.code, ledger.StepEnd{Reason: clip(bad.text)})
+		return nil
+	}
 	if err != nil {
 		return e.fault("outputs of "+n.id, err)
 	}
+	n.outputs = map[string]any{"items": outputs}
 	e.acted(n, digest)
 	return nil
 }

@@ -34,6 +34,9 @@ func CanonicalInputs(raw json.RawMessage) (canonical []byte, hash string, err er
 	if canonical[0] != '{' {
 		return nil, "", errors.New("inputs: a JSON object is wanted")
 	}
+	if err := fits("the inputs", len(canonical), MaxInputsBytes); err != nil {
+		return nil, "", err
+	}
 	return canonical, Hash(canonical), nil
 }
 

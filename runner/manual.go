@@ -326,7 +326,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 				return err
 			}
 		}
-		hash, err := r.seal(outputs)
+		hash, err := r.seal(outputs, state.ContractViolation)
 		if err != nil {
 			return err
 		}
@@ -370,19 +370,23 @@ func (e *execution) skippable(n *node) error {
 
 // checkOutputs holds replaced outputs against the schema of the step's action.
 func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
-	if n.plan.Plugin == nil || n.step.ForEach != nil {
+	most, action := MaxOutputsBytes, n.plan.Plugin != nil && n.step.ForEach == nil
+	if action {
+		most = MaxInputsBytes
+	}
+	raw, err := jcs.Marshal(outputs)
+	if err == nil {
+		err = fits("the outputs", len(raw), most)
+	}
+	if err != nil {
+		return &RequestError{Text: "the output is refused: " + err.Error()}
+	}
+	if !action {
 		return nil
 	}
 	m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
 	if err != nil {
 		return err
-	}
-	raw, err := jcs.Marshal(outputs)
-	if err != nil {
-		return &RequestError{Text: "the output: " + err.Error()}
-	}
-	if len(raw) > MaxInputsBytes {
-		return &RequestError{Text: fmt.Sprintf("the output has %d bytes; at most %d", len(raw), MaxInputsBytes)}
 	}
 	if fault := r.invalid(m, m.Plugin.Actions[n.plan.Action].Outputs, raw); fault != "" {
 		return &RequestError{Text: "the output is not what step " + n.id + " promises: " + fault}

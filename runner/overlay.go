@@ -17,6 +17,9 @@ func patchOf(what string, given json.RawMessage) (canonical []byte, err error) {
 	if err != nil || canonical[0] != '{' {
 		return nil, &RequestError{Text: what + " must be one JSON object"}
 	}
+	if len(canonical) > MaxInputsBytes { // it may be longer than what was given
+		return nil, &RequestError{Text: fmt.Sprintf("%s has %d bytes in canonical form; at most %d", what, len(canonical), MaxInputsBytes)}
+	}
 	return canonical, nil
 }
 

@@ -307,7 +307,13 @@ func planInterpreter(m *manifests.Bundle, c Catalog) (*PlanInterpreter, error) {
 }
 
 // Encode returns the bytes that are sealed and hashed.
-func (p *Plan) Encode() ([]byte, error) { return jcs.Marshal(p) }
+func (p *Plan) Encode() ([]byte, error) {
+	raw, err := jcs.Marshal(p)
+	if err == nil && len(raw) > maxPlanBytes {
+		return nil, &PlanError{manifests.Faults{{File: "dag.toml", Key: "step", Text: fmt.Sprintf("the plan has %d bytes; at most %d", len(raw), maxPlanBytes)}}}
+	}
+	return raw, err
+}
 
 // Step finds a step of the plan, nil if it has none of that id.
 func (p *Plan) Step(id string) *PlanStep {

@@ -46,6 +46,7 @@ type memory struct {
 	dags     map[string]*manifests.DAG // published, by id@version
 	disabled map[string]bool
 	judged   func(digest string) (ledger.TrustRef, error) // instead of refused; nil for none
+	rotten   string                                       // digest of a blob that cannot be read
 }
 
 func (m *memory) Put(raw []byte) (string, error) {
@@ -65,12 +66,15 @@ func (m *memory) PutFrom(r io.Reader, _ int64) (string, int64, error) {
 	return d, int64(len(raw)), err
 }
 
-func (m *memory) Read(digest string, _ int64) ([]byte, error) {
+func (m *memory) Read(digest string, limit int64) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	raw, ok := m.blobs[digest]
-	if !ok {
+	switch {
+	case !ok || digest == m.rotten:
 		return nil, fmt.Errorf("no blob %s", digest)
+	case limit > 0 && int64(len(raw)) > limit:
+		return nil, fmt.Errorf("blob %s has more than %d bytes", digest, limit)
 	}
 	return raw, nil
 }

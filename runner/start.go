@@ -139,6 +139,9 @@ func (r *Runner) compiled(d *manifests.DAG, digest string) (*program, error) {
 
 // first makes the first entry of a run and the record that goes with it.
 func (r *Runner) first(s Start) (*ledger.RunStart, state.Run, error) {
+	if err := fits("the inputs", len(s.Inputs), MaxInputsBytes); err != nil {
+		return nil, state.Run{}, err
+	}
 	raw, err := s.Plan.Encode()
 	if err != nil {
 		return nil, state.Run{}, err

@@ -77,7 +77,11 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 		}
 		if refusal != nil {
 			n.claimed = false
-			e.end(n, ledger.StepFailed, state.Failed, state.ChildRefused, ledger.StepEnd{Reason: clip(refusal.Error())})
+			code := state.ChildRefused
+			if bad := (*valueError)(nil); errors.As(refusal, &bad) {
+				code = bad.code
+			}
+			e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(refusal.Error())})
 			return r.commit(e)
 		}
 		alive = true
@@ -188,13 +192,14 @@ func (e *execution) childDone(run state.Run) error {
 	if e.ended.Load() || n == nil || n.child != run.RunID {
 		return nil // its step went another way
 	}
+	outputs, fault := e.r.outputs(run.OutputsHash) // before anything is decided on
 	e.endChild(n, &ledger.SubrunEnd{
 		RunID: run.RunID, Status: string(run.Status), OutputsHash: run.OutputsHash, FailureReason: run.FailureReason,
 	})
 	if run.Status == state.Completed {
-		outputs, err := e.r.outputs(run.OutputsHash)
-		if err != nil {
-			return e.fault("outputs of the sub-run of "+n.id, err)
+		if fault != nil {
+			e.end(n, ledger.StepFailed, state.Failed, state.CodeInfra, ledger.StepEnd{Reason: clip("the outputs of run " + run.RunID + " cannot be read: " + fault.Error())})
+			return nil
 		}
 		n.outputs = outputs
 		e.acted(n, run.OutputsHash)

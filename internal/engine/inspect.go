@@ -219,7 +219,7 @@ func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, erro
 	}
 	out.Spec = string(spec)
 	if run.OutputsHash != "" {
-		if out.Outputs, err = s.e.db.Blobs().Read(run.OutputsHash, 16<<20); err != nil {
+		if out.Outputs, err = s.e.db.Blobs().Read(run.OutputsHash, runner.MaxOutputsBytes); err != nil {
 			return out, dbError(err)
 		}
 	}
