@@ -93,7 +93,7 @@ type Sandbox struct {
 	patience time.Duration
 	// And how long it may take to begin with a spec.
 	startWait time.Duration
-	slack    int64 // wasmSlack
+	slack     int64 // wasmSlack
 }
 
 var _ runner.Executor = (*Sandbox)(nil)
