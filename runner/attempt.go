@@ -64,7 +64,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	if ctx.Err() != nil {
 		fault = nil // it is not claimed anyway
 	}
-	artifacts, dag, overlay, afresh := e.artifactsIn(params), e.run.DAGDigest, n.overlay, n.afresh
+	artifacts, dag, overlay, afresh := e.artifactsIn(params), e.run.DAGDigest, n.patch(), n.afresh
 	e.mu.Unlock()
 
 	p := r.prepare(e, dag, n, params, overlay, fault)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/ledger"
@@ -48,8 +49,8 @@ func (e *execution) expand(n *node) error {
 		return e.fault("for_each of "+n.id, err)
 	}
 	if digest != n.list { // other items now: what became of the old ones counts no more
-		for _, item := range n.items {
-			e.invalidate("system:runner", item, ledger.StepInvalidation{Reason: "retry"})
+		if err := e.dropItems(n); err != nil {
+			return err
 		}
 	}
 	n.attempt++ // its items have attempts of their own; this one names what people are asked about
@@ -61,6 +62,23 @@ func (e *execution) expand(n *node) error {
 		return e.allItems(n)
 	}
 	e.feed(n)
+	return nil
+}
+
+// dropItems makes items pending that are about other values from now on. What somebody
+// had given one of them alone goes with its value.
+func (e *execution) dropItems(n *node) error {
+	for _, item := range n.items {
+		inv := ledger.StepInvalidation{Reason: "retry", Overlay: n.overlay}
+		if item.overlay != "" && n.overlay == "" {
+			digest, err := e.r.opt.Sealed.Put([]byte("{}"))
+			if err != nil {
+				return e.fault("for_each of "+n.id, err)
+			}
+			inv.Overlay = digest
+		}
+		e.invalidate("system:runner", item, inv)
+	}
 	return nil
 }
 
@@ -82,6 +100,23 @@ func (e *execution) makeItems(n *node, list []any) {
 		}
 		n.items[i] = item
 	}
+}
+
+// patch is the merge patch on the parameters of a step, "" where there is none. An
+// item that was not there when somebody gave one to its step has that of its step.
+func (n *node) patch() string {
+	if n.overlay == "" && n.parent != nil {
+		return n.parent.overlay
+	}
+	return n.overlay
+}
+
+// notBefore is when an item may be claimed, the zero time where at once.
+func (n *node) notBefore() time.Time {
+	if n.parent.after.After(n.after) {
+		return n.parent.after
+	}
+	return n.after
 }
 
 // feed queues as many items as may run beside those that do.
@@ -107,7 +142,7 @@ func (e *execution) feed(n *node) {
 	}
 	for n.fed < len(n.items) && most > 0 {
 		if item := n.items[n.fed]; item.status == state.Pending {
-			e.queue(item, "ready", item.after)
+			e.queue(item, "ready", item.notBefore())
 			most--
 		}
 		n.fed++
@@ -136,7 +171,7 @@ func (e *execution) feedAfter(n, item *node) {
 		next := n.items[n.fed]
 		n.fed++
 		if next.status == state.Pending {
-			e.queue(next, "ready", next.after)
+			e.queue(next, "ready", next.notBefore())
 			return
 		}
 	}

@@ -172,11 +172,13 @@ func machine(code state.Code) bool {
 }
 
 // invalidateAll makes a step pending again, and of its items those that have not
-// completed.
+// completed; all of them where the step had. What somebody gives a step with that is
+// given to each of them.
 func (e *execution) invalidateAll(actor string, n *node, d ledger.StepInvalidation) {
+	all := d.Reason == "rewind" || n.status == state.Completed || n.status == state.CheckpointPending
 	for _, item := range n.items {
-		if item.status != state.Completed || d.Reason == "rewind" {
-			e.invalidate(actor, item, ledger.StepInvalidation{Reason: d.Reason})
+		if all || item.status != state.Completed {
+			e.invalidate(actor, item, d)
 		}
 	}
 	e.invalidate(actor, n, d)
@@ -283,6 +285,8 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 // retryable says why a step cannot be begun again.
 func (e *execution) retryable(n *node, q Retry) error {
 	switch {
+	case q.Delay > 0 && n.gate():
+		return &RequestError{Text: "step " + n.id + " is an approval gate: it waits for people, and cannot be put off"}
 	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
 	case n.status == state.CheckpointPending:
 		return e.withPeople(n)

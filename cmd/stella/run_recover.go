@@ -122,9 +122,11 @@ func newRunRetryCmd(a *app) *cobra.Command {
 		Long: "Begin a step of a run again, by default the last that has failed. A run that has failed is\n" +
 			"reopened by that; one that is completed or cancelled is final. What was skipped only because\n" +
 			"the step had failed gets its turn again; with --downstream everything that depends on the step\n" +
-			"is done again, even if it had succeeded. Items of a for_each that have succeeded stay as they are.\n\n" +
+			"is done again, even if it had succeeded. Of a step with for_each that had failed only the items are\n" +
+			"done again that have not succeeded.\n\n" +
 			"--input changes parameters of the step: they are merged over what the spec gives it (a JSON merge\n" +
-			"patch: k:=null takes k away), and are held against the schema of the action. The run is then\n" +
+			"patch: k:=null takes k away; with for_each, those of each item that is done again), and are held\n" +
+			"against the schema of the action. The run is then\n" +
 			"marked as overridden. A later --input replaces an earlier one.\n\n" +
 			"It is refused with CONFLICT while the step is queued or under way. With a daemon the run goes on\n" +
 			"at once; without one it is recorded, and goes on with stella orch run resume.",

@@ -1,0 +1,144 @@
+package runner_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+func TestWhatIsGivenToAStepByHandReachesItsItems(t *testing.T) {
+	for _, how := range []string{"retry", "decision"} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.takesX()
+			bad := how == "retry"
+			w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
+				if bad && task.StepID == "a.1" {
+					return exit(3), nil
+				}
+				return says(ctx, task)
+			}
+			d := dag(func(d *manifests.DAG) {
+				d.FailFast = false
+				d.Steps[0].ForEach, d.Steps[0].MaxParallel = []any{int64(0), int64(1)}, 1
+				d.Steps[0].With = map[string]any{"x": "${ item }"}
+				if how == "decision" {
+					d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "?"}
+				}
+			}, "a")
+			run := w.start(d, "{}")
+			want := map[string]string{"a.0": `{"x":0}`, "a.1": `{"x":7}`}
+			if how == "retry" {
+				got, _ := w.finish(run.RunID)
+				bad = false
+				w.r = w.runner(1)
+				if _, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", Input: json.RawMessage(`{"x":7}`)}); err != nil {
+					t.Fatal(err)
+				}
+				w.finish(run.RunID)
+			} else {
+				w.background()
+				m := decision(w.asked(run.RunID, "a"), "uid:7", "retry")
+				m.Modifications, want["a.0"] = json.RawMessage(`{"x":7}`), `{"x":7}`
+				if _, err := w.r.Decide(w.opened(run, d), m); err != nil {
+					t.Fatal(err)
+				}
+				w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool {
+					return s["a"].Status == state.CheckpointPending && s["a"].Attempt == 2
+				})
+			}
+			recs, err := w.db.Steps(run.RunID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, out := range want {
+				if got := w.blob(recs[id].OutputsHash); got != out {
+					t.Errorf("%s gave %s, want %s", id, got, out)
+				}
+			}
+		})
+	}
+}
+
+func TestADelayByHandHoldsForItems(t *testing.T) {
+	w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) { return exit(3), nil })
+	d := dag(func(d *manifests.DAG) {
+		d.FailFast = false
+		d.Steps[0].ForEach = []any{int64(1), int64(2)}
+		d.Steps[1].Plugin, d.Steps[1].Action = nil, ""
+		d.Steps[1].Checkpoint = &manifests.Checkpoint{Question: "?"}
+	}, "a", "gate<a")
+	run := w.start(d, "{}")
+	got, _ := w.finish(run.RunID)
+	r := w.idle()
+	before := time.Now()
+	if _, err := r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "gate", Delay: time.Hour}); codeOf(err) != "INVALID" {
+		t.Errorf("a gate is put off: %v", err)
+	}
+	if _, err := r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", Delay: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	recs, err := w.db.Steps(run.RunID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a.0", "a.1"} {
+		due, err := stamp.Parse(recs[id].Due)
+		if err != nil || due.Before(before.Add(time.Hour)) {
+			t.Errorf("%s is %s, due at %q", id, recs[id].Status, recs[id].Due)
+		}
+	}
+}
+
+// Items that were not there yet when somebody changed and put off their step are
+// treated like those that were.
+func TestItemsThatComeLaterAreGivenWhatTheirStepWas(t *testing.T) {
+	w := newWorld(t, nil)
+	w.takesX()
+	n := int64(0)
+	w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "src" {
+			r := exit(0)
+			r.Output.Values = map[string]json.RawMessage{"x": json.RawMessage(fmt.Sprint(n))}
+			return r, nil
+		}
+		return says(ctx, task)
+	}
+	d := dag(func(d *manifests.DAG) {
+		d.Steps[1].ForEach = "${ steps.src.outputs.x == 0 ? [1] : [1, 2] }"
+		d.Steps[1].With = map[string]any{"x": "${ item }"}
+	}, "src", "f<src", "stop<f")
+	d.Steps[2].When = "1 / 0 == 1"
+	run := w.start(d, "{}")
+	got, _ := w.finish(run.RunID)
+	w.r, n = w.runner(1), 1
+	if _, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "f", Input: json.RawMessage(`{"x":9}`)}); err != nil {
+		t.Fatal(err)
+	}
+	got, _ = w.finish(run.RunID)
+	w.r = w.runner(1)
+	if _, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "src", Downstream: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.finish(run.RunID)
+	recs, err := w.db.Steps(run.RunID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, id := range []string{"f.0", "f.1"} {
+		out[id] = w.blob(recs[id].OutputsHash)
+	}
+	if diff := cmp.Diff(map[string]string{"f.0": `{"x":9}`, "f.1": `{"x":9}`}, out); diff != "" {
+		t.Errorf("outputs (-want +got):\n%s", diff)
+	}
+}
