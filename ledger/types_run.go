@@ -192,8 +192,10 @@ type ApprovalOption struct {
 // ApprovalDecision is the data of [ApprovalDecided]; who decided is the actor.
 type ApprovalDecision struct {
 	Decision      string `json:"decision"`
-	Option        string `json:"option,omitempty"` // label of the option that was chosen
-	BackTo        string `json:"backTo,omitempty"` // of retry: the step to go back to
+	Option        string `json:"option,omitempty"`     // label of the option that was chosen
+	BackTo        string `json:"backTo,omitempty"`     // of retry: the step to go back to
+	Downstream    bool   `json:"downstream,omitempty"` // of retry: with everything that depends on that step
+	Repeat        bool   `json:"repeat,omitempty"`     // of retry: also what is not idempotent
 	Notes         string `json:"notes,omitempty"`
 	Modifications string `json:"modifications,omitempty"` // SHA-256 of the sealed merge patch (RFC 7396)
 	PlanHash      string `json:"planHash"`
@@ -211,6 +213,7 @@ type ApprovalClosing struct {
 	Result        string `json:"result"`             // approved | rejected | expired | withdrawn
 	Decision      string `json:"decision,omitempty"` // that reached the quorum
 	BackTo        string `json:"backTo,omitempty"`
+	Downstream    bool   `json:"downstream,omitempty"`
 	Modifications string `json:"modifications,omitempty"`
 }
 

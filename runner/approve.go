@@ -107,6 +107,8 @@ type Decision struct {
 	Decision      string // continue | retry | abort
 	Option        string // label of the option that was chosen, "" if none was named
 	BackTo        string // of retry: the step to go back to, "" for the step itself
+	Downstream    bool   // of retry: also what else was built on that step, beside the way back to this one
+	Repeat        bool   // of retry: also what is not idempotent
 	Notes         string
 	Modifications json.RawMessage // a merge patch (RFC 7396), of the outputs with continue and of the parameters with retry
 }
@@ -200,7 +202,7 @@ func (e *execution) decideBy(n *node, d Decision) error {
 	if err := e.checkDecision(n, d); err != nil {
 		return err
 	}
-	rec := ledger.ApprovalDecision{Decision: d.Decision, Option: d.Option, BackTo: d.BackTo, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
+	rec := ledger.ApprovalDecision{Decision: d.Decision, Option: d.Option, BackTo: d.BackTo, Downstream: d.Downstream, Repeat: d.Repeat, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
 	changed, err := e.modified(n, d)
 	if err != nil {
 		return err
@@ -220,7 +222,7 @@ func (e *execution) decideBy(n *node, d Decision) error {
 	n.approval = &a
 	agree := 0
 	for _, made := range a.Decisions {
-		if made.Decision == rec.Decision && made.BackTo == rec.BackTo && made.Modifications == rec.Modifications {
+		if made.Decision == rec.Decision && made.BackTo == rec.BackTo && made.Downstream == rec.Downstream && made.Modifications == rec.Modifications {
 			agree++
 		}
 	}
@@ -242,22 +244,12 @@ func (e *execution) checkDecision(n *node, d Decision) error {
 		return &RequestError{Text: "there is nothing to modify in what is aborted"}
 	}
 	switch {
-	case d.BackTo != "" && d.Decision != "retry":
-		return &RequestError{Text: "only retry goes back to a step"}
+	case (d.BackTo != "" || d.Downstream) && d.Decision != "retry":
+		return &RequestError{Text: "only retry goes back to a step, and does again what comes after it"}
 	case d.Decision != "retry":
 		return nil
 	}
-	back := e.backTo(n, d)
-	if back == nil || back != n && !slices.Contains(e.prog.before(n), d.BackTo) {
-		return &RequestError{Text: fmt.Sprintf("step %s does not come before %s", d.BackTo, n.id)}
-	}
-	for _, x := range append(e.downstream(back), back) { // somebody may have begun one of them again meanwhile
-		if x.claimed || x.status == state.Running || x.status == state.Queued {
-			return &ConflictError{Text: fmt.Sprintf("step %s is under way; going back to %s would take it away", x.id, back.id),
-				Hint: "wait for it, or decide something else"}
-		}
-	}
-	return nil
+	return e.checkRewind(n, d)
 }
 
 // modified applies the modifications of a continue to the outputs, checked
@@ -288,7 +280,7 @@ func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
 
 // resolve does what enough people have decided.
 func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, changed map[string]any) error {
-	closing := ledger.ApprovalClosing{Result: state.ApprovalApproved, Decision: d.Decision, BackTo: d.BackTo, Modifications: rec.Modifications}
+	closing := ledger.ApprovalClosing{Result: state.ApprovalApproved, Decision: d.Decision, BackTo: d.BackTo, Downstream: d.Downstream, Modifications: rec.Modifications}
 	if d.Decision == "abort" {
 		closing.Result = state.ApprovalRejected
 	}
@@ -313,26 +305,6 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 		e.endBy(d.Actor, n, ledger.StepCompleted, state.Completed, "", end)
 	}
 	return e.r.commit(e)
-}
-
-// backTo is the step that a retry begins with.
-func (e *execution) backTo(n *node, d Decision) *node {
-	if d.BackTo != "" {
-		return e.byID[d.BackTo]
-	}
-	return n
-}
-
-// goBack makes a step and everything between it and the gate pending again.
-func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
-	back := e.backTo(n, d)
-	for _, x := range append(e.downstream(back), back) {
-		inv := ledger.StepInvalidation{Reason: "rewind"}
-		if x == back {
-			inv.Overlay = rec.Modifications
-		}
-		e.invalidateAll(d.Actor, x, inv)
-	}
 }
 
 // downstream are the steps that need one, directly or not.

@@ -165,6 +165,11 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 	return expect(!was.Ended(), "it is %s", was)
 }
 
+// vote is what people must agree in.
+func vote(decision, back, changes string, downstream bool) string {
+	return fmt.Sprint(decision, " ", back, " ", changes, " ", downstream)
+}
+
 // approval moves what people are asked.
 func (s *modelStep) approval(r *modelRun, env ledger.Envelope, data any) error {
 	switch d := data.(type) {
@@ -182,12 +187,12 @@ func (s *modelStep) approval(r *modelRun, env ledger.Envelope, data any) error {
 	case *ledger.ApprovalDecision:
 		known := s.people[state.Person(env.Actor)]
 		s.people[state.Person(env.Actor)] = true
-		s.decided[d.Decision+" "+d.BackTo+" "+d.Modifications]++
+		s.decided[vote(d.Decision, d.BackTo, d.Modifications, d.Downstream)]++
 		return expect(s.asked && !known && person(env.Actor), "asked is %v, and %s has decided: %v", s.asked, env.Actor, known)
 	case *ledger.ApprovalClosing:
 		was := s.asked
 		s.asked = false
-		enough := s.decided[d.Decision+" "+d.BackTo+" "+d.Modifications]
+		enough := s.decided[vote(d.Decision, d.BackTo, d.Modifications, d.Downstream)]
 		if d.Result == state.ApprovalApproved && enough != s.quorum {
 			return fmt.Errorf("%d of %d have decided so", enough, s.quorum)
 		}

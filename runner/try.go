@@ -17,6 +17,7 @@ type Effects struct {
 	Run     state.Run // as it is right afterwards
 	Steps   []Effect  // by id
 	Subruns []string  // that are asked to end
+	Kept    []string  // that stay as they are although what they were built on is done again
 	Changed bool      // false: it was so before
 }
 
@@ -59,6 +60,7 @@ type tried struct {
 	old, run state.Run
 	was, is  map[string]state.Step
 	stopped  map[string]error // by step, of attempts under way: why
+	model    *execution       // that was worked on, nil before
 }
 
 func (t *trial) of(runID string) (*tried, error) {
@@ -168,6 +170,7 @@ func (t *trial) apply(x *tried, p state.Proposal) error {
 // which of them it stops.
 func (t *trial) live(e *execution) {
 	x := t.runs[e.runID]
+	x.model = e
 	for id, s := range x.is {
 		if s.Open {
 			e.cancels[id] = context.CancelCauseFunc(func(cause error) { x.stopped[id] = cause })
@@ -210,6 +213,9 @@ func (t *trial) effects(runID string) (Effects, error) {
 		}
 	}
 	slices.Sort(out.Subruns)
+	if x.model != nil {
+		out.Kept = x.builtOn(x.model)
+	}
 	return out, nil
 }
 

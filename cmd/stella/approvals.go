@@ -147,6 +147,9 @@ func decisionRow(x state.Decision, modifications string) []string {
 	if x.BackTo != "" {
 		what += ", back to " + x.BackTo
 	}
+	if x.Downstream {
+		what += ", with what depends on it"
+	}
 	if x.Option != "" {
 		what += " (" + x.Option + ")"
 	}
@@ -166,13 +169,16 @@ func newApprovalsDecideCmd(a *app) *cobra.Command {
 		Use:   "decide APPROVAL",
 		Short: "Decide",
 		Long: "Decide what becomes of a run that waits: continue lets it go on, retry does the step again, or with\n" +
-			"--back-to everything from an earlier step on, abort cancels the run. Instead of --decision the label of\n" +
-			"an option can be given. Each person decides once, and takes nothing back, also while others are still\n" +
+			"--back-to everything between an earlier step and this one, abort cancels the run. Instead of --decision\n" +
+			"the label of an option can be given. Each person decides once, and takes nothing back, also while others are still\n" +
 			"asked; when as many as the quorum wants have decided the same, it is done. If that cannot come about\n" +
 			"any more, the command says so: stella orch run reset asks everybody again.\n\n" +
 			"One abort is enough. Whatever does not count is recorded too: a decision after the\n" +
 			"last (ALREADY_DECIDED), about another plan or attempt (STALE), after its time (APPROVAL_EXPIRED), by\n" +
 			"somebody else (NOT_APPROVER, STARTER_EXCLUDED; exit 2).\n\n" +
+			"What else was built on the step that --back-to names, and has ended, stays as it is and is named; with\n" +
+			"--downstream it is done again, too. Steps that are neither named by --back-to nor the one that waits,\n" +
+			"have done something and are not idempotent need --repeat (else CONFLICT); --dry-run shows all of them.\n\n" +
 			"--modify changes what the step has given out, with continue, or its parameters, with retry: a JSON\n" +
 			"merge patch that is held against the schema of the action. The run is marked as overridden.\n\n" +
 			"A decision names the plan that it is about. The command sends the one that it reads at that moment;\n" +
@@ -187,6 +193,9 @@ func newApprovalsDecideCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.req.Decision, "decision", "", "`WHAT` is decided: continue, retry or abort")
 	f.StringVar(&opt.req.Option, "option", "", "`LABEL` of the option that is chosen, instead")
 	f.StringVar(&opt.req.BackTo, "back-to", "", "with retry: the `STEP` to go back to")
+	f.BoolVar(&opt.req.Downstream, "downstream", false, "with retry: do everything again that depends on the step gone back to")
+	f.BoolVar(&opt.req.Repeat, "repeat", false, "with retry: also what is not idempotent: what it has done is then done twice")
+	f.BoolVar(&opt.req.DryRun, "dry-run", false, "show what would be, and decide nothing")
 	f.StringVar(&opt.req.Notes, "notes", "", "why, a `TEXT`; it is recorded")
 	f.StringVar(&opt.file, "modifications", "", "`FILE` with what is modified, a JSON object")
 	f.StringArrayVar(&opt.modify, "modify", nil, "one `FIELD` to modify: k=v or k:=json; may be given again")
@@ -214,11 +223,15 @@ func runApprovalsDecide(ctx context.Context, a *app, id string, opt decideOption
 		if err != nil {
 			return err
 		}
-		if err := a.acted(false, out, func(s *screen) { renderDecided(s, out) }); err != nil {
+		if out.DryRun {
+			a.stderr.note("dry run: nothing was decided")
+		}
+		if err := a.acted(out.DryRun, out, func(s *screen) { renderDecided(s, out) }); err != nil {
 			return err
 		}
 		a.deadlocked(out.Approval)
-		a.goesOn(out.Run, out.Executed)
+		a.kept(out.Kept)
+		a.goesOn(out.Run, out.Executed || out.DryRun)
 		return nil
 	})
 }
@@ -226,6 +239,7 @@ func runApprovalsDecide(ctx context.Context, a *app, id string, opt decideOption
 func renderDecided(s *screen, out api.Decided) {
 	x := out.Approval
 	s.fields("approval", x.ID, "question", x.Question, "status", x.Status, "decision", x.Decision, "decided", quorumOf(x), "run", out.Run.RunID, "run is", statusOf(out.Run))
+	effectsTable(s, out.Steps)
 }
 
 // approvalRows are the last approvals of steps, with who has decided what.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,11 +71,19 @@ func renderRecovered(a *app, out api.Recovered) error {
 	if err := a.acted(out.DryRun, out, func(s *screen) { recoveredTable(s, out) }); err != nil {
 		return err
 	}
+	a.kept(out.Kept)
 	a.goesOn(out.Run, out.Executed || out.DryRun)
 	if note := alone(out.Parent); note != "" && !out.Run.Status.Ended() {
 		a.stderr.note("note: %s", note)
 	}
 	return nil
+}
+
+// kept names what stays as it is although what it was built on is done again.
+func (a *app) kept(steps []string) {
+	if len(steps) > 0 {
+		a.stderr.note("note: built on what is done again, and left as it is: %s; --downstream does that again, too", strings.Join(steps, ", "))
+	}
 }
 
 // goesOn says what lets a run go on that nobody executes.
@@ -90,11 +99,16 @@ func recoveredTable(s *screen, out api.Recovered) {
 	for _, id := range out.Subruns {
 		s.fields("sub-run asked to end", id)
 	}
-	if len(out.Steps) == 0 {
+	effectsTable(s, out.Steps)
+}
+
+// effectsTable says what becomes of each step.
+func effectsTable(s *screen, steps []api.StepEffect) {
+	if len(steps) == 0 {
 		return
 	}
-	rows := make([][]string, len(out.Steps))
-	for i, x := range out.Steps {
+	rows := make([][]string, len(steps))
+	for i, x := range steps {
 		note := string(x.Code)
 		if x.Stopped > 0 {
 			note = join(", ", fmt.Sprintf("attempt %d is stopped", x.Stopped), note)

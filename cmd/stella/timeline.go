@@ -156,6 +156,9 @@ func approvalInWords(e ledger.Envelope, data any) string {
 		if d.BackTo != "" {
 			text += ", back to " + d.BackTo
 		}
+		if d.Downstream {
+			text += ", with what depends on it"
+		}
 		return and(text, d.Notes)
 	case *ledger.ApprovalRefusal:
 		return fmt.Sprintf("%s said %s, which does not count: %s", e.Actor, d.Decision, d.Code)

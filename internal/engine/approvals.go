@@ -161,7 +161,7 @@ func (s *site) DecideApproval(_ context.Context, id string, req api.DecisionRequ
 	}
 	d := runner.Decision{
 		StepID: rec.StepID, Attempt: rec.Approval.Attempt, PlanHash: req.PlanHash, Actor: s.actor, Decision: req.Decision,
-		Option: req.Option, BackTo: req.BackTo, Notes: req.Notes, Modifications: req.Modifications,
+		Option: req.Option, BackTo: req.BackTo, Downstream: req.Downstream, Repeat: req.Repeat, Notes: req.Notes, Modifications: req.Modifications,
 	}
 	if err := choose(&d, rec.Approval.Request.Options); err != nil {
 		return api.Decided{}, err
@@ -170,8 +170,17 @@ func (s *site) DecideApproval(_ context.Context, id string, req api.DecisionRequ
 	if err != nil {
 		return api.Decided{}, dbError(err)
 	}
-	out := api.Decided{}
-	if out.Run, err = s.e.runner.Decide(o, d); err != nil {
+	eff, err := s.e.runner.Try(o, func(r *runner.Runner) (state.Run, error) { return r.Decide(o, d) })
+	if err != nil && req.DryRun {
+		return api.Decided{}, s.decisionError(err, rec)
+	}
+	out := api.Decided{DryRun: req.DryRun, Run: eff.Run, Steps: effects(eff), Kept: eff.Kept}
+	if req.DryRun {
+		out.Executed = s.e.runner.Executes(rec.Run.RunID)
+		out.Approval, err = s.showApproval(rec)
+		return out, err
+	}
+	if out.Run, err = s.e.runner.Decide(o, d); err != nil { // a decision that does not count is recorded
 		return out, s.decisionError(err, rec)
 	}
 	out.Executed = s.e.runner.Executes(rec.Run.RunID)

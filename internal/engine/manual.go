@@ -51,12 +51,9 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 	if err != nil {
 		return api.Recovered{}, s.refused(id, err)
 	}
-	out := api.Recovered{Run: run, DryRun: dry, Changed: eff.Changed, Steps: []api.StepEffect{}, Subruns: eff.Subruns}
+	out := api.Recovered{Run: run, DryRun: dry, Changed: eff.Changed, Steps: effects(eff), Subruns: eff.Subruns, Kept: eff.Kept}
 	if out.Parent, err = s.parentOf(run); err != nil {
 		return out, err
-	}
-	for _, x := range eff.Steps {
-		out.Steps = append(out.Steps, api.StepEffect(x))
 	}
 	if out.Subruns == nil {
 		out.Subruns = []string{}
@@ -73,6 +70,15 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 		out.Changed, err = s.wrote(run, out.Run)
 	}
 	return out, dbError(err)
+}
+
+// effects are those of one thing done by hand, as others see them.
+func effects(eff runner.Effects) []api.StepEffect {
+	out := []api.StepEffect{}
+	for _, x := range eff.Steps {
+		out = append(out, api.StepEffect(x))
+	}
+	return out
 }
 
 // wrote says whether the caller has written something about a run since it was

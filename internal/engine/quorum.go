@@ -30,6 +30,9 @@ func deadlock(run state.Run, stepID string, a *state.Approval, r state.Reach) st
 		if d.BackTo != "" {
 			text += " back to " + d.BackTo
 		}
+		if d.Downstream {
+			text += " with what depends on it"
+		}
 		said = append(said, text)
 	}
 	left := "nobody else may decide"

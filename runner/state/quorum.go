@@ -15,6 +15,12 @@ type Reach struct {
 	Abort bool     // one of those who are left can still reject it
 }
 
+// vote is what people must agree in.
+type vote struct {
+	decision, backTo, modifications string
+	downstream                      bool
+}
+
 // Reach says whether an open approval can still reach its quorum. The starter is who
 // started the run, of a sub-run the one above all.
 func (a *Approval) Reach(starter string) Reach {
@@ -33,9 +39,9 @@ func (a *Approval) Reach(starter string) Reach {
 			r.Left = append(r.Left, name)
 		}
 	}
-	best, votes := 0, map[[3]string]int{}
+	best, votes := 0, map[vote]int{}
 	for _, d := range a.Decisions {
-		said := [3]string{d.Decision, d.BackTo, d.Modifications}
+		said := vote{d.Decision, d.BackTo, d.Modifications, d.Downstream}
 		votes[said]++
 		best = max(best, votes[said])
 	}

@@ -76,9 +76,12 @@ type ApprovalDetail struct {
 
 // DecisionRequest is what somebody decides.
 type DecisionRequest struct {
-	Decision      string          `json:"decision,omitempty"` // continue | retry | abort
-	Option        string          `json:"option,omitempty"`   // or the label of an option
-	BackTo        string          `json:"backTo,omitempty"`   // of retry: the step to go back to
+	Decision      string          `json:"decision,omitempty"`   // continue | retry | abort
+	Option        string          `json:"option,omitempty"`     // or the label of an option
+	BackTo        string          `json:"backTo,omitempty"`     // of retry: the step to go back to
+	Downstream    bool            `json:"downstream,omitempty"` // of retry: also what else depends on that step
+	Repeat        bool            `json:"repeat,omitempty"`     // of retry: also what is not idempotent
+	DryRun        bool            `json:"dryRun,omitempty"`     // show what would be, and decide nothing
 	Notes         string          `json:"notes,omitempty"`
 	Modifications json.RawMessage `json:"modifications,omitempty"` // merge patch (RFC 7396): of the outputs with continue, of the parameters with retry
 	PlanHash      string          `json:"planHash"`                // of what the caller has seen
@@ -86,7 +89,10 @@ type DecisionRequest struct {
 
 // Decided is what a decision did.
 type Decided struct {
-	Approval Approval  `json:"approval"`
-	Run      state.Run `json:"run"`
-	Executed bool      `json:"executed"` // somebody executes the run, so that it goes on
+	Approval Approval     `json:"approval"`
+	Run      state.Run    `json:"run"`
+	DryRun   bool         `json:"dryRun,omitempty"`
+	Executed bool         `json:"executed"`       // somebody executes the run, so that it goes on
+	Steps    []StepEffect `json:"steps"`          // that it affects at once
+	Kept     []string     `json:"kept,omitempty"` // steps that stay as they are, although what they were built on is done again
 }

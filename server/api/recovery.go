@@ -72,6 +72,7 @@ type Recovered struct {
 	Executed bool         `json:"executed"`         // somebody executes the run, so that it goes on
 	Steps    []StepEffect `json:"steps"`            // that it affects at once
 	Subruns  []string     `json:"subruns"`          // that are asked to end
+	Kept     []string     `json:"kept,omitempty"`   // steps that stay as they are, although what they were built on is done again
 	Parent   *Parent      `json:"parent,omitempty"` // of a sub-run
 }
 
