@@ -54,7 +54,7 @@ func TestRunIsWokenByCommitsAndByWhatFallsDue(t *testing.T) {
 		if got := good.all(); !slices.Equal(got, []int64{0}) {
 			t.Errorf("one receiver that is down holds another up: %v", got)
 		}
-		time.Sleep(2900 * time.Millisecond) // 1 s, then 2 s
+		time.Sleep(1900 * time.Millisecond) // 1 s of rest, and as much again
 		synctest.Wait()
 		mu.Lock()
 		mended = true
@@ -64,7 +64,7 @@ func TestRunIsWokenByCommitsAndByWhatFallsDue(t *testing.T) {
 		if got := bad.all(); len(got) != 0 {
 			t.Errorf("it took %v before anything was due", got)
 		}
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 		synctest.Wait()
 		if got := bad.all(); !slices.Equal(got, []int64{0, 1}) {
 			t.Errorf("it took %v, want both", got)

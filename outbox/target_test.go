@@ -268,12 +268,16 @@ func TestAnswersOfAWebhook(t *testing.T) {
 		refused bool
 	}{
 		{200, "", false}, {204, "", false}, {299, "", false}, {302, "status 302", true}, {400, "status 400", true}, {500, "status 500", true},
-		{429, "status 429", false}, {503, "status 503", false},
+		{401, "status 401", true}, {501, "status 501", true}, {408, "status 408", false}, {429, "status 429", false},
+		{502, "status 502", false}, {503, "status 503", false}, {504, "status 504", false}, {507, "status 507", false},
 	} {
 		asked := 0
 		h := hook(t, manifests.Sink{}, func(w http.ResponseWriter, r *http.Request) {
 			asked++
 			w.Header().Set("Location", "/elsewhere")
+			if c.status == 507 {
+				w.Header().Set("Retry-After", "60")
+			}
 			w.WriteHeader(c.status)
 			if c.status != 204 {
 				_, _ = io.WriteString(w, strings.Repeat("secret of theirs ", 10000))

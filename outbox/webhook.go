@@ -108,11 +108,22 @@ func (t *webhook) post(ctx context.Context, key []byte, e Event) error {
 	switch code := res.StatusCode; {
 	case code >= 200 && code <= 299:
 		return nil
-	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable:
-		return fmt.Errorf("status %d", code) // not about this event
+	case later(res):
+		return fmt.Errorf("status %d", code)
 	default:
 		return &refusal{fmt.Sprintf("status %d", code)}
 	}
+}
+
+// later says whether an answer is not about the event: the receiver, or what stands
+// before it, cannot take any now.
+func later(res *http.Response) bool {
+	switch res.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return res.StatusCode >= 500 && res.Header.Get("Retry-After") != ""
 }
 
 // silent says that no answer came, and why, without the URL: that may hold what

@@ -53,6 +53,7 @@ type worker struct {
 	due      time.Time        // when the first head is due; zero: at once
 	rest     time.Time        // nothing is tried before: the receiver did not answer
 	downs    int              // how often in a row it did not
+	yield    bool             // rows had their turn, now what is new comes first
 	failing  bool             // it was said that the sink fails
 }
 
@@ -123,10 +124,13 @@ func (w *worker) pass(ctx context.Context, size int64) (busy bool, err error) {
 		return false, nil
 	}
 	w.rest = time.Time{}
-	if len(w.runs) > 0 && !w.due.After(now) {
+	due, isNew := len(w.runs) > 0 && !w.due.After(now), w.next < size && len(w.runs) < maxLive
+	switch {
+	case due && !(isNew && w.yield):
+		w.yield = true
 		return true, w.again(ctx, now)
-	}
-	if w.next < size && len(w.runs) < maxLive {
+	case isNew:
+		w.yield = false
 		return true, w.fresh(ctx, min(size, w.next+pageEntries))
 	}
 	return false, nil
@@ -191,7 +195,10 @@ func (w *worker) again(ctx context.Context, now time.Time) error {
 			rows = append(rows, r)
 		}
 	}
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.Seq, b.Seq) })
+	// The longest due first: one that never gets an answer is not to hold up all.
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(w.lanes[a.RunID][0].due.Compare(w.lanes[b.RunID][0].due), cmp.Compare(a.Seq, b.Seq))
+	})
 	rows = rows[:min(len(rows), maxEvents)]
 	known := map[int64]store.OutboxRow{}
 	events := make([]Event, 0, len(rows))
@@ -330,7 +337,12 @@ func (w *worker) attempt(ctx context.Context, events []Event) (out outcome) {
 // down lets the receiver rest: it gave no answer, so nothing else would get one.
 func (w *worker) down() {
 	w.downs++
-	w.rest = w.now().Add(w.jittered(min(doubled(w.sink.Backoff, w.downs), maxRest)))
+	w.rest = w.now().Add(w.pause())
+}
+
+// pause is how long a receiver is left alone that is down.
+func (w *worker) pause() time.Duration {
+	return w.jittered(min(doubled(w.sink.Backoff, w.downs), maxRest))
 }
 
 func (w *worker) up() {
@@ -349,13 +361,20 @@ func (w *worker) complain(err error) {
 	}
 }
 
-// failed is a row after one more attempt.
+// failed is a row after one more attempt. Only a receiver that answers can refuse
+// an event: without an answer the attempt does not count, and the row is due when
+// others had their turn, since it may be this event alone that gets none.
 func (w *worker) failed(r store.OutboxRow, err error) store.OutboxRow {
-	r.Attempts++
 	r.LastError = strings.ToValidUTF8(err.Error(), "?")
 	if len(r.LastError) > maxError {
 		r.LastError = strings.ToValidUTF8(r.LastError[:maxError], "") + "…"
 	}
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		r.DueUTC = stamp.Format(w.rest.Add(w.pause()))
+		return r
+	}
+	r.Attempts++
 	r.DueUTC = stamp.Format(w.now().Add(w.jittered(doubled(w.sink.Backoff, r.Attempts))))
 	if r.Attempts >= w.sink.MaxAttempts {
 		r.Dead, r.DueUTC = true, ""

@@ -158,7 +158,7 @@ func TestARequeuedEventIsTriedOnceMoreOrFromTheBeginning(t *testing.T) {
 }
 
 // A receiver that gives no answer is left alone for a while: what is new waits in
-// the ledger, and no event is counted that it was not given.
+// the ledger, and no event dies of it, however long it takes.
 func TestAReceiverThatIsDownRests(t *testing.T) {
 	b := newBench(t)
 	b.r.fault = func(Event) error { return errDown }
@@ -167,20 +167,31 @@ func TestAReceiverThatIsDownRests(t *testing.T) {
 	}
 	b.idle()
 	b.asked(0)
-	if rec, _ := b.m.Sink("ops"); rec.Next != 2 || b.row(0) != "1 attempts" || b.row(1) != "0 attempts" || b.row(2) != "none" {
+	if rec, _ := b.m.Sink("ops"); rec.Next != 2 || b.row(0) != "0 attempts" || b.row(1) != "0 attempts" || b.row(2) != "none" {
 		t.Errorf("record %+v, rows %s, %s, %s", rec, b.row(0), b.row(1), b.row(2))
+	}
+	if got := b.m.row("ops", 0).LastError; got != errDown.Error() {
+		t.Errorf("the row says %q", got)
 	}
 	b.m.addRun("d")
 	b.after(time.Second - 1)
 	b.asked()
 	b.after(1)
-	b.asked(0)
+	b.asked(2) // another one's turn
 	b.after(2 * time.Second)
 	b.asked(0)
-	b.r.fault = nil
-	b.after(4 * time.Second)
-	b.asked(0, 1, 2, 3, 4)
-	b.took(0, 1, 2, 3, 4)
+	for range 100 {
+		b.after(time.Minute)
+	}
+	if got := b.row(0) + ", " + b.row(2); got != "0 attempts, 0 attempts" {
+		t.Errorf("after more than an hour: %s", got)
+	}
+	b.restart()
+	b.r.asked, b.r.fault = nil, nil
+	b.after(2 * maxRest)
+	if took := b.r.took; len(took) != 5 || slices.Index(took, 0) > slices.Index(took, 1) {
+		t.Errorf("the receiver took %v, want all, and 0 before 1", took)
+	}
 	b.r.fault = func(Event) error { return errDown }
 	b.m.addRun("e")
 	b.idle()
@@ -192,10 +203,27 @@ func TestAReceiverThatIsDownRests(t *testing.T) {
 	if at := b.w.wake(); at.Sub(b.now) != maxRest {
 		t.Errorf("it rests for %v at most, want %v", at.Sub(b.now), maxRest)
 	}
-	b.m.requeue("ops", false) // somebody says that it is mended
-	b.asked(5)
-	b.after(time.Second)
-	b.asked(5)
+}
+
+func TestAnEventThatNeverGetsAnAnswerHoldsUpItsRunAlone(t *testing.T) {
+	b := newBench(t)
+	b.r.fault = func(e Event) error {
+		if e.Seq == 0 {
+			return errDown
+		}
+		return nil
+	}
+	for _, run := range []string{"a", "b", "a", "c"} {
+		b.m.addRun(run)
+		b.after(time.Minute)
+	}
+	for range 10 {
+		b.after(time.Minute)
+	}
+	b.took(1, 3)
+	b.r.fault = nil
+	b.after(time.Minute)
+	b.took(1, 3, 0, 2)
 }
 
 func TestARowsDueTimeIsNotBelievedWhereTheClockWasSetBack(t *testing.T) {

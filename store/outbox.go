@@ -189,7 +189,7 @@ func (db *DB) RequeueOutbox(actor, sink string, seqs []int64, reset bool) error 
 			}
 			row.Dead, row.DueUTC = false, now
 			if reset {
-				row.Attempts = 0
+				row.Attempts, row.LastError = 0, ""
 			}
 			if err := tx.putJSON(bOutbox, outboxKey(sink, seq), row); err != nil {
 				return err

@@ -146,7 +146,7 @@ func TestARequeueIsAnEntry(t *testing.T) {
 		}
 		row.Dead, row.DueUTC = false, nowStamp
 		if reset {
-			row.Attempts = 0
+			row.Attempts, row.LastError = 0, ""
 		}
 		if diff := cmp.Diff([]store.OutboxRow{row}, rowsOf(t, db, "ops")); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)

@@ -172,7 +172,7 @@ func rowEvent(sink string, r store.OutboxRow) api.OutboxEvent {
 	switch {
 	case r.Dead:
 		ev.State = api.EventDead
-	case r.Attempts > 0:
+	case r.Attempts > 0 || r.LastError != "":
 		ev.State = api.EventFailing
 	}
 	return ev
