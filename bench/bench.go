@@ -52,7 +52,7 @@ func (s skipped) Error() string { return string(s) }
 func (e *env) note(format string, a ...any) { e.notes = append(e.notes, fmt.Sprintf(format, a...)) }
 
 func main() {
-	only := flag.String("run", "", "only benchmarks whose name contains this")
+	only := flag.String("run", "", "only the benchmark of this name, or those whose name contains this")
 	pairs := flag.Int("pairs", 0, "pairs to measure, where not the benchmark's own number")
 	stella := flag.String("stella", "bin/stella", "the binary to measure")
 	home := flag.String("serve", "", "be the daemon of this home (for benchmarks)")
@@ -91,8 +91,10 @@ func run(only string, pairs int, stella string) error {
 		return fmt.Errorf("%w (run: make build)", err)
 	}
 	fmt.Printf("%-16s %10s %10s %8s  %s\n", "benchmark", "ours", "peer", "ratio", "spread of the ratio (quartiles), what against what")
-	for _, b := range benchmarks() {
-		if !strings.Contains(b.name, only) {
+	all := benchmarks()
+	exact := slices.ContainsFunc(all, func(b benchmark) bool { return b.name == only })
+	for _, b := range all {
+		if exact && b.name != only || !strings.Contains(b.name, only) {
 			continue
 		}
 		if pairs > 0 {
