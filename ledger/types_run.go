@@ -12,6 +12,7 @@ type RunStart struct {
 	ParentStep string            `json:"parentStep,omitempty"` // its step
 	Depth      int               `json:"depth,omitempty"`      // of sub-runs, 0 for a run that somebody started
 	Priority   int64             `json:"priority,omitempty"`
+	Behalf     []string          `json:"behalf,omitempty"`    // for whom the actor starts it: of a schedule who set it up, of a replay who started the first run
 	ReplayOf   string            `json:"replayOf,omitempty"`  // run whose outputs this one's are compared with
 	Rationale  string            `json:"rationale,omitempty"` // of a replay: why
 	Trust      TrustRef          `json:"trust"`

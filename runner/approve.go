@@ -168,12 +168,12 @@ func (e *execution) refuseDecision(n *node, d Decision) (*DecisionError, error) 
 		return &DecisionError{"NOT_APPROVER", fmt.Sprintf("%s is not one of the approvers %v", d.Actor, a.Request.Approvers)}, nil
 	}
 	if a.Request.ExcludeStarter {
-		starter, err := e.starter()
+		starters, err := e.starters()
 		if err != nil {
 			return nil, err
 		}
-		if state.Person(d.Actor) == state.Person(starter) {
-			return &DecisionError{"STARTER_EXCLUDED", d.Actor + " started the run; somebody else must decide"}, nil
+		if slices.ContainsFunc(starters, func(p string) bool { return state.Person(p) == state.Person(d.Actor) }) {
+			return &DecisionError{"STARTER_EXCLUDED", d.Actor + " started the run, or had it started; somebody else must decide"}, nil
 		}
 	}
 	for _, made := range a.Decisions {
@@ -184,17 +184,17 @@ func (e *execution) refuseDecision(n *node, d Decision) (*DecisionError, error) 
 	return nil, nil
 }
 
-// starter is who started the run; of a sub-run, who started the run that it is a
-// part of.
-func (e *execution) starter() (string, error) {
+// starters are who started the run, and for whom; of a sub-run, those of the run that
+// it is a part of.
+func (e *execution) starters() ([]string, error) {
 	run := e.run
 	for run.ParentRunID != "" {
 		var err error
 		if run, err = e.r.opt.Store.Run(run.ParentRunID); err != nil {
-			return "", e.fault("who started it", err)
+			return nil, e.fault("who started it", err)
 		}
 	}
-	return run.Actor, nil
+	return run.Starters(), nil
 }
 
 // decideBy takes a decision that counts.

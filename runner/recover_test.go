@@ -108,6 +108,37 @@ func TestTheStarterIsExcludedInSubRunsToo(t *testing.T) {
 	}
 }
 
+// Whoever has a schedule or a replay start a run has started it.
+func TestWhoHasARunStartedIsExcludedAsItsStarter(t *testing.T) {
+	w := newWorld(t, ok)
+	d := dag(func(d *manifests.DAG) {
+		d.Steps[0].Plugin, d.Steps[0].Action = nil, ""
+		d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "go on?", ExcludeStarter: true}
+	}, "ask")
+	w.sealed.publish(d)
+	p, err := runner.NewPlan(d, dagDigest(d), w.sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := w.r.StartRun(context.Background(), runner.Start{
+		Tenant: "default", Actor: "schedule:s", Behalf: []string{"uid:0(root)", "uid:7(ann)"}, RunToken: runner.NewToken(), TraceID: runner.NewToken(),
+		DAG: d, Plan: p, Inputs: []byte("{}"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.background()
+	s := w.asked(run.RunID, "ask")
+	for who, want := range map[string]string{"schedule:s": "STARTER_EXCLUDED", "uid:0(toor)": "STARTER_EXCLUDED", "uid:7": "STARTER_EXCLUDED"} {
+		if _, err := w.r.Decide(w.opened(run, d), decision(s, who, "continue")); codeOf(err) != want {
+			t.Errorf("%s decides: %v, want %s", who, err, want)
+		}
+	}
+	if _, err := w.r.Decide(w.opened(run, d), decision(s, "uid:8", "continue")); err != nil {
+		t.Error(err)
+	}
+}
+
 // What an action would not take is refused when it is given, not when it runs.
 func TestInputsByHandAreHeldAgainstTheSchema(t *testing.T) {
 	w := newWorld(t, nil)

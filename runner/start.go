@@ -25,8 +25,9 @@ type Start struct {
 	Inputs                           []byte // canonical JSON, see [CanonicalInputs]
 	Trust                            ledger.TrustRef
 	Priority                         int64
-	ReplayOf, Rationale              string // of a replay
-	Parent, ParentStep               string // of a sub-run
+	Behalf                           []string // for whom, if not for the actor alone
+	ReplayOf, Rationale              string   // of a replay
+	Parent, ParentStep               string   // of a sub-run
 	Depth                            int
 }
 
@@ -163,13 +164,13 @@ func (r *Runner) first(s Start) (*ledger.RunStart, state.Run, error) {
 	run := state.Run{
 		Tenant: s.Tenant, RunID: newRunID(now), DAGID: s.DAG.ID, DAGVersion: s.DAG.Version, TraceID: s.TraceID,
 		RunToken: s.RunToken, Actor: s.Actor, Status: state.Planning, Generation: 1, CreatedUTC: stamp.Format(now),
-		PlanHash: planHash, InputsHash: inputsHash, DAGDigest: s.Plan.DAG.Digest, Priority: s.Priority, ReplayOf: s.ReplayOf,
+		PlanHash: planHash, InputsHash: inputsHash, DAGDigest: s.Plan.DAG.Digest, Priority: s.Priority, Behalf: s.Behalf, ReplayOf: s.ReplayOf,
 		ParentRunID: s.Parent, ParentStepID: s.ParentStep, Depth: s.Depth,
 	}
 	return &ledger.RunStart{
 		RunToken: s.RunToken, PlanHash: planHash, InputsHash: inputsHash, DAGDigest: s.Plan.DAG.Digest,
 		Pinned: s.Pinned, Metadata: s.Metadata, Trust: s.Trust, Steps: len(s.Plan.Steps), Priority: s.Priority,
-		ReplayOf: s.ReplayOf, Rationale: clip(s.Rationale), Parent: s.Parent, ParentStep: s.ParentStep, Depth: s.Depth,
+		Behalf: s.Behalf, ReplayOf: s.ReplayOf, Rationale: clip(s.Rationale), Parent: s.Parent, ParentStep: s.ParentStep, Depth: s.Depth,
 	}, run, nil
 }
 

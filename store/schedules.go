@@ -25,6 +25,8 @@ type ScheduleRecord struct {
 	ledger.ScheduleAddition
 	Added  Switched  `json:"added"`
 	Paused *Switched `json:"paused,omitempty"`
+	// Resumed is who let it fire again last: with who added it, that is whose runs it starts.
+	Resumed *Switched `json:"resumed,omitempty"`
 	// Cursor is the last instant that was dealt with, or the time from which on
 	// instants count: none up to it fires any more.
 	Cursor  string `json:"cursor"`
@@ -201,6 +203,7 @@ func (r *ScheduleRecord) switched(env ledger.Envelope, d *ledger.ScheduleSwitch)
 		r.Paused = switchedBy(env, d.Reason)
 		return
 	}
+	r.Resumed = switchedBy(env, d.Reason)
 	r.Paused, r.Cursor = nil, max(r.Cursor, env.Time) // what fell into the pause is past
 }
 

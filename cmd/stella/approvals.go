@@ -118,7 +118,7 @@ func renderApproval(s *screen, d api.ApprovalDetail) {
 		who = strings.Join(d.Approvers, ", ")
 	}
 	if d.ExcludeStarter {
-		who += "; not " + d.StartedBy + ", who started it"
+		who += "; not " + strings.Join(append([]string{d.StartedBy}, d.StartedFor...), ", nor ") + ", who started it or had it started"
 	}
 	s.fields("approval", d.ID, "question", d.Question, "dag", d.DAGID+" "+d.DAGVersion, "run", d.RunID, "step", d.StepID,
 		"status", approvalStatus(d.Approval), "note", d.Note, "decision", d.Decision, "decided", quorumOf(d.Approval), "who may", who,

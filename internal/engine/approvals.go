@@ -79,11 +79,12 @@ func (s *site) showApproval(rec store.ApprovalRecord) (api.Approval, error) {
 		out.Decisions = []state.Decision{}
 	}
 	out.Overdue = a.Status == state.ApprovalPending && s.e.overdue(req)
-	var err error
-	if out.StartedBy, err = s.starter(run); err != nil {
+	starters, err := s.starters(run)
+	if err != nil {
 		return out, err
 	}
-	reach := a.Reach(out.StartedBy)
+	out.StartedBy, out.StartedFor = starters[0], starters[1:]
+	reach := a.Reach(starters)
 	out.MayDecide, out.Deadlocked, out.Note = reach.Left, reach.Lost, deadlock(run, rec.StepID, &a, reach)
 	return out, nil
 }

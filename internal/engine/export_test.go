@@ -11,6 +11,6 @@ import (
 // records nothing of the schedule: a kill in between leaves that.
 func StartForSchedule(e *Engine, name string, at time.Time, req api.StartRequest) (api.StartResult, error) {
 	req.RunToken = scheduleToken(name, at)
-	s := &site{e, "schedule:" + name, e.site.DefaultTenant}
+	s := &site{e: e, actor: "schedule:" + name, tenant: e.site.DefaultTenant}
 	return s.start(context.Background(), req)
 }

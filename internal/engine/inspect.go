@@ -180,12 +180,12 @@ func (s *site) waitingForPeople(run state.Run, rec state.Step) string {
 	if len(a.Request.Approvers) > 0 {
 		text += ", by " + strings.Join(a.Request.Approvers, " or ")
 	}
-	starter, err := s.starter(run)
+	starters, err := s.starters(run)
 	if err != nil {
-		starter = run.Actor // the rest is worth saying all the same
+		starters = run.Starters() // the rest is worth saying all the same
 	}
 	if a.Request.ExcludeStarter {
-		text += ", not by " + starter
+		text += ", not by " + strings.Join(starters, " or ")
 	}
 	switch {
 	case s.e.overdue(a.Request):
@@ -193,7 +193,7 @@ func (s *site) waitingForPeople(run state.Run, rec state.Step) string {
 	case a.Request.Expires != "":
 		text += ", until " + a.Request.Expires
 	}
-	if note := deadlock(run, rec.StepID, a, a.Reach(starter)); note != "" {
+	if note := deadlock(run, rec.StepID, a, a.Reach(starters)); note != "" {
 		return text + "): " + note
 	}
 	return text + "); see: stella orch approvals show " + state.ApprovalID(run.RunID, rec.StepID, a.Attempt)

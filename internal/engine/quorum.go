@@ -7,15 +7,15 @@ import (
 	"github.com/stellarun/stella/runner/state"
 )
 
-// starter is who started a run, of a sub-run who started the one above all.
-func (s *site) starter(run state.Run) (string, error) {
+// starters are who started a run, and for whom; of a sub-run those of the one above all.
+func (s *site) starters(run state.Run) ([]string, error) {
 	for run.ParentRunID != "" {
 		var err error
 		if run, err = s.e.db.Run(run.ParentRunID); err != nil {
-			return "", dbError(err)
+			return nil, dbError(err)
 		}
 	}
-	return run.Actor, nil
+	return run.Starters(), nil
 }
 
 // deadlock says of an approval that can no longer reach its quorum why that is, and

@@ -39,10 +39,14 @@ func (s *site) ReplayRun(ctx context.Context, id string, req api.ReplayRequest) 
 	if _, err := e.sealed.Judge(first.DAGDigest); err != nil {
 		return api.StartResult{}, judged(first.DAGID+" "+first.DAGVersion, err)
 	}
+	behalf, err := s.starters(first)
+	if err != nil {
+		return api.StartResult{}, err
+	}
 	run, err := e.runner.StartRun(ctx, runner.Start{
 		Tenant: s.tenant, Actor: s.actor, RunToken: "stella:replay:" + first.RunID + ":" + runner.NewToken(), TraceID: runner.NewToken(),
 		Pinned: first.DAGVersion, Metadata: first.Metadata, DAG: o.DAG, Plan: o.Plan, Inputs: o.Inputs, Trust: e.currentTrust().Ref(),
-		ReplayOf: first.RunID, Rationale: req.Rationale, Priority: first.Priority,
+		Behalf: behalf, ReplayOf: first.RunID, Rationale: req.Rationale, Priority: first.Priority,
 	})
 	if err != nil {
 		return api.StartResult{}, dbError(err)

@@ -102,7 +102,7 @@ func (s *site) plan(req api.StartRequest) (runner.Start, error) {
 	e := s.e
 	start := runner.Start{
 		Tenant: s.tenant, Actor: s.actor, RunToken: req.RunToken, TraceID: req.TraceID, Pinned: req.Version,
-		Metadata: req.Metadata, Priority: req.Priority, Trust: e.currentTrust().Ref(),
+		Metadata: req.Metadata, Priority: req.Priority, Behalf: s.behalf, Trust: e.currentTrust().Ref(),
 	}
 	if err := e.executes(); err != nil {
 		return start, err

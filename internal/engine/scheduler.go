@@ -10,6 +10,7 @@ import (
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/schedule"
+	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 )
@@ -276,9 +277,13 @@ func (s *scheduler) cancelRunning(ctx context.Context, rec store.ScheduleRecord)
 	return err
 }
 
-// as is the site as a schedule acts in it.
+// as is the site as a schedule acts in it, for who added it and who lets it fire.
 func (s *scheduler) as(rec store.ScheduleRecord) *site {
-	return &site{s.e, "schedule:" + rec.Name, rec.Tenant}
+	behalf := []string{rec.Added.Actor}
+	if by := rec.Resumed; by != nil && state.Person(by.Actor) != state.Person(rec.Added.Actor) {
+		behalf = append(behalf, by.Actor)
+	}
+	return &site{e: s.e, actor: "schedule:" + rec.Name, tenant: rec.Tenant, behalf: behalf}
 }
 
 // start starts the run of an instant, and says what came of it: nil if it is

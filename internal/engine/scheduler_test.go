@@ -13,10 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -391,6 +394,39 @@ func TestAnInstantFiresOnceWhateverIsLost(t *testing.T) {
 		runs, err := c.site().ListRuns(context.Background(), api.RunQuery{})
 		if err != nil || len(runs.Runs) != 1 || runs.Runs[0].RunID != res.Run.RunID {
 			t.Errorf("the runs are %+v, %v", runs.Runs, err)
+		}
+	})
+}
+
+// Whose runs a schedule starts: whoever added it, and whoever let it fire again.
+func TestASchedulesRunsAreStartedForThosePeople(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *clockwork) {
+		c.add(api.ScheduleRequest{ScheduleSpec: api.ScheduleSpec{Name: "s", Cron: "*/10 * * * *"}})
+		c.pass(10 * time.Minute)
+		ann := c.e.As(api.Principal{Name: "uid:7(ann)"})
+		for _, change := range []func(context.Context, api.ScheduleSelection) (api.ScheduleReport, error){c.site().PauseSchedules, ann.ResumeSchedules} {
+			if rep, err := change(context.Background(), api.ScheduleSelection{Name: "s"}); err != nil || len(rep.Changed) != 1 {
+				t.Fatalf("%+v, %v", rep, err)
+			}
+		}
+		c.pass(10 * time.Minute)
+		runs, err := c.site().ListRuns(context.Background(), api.RunQuery{})
+		if err != nil || len(runs.Runs) != 2 {
+			t.Fatalf("%d runs, %v", len(runs.Runs), err)
+		}
+		again, err := ann.ReplayRun(context.Background(), runs.Runs[1].RunID, api.ReplayRequest{Rationale: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string][]string{}
+		for name, run := range map[string]state.Run{"first": runs.Runs[1], "second": runs.Runs[0], "replay": again.Run} {
+			got[name] = run.Starters()
+		}
+		want := map[string][]string{
+			"first": {"schedule:s", who}, "second": {"schedule:s", who, "uid:7(ann)"}, "replay": {"uid:7(ann)", "schedule:s", who},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("who started them (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 type site struct {
 	e             *Engine
 	actor, tenant string
+	behalf        []string // of a schedule: who set it up
 }
 
 var _ api.Site = (*site)(nil)
@@ -23,7 +24,7 @@ func (e *Engine) As(p api.Principal) api.Site {
 	if p.Tenant == "" {
 		p.Tenant = e.site.DefaultTenant
 	}
-	return &site{e, p.Name, p.Tenant}
+	return &site{e: e, actor: p.Name, tenant: p.Tenant}
 }
 
 // run reads a run of this tenant; those of others are not there.

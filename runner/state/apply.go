@@ -134,7 +134,7 @@ func applyRunStart(v *View, c Change) error {
 		Tenant: e.Tenant, RunID: e.RunID, DAGID: e.DAGID, DAGVersion: e.DAGVersion, DAGDigest: d.DAGDigest,
 		PlanHash: d.PlanHash, RunToken: d.RunToken, TraceID: e.TraceID, Status: Planning,
 		InputsHash: d.InputsHash, Metadata: d.Metadata, ParentRunID: d.Parent, ParentStepID: d.ParentStep, Depth: d.Depth,
-		Priority: d.Priority, ReplayOf: d.ReplayOf, Rationale: d.Rationale, Pinned: d.Pinned,
+		Priority: d.Priority, Behalf: d.Behalf, ReplayOf: d.ReplayOf, Rationale: d.Rationale, Pinned: d.Pinned,
 		Actor: e.Actor, Generation: 1, Steps: d.Steps, Entries: 1, FirstSeq: e.Seq, LastSeq: e.Seq,
 		CreatedUTC: e.Time, UpdatedUTC: e.Time,
 	}

@@ -21,9 +21,9 @@ type vote struct {
 	downstream                      bool
 }
 
-// Reach says whether an open approval can still reach its quorum. The starter is who
-// started the run, of a sub-run the one above all.
-func (a *Approval) Reach(starter string) Reach {
+// Reach says whether an open approval can still reach its quorum. The starters are who
+// started the run, and for whom, of a sub-run the one above all.
+func (a *Approval) Reach(starters []string) Reach {
 	if !a.open() || len(a.Request.Approvers) == 0 {
 		return Reach{}
 	}
@@ -31,7 +31,7 @@ func (a *Approval) Reach(starter string) Reach {
 	var people []string
 	for _, name := range a.Request.Approvers {
 		p := Person(name)
-		if slices.Contains(people, p) || a.Request.ExcludeStarter && p == Person(starter) {
+		if slices.Contains(people, p) || a.Request.ExcludeStarter && slices.ContainsFunc(starters, func(s string) bool { return Person(s) == p }) {
 			continue
 		}
 		people = append(people, p)

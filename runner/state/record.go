@@ -34,6 +34,7 @@ type Run struct {
 	Pinned        string            `json:"pinned,omitempty"`
 	Overridden    bool              `json:"overridden,omitempty"` // somebody changed an input, an output or a step's end by hand
 	Actor         string            `json:"actor"`                // who started it
+	Behalf        []string          `json:"behalf,omitempty"`     // for whom: they count as its starters, too
 	Afresh        bool              `json:"afresh,omitempty"`     // somebody wants it done again: nothing is taken from the cache
 	Generation    int               `json:"generation"`
 	Steps         int               `json:"steps"`             // in the plan
@@ -61,6 +62,10 @@ type Run struct {
 	EndedUTC      string            `json:"endedUtc,omitempty"`
 	DurationMs    int64             `json:"durationMs,omitempty"` // of an ended run, from its start
 }
+
+// Starters are who started the run, and for whom. Of a sub-run those of the run above
+// all count.
+func (r *Run) Starters() []string { return append([]string{r.Actor}, r.Behalf...) }
 
 // CancelRequested says whether somebody asked for the end of the run.
 func (r *Run) CancelRequested() bool { return r.CancelledBy != "" }

@@ -54,6 +54,7 @@ type Approval struct {
 	Quorum         int                     `json:"quorum"`
 	ExcludeStarter bool                    `json:"excludeStarter,omitempty"`
 	StartedBy      string                  `json:"startedBy"`
+	StartedFor     []string                `json:"startedFor,omitempty"` // who had a schedule or a replay start it; they count as its starters, too
 	Required       bool                    `json:"required,omitempty"`
 	PlanHash       string                  `json:"planHash"` // a decision names it
 	OutputsHash    string                  `json:"outputsHash,omitempty"`
