@@ -136,7 +136,7 @@ func newDAGPublishCmd(a *app) *cobra.Command {
 		Short: "Make the DAG of a bundle startable",
 		Long: "Make the DAG of an admitted bundle startable, after checking that all it names is here.\n" +
 			"REF is a digest, at least 8 digits of one, or publisher/name@version. A file is imported\n" +
-			"first. Publishing again changes nothing.",
+			"first, and only if its DAG can be published. Publishing again changes nothing.",
 		Example: "  stella orch dag publish acme/audit@1.0.0\n  stella orch dag publish audit-1.0.0.stella",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runDAGPublish(c.Context(), a, args[0]) },
@@ -152,7 +152,7 @@ func runDAGPublish(ctx context.Context, a *app, given string) error {
 	}
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
 		if file != "" {
-			res, err := r.ImportBundle(ctx, api.ImportRequest{Path: file}, a.progressOf("importing"))
+			res, err := r.ImportBundle(ctx, api.ImportRequest{Path: file, Publishable: true}, a.progressOf("importing"))
 			if err != nil {
 				return err
 			}

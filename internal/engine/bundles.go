@@ -28,7 +28,7 @@ func (s *site) ImportBundle(ctx context.Context, req api.ImportRequest, p api.Pr
 		return api.ImportResult{}, err
 	}
 	defer s.e.leave()
-	out, err := s.importOne(ctx, req.Path, req.Kind, p)
+	out, err := s.importOne(ctx, req, p)
 	if err == nil {
 		s.e.copyHead()
 	}
@@ -61,12 +61,11 @@ func moved(err error) bool {
 	return errors.Is(err, store.ErrFloorMoved) || errors.Is(err, errTrustMoved)
 }
 
-// importOne judges a bundle, of a kind where that is not "", and admits it by
-// itself.
-func (s *site) importOne(ctx context.Context, path, kind string, p api.Progress) (api.ImportResult, error) {
+// importOne judges a bundle and admits it by itself.
+func (s *site) importOne(ctx context.Context, req api.ImportRequest, p api.Progress) (api.ImportResult, error) {
 	const tries = 4
 	for try := 1; ; try++ {
-		q, res, j, err := s.judgeFile(ctx, path, kind, p, nil)
+		q, res, j, err := s.judgeFile(ctx, req, p, nil)
 		var known *knownError
 		if errors.As(err, &known) {
 			return known.out, nil
@@ -83,11 +82,10 @@ func (s *site) importOne(ctx context.Context, path, kind string, p api.Progress)
 }
 
 // judgeFile judges a bundle into a new quarantine, which the caller discards
-// once the admission is written. A refusal is recorded here. kind, if not "", is
-// the one that is wanted; before, if set, is called before floors and holdings
-// are looked at.
-func (s *site) judgeFile(ctx context.Context, path, kind string, p api.Progress, before func(*manifests.Bundle)) (*store.Quarantine, *verify.Result, *judging, error) {
-	e := s.e
+// once the admission is written. A refusal is recorded here. before, if set, is
+// called before floors and holdings are looked at.
+func (s *site) judgeFile(ctx context.Context, req api.ImportRequest, p api.Progress, before func(*manifests.Bundle)) (*store.Quarantine, *verify.Result, *judging, error) {
+	e, path := s.e, req.Path
 	if err := e.room(path); err != nil {
 		return nil, nil, nil, err
 	}
@@ -100,11 +98,14 @@ func (s *site) judgeFile(ctx context.Context, path, kind string, p api.Progress,
 		q.Discard()
 		return nil, nil, nil, err
 	}
-	j := &judging{trust: e.currentTrust(), now: now, dir: q.Dir(), sink: quarantined{q}, before: before, only: kind}
+	j := &judging{trust: e.currentTrust(), now: now, dir: q.Dir(), sink: quarantined{q}, before: before, only: req.Kind}
 	j.holdings = holdings{e: e, whole: q.Has}
 	res, err := e.check(ctx, path, j, p)
 	if err == nil {
-		return q, res, j, nil
+		err = e.fit(q, res, req)
+		if err == nil {
+			return q, res, j, nil
+		}
 	}
 	q.Discard()
 	var refusal *verify.RejectError

@@ -34,9 +34,8 @@ func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 		return api.DAG{}, judged(ref, err)
 	}
 	v := rec.Admission.Verdict
-	if d.ID != v.Name || d.Version != v.Version {
-		return api.DAG{}, &api.Error{Code: api.CodeDAGInvalid, Message: fmt.Sprintf(
-			"%s holds dag_id %q version %q; they must be the name and version of the bundle", rec.Ref(), d.ID, d.Version)}
+	if err := named(d, v.Name, v.Version); err != nil {
+		return api.DAG{}, err
 	}
 	if err := e.plannable(d, rec.Digest); err != nil {
 		return api.DAG{}, err

@@ -144,7 +144,7 @@ func (in *intake) take(ctx context.Context, w waiting) {
 	if in.fatal = in.s.e.enter(ctx); in.fatal != nil {
 		return
 	}
-	q, res, j, err := in.s.judgeFile(ctx, w.path, "", progress, in.before(ctx))
+	q, res, j, err := in.s.judgeFile(ctx, api.ImportRequest{Path: w.path}, progress, in.before(ctx))
 	in.s.e.leave()
 	if err != nil {
 		in.flush(ctx) // what was judged before is told before
@@ -210,7 +210,7 @@ func (in *intake) flush(ctx context.Context) {
 // moved meanwhile, it is judged again, by itself.
 func (in *intake) settle(ctx context.Context, b *awaiting, out api.ImportResult, err error) {
 	if moved(err) {
-		out, err = in.s.importOne(ctx, b.path, "", nil)
+		out, err = in.s.importOne(ctx, api.ImportRequest{Path: b.path}, nil)
 	}
 	if err != nil {
 		in.missed(ctx, b.path, b.res, dbError(err))

@@ -138,6 +138,8 @@ type Host interface {
 type ImportRequest struct {
 	Path string `json:"path"`
 	Kind string `json:"kind,omitempty"` // only a bundle of this kind; "" for any
+	// Publishable admits a DAG only if it could be published now.
+	Publishable bool `json:"publishable,omitempty"`
 }
 
 // ImportResult is what an import did.
