@@ -191,3 +191,36 @@ func TestFirstSteps(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestEveryDAGOfTheDocsIsValid checks each complete spec that the documents show,
+// as orch dag validate does.
+func TestEveryDAGOfTheDocsIsValid(t *testing.T) {
+	first := regexp.MustCompile(`(?m)^schema = "stella\.dag/1"$`)
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]int{}
+	for _, page := range append(pages, "../../README.md") {
+		raw, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range first.FindAllIndex(raw, -1) {
+			shown[filepath.Base(page)]++
+			spec, _, _ := strings.Cut(string(raw[at[0]:]), "\n```")
+			spec, _, _ = strings.Cut(spec, "\nEND\n")
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "dag.toml"), []byte(spec+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command("stella", "orch", "dag", "validate", filepath.Join(dir, "dag.toml")).CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: line %d: %v\n%s", page, 1+strings.Count(string(raw[:at[0]]), "\n"), err, out)
+			}
+		}
+	}
+	if shown["languages.md"] == 0 || shown["README.md"] == 0 {
+		t.Errorf("the documents show %v specs", shown)
+	}
+}
