@@ -401,16 +401,24 @@ func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
 // Abort ends a run at once: what is under way is killed without grace, and
 // nothing cleans up.
 func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
-	return r.finishBy(o, ledger.RunAbortRequested, func(e *execution) {
+	run, err := r.finishBy(o, ledger.RunAbortRequested, func(e *execution) {
 		e.requestCancel(ledger.RunAbortRequested, actor, reason)
 	}, func(e *execution) bool { return e.run.Aborted })
+	if bad := (*DamageError)(nil); errors.As(err, &bad) {
+		return r.endDamaged(o, &state.Proposal{Type: ledger.RunAbortRequested, Actor: actor, Data: &ledger.Note{Reason: clip(reason)}})
+	}
+	return run, err
 }
 
 // Fail ends a run as failed, whatever its steps do: what is under way is stopped,
 // what waits is skipped, and on_failure runs. The code is [state.FailedByHand] or
 // [state.Stalled].
 func (r *Runner) Fail(o Opened, actor string, code state.Code, reason string) (state.Run, error) {
-	return r.finishBy(o, ledger.RunFailRequested, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() })
+	run, err := r.finishBy(o, ledger.RunFailRequested, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() })
+	if bad := (*DamageError)(nil); errors.As(err, &bad) {
+		return r.endDamaged(o, &state.Proposal{Type: ledger.RunFailRequested, Actor: actor, Data: &ledger.RunFailing{Code: string(code), Reason: clip(reason)}})
+	}
+	return run, err
 }
 
 func (e *execution) requestFailure(actor string, code state.Code, reason string) {

@@ -54,6 +54,7 @@ type Opened struct {
 	DAG    *manifests.DAG
 	Plan   *Plan
 	Inputs []byte
+	Damage error // what of the others could not be read, nil if all could
 }
 
 // Recover ends the attempts of a run that nobody executes any more: after a
@@ -114,8 +115,17 @@ func (r *Runner) recover(e *execution) (int, error) {
 	return found, r.commit(e)
 }
 
-// open builds the model of a run from its records.
+// open builds the model of a run from its records. Where that cannot be done it is a
+// *[DamageError].
 func (r *Runner) open(o Opened) (*execution, error) {
+	if o.Damage != nil {
+		return nil, damageOf(o.Run.RunID, o.Damage)
+	}
+	e, err := r.opened(o)
+	return e, damageOf(o.Run.RunID, err)
+}
+
+func (r *Runner) opened(o Opened) (*execution, error) {
 	prog, err := r.compiled(o.DAG, o.Plan.DAG.Digest)
 	if err != nil {
 		return nil, err
@@ -233,6 +243,8 @@ func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 	e.mu.Lock()
 	defer func() {
 		if err != nil {
+			e.setEnded() // whatever was decided is not written
+			r.drop(e)
 			e.mu.Unlock()
 		}
 	}()

@@ -174,15 +174,17 @@ func (r *Runner) childEnded(run state.Run) error {
 		})
 	}
 	o, err := r.load(run.ParentRunID)
-	if err != nil || o.Run.Status.Ended() {
-		return err
+	if err == nil && !o.Run.Status.Ended() {
+		_, err = r.operate(o, func(e *execution) error {
+			if err := e.reconcile(); err != nil {
+				return err
+			}
+			return r.commit(e)
+		})
 	}
-	_, err = r.operate(o, func(e *execution) error {
-		if err := e.reconcile(); err != nil {
-			return err
-		}
-		return r.commit(e)
-	})
+	if bad := (*DamageError)(nil); errors.As(err, &bad) && (o.Run.Aborted || o.Run.FailRequested()) {
+		_, err = r.endDamaged(o, nil) // its end was asked for, and has waited for this
+	}
 	return err
 }
 
@@ -247,10 +249,17 @@ func (e *execution) dropChild(n *node, why string) {
 // cancelChild cancels a sub-run, or aborts it, whether it is executed here or not.
 func (r *Runner) cancelChild(runID, why string, abort bool) {
 	o, err := r.load(runID)
+	bad := (*DamageError)(nil)
+	if errors.As(err, &bad) {
+		err = nil // whoever executes it needs none of what cannot be read
+	}
 	if err == nil && abort {
 		_, err = r.Abort(o, "system:runner", clip("its parent: "+why))
 	} else if err == nil {
 		_, err = r.Cancel("system:runner", clip("its parent: "+why), o)
+	}
+	if errors.As(err, &bad) { // nothing of it is under way, and nothing can clean up
+		_, err = r.Abort(o, "system:runner", clip("its parent: "+why))
 	}
 	if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
 		r.opt.Log.Error("a sub-run could not be cancelled", "runId", runID, "error", err)
@@ -319,12 +328,11 @@ func (r *Runner) load(runID string) (Opened, error) {
 		return Opened{}, err
 	}
 	o := Opened{Run: run}
-	if o.DAG, err = r.opt.Sealed.DAG(run.DAGDigest); err != nil {
-		return o, err
+	if o.DAG, o.Damage = r.opt.Sealed.DAG(run.DAGDigest); o.Damage == nil {
+		o.Plan, o.Damage = r.planOf(run.PlanHash)
 	}
-	if o.Plan, err = r.planOf(run.PlanHash); err != nil {
-		return o, err
+	if o.Damage == nil {
+		o.Inputs, o.Damage = r.opt.Sealed.Read(run.InputsHash, MaxInputsBytes)
 	}
-	o.Inputs, err = r.opt.Sealed.Read(run.InputsHash, MaxInputsBytes)
-	return o, err
+	return o, damageOf(runID, o.Damage)
 }

@@ -33,8 +33,10 @@ type Effect struct {
 // that works on the records as they are, writes nothing and stops nothing. What it
 // would have done, by the same code, is returned.
 func (r *Runner) Try(o Opened, f func(*Runner) (state.Run, error)) (Effects, error) {
-	if _, err := r.compiled(o.DAG, o.Plan.DAG.Digest); err != nil {
-		return Effects{}, err
+	if o.Damage == nil {
+		if _, err := r.compiled(o.DAG, o.Plan.DAG.Digest); err != nil {
+			return Effects{}, damageOf(o.Run.RunID, err)
+		}
 	}
 	t := &trial{Store: r.opt.Store, r: r, runs: map[string]*tried{}}
 	opt := r.opt

@@ -230,12 +230,14 @@ func (a *app) spawn(path string) (*daemonChild, error) {
 	return c, nil
 }
 
-// untilServed waits until the child answers at the socket.
+// untilServed waits until the child answers at the socket, and has taken up the runs
+// that are open: until then it may end for a fault of theirs.
 func (a *app) untilServed(ctx context.Context, c *daemonChild) (api.SiteStatus, error) {
 	late := time.After(daemonPatience)
 	for {
 		st, err := a.asked(ctx)
-		if err == nil && st.PID == c.pid {
+		serves := err == nil && st.PID == c.pid
+		if serves && !st.Opening {
 			return st, nil
 		}
 		select {
@@ -243,6 +245,9 @@ func (a *app) untilServed(ctx context.Context, c *daemonChild) (api.SiteStatus, 
 		case err := <-c.ended:
 			return st, c.failure(err)
 		case <-late:
+			if serves { // it takes up many runs, and answers meanwhile
+				return st, nil
+			}
 			return st, &api.Error{Code: api.CodeLocked, Message: fmt.Sprintf("the daemon (pid %d) does not answer yet", c.pid), Hint: "see " + c.log}
 		case <-ctx.Done():
 			return st, context.Cause(ctx)

@@ -112,7 +112,7 @@ func runRunStatus(ctx context.Context, a *app, id string, all bool) error {
 }
 
 func renderRun(s *screen, d api.RunDetail) {
-	s.fields("run", d.RunID, "dag", d.DAGID+" "+d.DAGVersion, "status", statusOf(d.Run), "reason", reason(d.Run), "message", d.Message,
+	s.fields("run", d.RunID, "dag", d.DAGID+" "+d.DAGVersion, "status", statusOf(d.Run), "damaged", d.Damage, "reason", reason(d.Run), "message", d.Message,
 		"part of", partOf(d.Run), "alone", alone(d.Parent), "replay of", d.ReplayOf, "started by", d.Actor, "for", strings.Join(d.Behalf, ", "), "created", seconds(d.CreatedUTC),
 		"duration", duration(d.DurationMs, d.Status), "steps", counts(d))
 	if len(d.StepList) == 0 {

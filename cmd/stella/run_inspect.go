@@ -38,7 +38,7 @@ func runRunInspect(ctx context.Context, a *app, id string) error {
 }
 
 func renderInspection(s *screen, in api.RunInspection) {
-	renderRun(s, api.RunDetail{Run: in.Run, StepList: in.Steps, Parent: in.Parent})
+	renderRun(s, api.RunDetail{Run: in.Run, StepList: in.Steps, Parent: in.Parent, Damage: in.Damage})
 	s.printf("\n")
 	s.fields("token", in.Run.RunToken, "trace", in.Run.TraceID, "generation", strconv.Itoa(in.Run.Generation), "plan", in.Run.PlanHash,
 		"inputs", in.Run.InputsHash, "outputs", in.Run.OutputsHash)

@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stellarun/stella/internal/fsx"
@@ -93,6 +94,9 @@ type Engine struct {
 	trust     *inForce
 	unwritten error // why trust/ does not hold it; nil where it does
 
+	refused sync.Map    // runs that could not be taken up here → error
+	opening atomic.Bool // a daemon that has not taken up yet what is open
+
 	rotating sync.Mutex // one rotation of the root at a time: its new key has one file
 
 	importing  chan struct{} // holds one for each file that is being judged
@@ -130,6 +134,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		opt: opt, db: db, started: opt.Now(),
 		stop: make(chan struct{}), closing: make(chan struct{}), importing: make(chan struct{}, importsAtOnce),
 	}
+	e.opening.Store(opt.Mode == ModeDaemon)
 	if err := e.load(ctx); err != nil {
 		db.Close()
 		return nil, err
@@ -278,7 +283,11 @@ func (e *Engine) recoverRun(ctx context.Context, run state.Run) error {
 		// What the run was made of is damaged: nobody can know whether its
 		// attempts may be repeated. The site must open all the same.
 		e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
-		if n, err = e.interrupt(run); err != nil {
+		if n, err = e.interrupt(run); err != nil && e.db.Failure() == nil {
+			e.opt.Log.Error("attempts of a run cannot be ended", "runId", run.RunID, "error", err)
+			err = nil
+		}
+		if err != nil {
 			return fmt.Errorf("run %s: %w", run.RunID, err)
 		}
 	}
@@ -357,6 +366,7 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 		if err := e.resumeAll(ctx, "system:daemon"); err != nil {
 			return err
 		}
+		e.opening.Store(false)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -429,21 +439,25 @@ func (e *Engine) currentTrust() *inForce {
 	return e.trust
 }
 
-// opened gathers what the runner needs of a run that exists.
+// opened gathers what the runner needs of a run that exists. What cannot be read is a
+// *[runner.DamageError], and in what is returned as well: a run that is executed goes
+// on, and one that is not can be ended.
 func (e *Engine) opened(run state.Run) (runner.Opened, error) {
 	o := runner.Opened{Run: run}
-	rec, err := e.db.Bundle(run.DAGDigest)
-	if err != nil {
-		return o, err
+	var rec store.BundleRecord
+	if rec, o.Damage = e.db.Bundle(run.DAGDigest); o.Damage == nil {
+		o.DAG, _, o.Damage = e.dagSpec(rec.Digest)
 	}
-	if o.DAG, _, err = e.dagSpec(rec.Digest); err != nil {
-		return o, err
+	if o.Damage == nil {
+		o.Plan, o.Damage = e.plan(run.PlanHash)
 	}
-	if o.Plan, err = e.plan(run.PlanHash); err != nil {
-		return o, err
+	if o.Damage == nil {
+		o.Inputs, o.Damage = e.db.Blobs().Read(run.InputsHash, runner.MaxInputsBytes)
 	}
-	o.Inputs, err = e.db.Blobs().Read(run.InputsHash, runner.MaxInputsBytes)
-	return o, err
+	if o.Damage != nil {
+		return o, &runner.DamageError{RunID: run.RunID, Err: o.Damage}
+	}
+	return o, nil
 }
 
 func hashFile(path string) (string, error) {

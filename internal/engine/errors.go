@@ -22,6 +22,11 @@ func damaged(format string, a ...any) *api.Error {
 		Hint: "keep the home folder as it is and make a copy of it before anything else"}
 }
 
+// helpsDamaged says what can be done with a run that cannot be read.
+func helpsDamaged(runID string) string {
+	return fmt.Sprintf("put the file back from a snapshot, or end the run: stella orch run abort %s --reason TEXT, or run fail", runID)
+}
+
 func invalid(format string, a ...any) *api.Error {
 	return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf(format, a...)}
 }
@@ -91,9 +96,12 @@ func dbError(err error) error {
 	var plan *runner.PlanError
 	var inputs *runner.InputsError
 	var damage *store.Damage
+	var run *runner.DamageError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &run):
+		return &api.Error{Code: api.CodeDamaged, Message: strings.TrimPrefix(run.Error(), "runner: "), Hint: helpsDamaged(run.RunID)}
 	case byHand(err) != nil:
 		return byHand(err)
 	case errors.As(err, &known):

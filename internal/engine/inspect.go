@@ -23,16 +23,13 @@ func (s *site) GetRun(_ context.Context, id string) (api.RunDetail, error) {
 	if err != nil {
 		return api.RunDetail{}, err
 	}
-	o, err := s.e.opened(run)
-	if err != nil {
-		return api.RunDetail{}, dbError(err)
-	}
+	o, _ := s.e.opened(run) // what cannot be read is said
 	steps, err := s.steps(o)
 	if err != nil {
 		return api.RunDetail{}, err
 	}
 	parent, err := s.parentOf(run)
-	return api.RunDetail{Run: run, StepList: steps, Parent: parent}, err
+	return api.RunDetail{Run: run, StepList: steps, Parent: parent, Damage: s.e.damage(o)}, err
 }
 
 // RunOverview reads a run with the steps that matter now: all of a small one, and
@@ -46,15 +43,15 @@ func (s *site) RunOverview(ctx context.Context, id string) (api.RunDetail, error
 		}
 		return s.GetRun(ctx, id)
 	}
-	d, _, err := s.e.dagSpec(run.DAGDigest)
-	if err != nil {
-		return api.RunDetail{}, dbError(err)
-	}
 	live, err := s.e.db.LiveSteps(id, maxOverview)
 	if err != nil {
 		return api.RunDetail{}, dbError(err)
 	}
-	out := api.RunDetail{Run: run, StepList: []api.StepInfo{}, LeftOut: run.Steps + run.Items - len(live)}
+	out := api.RunDetail{Run: run, StepList: []api.StepInfo{}, LeftOut: run.Steps + run.Items - len(live), Damage: s.e.knownDamage(run)}
+	d, _, err := s.e.dagSpec(run.DAGDigest)
+	if err != nil {
+		d, out.Damage = &manifests.DAG{}, damageText(run, err)
+	}
 	for _, rec := range live {
 		info := api.StepInfo{Step: rec}
 		if st := findStep(d, rec.StepID); st != nil {
@@ -87,6 +84,9 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 	if err != nil {
 		return nil, dbError(err)
 	}
+	if o.DAG == nil {
+		return bareSteps(records), nil
+	}
 	items := map[string][]state.Step{}
 	for id, rec := range records {
 		if step, _, isItem := strings.Cut(id, "."); isItem {
@@ -104,14 +104,24 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 		for _, rec := range append([]state.Step{rec}, items[st.ID]...) {
 			rec = state.Shown(&o.Run, rec, cleanup)
 			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
-			if p := o.Plan.Step(st.ID); p != nil && p.Plugin != nil {
-				info.Plugin = &state.Plugin{Publisher: p.Plugin.Publisher, Name: p.Plugin.Name, Version: p.Plugin.Version, Digest: p.Plugin.Digest}
-			}
+			info.Plugin = pluginOf(o.Plan, st.ID)
 			info.Waiting = s.waiting(o.Run, st, rec, records)
 			out = append(out, info)
 		}
 	}
 	return out, nil
+}
+
+// pluginOf is what a plan, if it can be read, says that a step runs.
+func pluginOf(plan *runner.Plan, stepID string) *state.Plugin {
+	if plan == nil {
+		return nil
+	}
+	p := plan.Step(stepID)
+	if p == nil || p.Plugin == nil {
+		return nil
+	}
+	return &state.Plugin{Publisher: p.Plugin.Publisher, Name: p.Plugin.Name, Version: p.Plugin.Version, Digest: p.Plugin.Digest}
 }
 
 // isCleanup says whether a step is one of on_failure or on_cancel.
@@ -205,22 +215,19 @@ func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, erro
 	if err != nil {
 		return api.RunInspection{}, err
 	}
-	o, err := s.e.opened(run)
-	if err != nil {
-		return api.RunInspection{}, dbError(err)
+	o, _ := s.e.opened(run) // what cannot be read is said, and the rest of the story told
+	out := api.RunInspection{Run: run, Inputs: o.Inputs, Executed: s.e.runner.Executes(id), Entries: []api.LedgerLine{}, Children: []state.Run{}, Damage: s.e.damage(o)}
+	if o.Plan != nil {
+		if out.Plan, err = o.Plan.Encode(); err != nil {
+			return out, internal(err)
+		}
 	}
-	out := api.RunInspection{Run: run, Inputs: o.Inputs, Executed: s.e.runner.Executes(id), Entries: []api.LedgerLine{}, Children: []state.Run{}}
-	if out.Plan, err = o.Plan.Encode(); err != nil {
-		return out, internal(err)
+	if _, spec, err := s.e.dagSpec(run.DAGDigest); err == nil {
+		out.Spec = string(spec)
 	}
-	_, spec, err := s.e.dagSpec(run.DAGDigest)
-	if err != nil {
-		return out, dbError(err)
-	}
-	out.Spec = string(spec)
 	if run.OutputsHash != "" {
 		if out.Outputs, err = s.e.db.Blobs().Read(run.OutputsHash, runner.MaxOutputsBytes); err != nil {
-			return out, dbError(err)
+			out.Damage = damageText(run, err)
 		}
 	}
 	if out.Steps, err = s.steps(o); err != nil {
@@ -232,8 +239,11 @@ func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, erro
 	if out.Attempts, err = s.e.db.Attempts(id, ""); err != nil {
 		return out, dbError(err)
 	}
-	if out.Bundles, err = s.usedBundles(o); err != nil {
-		return out, dbError(err)
+	out.Bundles = []api.UsedBundle{}
+	if o.Plan != nil {
+		if out.Bundles, err = s.usedBundles(o); err != nil {
+			return out, dbError(err)
+		}
 	}
 	if run.ReplayOf != "" && run.Status.Ended() {
 		if out.Replay, err = s.e.runner.Compare(run); err != nil {

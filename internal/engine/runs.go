@@ -195,10 +195,7 @@ func (s *site) CancelRun(_ context.Context, id, reason string) (state.Run, error
 	if err != nil {
 		return state.Run{}, err
 	}
-	o, err := s.e.opened(run)
-	if err != nil {
-		return state.Run{}, dbError(err)
-	}
+	o, _ := s.e.opened(run) // what cannot be read, the runner finds in it
 	out, err := s.e.runner.Cancel(s.actor, reason, o)
 	if errors.Is(err, runner.ErrEnded) {
 		return out, ended(out)
@@ -214,7 +211,7 @@ func (s *site) ResumeRun(ctx context.Context, id string) ([]state.Run, error) {
 			return nil, dbError(err)
 		}
 		runs = slices.DeleteFunc(runs, func(r state.Run) bool { return r.Tenant != s.tenant })
-		return s.e.resume(ctx, s.actor, runs)
+		return s.e.resume(ctx, s.actor, runs, false)
 	}
 	run, err := s.run(id)
 	if err != nil {
@@ -223,7 +220,7 @@ func (s *site) ResumeRun(ctx context.Context, id string) ([]state.Run, error) {
 	if run.Status.Ended() {
 		return nil, ended(run)
 	}
-	return s.e.resume(ctx, s.actor, []state.Run{run})
+	return s.e.resume(ctx, s.actor, []state.Run{run}, false)
 }
 
 func (e *Engine) resumeAll(ctx context.Context, actor string) error {
@@ -231,7 +228,7 @@ func (e *Engine) resumeAll(ctx context.Context, actor string) error {
 	if err != nil {
 		return dbError(err)
 	}
-	_, err = e.resume(ctx, actor, runs)
+	_, err = e.resume(ctx, actor, runs, true)
 	return err
 }
 
@@ -256,16 +253,18 @@ func each(runs []state.Run, wanted func(state.Run) bool, f func(int, state.Run))
 	}
 }
 
-// resume lets runs go on here, those that others have started after those.
-func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]state.Run, error) {
+// resume lets runs go on here, those that others have started after those. One that
+// cannot be taken up is an error where it alone was asked for, and not where all are
+// meant that there are.
+func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run, all bool) ([]state.Run, error) {
 	errs := make([]error, len(runs))
 	for _, child := range []bool{false, true} {
 		each(runs, func(run state.Run) bool { return child == (run.ParentRunID != "") }, func(i int, run state.Run) {
-			o, err := e.opened(run)
-			if err == nil {
-				err = e.runner.Resume(ctx, actor, o)
+			o, _ := e.opened(run) // what cannot be read, the runner finds in it
+			err := e.runner.Resume(ctx, actor, o)
+			if errs[i] = err; err == nil {
+				e.refused.Delete(run.RunID)
 			}
-			errs[i] = err
 		})
 	}
 	out := []state.Run{}
@@ -274,9 +273,10 @@ func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run) ([]
 		if errors.Is(err, runner.ErrEnded) {
 			continue
 		}
-		if err != nil && len(runs) > 1 && e.db.Failure() == nil {
-			e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
-			continue // the others are not to suffer for it
+		if err != nil && (all || len(runs) > 1) && e.db.Failure() == nil && !errors.Is(err, runner.ErrStopping) {
+			e.refused.Store(run.RunID, err)
+			e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err, "help", "stella orch run status "+run.RunID)
+			continue // the site, and the others, are not to suffer for it
 		}
 		if err != nil {
 			return out, dbError(err)

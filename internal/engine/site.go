@@ -65,7 +65,7 @@ func (s *site) Status(context.Context) (api.SiteStatus, error) {
 		Mode: e.opt.Mode, PID: os.Getpid(), StartedUTC: stamp.Format(e.started), AllowPlain: e.site.AllowPlain,
 		Workers: e.site.Workers, ActiveRuns: len(active), Queued: queued, Executing: executing, Entries: e.db.Size(),
 		Checkpoint: checkpoint, Bundles: len(bundles), DAGs: len(dags), StoreBytes: e.db.Bytes(), Trust: t.Ref(),
-		Warnings: e.warnings(),
+		Warnings: e.warnings(), Opening: e.opening.Load(),
 	}
 	if e.opt.Executor != nil {
 		out.Tier = e.opt.Executor.Tier()

@@ -273,6 +273,7 @@ type RunDetail struct {
 	StepList []StepInfo `json:"stepList"`
 	LeftOut  int        `json:"leftOut,omitempty"` // steps that an overview does not list
 	Parent   *Parent    `json:"parent,omitempty"`  // of a sub-run
+	Damage   string     `json:"damage,omitempty"`  // what of it cannot be read, and what helps
 }
 
 // Parent is the run, and its step, that has started a sub-run.
@@ -307,6 +308,7 @@ type RunInspection struct {
 	Bundles  []UsedBundle          `json:"bundles"`          // what it is made of, as the trust in force sees it
 	Children []state.Run           `json:"children"`         // sub-runs that its steps have started, oldest first
 	Parent   *Parent               `json:"parent,omitempty"` // of a sub-run
+	Damage   string                `json:"damage,omitempty"` // what of it cannot be read, and what helps
 	Replay   *ledger.RunComparison `json:"replay,omitempty"` // of a replay that has ended
 }
 
@@ -425,7 +427,8 @@ type SiteStatus struct {
 	Workers    int             `json:"workers"`
 	ActiveRuns int             `json:"activeRuns"`
 	Queued     int             `json:"queued"`
-	Executing  int             `json:"executing"` // attempts under way
+	Executing  int             `json:"executing"`         // attempts under way
+	Opening    bool            `json:"opening,omitempty"` // a daemon that has not taken up yet what is open
 	Entries    int64           `json:"entries"`
 	Checkpoint int64           `json:"checkpoint"` // size of the newest signed tree head
 	Bundles    int             `json:"bundles"`
