@@ -123,7 +123,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++
-		for _, n := range e.nodes {
+		for _, n := range e.all() {
 			n.now = false // as whoever reads the record sees it
 		}
 		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})

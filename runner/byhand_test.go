@@ -258,3 +258,22 @@ func TestARestartIsAboutOneAttempt(t *testing.T) {
 		t.Errorf("the run is %s: %v", got.Status, steps)
 	}
 }
+
+func TestARetryIsAboutTheStepThatHasFailedTheRun(t *testing.T) {
+	w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) { return exit(1), nil })
+	d := dag(func(d *manifests.DAG) {
+		d.FailFast = false
+		d.Steps[1].ContinueOnError = true
+	}, "a", "tolerated")
+	run := w.start(d, "{}")
+	got, steps := w.finish(run.RunID)
+	if got.FailedStep != "a" || steps["tolerated"] != "failed STEP_FAILED" {
+		t.Fatalf("%s has failed the run: %v", got.FailedStep, steps)
+	}
+	eff, err := w.idle().Try(w.opened(got, d), func(r *runner.Runner) (state.Run, error) {
+		return r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7"})
+	})
+	if err != nil || len(eff.Steps) != 1 || eff.Steps[0].StepID != "a" {
+		t.Errorf("begun again are %+v, %v", eff.Steps, err)
+	}
+}

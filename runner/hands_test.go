@@ -215,7 +215,7 @@ func actWithHands(t *testing.T, w *world, l *lot, id string, d *manifests.DAG) {
 	for _, s := range d.Steps {
 		ids = append(ids, s.ID)
 	}
-	step := append(ids, "", "each.1")[l.n(len(ids)+2)]
+	step := append(ids, "", "each.1", "each.2")[l.n(len(ids)+3)]
 	r, what, act := w.r, "", func(*runner.Runner) (state.Run, error) { return run, nil }
 	switch l.n(16) {
 	case 0, 1, 2:

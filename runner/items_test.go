@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,5 +141,79 @@ func TestItemsThatComeLaterAreGivenWhatTheirStepWas(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"f.0": `{"x":9}`, "f.1": `{"x":9}`}, out); diff != "" {
 		t.Errorf("outputs (-want +got):\n%s", diff)
+	}
+}
+
+// Of items that were interrupted, it may be known of one that it is done, and of
+// another that it is not.
+func TestItemsAreMendedOneByOne(t *testing.T) {
+	bad := true
+	var both sync.WaitGroup
+	both.Add(2)
+	w := newWorld(t, nil)
+	w.takesX()
+	w.sealed.plugin.Plugin.Actions["once"] = manifests.Action{Params: "x.json", Outputs: "x.json"}
+	w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if bad && (task.StepID == "f.0" || task.StepID == "f.1") {
+			both.Done()
+			both.Wait()
+			return runner.Report{Stop: runner.StopShutdown}, nil
+		}
+		return says(ctx, task)
+	}
+	d := dag(func(d *manifests.DAG) {
+		d.MaxParallelSteps = 2
+		s := &d.Steps[0]
+		s.Action, s.AllowSkip, s.MaxParallel = "once", true, 2
+		s.ForEach, s.With = []any{int64(0), int64(1), int64(2)}, map[string]any{"x": "${ item }"}
+		d.Steps[1].With = map[string]any{"x": "${ steps.f.outputs.items.map(i, i.x) == [70, 71, 2] ? 1 : 0 }"}
+	}, "f", "after<f")
+	w.r = w.runner(2)
+	run := w.start(d, "{}")
+	got, steps := w.finish(run.RunID)
+	if got.FailureReason != "INDETERMINATE" || steps["f.0"] != "failed INDETERMINATE" || steps["f.1"] != "failed INDETERMINATE" {
+		t.Fatalf("the run is %s: %v", got.FailureReason, steps)
+	}
+	bad = false
+	if _, err := w.idle().Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "f.1", Input: json.RawMessage(`{"x":"y"}`)}); codeOf(err) != "INVALID" {
+		t.Errorf("an input that an item does not take: %v", err)
+	}
+	if _, err := w.idle().Skip(w.opened(got, d), runner.Skip{Actor: "uid:7", Reason: "done", StepID: "f.0", Output: json.RawMessage(`{"x":"y"}`)}); codeOf(err) != "INVALID" {
+		t.Errorf("an output that is not what an item promises: %v", err)
+	}
+	again := func(do func(r *runner.Runner, o runner.Opened) error) map[string]string {
+		t.Helper()
+		run, err := w.db.Run(run.RunID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.r = w.runner(1)
+		if err := do(w.r, w.opened(run, d)); err != nil {
+			t.Fatal(err)
+		}
+		_, steps := w.finish(run.RunID)
+		return steps
+	}
+	steps = again(func(r *runner.Runner, o runner.Opened) error {
+		_, err := r.Skip(o, runner.Skip{Actor: "uid:7", Reason: "done", StepID: "f.0", Output: json.RawMessage(`{"x":70}`)})
+		return err
+	})
+	if steps["f.1"] != "failed INDETERMINATE" || steps["f"] != "failed INDETERMINATEitem f.1" || steps["f.2"] != "skipped RUN_FAILING" {
+		t.Fatalf("after one was passed over: %v", steps)
+	}
+	steps = again(func(r *runner.Runner, o runner.Opened) error {
+		_, err := r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "f.1", Input: json.RawMessage(`{"x":71}`)})
+		return err
+	})
+	want := map[string]string{"f": "completed", "f.0": "skipped SKIPPED_BY_HAND", "f.1": "completed", "f.2": "completed", "after": "completed"}
+	if diff := cmp.Diff(want, steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	recs, err := w.db.Steps(run.RunID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := w.blob(recs["after"].OutputsHash); out != `{"x":1}` || recs["f.0"].Attempt != 1 {
+		t.Errorf("after gave %s, f.0 has %d attempts", out, recs["f.0"].Attempt)
 	}
 }

@@ -112,9 +112,10 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	e.ended.Store(false)
 	e.late, e.timeout, e.failing, e.swept = false, false, false, false
-	for _, n := range e.nodes {
+	for _, n := range e.all() {
 		n.now = false
 		switch {
+		case n.parent != nil:
 		case slices.Contains(but, n):
 		case n.phase != ordinary, n.status == state.Skipped && machine(n.reason):
 			e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reopened"})
@@ -145,23 +146,6 @@ func (e *execution) bringBack(actor string) {
 	}
 }
 
-// bringBackItems does so with the items of a step that goes on; where one of them
-// has failed, the others were skipped for that.
-func (e *execution) bringBackItems(actor string, n *node) {
-	if slices.ContainsFunc(n.items, func(item *node) bool { return item.status == state.Failed && !item.settled() }) {
-		return
-	}
-	for _, item := range n.items {
-		if item.status == state.Skipped && item.reason == state.RunFailing {
-			e.invalidate(actor, item, ledger.StepInvalidation{Reason: "retry"})
-			n.left, n.fed = n.left+1, 0
-		}
-	}
-	if n.fed == 0 {
-		e.feed(n)
-	}
-}
-
 // machine says whether a step was skipped only because of what others did.
 func machine(code state.Code) bool {
 	switch code {
@@ -184,23 +168,24 @@ func (e *execution) invalidateAll(actor string, n *node, d ledger.StepInvalidati
 	e.invalidate(actor, n, d)
 }
 
-// target is the step that is meant: the one that is named, or the last that has
-// failed.
+// target is the step or item that is meant: the one that is named, else the step for
+// which the run has failed, else the last that fails it.
 func (e *execution) target(stepID string) (*node, error) {
 	if stepID != "" {
-		n := e.find(stepID)
-		if n == nil {
-			return nil, e.noStep(stepID)
+		if n := e.find(stepID); n != nil {
+			return n, nil
 		}
-		if n.parent != nil {
-			return nil, itemNamed(n)
-		}
-		return n, nil
+		return nil, e.noStep(stepID)
 	}
-	var last *node
-	for _, n := range e.nodes {
-		if n.phase == ordinary && n.status == state.Failed && (last == nil || n.order > last.order) {
-			last = n
+	last := e.byID[e.run.FailedStep]
+	if last != nil && last.status != state.Failed {
+		last = nil
+	}
+	if last == nil {
+		for _, n := range e.nodes {
+			if n.phase == ordinary && n.status == state.Failed && !n.settled() && (last == nil || n.order > last.order) {
+				last = n
+			}
 		}
 	}
 	for _, n := range e.nodes { // somebody failed the run, or its time was over, before any step had failed
@@ -234,7 +219,7 @@ func (e *execution) open(stepID, what string) (*node, error) {
 // Retry says how a step is begun again by hand.
 type Retry struct {
 	Actor, Reason string
-	StepID        string // "" means the last that failed
+	StepID        string // or an item; "" means the step that has failed the run
 	Downstream    bool   // what depends on it is done again as well
 	Delay         time.Duration
 	Input         json.RawMessage // a merge patch (RFC 7396) on the parameters; nil for none
@@ -267,14 +252,18 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			inv.After = stamp.Format(r.opt.Now().Add(q.Delay))
 		}
 		if e.run.Status == state.Failed {
-			e.reopen(q.Actor, q.Reason, n)
+			e.reopen(q.Actor, q.Reason, n.owner())
 		}
-		for _, x := range e.downstream(n) {
+		for _, x := range e.downstream(n.owner()) {
 			if q.Downstream || x.status == state.Skipped && machine(x.reason) {
 				e.invalidateAll(q.Actor, x, ledger.StepInvalidation{Reason: "retry"})
 			}
 		}
-		e.invalidateAll(q.Actor, n, inv)
+		if n.parent != nil {
+			e.itemAgain(q.Actor, n, inv)
+		} else {
+			e.invalidateAll(q.Actor, n, inv)
+		}
 		if err := e.reconsider(q.Actor); err != nil {
 			return err
 		}
@@ -285,6 +274,10 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 // retryable says why a step cannot be begun again.
 func (e *execution) retryable(n *node, q Retry) error {
 	switch {
+	case n.parent != nil:
+		if err := e.itemRetryable(n); err != nil {
+			return err
+		}
 	case q.Delay > 0 && n.gate():
 		return &RequestError{Text: "step " + n.id + " is an approval gate: it waits for people, and cannot be put off"}
 	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
@@ -293,7 +286,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
-	for _, x := range e.downstream(n) {
+	for _, x := range e.downstream(n.owner()) {
 		if err := e.underWay(x); err != nil && (q.Downstream || x.status == state.Skipped) {
 			return err
 		}
@@ -304,7 +297,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 // Skip says how a step is passed over by hand.
 type Skip struct {
 	Actor, Reason string
-	StepID        string          // "" means the last that failed
+	StepID        string          // or an item; "" means the step that has failed the run
 	Output        json.RawMessage // replaces its outputs; nil for none
 }
 
@@ -337,7 +330,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(q.Actor, q.Reason)
 		}
-		for _, x := range e.downstream(n) {
+		for _, x := range e.downstream(n.owner()) {
 			if x.status == state.Skipped && machine(x.reason) {
 				e.invalidateAll(q.Actor, x, ledger.StepInvalidation{Reason: "retry"})
 			}
@@ -350,6 +343,9 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		e.endBy(q.Actor, n, ledger.StepSkipped, state.Skipped, state.SkippedByHand, ledger.StepEnd{OutputsHash: hash, Note: clip(q.Reason), Overridden: true})
 		if ended { // its dependents were told before
 			e.todo = e.todo[:len(e.todo)-1]
+		}
+		if p := n.parent; p != nil && p.status.Ended() {
+			e.goOnWithItems(q.Actor, p)
 		}
 		if err := e.reconsider(q.Actor); err != nil {
 			return err
@@ -374,7 +370,7 @@ func (e *execution) skippable(n *node) error {
 
 // checkOutputs holds replaced outputs against the schema of the step's action.
 func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
-	most, action := MaxOutputsBytes, n.plan.Plugin != nil && n.step.ForEach == nil
+	most, action := MaxOutputsBytes, n.plan.Plugin != nil && (n.step.ForEach == nil || n.parent != nil)
 	if action {
 		most = MaxInputsBytes
 	}

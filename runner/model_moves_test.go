@@ -3,11 +3,13 @@ package runner_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
 
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 )
@@ -118,7 +120,7 @@ func (s *stage) byHand(m move) error {
 	if !ok {
 		return nil
 	}
-	step, actor := aStep(o.DAG, m.B), fmt.Sprintf("uid:%d", 10+len(s.told))
+	step, actor := anItem(o.DAG, aStep(o.DAG, m.B), m.C), fmt.Sprintf("uid:%d", 10+len(s.told))
 	var run state.Run
 	var err error
 	var want ledger.Type
@@ -167,6 +169,16 @@ func (s *stage) byHand(m move) error {
 		return err
 	}
 	return s.recorded(o.Run.RunID, actor, want)
+}
+
+// anItem is now and then an item of a step, where it has some.
+func anItem(d *manifests.DAG, id string, n int) string {
+	for _, s := range slices.Concat(d.Steps, d.OnFailure, d.OnCancel) {
+		if list, ok := s.ForEach.([]any); ok && s.ID == id && n%3 > 0 {
+			return fmt.Sprintf("%s.%d", id, n%max(1, len(list)))
+		}
+	}
+	return id
 }
 
 // recorded says that something acknowledged is not on record.

@@ -37,7 +37,7 @@ func (e *execution) checkOverlay(n *node, patch []byte) error {
 	switch {
 	case n.waiting > 0: // what comes before it is done again first
 		return nil
-	case n.step.ForEach != nil:
+	case n.step.ForEach != nil && n.parent == nil:
 		meant = n.items // where there are none yet, each is checked when it begins
 	}
 	with := e.prog.with[n.step.ID]

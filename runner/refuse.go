@@ -37,7 +37,7 @@ func (e *execution) ending(what string) error {
 }
 
 func itemNamed(n *node) error {
-	return &RequestError{Text: fmt.Sprintf("%s is an item: name its step %s; items that have completed stay as they are", n.id, n.parent.id)}
+	return &RequestError{Text: fmt.Sprintf("%s is an item: name its step %s; only retry and skip are about single items", n.id, n.parent.id)}
 }
 
 func (e *execution) noStep(id string) error {

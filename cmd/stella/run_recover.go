@@ -133,7 +133,7 @@ func newRunRetryCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "retry RUN",
 		Short: "Begin a step again",
-		Long: "Begin a step of a run again, by default the last that has failed. A run that has failed is\n" +
+		Long: "Begin a step of a run again, by default the one for which the run has failed. A run that has failed is\n" +
 			"reopened by that; one that is completed or cancelled is final. What was skipped only because\n" +
 			"the step had failed gets its turn again; with --downstream everything that depends on the step\n" +
 			"is done again, even if it had succeeded. Of a step with for_each that had failed only the items are\n" +
@@ -150,7 +150,7 @@ func newRunRetryCmd(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return runRunRetry(c.Context(), a, args[0], opt) },
 	}
 	f := c.Flags()
-	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to begin again (default: the last that failed)")
+	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to begin again, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.BoolVar(&opt.req.Downstream, "downstream", false, "do everything again that depends on it")
 	f.DurationVar(&opt.delay, "delay", 0, "`TIME` to wait before, at most 24h; it survives a restart")
 	f.StringVar(&opt.file, "inputs", "", "`FILE` with parameters to change, a JSON object")
@@ -220,7 +220,7 @@ func newRunSkipCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "skip RUN",
 		Short: "Pass over a step as if it had succeeded",
-		Long: "Pass over a step, by default the last that has failed: what depends on it goes on as if it had\n" +
+		Long: "Pass over a step, by default the one for which the run has failed: what depends on it goes on as if it had\n" +
 			"succeeded. Only steps whose spec says allow_skip = true can be skipped, none that is under way, and\n" +
 			"none whose approval is required. --set and --outputs give the outputs that stand for the step's own;\n" +
 			"they are held against the schema of the action. The run is marked as overridden, and one that has\n" +
@@ -231,7 +231,7 @@ func newRunSkipCmd(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return runRunSkip(c.Context(), a, args[0], opt) },
 	}
 	f := c.Flags()
-	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to pass over (default: the last that failed)")
+	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to pass over, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.StringVar(&opt.file, "outputs", "", "`FILE` with outputs, a JSON object")
 	f.StringArrayVar(&opt.values, "set", nil, "one `OUTPUT`: k=v or k:=json; may be given again")
 	f.StringVar(&opt.req.Reason, "reason", "", "why, a `TEXT`; it is recorded (required)")

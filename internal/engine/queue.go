@@ -296,11 +296,11 @@ func (s *site) ListDead(_ context.Context, limit int) ([]api.DeadStep, error) {
 			x.Message = a.End.Message
 		}
 		step, _, _ := strings.Cut(d.Step.StepID, ".")
-		x.Next = fmt.Sprintf("stella orch run retry %s --step %s", d.Run.RunID, step)
+		x.Next = fmt.Sprintf("stella orch run retry %s --step %s", d.Run.RunID, d.Step.StepID)
 		if spec, _, err := s.e.dagSpec(d.Run.DAGDigest); err == nil {
 			if st := findStep(spec, step); st != nil && st.AllowSkip {
 				x.AllowSkip = true
-				x.Next += fmt.Sprintf(", or stella orch run skip %s --step %s --reason TEXT", d.Run.RunID, step)
+				x.Next += fmt.Sprintf(", or stella orch run skip %s --step %s --reason TEXT", d.Run.RunID, d.Step.StepID)
 			}
 		}
 		out = append(out, x)

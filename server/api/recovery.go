@@ -29,7 +29,7 @@ type Recovery interface {
 
 // RetryRequest begins a step again.
 type RetryRequest struct {
-	StepID     string          `json:"stepId,omitempty"`     // "": the last that failed
+	StepID     string          `json:"stepId,omitempty"`     // or an item of it; "": the one for which the run has failed
 	Downstream bool            `json:"downstream,omitempty"` // with everything that depends on it
 	DelayMs    int64           `json:"delayMs,omitempty"`    // not before this time has passed, at most a day
 	Input      json.RawMessage `json:"input,omitempty"`      // merge patch (RFC 7396) on its parameters
@@ -39,7 +39,7 @@ type RetryRequest struct {
 
 // SkipRequest passes over a step.
 type SkipRequest struct {
-	StepID  string          `json:"stepId,omitempty"`  // "": the last that failed
+	StepID  string          `json:"stepId,omitempty"`  // or an item of it; "": the one for which the run has failed
 	Outputs json.RawMessage `json:"outputs,omitempty"` // an object that stands for its outputs
 	Reason  string          `json:"reason,omitempty"`  // required
 	DryRun  bool            `json:"dryRun,omitempty"`

@@ -1,0 +1,103 @@
+package runner
+
+import (
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Items of a for_each are begun again and passed over one by one, as steps are: after an
+// interruption it may be known of one that it is done, and of another that it is not.
+// Their step goes on with them; what became of the others stays as it is.
+
+// owner is the step that a node is, or is an item of.
+func (n *node) owner() *node {
+	if n.parent != nil {
+		return n.parent
+	}
+	return n
+}
+
+// failedItems are those that fail their step.
+func (n *node) failedItems() []*node {
+	var out []*node
+	for _, item := range n.items {
+		if item.status == state.Failed && !item.settled() {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// itemRetryable says why an item cannot be begun again.
+func (e *execution) itemRetryable(n *node) error {
+	p := n.parent
+	switch {
+	case p.status == state.CheckpointPending:
+		return e.withPeople(p)
+	case p.status == state.Pending || p.status == state.Cancelled:
+		return conflict("step %s is %s; its items are looked at when it begins", p.id, p.status)
+	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
+	default:
+		return conflict("item %s is %s; only what has failed or completed can be begun again", n.id, n.status)
+	}
+	for _, x := range p.failedItems() {
+		if x != n && x.now && e.dag.FailFast && !e.run.Status.Ended() {
+			return &ConflictError{Text: "item " + x.id + " has failed, too, and run " + e.runID + " is failing: item " + n.id + " would not begin again",
+				Hint: "wait for the end of the run, which can then be reopened; without an item a retry is about all of step " + p.id}
+		}
+	}
+	return nil
+}
+
+// itemAgain makes an item pending again.
+func (e *execution) itemAgain(actor string, n *node, inv ledger.StepInvalidation) {
+	e.invalidate(actor, n, inv)
+	e.goOnWithItems(actor, n.parent)
+}
+
+// goOnWithItems lets a step go on of which an item was begun again or passed over. Once
+// no item fails it any more, those that were given up for that get their turn.
+func (e *execution) goOnWithItems(actor string, p *node) {
+	if len(p.failedItems()) == 0 {
+		for _, item := range p.items {
+			if item.status == state.Skipped && machine(item.reason) {
+				e.invalidate(actor, item, ledger.StepInvalidation{Reason: "retry"})
+			}
+		}
+	}
+	if p.status != state.Running {
+		e.invalidate(actor, p, ledger.StepInvalidation{Reason: "retry"})
+		return
+	}
+	p.left, p.fed = 0, 0
+	for _, item := range p.items {
+		if !item.status.Ended() {
+			p.left++
+		}
+	}
+	e.feed(p)
+}
+
+// bringBackItems makes items pending again that were skipped because the run was
+// failing, of a step that goes on; where one of them has failed, the others were skipped
+// for that.
+func (e *execution) bringBackItems(actor string, n *node) {
+	if len(n.failedItems()) > 0 {
+		return
+	}
+	skipped := func(item *node) bool { return item.status == state.Skipped && item.reason == state.RunFailing }
+	if slices.ContainsFunc(n.items, skipped) {
+		n.fed = 0
+	}
+	for _, item := range n.items {
+		if skipped(item) {
+			e.invalidate(actor, item, ledger.StepInvalidation{Reason: "retry"})
+			n.left++
+		}
+	}
+	if n.fed == 0 {
+		e.feed(n)
+	}
+}
