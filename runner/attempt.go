@@ -54,11 +54,12 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	mine := false
 	defer func() { r.back(ctx, it, mine, alive) }()
 	e.mu.Lock()
-	if it.over() || n.status != state.Queued || n.worker {
+	if it.over() || n.status != state.Queued || n.worker || n.former != "" {
 		e.mu.Unlock()
 		return nil
 	}
 	n.claimed, n.worker, mine = true, true, true
+	e.workers++
 	with := e.prog.with[n.step.ID]
 	params, fault := with.eval(ctx, e.scope(n, with.named()))
 	if ctx.Err() != nil {
@@ -100,13 +101,20 @@ func (r *Runner) work(ctx context.Context, it item) error {
 // back gives back what a worker took, and queues the step if it is to be tried
 // again: not before the worker has let go of it.
 func (r *Runner) back(ctx context.Context, it item, mine, alive bool) {
+	if mine {
+		_ = r.within(it.e, func() error {
+			it.n.worker = false
+			it.e.workers--
+			r.tellWhenQuiet(it.e)
+			return nil
+		})
+	}
 	r.done(it, alive)
 	if !mine {
 		return
 	}
 	it.e.mu.Lock()
 	defer it.e.mu.Unlock()
-	it.n.worker = false
 	if it.n.status == state.Queued && !it.n.claimed && !it.e.ended.Load() && ctx.Err() == nil {
 		it.e.fresh = append(it.e.fresh, it.n)
 		r.handOver(it.e)

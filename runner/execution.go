@@ -65,6 +65,7 @@ type node struct {
 	secret        bool      // an attempt of it was given a secret
 	given         []string  // the secrets of the attempt under way
 	child         string    // run that it has started and that has not ended
+	former        string    // run that it does not wait for any more, and that is under way still: it begins nothing before
 	approval      *state.Approval
 	outputs       any            // of what succeeded
 	outputsHash   string         //
@@ -147,12 +148,14 @@ type execution struct {
 	swept     bool                               // what had not started when the run began to end has been ended
 	chained   time.Time                          // when something was last done about its being stuck
 	chainWait time.Duration                      // how long that is given
+	workers   int                                // that have not let go of their steps yet
+	untold    bool                               // it has ended, and its parent is to be told
 	detached  bool                               // nobody here executes it; the model lives for one decision
 
 	todo  []*node // ended, their dependents not looked at yet
 	fresh []*node // queued, not handed to the dispatcher yet
 	batch []state.Proposal
-	freed []*node  // their sub-runs are over; what they held is given back once that is on record
+	freed []freed  // their sub-runs are over; what they held is given back once that is on record
 	later []func() // concerns other runs: done without the lock
 
 	ended atomic.Bool

@@ -138,11 +138,18 @@ func (r *Runner) giveBack(e *execution) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, n := range e.freed {
+	for _, f := range e.freed {
+		if f.former != "" && f.n.former == f.former && r.execs[f.former] != nil && !e.detached {
+			r.outlive(e, f.n) // it goes on to take what its step does
+			continue
+		}
+		if f.n.former == f.former {
+			f.n.former = ""
+		}
 		if !e.detached {
 			r.queue.free(&e.slots, 1)
 		}
-		r.queue.locks.release(r.queue, e, n)
+		r.queue.locks.release(r.queue, e, f.n)
 	}
 	e.freed = e.freed[:0]
 	r.dispatch()
@@ -219,13 +226,6 @@ func (r *Runner) lost(e *execution, loss ledger.LockLoss, attempt int) error {
 	}
 	e.loseChild(n, loss.Kind+" "+loss.Name, why)
 	return r.commit(e)
-}
-
-// loseChild fails a step whose sub-run must not go on without a lock.
-func (e *execution) loseChild(n *node, name, why string) {
-	e.cancelLater(n.child, "its parent lost "+name, ErrCancelled)
-	e.endChild(n, &ledger.SubrunEnd{RunID: n.child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
-	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(why)})
 }
 
 // lockLost is the cause with which an attempt ends that has lost a lock.

@@ -122,6 +122,7 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 		}
 	}
 	if e.r.opt.Executor != nil {
+		e.forgetIdle()
 		e.r.adopt(e)
 		e.r.watch(e)
 	}

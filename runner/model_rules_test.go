@@ -20,10 +20,13 @@ type model struct {
 	dags map[string]*manifests.DAG
 	runs map[string]*modelRun
 	size int64 // entries read
+	lost bool  // somebody has taken a lock away: who had it may go on for a while
 }
 
 type modelRun struct {
 	dag        *manifests.DAG
+	parent     string // with the step in it that it was started by
+	parentStep string
 	first      int64
 	begun      bool
 	ended      state.Status
@@ -79,6 +82,7 @@ func (m *model) read(db *store.DB) error {
 			return err
 		}
 		m.size = env.Seq + 1
+		m.lost = m.lost || env.Type == ledger.LockForced || env.Type == ledger.LockReclaimed
 		if env.RunID == "" {
 			continue
 		}
@@ -107,7 +111,7 @@ func (m *model) add(env ledger.Envelope, data any) error {
 			return fmt.Errorf("it was started before")
 		}
 		dag := m.dags[env.DAGID]
-		m.runs[env.RunID] = &modelRun{dag: dag, first: env.Seq, generation: 1, steps: map[string]*modelStep{}}
+		m.runs[env.RunID] = &modelRun{dag: dag, parent: d.Parent, parentStep: d.ParentStep, first: env.Seq, generation: 1, steps: map[string]*modelStep{}}
 		return expect(d.Steps == len(dag.Steps)+len(dag.OnFailure)+len(dag.OnCancel), "it counts %d steps", d.Steps)
 	}
 	switch {
@@ -283,7 +287,33 @@ func (m *model) compare(db *store.DB, b *box) error {
 			}
 		}
 	}
+	if err := m.exclusive(b); err != nil {
+		return err
+	}
 	return m.compareLocks(db)
+}
+
+// exclusive: what is under way, whatever the record says of it, is so under a lock of
+// its step or of the steps that its run is a part of, and nothing else is under that.
+func (m *model) exclusive(b *box) error {
+	under := map[string]string{} // lock → who
+	for _, x := range b.list(m.order()) {
+		id, who := x.task.StepID, fmt.Sprint(x.task.RunID, x.task.StepID, x.task.Attempt)
+		for r := m.runs[x.task.RunID]; r != nil; r = m.runs[r.parent] {
+			s, err := r.step(id)
+			if err != nil {
+				return err
+			}
+			for _, lock := range s.step.Locks {
+				if other := under[lock]; other != "" && other != who && !m.lost {
+					return fmt.Errorf("%s and %s are under way under lock %s", other, who, lock)
+				}
+				under[lock] = who
+			}
+			id, who = r.parentStep, fmt.Sprint(r.parent, r.parentStep)+" by "+x.task.RunID
+		}
+	}
+	return nil
 }
 
 func (r *modelRun) compare(run state.Run, steps map[string]state.Step) error {

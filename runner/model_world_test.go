@@ -269,7 +269,7 @@ func drawStep(t *rapid.T, id string, sub bool) manifests.Step {
 	if !sub {
 		level = "child"
 	}
-	if rare(t, "lock") {
+	if rare(t, "lock") || s.DAG != "" && rapid.Bool().Draw(t, "lockOfSub") {
 		s.Locks = []string{level}
 	}
 	if rare(t, "semaphore") {

@@ -300,10 +300,16 @@ func (r *Runner) Waits(runID, stepID string) string {
 		return ""
 	}
 	e.mu.Lock()
-	n := e.find(stepID)
+	n, former := e.find(stepID), ""
+	if n != nil {
+		former = n.former
+	}
 	e.mu.Unlock()
 	if n == nil {
 		return ""
+	}
+	if former != "" {
+		return "the end of run " + former + ", which it has given up"
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -157,7 +157,7 @@ func (r *Runner) opened(o Opened) (*execution, error) {
 			return nil, err
 		}
 	}
-	return e, nil
+	return e, e.remember(records)
 }
 
 // restoreResults reads back what a step has given to those that come after it.
@@ -264,6 +264,9 @@ func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 		return nil, err
 	}
 	for _, n := range e.all() {
+		if former := n.former; former != "" {
+			e.later = append(e.later, func() { r.resumeFormer(actor, former) })
+		}
 		if n.child == "" { // it has ended, or must not go on
 			continue
 		}

@@ -112,6 +112,7 @@ type Runner struct {
 
 	mu         sync.Mutex // guards what follows; taken after an execution's
 	execs      map[string]*execution
+	outlived   map[string]*outlived // by sub-run
 	plans      map[string]*usedPlan // by hash
 	queue      *queue
 	free       int                   // worker slots
@@ -147,7 +148,7 @@ func New(opt Options) *Runner {
 		opt.MaxEntries = 250_000
 	}
 	r := &Runner{
-		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, plans: map[string]*usedPlan{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
+		opt: opt, begun: opt.Now(), schemas: newSchemas(), execs: map[string]*execution{}, outlived: map[string]*outlived{}, plans: map[string]*usedPlan{}, queue: newQueue(opt.Concurrency, opt.Semaphores),
 		free: max(1, opt.Workers), idle: make(chan struct{}), fatal: make(chan error, 1), reclaiming: map[int64]*time.Timer{},
 		chores: make(chan func(), maxChores), delayed: map[string]int{},
 	}
@@ -317,7 +318,10 @@ func (r *Runner) adopt(e *execution) {
 	r.execs[e.run.RunID] = e
 	e.slots.taken = 0
 	for _, n := range e.all() {
-		if n.child != "" { // it goes on to take its slot
+		if n.former != "" {
+			r.outlive(e, n)
+		}
+		if n.child != "" || n.former != "" { // it goes on to take its slot
 			e.slots.taken++
 		}
 	}
@@ -342,7 +346,7 @@ func (r *Runner) handOver(e *execution) {
 	now := r.opt.Now()
 	var due []item
 	for _, n := range e.fresh {
-		if n.status != state.Queued || n.claimed || n.worker {
+		if n.status != state.Queued || n.claimed || n.worker || n.former != "" {
 			continue // whoever has it queues it when he lets go of it
 		}
 		it := item{e: e, n: n, age: e.run.FirstSeq, round: n.round.Add(1), queued: now}
@@ -481,7 +485,8 @@ func (r *Runner) commit(e *execution) error {
 	r.giveBack(e)
 	if e.ended.Load() {
 		r.compared(e)
-		r.tellParent(e)
+		e.untold = true
+		r.tellWhenQuiet(e)
 	}
 	if e.detached {
 		e.fresh = nil // queued for whoever executes the run next

@@ -148,7 +148,8 @@ func (r *Runner) bear(e *execution, n *node, p *prepared, b birth) (child *execu
 	return child, nil, nil
 }
 
-// tellParent lets the parent of a run that has ended know. The caller holds e.mu.
+// tellParent lets the parent of a run that has ended know, see [Runner.tellWhenQuiet].
+// The caller holds e.mu.
 func (r *Runner) tellParent(e *execution) {
 	if e.run.ParentRunID == "" {
 		return
@@ -162,6 +163,9 @@ func (r *Runner) tellParent(e *execution) {
 }
 
 func (r *Runner) childEnded(run state.Run) error {
+	if err := r.gone(run.RunID); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	parent := r.execs[run.ParentRunID]
 	r.mu.Unlock()
@@ -229,12 +233,8 @@ func (e *execution) childDone(run state.Run) error {
 // endChild notes that the sub-run of a step is over, and gives back what it held.
 func (e *execution) endChild(n *node, d *ledger.SubrunEnd) {
 	e.propose(ledger.SubrunEnded, n, d)
-	e.freeChild(n)
-}
-
-func (e *execution) freeChild(n *node) {
 	n.child = ""
-	e.freed = append(e.freed, n)
+	e.freed = append(e.freed, freed{n, ""})
 }
 
 // dropChild cancels the sub-run of a step that does not wait for it any more.
@@ -243,7 +243,7 @@ func (e *execution) dropChild(n *node, why string) {
 		return
 	}
 	e.cancelLater(n.child, why, ErrCancelled)
-	e.freeChild(n)
+	e.leaveChild(n)
 }
 
 // cancelChild cancels a sub-run, or aborts it, whether it is executed here or not.

@@ -1,0 +1,157 @@
+package runner
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// A step can give up its sub-run before that has ended: by a reset, or because it
+// lost a lock. On record the locks are free from then on, as they are when an attempt
+// is taken back; here they stay taken, with the slot of the run, until nothing of the
+// sub-run is under way, and the step starts no other before.
+
+// outlived is what a step has left to a sub-run that it does not wait for any more.
+// The runner's mu guards it.
+type outlived struct {
+	e     *execution // the model of the parent that counts its slot
+	n     *node      // the step in it
+	owner *node      // who holds the locks, in the place of the step
+}
+
+// freed is a step that has no sub-run any more.
+type freed struct {
+	n      *node
+	former string // the sub-run, where it has not ended
+}
+
+// leaveChild lets go of a sub-run that has not ended.
+func (e *execution) leaveChild(n *node) {
+	n.former, n.child = n.child, ""
+	e.freed = append(e.freed, freed{n, n.former})
+}
+
+// outlive leaves what a step holds to its former sub-run. The caller holds e.mu and mu.
+func (r *Runner) outlive(e *execution, n *node) {
+	o := r.outlived[n.former]
+	if o == nil {
+		o = &outlived{owner: &node{id: n.id, step: n.step, locks: n.locks}}
+		r.queue.locks.handDown(e, n, o.owner)
+		r.outlived[n.former] = o
+	}
+	o.e, o.n = e, n
+}
+
+// handDown gives what a step holds to another owner; what it holds no more, since it
+// is free on record, it takes again.
+func (l *locks) handDown(e *execution, n, owner *node) {
+	for _, want := range n.locks {
+		x := l.get(e.tenant, want)
+		held := false
+		for i := range x.holders {
+			h := &x.holders[i]
+			if h.owner != n && (h.owner != nil || h.runID != e.runID || h.stepID != n.id) {
+				continue
+			}
+			if h.owner == nil {
+				l.inherited--
+			}
+			h.owner, held = owner, true
+		}
+		if !held {
+			l.taken++
+			x.taken += want.Weight
+			x.holders = append(x.holders, holder{nth: l.taken, owner: owner, runID: e.runID, stepID: n.id, weight: want.Weight})
+		}
+	}
+}
+
+// gone gives back what was left to a sub-run, of which nothing is under way any more
+// or which nobody executes, and lets the step go on that had it.
+func (r *Runner) gone(child string) error {
+	r.mu.Lock()
+	o := r.outlived[child]
+	if o == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	delete(r.outlived, child)
+	r.queue.free(&o.e.slots, 1)
+	r.queue.locks.release(r.queue, o.e, o.owner)
+	r.dispatch()
+	r.mu.Unlock()
+	return r.within(o.e, func() error {
+		e, n := o.e, o.n
+		if n.former != child {
+			return nil
+		}
+		n.former = ""
+		if n.status == state.Queued && !n.claimed && !n.worker && !e.ended.Load() {
+			e.fresh = append(e.fresh, n)
+			r.handOver(e)
+		}
+		r.tellWhenQuiet(e)
+		return nil
+	})
+}
+
+// tellWhenQuiet lets the parent of a run that has ended know, once nothing of the run
+// is under way any more: neither an attempt that was taken back and has not let go
+// yet, nor a sub-run that was given up. The caller holds e.mu.
+func (r *Runner) tellWhenQuiet(e *execution) {
+	if !e.untold || e.workers > 0 || slices.ContainsFunc(e.all(), func(n *node) bool { return n.former != "" }) {
+		return
+	}
+	e.untold = false
+	r.tellParent(e)
+}
+
+// remember finds out which sub-runs that the steps of a run have given up have not
+// ended.
+func (e *execution) remember(records map[string]state.Step) error {
+	for _, n := range e.all() {
+		c := records[n.id].Child
+		if c == nil || c.Status != "" && c.FailureReason != string(state.LockLost) || n.child == c.RunID {
+			continue
+		}
+		run, err := e.r.opt.Store.Run(c.RunID)
+		if err != nil {
+			return err
+		}
+		if !run.Status.Ended() {
+			n.former = c.RunID
+		}
+	}
+	return nil
+}
+
+// forgetIdle forgets those of them that nobody executes: nothing of them is under way.
+func (e *execution) forgetIdle() {
+	for _, n := range e.all() {
+		if n.former != "" && !e.r.Executes(n.former) {
+			n.former = ""
+		}
+	}
+}
+
+// resumeFormer takes care of a sub-run that a step has given up, so that it ends.
+func (r *Runner) resumeFormer(actor, child string) {
+	r.resumeChild(actor, child)
+	if r.Executes(child) {
+		return
+	}
+	if err := r.gone(child); err != nil && !errors.Is(err, ErrStopping) {
+		r.opt.Log.Error("a step cannot go on after its sub-run", "runId", child, "error", err)
+	}
+}
+
+// loseChild fails a step whose sub-run must not go on without a lock.
+func (e *execution) loseChild(n *node, name, why string) {
+	child := n.child
+	e.cancelLater(child, "its parent lost "+name, ErrCancelled)
+	e.propose(ledger.SubrunEnded, n, &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
+	e.leaveChild(n)
+	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(why)})
+}
