@@ -67,13 +67,13 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 		}
 	}
 	if len(twice) > 0 {
-		return notTwice(twice, "going back to "+back.id)
+		return NotTwice(twice, "going back to "+back.id)
 	}
 	return nil
 }
 
-// notTwice refuses to do again what is not idempotent.
-func notTwice(ids []string, what string) error {
+// NotTwice refuses to do again what is not idempotent.
+func NotTwice(ids []string, what string) error {
 	subject := "step " + ids[0] + " is"
 	if len(ids) > 1 {
 		subject = "steps " + strings.Join(ids, ", ") + " are"
@@ -85,6 +85,12 @@ func notTwice(ids []string, what string) error {
 // begun says whether a step has done something.
 func (n *node) begun() bool {
 	return n.attempt > 0 || slices.ContainsFunc(n.items, func(item *node) bool { return item.attempt > 0 })
+}
+
+// Once names what must not be done twice without asking of a step: itself, or steps of
+// its sub-run.
+func (r *Runner) Once(p *PlanStep, idempotent bool) ([]string, error) {
+	return r.once(p, idempotent, "")
 }
 
 // onlyOnce says whether what a step does, or one in its sub-run, must not be done

@@ -84,3 +84,15 @@ func TestGoingBackRepeatsWhatLiesBetween(t *testing.T) {
 		t.Errorf("with --downstream side has %d attempts, aside has %d", steps["side"].Attempt, steps["aside"].Attempt)
 	}
 }
+
+func TestASubRunIsAsIdempotentAsItsSteps(t *testing.T) {
+	w := newWorld(t, ok)
+	w.child(func(d *manifests.DAG) { d.Steps[1].Action = "once" }, "a", "pay<a")
+	d := parent(nil, "sub")
+	run := w.start(d, "{}")
+	got, err := w.r.Once(w.opened(run, d).Plan.Step("sub"), true)
+	if diff := cmp.Diff([]string{"sub/pay"}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	w.finish(run.RunID)
+}

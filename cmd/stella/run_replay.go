@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,8 @@ func newRunReplayCmd(a *app) *cobra.Command {
 			"the same inputs; nothing is taken from the cache. When the replay has ended, the end of each\n" +
 			"step, its outputs and its artifacts are compared with the first run's, and the result is\n" +
 			"recorded. People are asked again where they were asked before.\n\n" +
+			"What has run and is not idempotent is done twice by that: it needs --repeat (else CONFLICT).\n" +
+			"--dry-run shows what would run.\n\n" +
 			"Without a daemon the replay executes here. The exit code is 4 if the two differ.",
 		Example: "  stella orch run replay 01935b1e-… --rationale \"audit 2026-11: is it reproducible?\" --wait",
 		Args:    cobra.ExactArgs(1),
@@ -38,11 +41,24 @@ func newRunReplayCmd(a *app) *cobra.Command {
 	}
 	c.Flags().StringVar(&opt.req.Rationale, "rationale", "", "why, a `TEXT`; it is recorded (required)")
 	c.Flags().BoolVar(&opt.wait, "wait", false, "wait for the end of the replay: also with a daemon, and for people")
+	c.Flags().BoolVar(&opt.req.Repeat, "repeat", false, "also do again what is not idempotent")
+	c.Flags().BoolVar(&opt.req.DryRun, "dry-run", false, "show what would run, and start nothing")
+	c.MarkFlagsMutuallyExclusive("wait", "dry-run")
 	_ = c.MarkFlagRequired("rationale")
 	return c
 }
 
 func runRunReplay(ctx context.Context, a *app, opt replayOptions) error {
+	if opt.req.DryRun {
+		return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+			res, err := r.ReplayRun(ctx, opt.id, opt.req)
+			if err != nil {
+				return err
+			}
+			a.stderr.note("dry run: nothing was started")
+			return a.emit(res, func(s *screen) { renderReplayed(s, res) })
+		})
+	}
 	var e execution
 	var begun string
 	return a.withExecutor(ctx, func(ctx context.Context, r *reached) error {
@@ -60,6 +76,24 @@ func runRunReplay(ctx context.Context, a *app, opt replayOptions) error {
 		}
 		return compared(ctx, a, r, begun)
 	})
+}
+
+// renderReplayed shows what a replay would run.
+func renderReplayed(s *screen, res api.StartResult) {
+	s.fields("replay of", res.Run.RunID, "dag", res.Run.DAGID+" "+res.Run.DAGVersion, "it is", statusOf(res.Run))
+	s.printf("\n")
+	rows := make([][]string, len(res.Steps))
+	for i, x := range res.Steps {
+		note := ""
+		switch {
+		case len(x.Once) > 0 && x.Begun:
+			note = "not idempotent, done twice: " + strings.Join(x.Once, ", ")
+		case len(x.Once) > 0:
+			note = "not idempotent, had not run: " + strings.Join(x.Once, ", ")
+		}
+		rows[i] = []string{x.StepID, x.Runs, string(x.Was), note}
+	}
+	s.table([]string{"STEP", "RUNS", "WAS", "NOTE"}, rows)
 }
 
 // compared says how a replay compares, if it has ended.

@@ -244,12 +244,25 @@ type StartRequest struct {
 // ReplayRequest asks for a replay, and says why.
 type ReplayRequest struct {
 	Rationale string `json:"rationale"`
+	Repeat    bool   `json:"repeat,omitempty"` // also what is not idempotent
+	DryRun    bool   `json:"dryRun,omitempty"` // show what would run, and start nothing
+}
+
+// ReplayStep is what a replay does with one step of the run.
+type ReplayStep struct {
+	StepID string       `json:"stepId"`
+	Runs   string       `json:"runs"`           // what: an action, a sub-run, or an approval
+	Was    state.Status `json:"was"`            // in the run that is replayed
+	Begun  bool         `json:"begun"`          // whether it had done something there
+	Once   []string     `json:"once,omitempty"` // what of it is not idempotent
 }
 
 // StartResult is a run and whether it was there before.
 type StartResult struct {
-	Run      state.Run `json:"run"`
-	Replayed bool      `json:"replayed"`
+	Run      state.Run    `json:"run"` // with DryRun the one that would be replayed
+	Replayed bool         `json:"replayed"`
+	DryRun   bool         `json:"dryRun,omitempty"`
+	Steps    []ReplayStep `json:"steps,omitempty"` // of a replay that is only tried
 }
 
 // RunQuery narrows and pages a list of runs, newest first.
