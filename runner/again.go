@@ -162,7 +162,7 @@ func (e *execution) repeatable(meant []*node, repeat bool) error {
 			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
 		}
 	}
-	return nil
+	return e.notTwiceBelow(meant, false, "a reset")
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -222,6 +222,7 @@ type Retry struct {
 	Actor, Reason string
 	StepID        string // or an item; "" means the step that has failed the run
 	Downstream    bool   // what depends on it is done again as well
+	Repeat        bool   // also what a sub-run has done that is not idempotent
 	Delay         time.Duration
 	Input         json.RawMessage // a merge patch (RFC 7396) on the parameters; nil for none
 }
@@ -234,6 +235,9 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			return err
 		}
 		if err := errors.Join(e.underWay(n), e.retryable(n, q)); err != nil {
+			return err
+		}
+		if err := e.notTwiceAgain(n, q); err != nil {
 			return err
 		}
 		inv := ledger.StepInvalidation{Reason: "retry"}
@@ -270,6 +274,18 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		}
 		return r.commit(e)
 	})
+}
+
+// notTwiceAgain refuses a retry that would do again what sub-runs must not do twice.
+func (e *execution) notTwiceAgain(n *node, q Retry) error {
+	if q.Repeat {
+		return nil
+	}
+	meant := []*node{n}
+	if q.Downstream {
+		meant = append(meant, e.downstream(n.owner())...)
+	}
+	return e.notTwiceBelow(meant, false, "a retry")
 }
 
 // retryable says why a step cannot be begun again.

@@ -55,7 +55,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	}
 	var twice []string
 	for _, x := range e.rewound(n, d) {
-		if x == n || x == back || !x.begun() {
+		if x == n || x == back || x.plan.SubPlan != "" || !x.begun() {
 			continue
 		}
 		once, err := e.r.onlyOnce(x)
@@ -69,7 +69,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if len(twice) > 0 {
 		return NotTwice(twice, "going back to "+back.id)
 	}
-	return nil
+	return e.notTwiceBelow(e.rewound(n, d), true, "going back to "+back.id)
 }
 
 // NotTwice refuses to do again what is not idempotent.

@@ -75,7 +75,8 @@ func newRunResetCmd(a *app) *cobra.Command {
 		Long: "Take a step out of whatever hands it is in, or all that are under way, and begin it anew. The\n" +
 			"generation of the run grows: whatever an earlier attempt still reports counts no more. It is for what\n" +
 			"restart does not help, and for a step that is to forget its failures and its approval. Steps that are\n" +
-			"under way and not idempotent need --repeat. A failed run is reopened.",
+			"under way and not idempotent need --repeat, and so do steps whose sub-runs have done something that is\n" +
+			"not idempotent. A failed run is reopened.",
 		Example: "  stella orch run reset 01935b1e-… --step convert --reason \"its disk was replaced\" --dry-run",
 	})
 }

@@ -142,6 +142,8 @@ func newRunRetryCmd(a *app) *cobra.Command {
 			"patch: k:=null takes k away; with for_each, those of each item that is done again), and are held\n" +
 			"against the schema of the action. The run is then\n" +
 			"marked as overridden. A later --input replaces an earlier one.\n\n" +
+			"Where that starts a sub-run again which has done something that is not idempotent, it needs --repeat\n" +
+			"(else CONFLICT).\n\n" +
 			"It is refused with CONFLICT while the step is queued or under way. With a daemon the run goes on\n" +
 			"at once; without one it is recorded, and goes on with stella orch run resume.",
 		Example: "  stella orch run retry 01935b1e-… --reason \"the mirror is back\"\n" +
@@ -152,6 +154,7 @@ func newRunRetryCmd(a *app) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to begin again, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.BoolVar(&opt.req.Downstream, "downstream", false, "do everything again that depends on it")
+	f.BoolVar(&opt.req.Repeat, "repeat", false, "also what a sub-run has done that is not idempotent")
 	f.DurationVar(&opt.delay, "delay", 0, "`TIME` to wait before, at most 24h; it survives a restart")
 	f.StringVar(&opt.file, "inputs", "", "`FILE` with parameters to change, a JSON object")
 	f.StringArrayVar(&opt.inputs, "input", nil, "one `PARAMETER` to change: k=v or k:=json; may be given again")

@@ -125,7 +125,7 @@ func (s *site) RetryRun(_ context.Context, id string, req api.RetryRequest) (api
 		return api.Recovered{}, invalid("a delay is at most %s", maxDelay)
 	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
-		return r.Retry(o, runner.Retry{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Downstream: req.Downstream, Delay: delay, Input: req.Input})
+		return r.Retry(o, runner.Retry{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Downstream: req.Downstream, Repeat: req.Repeat, Delay: delay, Input: req.Input})
 	})
 }
 

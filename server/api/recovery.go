@@ -32,6 +32,7 @@ type RetryRequest struct {
 	StepID     string          `json:"stepId,omitempty"`     // or an item of it; "": the one for which the run has failed
 	Downstream bool            `json:"downstream,omitempty"` // with everything that depends on it
 	DelayMs    int64           `json:"delayMs,omitempty"`    // not before this time has passed, at most a day
+	Repeat     bool            `json:"repeat,omitempty"`     // also what a sub-run has done that is not idempotent
 	Input      json.RawMessage `json:"input,omitempty"`      // merge patch (RFC 7396) on its parameters
 	Reason     string          `json:"reason,omitempty"`
 	DryRun     bool            `json:"dryRun,omitempty"`

@@ -1,0 +1,104 @@
+package runner
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// What is done again with a sub-run is more than whoever names its step can see. So
+// what the sub-run has done that is not idempotent is done again only by who says so,
+// also where the step itself is named.
+
+// notTwiceBelow refuses to begin steps again whose sub-runs have done what is not
+// idempotent. With all, items that have completed are begun again, too.
+func (e *execution) notTwiceBelow(meant []*node, all bool, what string) error {
+	var twice []string
+	for _, n := range meant {
+		if n.plan.SubPlan == "" {
+			continue
+		}
+		records, err := e.r.opt.Store.Steps(e.runID)
+		if err != nil {
+			return err
+		}
+		for _, x := range append([]*node{n}, n.items...) {
+			c := records[x.id].Child
+			switch {
+			case c == nil, x.child == "" && !x.status.Ended() && x.status != state.CheckpointPending: // it was decided on before
+				continue
+			case x != n && x.status == state.Completed && !all:
+				continue
+			}
+			below, err := e.r.doneOnce(c.RunID, x.id+"/")
+			if err != nil {
+				return err
+			}
+			twice = append(twice, below...)
+		}
+	}
+	if len(twice) > 0 {
+		return NotTwice(twice, what)
+	}
+	return nil
+}
+
+// doneOnce names the steps of a run, and of its sub-runs, that have done something and
+// are not idempotent. Of a run that cannot be read nobody knows, and it counts as one.
+func (r *Runner) doneOnce(runID, under string) ([]string, error) {
+	o, err := r.load(runID)
+	if bad := (*DamageError)(nil); errors.As(err, &bad) {
+		return []string{strings.TrimSuffix(under, "/")}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	records, err := r.opt.Store.Steps(runID)
+	if err != nil {
+		return nil, err
+	}
+	steps := map[string]*manifests.Step{}
+	for _, s := range allSteps(o.DAG) {
+		steps[s.ID] = s
+	}
+	var out []string
+	for _, id := range sortedKeys(records) {
+		rec := records[id]
+		stepID, _, _ := strings.Cut(id, ".")
+		p := o.Plan.Step(stepID)
+		if rec.Child != nil {
+			below, err := r.doneOnce(rec.Child.RunID, under+id+"/")
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, below...)
+		}
+		if p == nil || p.Plugin == nil || steps[stepID] == nil || !hasDone(rec) {
+			continue
+		}
+		m, err := r.opt.Sealed.Manifest(p.Plugin.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if !steps[stepID].Idempotent || !m.Plugin.Actions[p.Action].Idempotent {
+			out = append(out, under+id)
+		}
+	}
+	return out, nil
+}
+
+// hasDone says whether a step may have done what it is there for: an attempt that has
+// failed by itself counts as one that has not, as it does for the retry rule.
+func hasDone(s state.Step) bool {
+	switch s.Status {
+	case state.Completed, state.CheckpointPending:
+		return s.Attempt > 0 && s.Cached == nil && s.Items == ""
+	case state.Cancelled:
+		return s.Attempt > 0 && s.StartedUTC != "" && s.Items == ""
+	case state.Failed:
+		return s.ErrorCode == string(state.Indeterminate)
+	}
+	return s.Open
+}

@@ -1,0 +1,101 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Whatever goes back over a step with a sub-run asks before what that has done, and is
+// not idempotent, is done again.
+func TestWhatASubRunHasDoneIsNotDoneTwiceUnasked(t *testing.T) {
+	reset := func(w *world, o runner.Opened, repeat bool) error {
+		_, err := w.r.Reset(o, "uid:7", "", "sub", repeat)
+		return err
+	}
+	retry := func(step string, downstream bool) func(w *world, o runner.Opened, repeat bool) error {
+		return func(w *world, o runner.Opened, repeat bool) error {
+			_, err := w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: step, Downstream: downstream, Repeat: repeat})
+			return err
+		}
+	}
+	back := func(to string) func(w *world, o runner.Opened, repeat bool) error {
+		return func(w *world, o runner.Opened, repeat bool) error {
+			d := decision(w.asked(o.Run.RunID, "gate"), "uid:7", "retry")
+			d.StepID, d.PlanHash, d.BackTo, d.Repeat = "gate", o.Run.PlanHash, to, repeat
+			_, err := w.r.Decide(o, d)
+			return err
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		hold   bool // the sub-run is under way, and has done its first step
+		fails  bool // it fails after that
+		goBack func(w *world, o runner.Opened, repeat bool) error
+	}{
+		{"a reset while it is under way", true, false, reset},
+		{"a reset of all that is under way", true, false, func(w *world, o runner.Opened, repeat bool) error {
+			_, err := w.r.Reset(o, "uid:7", "", "", repeat)
+			return err
+		}},
+		{"a reset after its end", false, false, reset},
+		{"a retry after its failure", false, true, retry("sub", false)},
+		{"a retry of what comes before, with what depends on it", false, true, retry("a", true)},
+		{"a decision to go back to what comes before", false, false, back("a")},
+		{"a decision to go back to its step", false, false, back("sub")},
+	} {
+		for _, action := range []string{"go", "once"} {
+			t.Run(c.name+" "+action, func(t *testing.T) {
+				begun := make(chan bool, 9)
+				w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+					switch {
+					case task.StepID != "last":
+					case c.fails:
+						return exit(65), nil
+					case c.hold:
+						begun <- true
+						<-ctx.Done()
+						return runner.Report{Stop: runner.StopCancel}, nil
+					}
+					return exit(0), nil
+				})
+				w.child(func(d *manifests.DAG) { d.Steps[0].Action = action }, "first", "last<first")
+				d := parent(func(d *manifests.DAG) {
+					d.Steps[0].Needs = []string{"a"}
+					gate := &d.Steps[2]
+					gate.Plugin, gate.Action, gate.Checkpoint = nil, "", &manifests.Checkpoint{Question: "?", Quorum: 1}
+				}, "sub", "a", "gate<sub")
+				run := w.start(d, "{}")
+				w.background()
+				if c.hold {
+					<-begun
+				} else {
+					w.until(run.RunID, func(r state.Run, s map[string]state.Step) bool {
+						return r.Status.Ended() || s["gate"].Status == state.CheckpointPending
+					})
+				}
+				now, _ := w.look(run.RunID)
+				err := c.goBack(w, w.opened(now, d), false)
+				var conflict *runner.ConflictError
+				switch {
+				case action == "go" && err != nil:
+					t.Fatal(err)
+				case action == "once" && (!errors.As(err, &conflict) || !strings.Contains(conflict.Text, "sub/first") || !strings.Contains(conflict.Hint, "--repeat")):
+					t.Fatalf("without repeat: %v", err)
+				case action == "once":
+					if err := c.goBack(w, w.opened(now, d), true); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := w.r.Abort(w.opened(now, d), "uid:7", ""); err != nil && !errors.Is(err, runner.ErrEnded) {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
