@@ -144,9 +144,12 @@ func (e *execution) consider(n *node) error {
 	if x := e.prog.when[n.step.ID]; x != nil {
 		v, err := x.eval(context.Background(), e.scope(n, x.names))
 		ok, isBool := v.(bool)
+		if err == nil && !isBool {
+			err = fmt.Errorf("it gives a value of type %s", typeName(v))
+		}
 		switch {
-		case err != nil || !isBool:
-			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: "when"})
+		case err != nil:
+			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("when: " + err.Error())})
 			return nil
 		case !ok:
 			e.end(n, ledger.StepSkipped, state.Skipped, state.ConditionFalse, ledger.StepEnd{})

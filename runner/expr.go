@@ -55,6 +55,7 @@ type expr struct {
 	text    string
 	program cel.Program
 	names   names
+	kind    cel.Kind // of what it gives, as far as that is known before
 }
 
 func compileExpr(text string) (*expr, error) {
@@ -77,7 +78,7 @@ func compileExpr(text string) (*expr, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &expr{text, prg, named}, nil
+	return &expr{text, prg, named, checked.OutputType().Kind()}, nil
 }
 
 // names are the fields of the three variables that an expression names.

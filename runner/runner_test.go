@@ -369,7 +369,7 @@ func TestOutcomesOfRuns(t *testing.T) {
 		{
 			name: "a condition that is no condition fails the step",
 			dag:  dag(func(d *manifests.DAG) { d.Steps[0].When = "1 + 1" }, "a"), run: ok,
-			want: state.Failed, why: "EXPRESSION_INVALID", steps: map[string]string{"a": "failed EXPRESSION_INVALIDwhen"},
+			want: state.Failed, why: "EXPRESSION_INVALID", steps: map[string]string{"a": "failed EXPRESSION_INVALIDwhen: it gives a value of type integer"},
 		},
 		{
 			name: "on_failure runs after the failure, and the run fails",

@@ -36,11 +36,11 @@ type InputsError struct{ Faults []string }
 
 func (e *InputsError) Error() string { return fmt.Sprintf("runner: inputs: %v", e.Faults) }
 
-// Validate says everything that is wrong with the expressions of a DAG, and
-// what it uses that this version does not execute.
+// Validate says everything that is wrong with the expressions of a DAG, what of it
+// cannot do what it is for, and what it uses that this version does not execute.
 func Validate(d *manifests.DAG) manifests.Faults {
-	_, faults := compile(d)
-	return append(faults, unsupported(d)...)
+	p, faults := compile(d)
+	return append(append(faults, unsupported(d)...), useless(d, p)...)
 }
 
 // unsupported names the parts of the language that are read but not executed
