@@ -142,6 +142,7 @@ type SubrunEnd struct {
 	Status        string `json:"status"`
 	OutputsHash   string `json:"outputsHash,omitempty"`
 	FailureReason string `json:"failureReason,omitempty"`
+	Overridden    bool   `json:"overridden,omitempty"` // somebody changed something in it by hand; so has he in its parent
 }
 
 // Lock is one lock or a weight of one semaphore, held from the entry that lists

@@ -28,7 +28,19 @@ func ParseDAG(file string, raw []byte) (*DAG, error) {
 // CheckDAG is [ParseDAG] for those who have more to report: with the faults
 // comes what could be read of the spec, where zero values stand for what is
 // wrong. It is nil if nothing could.
-func CheckDAG(file string, raw []byte) (*DAG, Faults) {
+func CheckDAG(file string, raw []byte) (*DAG, Faults) { return checkDAG(file, raw, false) }
+
+// ParsePublishedDAG is [ParseDAG] for a spec that was published, by whatever version:
+// keys that do nothing, and that older versions took, are left out of account.
+func ParsePublishedDAG(file string, raw []byte) (*DAG, error) {
+	d, faults := checkDAG(file, raw, true)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return d, nil
+}
+
+func checkDAG(file string, raw []byte, published bool) (*DAG, Faults) {
 	r := &report{file: file}
 	t := open(r, raw, DAGSchema, MaxBytes)
 	if t == nil {
@@ -71,6 +83,9 @@ func CheckDAG(file string, raw []byte) (*DAG, Faults) {
 		t.fault("step", "is missing", "a DAG has at least one [[step]]")
 	}
 	t.done()
+	if !published {
+		r.faults = append(r.faults, r.idle...)
+	}
 	return d, r.sorted()
 }
 
@@ -168,6 +183,13 @@ func stepShape(t *table) {
 			}
 		}
 	}
+	switch gate := !runs && !t.has("action") && t.has("checkpoint"); {
+	case gate:
+		t.idle("an approval gate runs nothing, and holds nothing while it waits", "locks", "semaphores", "priority", "idempotent")
+		t.idle("expires of the checkpoint is until when people may decide", "timeout")
+	case t.has("dag") && !t.has("plugin"):
+		t.idle("the steps of the sub-run have their own", "cache", "data", "idempotent", "max_interruptions")
+	}
 	if t.has("dag") && t.has("secrets") {
 		t.fault("secrets", "does nothing here", "the steps of the sub-run name theirs")
 	}
@@ -176,6 +198,15 @@ func stepShape(t *table) {
 	}
 	if t.has("cache") && t.has("secrets") {
 		t.fault("cache", "stands beside secrets", "what secrets made is never cached")
+	}
+}
+
+// idle reports keys that do nothing here, and that older versions took.
+func (t *table) idle(hint string, keys ...string) {
+	for _, key := range keys {
+		if kid := t.node.kids[key]; kid != nil && t.has(key) && len(t.report.faults)+len(t.report.idle) < maxFaults {
+			t.report.idle = append(t.report.idle, Fault{File: t.report.file, Line: kid.line, Key: t.path(key), Text: "does nothing here", Hint: hint})
+		}
 	}
 }
 

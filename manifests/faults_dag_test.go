@@ -127,6 +127,19 @@ func TestDAGFaults(t *testing.T) {
 			`118: on_failure[1].retry: does nothing here (an approval gate runs nothing)
 			 119: on_failure[1].with: does nothing here (an approval gate runs nothing)
 			 120: on_failure[1].secrets: does nothing here (an approval gate runs nothing)`},
+		{"limits that a gate does not have",
+			`checkpoint.question = "Seen?" => checkpoint.question = "Seen?"⏎locks = ["a"]⏎semaphores = {b = 1}⏎timeout = "1m"⏎priority = 1⏎idempotent = true`,
+			`118: on_failure[1].locks: does nothing here (an approval gate runs nothing, and holds nothing while it waits)
+			 119: on_failure[1].semaphores: does nothing here (an approval gate runs nothing, and holds nothing while it waits)
+			 120: on_failure[1].timeout: does nothing here (expires of the checkpoint is until when people may decide)
+			 121: on_failure[1].priority: does nothing here (an approval gate runs nothing, and holds nothing while it waits)
+			 122: on_failure[1].idempotent: does nothing here (an approval gate runs nothing, and holds nothing while it waits)`},
+		{"keys that do nothing on a sub-run",
+			`dag = "cleanup@1.0.0" => dag = "cleanup@1.0.0"⏎cache = {}⏎idempotent = false⏎max_interruptions = 1⏎data = ["acme/x@1.0.0"]⏎timeout = "1h"⏎locks = ["a"]`,
+			`105: step[4].cache: does nothing here (the steps of the sub-run have their own)
+			 106: step[4].idempotent: does nothing here (the steps of the sub-run have their own)
+			 107: step[4].max_interruptions: does nothing here (the steps of the sub-run have their own)
+			 108: step[4].data: does nothing here (the steps of the sub-run have their own)`},
 		{"a DAG that runs itself",
 			`dag = "cleanup@1.0.0" => dag = "release@2.0.0-rc.1"`,
 			`104: step[4].dag: is this DAG itself (a run that starts itself never ends)`},
@@ -270,5 +283,34 @@ func TestCheckDAGGivesWhatCouldBeRead(t *testing.T) {
 	}
 	if d, faults := manifests.CheckDAG("f", []byte(small+"\ncolour = red\n")); len(faults) != 1 || d != nil {
 		t.Errorf("where the text cannot be followed: %v and %+v", faults, d)
+	}
+}
+
+// A spec that was published before keys that do nothing were refused is read still.
+func TestWhatWasPublishedIsRead(t *testing.T) {
+	const spec = `schema = "stella.dag/1"
+dag_id = "old"
+version = "1.0.0"
+
+[[step]]
+id = "ask"
+checkpoint.question = "go on?"
+locks = ["l"]
+timeout = "1h"
+
+[[step]]
+id = "sub"
+dag = "child@1.0.0"
+cache = {}
+max_interruptions = 1
+`
+	if _, err := manifests.ParseDAG("old", []byte(spec)); err == nil {
+		t.Error("it can be published anew")
+	}
+	if d, err := manifests.ParsePublishedDAG("old", []byte(spec)); err != nil || len(d.Steps) != 2 {
+		t.Errorf("it is not read: %v", err)
+	}
+	if _, err := manifests.ParsePublishedDAG("old", []byte(spec+"timeuot = \"1h\"\n")); err == nil {
+		t.Error("unknown keys are taken")
 	}
 }

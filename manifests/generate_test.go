@@ -327,6 +327,7 @@ func (g gen) step(label string) manifests.Step {
 		s.Checkpoint = g.checkpoint()
 	}
 	if kind == "gate" {
+		s.Timeout, s.Semaphores, s.Locks, s.Priority, s.Idempotent = 0, nil, nil, 0, true
 		return s
 	}
 	s.DAG = "a" + g.name("child") + "@" + g.version("child version")
@@ -347,9 +348,15 @@ func (g gen) step(label string) manifests.Step {
 		backoff := g.duration("backoff", time.Hour)
 		s.Retry = manifests.Retry{MaxAttempts: 1 + g.upTo("attempts", 999), Backoff: backoff, MaxBackoff: backoff + g.duration("max", time.Hour),
 			Jitter: rapid.Float64Range(0, 1).Draw(g.T, "jitter"), RetryOn: g.some("retry on", g.id)}
-		s.MaxInterruptions = g.upTo("interruptions", 1000)
-		s.Data = []manifests.Ref{g.ref("data")}
+		if kind == "plugin" {
+			s.MaxInterruptions = g.upTo("interruptions", 1000)
+			s.Data = []manifests.Ref{g.ref("data")}
+		}
 		s.Require = g.some("require", g.id)
+	}
+	if kind == "dag" {
+		s.Idempotent = true
+		return s
 	}
 	if g.flip("cache") {
 		s.Cache = &manifests.Cache{TTL: g.duration("ttl", 24*time.Hour)}

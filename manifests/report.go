@@ -16,8 +16,9 @@ const maxFaults = 1000
 type report struct {
 	file   string
 	faults Faults
-	more   int // faults beyond maxFaults
-	effort int // spent on matching patterns; see match
+	idle   Faults // keys that do nothing, and that older versions took
+	more   int    // faults beyond maxFaults
+	effort int    // spent on matching patterns; see match
 }
 
 func (r *report) add(line int, key, text, hint string) { r.broke("", line, key, text, hint) }

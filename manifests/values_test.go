@@ -127,7 +127,7 @@ func TestEveryKeyOfASpecHasItsField(t *testing.T) {
 				Cache: &manifests.Cache{TTL: 10 * time.Minute}, Idempotent: true, MaxInterruptions: 3, Retry: plain,
 			},
 			{
-				ID: "ask", Line: 84, Lines: map[string]int{"checkpoint.question": 90}, Needs: []string{"build", "each"}, Timeout: 24 * time.Hour, Idempotent: true, MaxInterruptions: 3, Retry: plain,
+				ID: "ask", Line: 84, Lines: map[string]int{"checkpoint.question": 90}, Needs: []string{"build", "each"}, AllowSkip: true, Idempotent: true, MaxInterruptions: 3, Retry: plain,
 				Checkpoint: &manifests.Checkpoint{
 					Question: "Ship to ${ inputs.env }?", Required: true, Approvers: []string{"uid:1000(anna)", "token:ops"}, Quorum: 2,
 					ExcludeStarter: true, Expires: 48 * time.Hour,

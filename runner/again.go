@@ -32,7 +32,7 @@ func (e *execution) nudge(actor, reason string) error {
 	if err := e.reconsider(actor); err != nil {
 		return err
 	}
-	if err := e.reconcile(); err != nil {
+	if err := e.reconcile(false); err != nil {
 		return err
 	}
 	return e.r.commit(e)

@@ -99,3 +99,41 @@ func TestWhatASubRunHasDoneIsNotDoneTwiceUnasked(t *testing.T) {
 		}
 	}
 }
+
+// What somebody changes in a sub-run reaches the runs above it: they are overridden as
+// well (THREATS 22).
+func TestARunIsOverriddenWithItsSubRun(t *testing.T) {
+	for _, changes := range []string{"", `{"y":77}`} {
+		w := newWorld(t, says)
+		w.child(func(d *manifests.DAG) {
+			d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "?", Quorum: 1}
+			d.Outputs = map[string]any{"y": "${ has(steps.c.outputs.y) ? steps.c.outputs.y : 1 }"}
+		}, "c")
+		middle := parent(func(d *manifests.DAG) {
+			d.ID, d.Outputs = "middle", map[string]any{"y": "${ steps.sub.outputs.y }"}
+		}, "sub")
+		w.sealed.publish(middle)
+		top := parent(func(d *manifests.DAG) {
+			d.Steps[0].DAG, d.Outputs = "middle@1.0.0", map[string]any{"y": "${ steps.sub.outputs.y }"}
+		}, "sub")
+		run := w.start(top, "{}")
+		w.background()
+		below := run
+		for range 2 {
+			_, steps := w.until(below.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["sub"].Child != nil })
+			var err error
+			if below, err = w.db.Run(steps["sub"].Child.RunID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := decision(w.asked(below.RunID, "c"), "uid:7", "continue")
+		d.Modifications = []byte(changes)
+		if _, err := w.r.Decide(w.opened(below, w.sealed.dags["child@1.0.0"]), d); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := w.ended(run.RunID)
+		if want := changes != ""; got.Overridden != want || got.Status != state.Completed {
+			t.Errorf("changed by %q: the run is %s, overridden %v", changes, got.Status, got.Overridden)
+		}
+	}
+}

@@ -169,6 +169,7 @@ func (x *ending) end(id string, children map[string]state.Run) {
 	case sub:
 		x.propose(ledger.SubrunEnded, id, s.Attempt, &ledger.SubrunEnd{
 			RunID: child.RunID, Status: string(child.Status), OutputsHash: child.OutputsHash, FailureReason: child.FailureReason,
+			Overridden: child.Overridden,
 		})
 	case s.Status == state.CheckpointPending && s.Approval != nil:
 		x.propose(ledger.ApprovalClosed, id, s.Approval.Attempt, &ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})

@@ -245,6 +245,9 @@ func drawStep(t *rapid.T, id string, sub bool) manifests.Step {
 		s.Plugin, s.Action = &manifests.Ref{Publisher: "p", Name: "n", Version: "1.0.0"}, map[string]string{"go": "go", "once": "once", "each": "go"}[kind]
 	case "sub", "eachSub":
 		s.DAG = "child@1.0.0"
+		if rare(t, "timeout") {
+			s.Timeout = 20 * time.Minute
+		}
 	}
 	if kind == "each" || kind == "eachSub" {
 		s.ForEach = make([]any, rapid.IntRange(0, 3).Draw(t, "items"))

@@ -260,7 +260,7 @@ func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 	}
 	r.adopt(e)
 	r.watch(e)
-	if err := e.reconcile(); err != nil {
+	if err := e.reconcile(true); err != nil {
 		return nil, err
 	}
 	for _, n := range e.all() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
 )
@@ -141,6 +142,7 @@ func (r *Runner) bear(e *execution, n *node, p *prepared, b birth) (child *execu
 		return nil, nil, r.broken(e, err)
 	}
 	e.touch()
+	e.limitChild(n, run)
 	if child.ended.Load() {
 		r.tellParent(child)
 	}
@@ -180,7 +182,7 @@ func (r *Runner) childEnded(run state.Run) error {
 	o, err := r.load(run.ParentRunID)
 	if err == nil && !o.Run.Status.Ended() {
 		_, err = r.operate(o, func(e *execution) error {
-			if err := e.reconcile(); err != nil {
+			if err := e.reconcile(false); err != nil {
 				return err
 			}
 			return r.commit(e)
@@ -200,7 +202,7 @@ func (e *execution) childDone(run state.Run) error {
 	}
 	outputs, fault := e.r.outputs(run.OutputsHash) // before anything is decided on
 	e.endChild(n, &ledger.SubrunEnd{
-		RunID: run.RunID, Status: string(run.Status), OutputsHash: run.OutputsHash, FailureReason: run.FailureReason,
+		RunID: run.RunID, Status: string(run.Status), OutputsHash: run.OutputsHash, FailureReason: run.FailureReason, Overridden: run.Overridden,
 	})
 	if run.Status == state.Completed {
 		if fault != nil {
@@ -215,19 +217,63 @@ func (e *execution) childDone(run state.Run) error {
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
 		return nil
 	}
+	e.childFailed(n, run)
+	return nil
+}
+
+// childFailed decides about a step whose sub-run has not succeeded: by the step's
+// retry rule, as if it had been an attempt.
+func (e *execution) childFailed(n *node, run state.Run) {
 	n.failures++
 	end := &ledger.AttemptEnd{Outcome: string(run.Status), ErrorCode: run.FailureReason}
-	again := n.phase != ordinary || !e.stopping()
-	if again && run.Status == state.Failed && n.failures < n.step.Retry.MaxAttempts && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(state.ChildFailed)})) {
-		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
-		return nil
-	}
-	why := fmt.Sprintf("run %s is %s: %s", run.RunID, run.Status, run.FailureReason)
+	code, why := state.ChildFailed, fmt.Sprintf("run %s is %s: %s", run.RunID, run.Status, run.FailureReason)
 	if run.FailedStep != "" {
 		why += " in " + run.FailedStep
 	}
-	e.end(n, ledger.StepFailed, state.Failed, state.ChildFailed, ledger.StepEnd{Reason: clip(why)})
-	return nil
+	late := overdue(n, run)
+	if late {
+		end.Outcome, end.ErrorCode = string(state.TimedOut), string(state.Timeout)
+		code, why = state.Timeout, fmt.Sprintf("run %s was not done within %s", run.RunID, n.step.Timeout)
+	}
+	again := (n.phase != ordinary || !e.stopping()) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
+	if again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)})) {
+		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
+		return
+	}
+	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
+}
+
+// pastDeadline is why a sub-run is cancelled that takes longer than its step may. It
+// tells from other cancels, on record, which code the step fails with.
+const pastDeadline = "the deadline of its step has passed"
+
+func overdue(n *node, run state.Run) bool {
+	return n.step.Timeout > 0 && run.Status == state.Cancelled && run.CancelledBy == "system:runner" && run.CancelReason == becauseOf(pastDeadline)
+}
+
+// becauseOf is the reason of a cancel that comes from the parent.
+func becauseOf(why string) string { return clip("its parent: " + why) }
+
+// limitChild cancels the sub-run of a step when the step's timeout is over. It is
+// counted from the first entry of the sub-run, so that it outlives the process. The
+// caller holds e.mu.
+func (e *execution) limitChild(n *node, child state.Run) {
+	since, err := stamp.Parse(child.CreatedUTC)
+	if n.step.Timeout == 0 || e.detached || err != nil {
+		return
+	}
+	e.after(max(0, since.Add(n.step.Timeout).Sub(e.r.opt.Now())), func() {
+		if e.r.hold() != nil {
+			return // we are ending; whoever goes on looks at it again
+		}
+		defer e.r.release()
+		_ = e.r.within(e, func() error {
+			if n.child == child.RunID && !e.ended.Load() {
+				e.cancelLater(child.RunID, pastDeadline, ErrCancelled)
+			}
+			return nil
+		})
+	}, nil)
 }
 
 // endChild notes that the sub-run of a step is over, and gives back what it held.
@@ -254,12 +300,12 @@ func (r *Runner) cancelChild(runID, why string, abort bool) {
 		err = nil // whoever executes it needs none of what cannot be read
 	}
 	if err == nil && abort {
-		_, err = r.Abort(o, "system:runner", clip("its parent: "+why))
+		_, err = r.Abort(o, "system:runner", becauseOf(why))
 	} else if err == nil {
-		_, err = r.Cancel("system:runner", clip("its parent: "+why), o)
+		_, err = r.Cancel("system:runner", becauseOf(why), o)
 	}
 	if errors.As(err, &bad) { // nothing of it is under way, and nothing can clean up
-		_, err = r.Abort(o, "system:runner", clip("its parent: "+why))
+		_, err = r.Abort(o, "system:runner", becauseOf(why))
 	}
 	if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
 		r.opt.Log.Error("a sub-run could not be cancelled", "runId", runID, "error", err)
@@ -267,8 +313,9 @@ func (r *Runner) cancelChild(runID, why string, abort bool) {
 }
 
 // reconcile looks at what became of the sub-runs of a run that was opened. Those
-// that are open go on with it, unless a lock was lost meanwhile.
-func (e *execution) reconcile() error {
+// that are open go on with it, unless a lock was lost meanwhile. A model that is fresh
+// has not looked at them before.
+func (e *execution) reconcile(fresh bool) error {
 	held, err := e.r.opt.Store.Locks(e.tenant)
 	if err != nil {
 		return err
@@ -290,6 +337,9 @@ func (e *execution) reconcile() error {
 		if name := lostLock(e, n, held); name != "" {
 			e.loseChild(n, name, name+" was taken away while nobody executed the run")
 			continue
+		}
+		if fresh {
+			e.limitChild(n, run)
 		}
 		switch { // what the end of the process has kept from being passed on
 		case e.detached:

@@ -270,7 +270,7 @@ func specOf(ctx context.Context, a *app, name string) (*manifests.DAG, error) {
 		if err != nil {
 			return err
 		}
-		d, err = manifests.ParseDAG(detail.DAGID+"@"+detail.Version, []byte(detail.Spec))
+		d, err = manifests.ParsePublishedDAG(detail.DAGID+"@"+detail.Version, []byte(detail.Spec))
 		return err
 	})
 	return d, err

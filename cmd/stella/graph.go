@@ -267,7 +267,7 @@ func runRunGraph(ctx context.Context, a *app, id, format string) error {
 		if err != nil {
 			return err
 		}
-		d, err := manifests.ParseDAG(detail.DAGID+"@"+detail.Version, []byte(detail.Spec))
+		d, err := manifests.ParsePublishedDAG(detail.DAGID+"@"+detail.Version, []byte(detail.Spec))
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,11 @@ func (s *site) PublishDAG(_ context.Context, ref string) (api.DAG, error) {
 	if err != nil {
 		return api.DAG{}, faults(api.CodeDAGInvalid, ref+": the spec is not valid", err)
 	}
+	if _, err := e.db.DAG(d.ID, d.Version); store.IsNotFound(err) { // what was published once may have keys that are refused now
+		if _, err := manifests.ParseDAG(ref, text); err != nil {
+			return api.DAG{}, faults(api.CodeDAGInvalid, ref+": the spec is not valid", err)
+		}
+	}
 	if _, err := e.sealed.Judge(rec.Digest); err != nil {
 		return api.DAG{}, judged(ref, err)
 	}

@@ -305,7 +305,7 @@ func (e *Engine) dagSpec(digest string) (d *manifests.DAG, text []byte, err erro
 	if text, err = s.Read(f.SHA256, maxSpec); err != nil {
 		return nil, nil, err
 	}
-	if d, err = manifests.ParseDAG(f.Path, text); err != nil {
+	if d, err = manifests.ParsePublishedDAG(f.Path, text); err != nil {
 		return nil, nil, err
 	}
 	s.mu.Lock()

@@ -259,7 +259,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		if step.Child == nil || step.Child.RunID != d.RunID || step.Child.Status != "" {
 			return nil, illegal("not the run that it started last")
 		}
-		step.bury(d)
+		step.bury(run, d)
 	case *ledger.ApprovalRequest, *ledger.ApprovalDecision, *ledger.ApprovalRefusal, *ledger.ApprovalClosing:
 		if why := applyApproval(run, step, c); why != "" {
 			return nil, illegal(why)

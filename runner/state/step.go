@@ -65,7 +65,8 @@ func (s *Step) bear(run *Run, d *ledger.SubrunStart, e ledger.Envelope) {
 }
 
 // bury notes the end of the sub-run.
-func (s *Step) bury(d *ledger.SubrunEnd) {
+func (s *Step) bury(run *Run, d *ledger.SubrunEnd) {
+	run.Overridden = run.Overridden || d.Overridden
 	child := *s.Child
 	child.Status, child.FailureReason = d.Status, d.FailureReason
 	s.Child = &child
