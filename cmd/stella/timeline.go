@@ -73,7 +73,11 @@ func runInWords(e ledger.Envelope, data any) (text string, minor bool) {
 	case *ledger.RunGeneration:
 		return and(fmt.Sprintf("%s by %s, generation %d", e.Type[len("run."):], e.Actor, d.Generation), d.Reason), false
 	case *ledger.Stuckness:
-		return fmt.Sprintf("stuck (%s): nothing has moved for %s; under way: %s", d.Level, seconds3(d.IdleMs), strings.Join(d.Steps, ", ")), false
+		text = fmt.Sprintf("stuck (%s): nothing has moved for %s; ", d.Level, seconds3(d.IdleMs))
+		if len(d.Steps) == 0 {
+			return text + "nothing is under way; see what it waits for: stella orch run status " + e.RunID, false
+		}
+		return text + "under way: " + strings.Join(d.Steps, ", "), false
 	case *ledger.Nudge:
 		return and(fmt.Sprintf("%s by %s", e.Type[len("run."):], e.Actor), d.Reason), false
 	case *ledger.RunComparison:

@@ -3,14 +3,19 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 )
 
-// watchPause is between two looks at the entries of a run.
-const watchPause = 100 * time.Millisecond
+// watchPause is between two looks at the entries of a run; after silence of so many
+// of them it is said what the run waits for.
+const (
+	watchPause = 100 * time.Millisecond
+	silence    = 10
+)
 
 // A watcher stays with runs until they have ended, and says on stderr what
 // their entries say. Begun again, it does not repeat itself.
@@ -18,6 +23,7 @@ type watcher struct {
 	next map[string]int64 // first entry of a run that was not shown
 	runs []state.Run      // all that are watched
 	stay bool             // also while only people let them go on
+	told map[string]bool  // what was said that a run waits for
 }
 
 // until returns when all runs have ended.
@@ -78,7 +84,7 @@ func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many 
 	}()
 	look := time.NewTicker(watchPause)
 	defer look.Stop()
-	for {
+	for quiet := 1; ; quiet++ {
 		select {
 		case err := <-ended:
 			cancel()
@@ -97,14 +103,92 @@ func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many 
 				if _, watched := w.next[run.RunID]; !watched {
 					continue
 				}
+				from := w.next[run.RunID]
 				if err := w.show(ctx, a, r, run.RunID, many); err != nil {
 					cancel()
 					<-ended
 					return err
 				}
+				if w.next[run.RunID] != from {
+					quiet = 0
+				}
+			}
+			if quiet > 0 && quiet%silence == 0 {
+				w.explain(ctx, a, r)
 			}
 		}
 	}
+}
+
+// explain says once what keeps runs from going on of which nothing is under way.
+func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
+	for _, run := range w.runs {
+		if _, watched := w.next[run.RunID]; !watched {
+			continue
+		}
+		st, more := queued(ctx, r, run.RunID)
+		if st == nil || w.told[run.RunID+st.Waiting] {
+			continue
+		}
+		if w.told == nil {
+			w.told = map[string]bool{}
+		}
+		w.told[run.RunID+st.Waiting] = true
+		text := "step " + st.StepID
+		if len(w.runs) > 1 {
+			text = short(run.RunID) + "  " + text
+		}
+		if more > 0 {
+			text += fmt.Sprintf(" (and %d more)", more)
+		}
+		a.stderr.note("%s waits for: %s", text, st.Waiting)
+		a.stderr.note("  %s", moves(ctx, r))
+	}
+}
+
+// queued finds the first step that waits for its turn in a run, or in its sub-runs,
+// and how many more do; nil if something is under way, or a time is waited for.
+func queued(ctx context.Context, r *reached, id string) (first *api.StepInfo, more int) {
+	d, err := r.RunOverview(ctx, id)
+	if err != nil { // it is no more than a hint
+		return nil, 0
+	}
+	for i := range d.StepList {
+		st := &d.StepList[i]
+		switch {
+		case st.Status == state.Running && st.Child != nil && st.Child.Status == "":
+			below, n := queued(ctx, r, st.Child.RunID)
+			if below == nil {
+				return nil, 0
+			}
+			if more += n; first == nil {
+				first = below
+			} else {
+				more++
+			}
+		case st.Status == state.Running, st.Status == state.Queued && st.DueTime().After(time.Now()):
+			return nil, 0
+		case st.Status == state.Queued && st.Waiting != "" && first == nil:
+			first = st
+		case st.Status == state.Queued:
+			more++
+		}
+	}
+	return first, more
+}
+
+// moves names the command that lets a queue go on, or that says more about it.
+func moves(ctx context.Context, r *reached) string {
+	st, err := r.QueueStatus(ctx, api.QueueQuery{})
+	if err != nil || len(st.Paused) == 0 {
+		return "see: stella orch queue status; stella lock list"
+	}
+	for _, p := range st.Paused {
+		if p.Tenant == "" {
+			return "stella orch queue resume --all-tenants lets it go on"
+		}
+	}
+	return "stella orch queue resume lets it go on"
 }
 
 // rest shows what is left to show of runs that nobody executes any more.
