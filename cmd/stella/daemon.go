@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -198,6 +199,22 @@ type daemonChild struct {
 	ended chan error // receives when it has ended
 }
 
+// keepDescriptors lets no process that is started from now on have what our caller
+// has left open for us: a lock file or a pipe would not be free before the daemon
+// ends. What stella opens itself is not inherited anyway.
+func keepDescriptors() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("own descriptors: %w", err)
+	}
+	for _, d := range open {
+		if fd, err := strconv.Atoi(d.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
 // spawn starts the daemon in a session of its own, without our descriptors.
 func (a *app) spawn(path string) (*daemonChild, error) {
 	if fi, err := os.Stat(path); err == nil && fi.Size() > maxDaemonLog {
@@ -222,6 +239,9 @@ func (a *app) spawn(path string) (*daemonChild, error) {
 	cmd.Dir = "/" // a daemon keeps no file system busy
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := keepDescriptors(); err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
