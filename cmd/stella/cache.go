@@ -20,6 +20,11 @@ func newCacheCmd(a *app) *cobra.Command {
 		newCacheListCmd(a), newCacheClearCmd(a))
 }
 
+// cacheList is what cache list prints as JSON.
+type cacheList struct {
+	Entries []api.CacheEntry `json:"entries"`
+}
+
 func newCacheListCmd(a *app) *cobra.Command {
 	var q api.CacheQuery
 	c := &cobra.Command{
@@ -41,7 +46,7 @@ func runCacheList(ctx context.Context, a *app, q api.CacheQuery) error {
 		if err != nil {
 			return err
 		}
-		return emitList(a, all, all, []string{"KEY", "DAG", "STEP", "HITS", "TTL", "STORED", "RUN"}, func(e api.CacheEntry) []string {
+		return emitList(a, cacheList{all}, all, []string{"KEY", "DAG", "STEP", "HITS", "TTL", "STORED", "RUN"}, func(e api.CacheEntry) []string {
 			ttl := (time.Duration(e.TTLMs) * time.Millisecond).Round(time.Second)
 			return []string{short(e.Key), e.DAGID, fmt.Sprintf("%s#%d", e.StepID, e.Attempt), strconv.Itoa(e.Hits), ttl.String(), seconds(e.StoredUTC), e.RunID}
 		})

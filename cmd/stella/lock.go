@@ -20,6 +20,11 @@ func newLockCmd(a *app) *cobra.Command {
 		newLockListCmd(a), newLockStatusCmd(a), newLockReleaseCmd(a))
 }
 
+// lockList is what lock list and lock status print as JSON.
+type lockList struct {
+	Locks []api.Lock `json:"locks"`
+}
+
 func newLockListCmd(a *app) *cobra.Command {
 	var q api.LockQuery
 	c := &cobra.Command{
@@ -43,7 +48,7 @@ func runLockList(ctx context.Context, a *app, q api.LockQuery) error {
 			return err
 		}
 		if a.opt.output != outTable {
-			return emitList(a, all, all, nil, nil)
+			return emitList(a, lockList{all}, all, nil, nil)
 		}
 		lockTable(a.stdout, all)
 		return a.stdout.err
@@ -95,7 +100,7 @@ func runLockStatus(ctx context.Context, a *app, name string) error {
 			return err
 		}
 		if a.opt.output != outTable {
-			return emitList(a, all, all, nil, nil)
+			return emitList(a, lockList{all}, all, nil, nil)
 		}
 		for i, l := range all {
 			if i > 0 {

@@ -201,6 +201,11 @@ func runQueueChange(ctx context.Context, a *app, opt queueOptions, do changeQueu
 	})
 }
 
+// deadList is what queue dead prints as JSON.
+type deadList struct {
+	Steps []api.DeadStep `json:"steps"`
+}
+
 func newQueueDeadCmd(a *app) *cobra.Command {
 	limit := 0
 	c := &cobra.Command{
@@ -225,7 +230,7 @@ func runQueueDead(ctx context.Context, a *app, limit int) error {
 		if err != nil {
 			return err
 		}
-		return emitList(a, dead, dead, []string{"RUN", "DAG", "STEP", "ATTEMPT", "ENDED", "ERROR", "NEXT"}, func(d api.DeadStep) []string {
+		return emitList(a, deadList{dead}, dead, []string{"RUN", "DAG", "STEP", "ATTEMPT", "ENDED", "ERROR", "NEXT"}, func(d api.DeadStep) []string {
 			return []string{d.RunID, d.DAGID + " " + d.DAGVersion, d.StepID, strconv.Itoa(d.Attempt), seconds(d.EndedUTC), codeAnd(d.ErrorCode, d.Message), d.Next}
 		})
 	})

@@ -42,10 +42,9 @@ func (s *site) run(id string) (state.Run, error) {
 // Status says what the site is doing.
 func (s *site) Status(context.Context) (api.SiteStatus, error) {
 	e := s.e
-	executing, queued, _ := e.runner.Load()
-	active, err := e.db.ActiveRuns()
+	queue, err := s.queueStatus("") // with what nobody executes
 	if err != nil {
-		return api.SiteStatus{}, dbError(err)
+		return api.SiteStatus{}, err
 	}
 	bundles, err := e.db.Bundles()
 	if err != nil {
@@ -63,7 +62,7 @@ func (s *site) Status(context.Context) (api.SiteStatus, error) {
 	out := api.SiteStatus{
 		SiteID: e.db.SiteID(), FleetID: t.Root().FleetID, Epoch: e.db.Epoch(), Home: e.opt.Home, Version: e.opt.Version,
 		Mode: e.opt.Mode, PID: os.Getpid(), StartedUTC: stamp.Format(e.started), AllowPlain: e.site.AllowPlain,
-		Workers: e.site.Workers, ActiveRuns: len(active), Queued: queued, Executing: executing, Entries: e.db.Size(),
+		Workers: e.site.Workers, ActiveRuns: queue.Runs, Queued: queue.Depth, Executing: queue.Executing, Entries: e.db.Size(),
 		Checkpoint: checkpoint, Bundles: len(bundles), DAGs: len(dags), StoreBytes: e.db.Bytes(), Trust: t.Ref(),
 		Warnings: e.warnings(), Opening: e.opening.Load(),
 	}

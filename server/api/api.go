@@ -310,7 +310,7 @@ type StepInfo struct {
 // RunInspection is the whole story of one run.
 type RunInspection struct {
 	Run      state.Run             `json:"run"`
-	Steps    []StepInfo            `json:"steps"`
+	Steps    []StepInfo            `json:"stepList"`
 	Attempts []state.Attempt       `json:"attempts"`
 	Entries  []LedgerLine          `json:"entries"`
 	Plan     json.RawMessage       `json:"plan"`
