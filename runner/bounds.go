@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
 )
 
@@ -27,6 +29,31 @@ func fits(what string, size, most int) error {
 		return nil
 	}
 	return &valueError{state.ResourceLimit, fmt.Sprintf("%s have %d bytes in canonical form; at most %d", what, size, most)}
+}
+
+// maxListedBytes bounds what a spec makes each entry about a step carry: the data of an
+// entry has at most 64 KiB, and what cannot be written ends the process.
+const maxListedBytes = 16 << 10
+
+// oversized names the lists of a DAG that no entry has room for.
+func oversized(d *manifests.DAG) manifests.Faults {
+	var faults manifests.Faults
+	for _, s := range allSteps(d) {
+		lists := map[string]any{"locks and semaphores": locksOf(s), "secrets": s.Secrets}
+		if s.Checkpoint != nil {
+			lists["checkpoint.approvers"], lists["checkpoint.options"] = s.Checkpoint.Approvers, s.Checkpoint.Options
+		}
+		for _, key := range sortedKeys(lists) {
+			raw, err := json.Marshal(lists[key])
+			if err == nil && len(raw) > maxListedBytes {
+				faults = append(faults, manifests.Fault{
+					File: "dag.toml", Line: s.Line, Key: "step " + s.ID + " " + key,
+					Text: fmt.Sprintf("take %d bytes in each entry about the step; at most %d", len(raw), maxListedBytes), Hint: "name fewer, or one for all of them",
+				})
+			}
+		}
+	}
+	return faults
 }
 
 // seal encodes outputs, seals them and returns their digest. What cannot be kept is a

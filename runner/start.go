@@ -43,8 +43,9 @@ func Validate(d *manifests.DAG) manifests.Faults {
 	return append(append(faults, unsupported(d)...), useless(d, p)...)
 }
 
-// unsupported names the parts of the language that are read but not executed
-// yet; a DAG that uses them is refused rather than run without them.
+// unsupported names the parts of the language that are read but not executed yet, and
+// what no entry has room for; a DAG that uses them is refused rather than run without
+// them.
 func unsupported(d *manifests.DAG) manifests.Faults {
 	var faults manifests.Faults
 	for _, s := range allSteps(d) {
@@ -62,7 +63,7 @@ func unsupported(d *manifests.DAG) manifests.Faults {
 			}
 		}
 	}
-	return faults
+	return append(faults, oversized(d)...)
 }
 
 // StartRun starts a run, and takes care of it from now on. When the token is
