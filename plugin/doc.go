@@ -38,7 +38,8 @@
 //
 // A key is given once, over all lines. NAME and PATH are slash-separated and
 // made of [A-Za-z0-9._+@/-]; PATH is relative to $STELLA_ARTIFACTS and equal to
-// NAME when absent. FRACTION lies between 0 and 1. Anything else breaks the
+// NAME when absent. FRACTION lies between 0 and 1, N between 0 and 86400000, a
+// day. Anything else breaks the
 // contract, and the results are discarded whole; so is a file that replaces the
 // one that was there. A last line without a line feed is dropped. The limits
 // are the constants below. What is written to stdout and stderr is a log and

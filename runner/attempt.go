@@ -410,12 +410,12 @@ func retries(rule manifests.Retry, end *ledger.AttemptEnd) bool {
 	return len(rule.RetryOn) == 0
 }
 
-// backoff is the wait before attempt failures+1: doubled each time, capped,
-// spread by the jitter, and never shorter than the plugin asked for.
+// backoff is the wait before attempt failures+1: doubled each time, spread by the
+// jitter, capped, and never shorter than the plugin asked for.
 func (r *Runner) backoff(rule manifests.Retry, failures int, afterMs int64) time.Duration {
 	d := float64(rule.Backoff) * math.Pow(2, float64(failures-1))
-	d = math.Min(d, float64(rule.MaxBackoff))
-	d *= 1 + rule.Jitter*(2*r.opt.Rand()-1)
+	d = math.Min(d, float64(rule.MaxBackoff)) // so that those who wait longest are spread, too
+	d = math.Min(d*(1+rule.Jitter*(2*r.opt.Rand()-1)), float64(rule.MaxBackoff))
 	return max(time.Duration(d), time.Duration(afterMs)*time.Millisecond)
 }
 

@@ -51,6 +51,9 @@ func Classify(r Report, invalid string) Verdict {
 	case v.Outcome == state.Succeeded && invalid != "":
 		return Verdict{Outcome: state.OutcomeFailed, Code: state.ContractViolation, Message: invalid}
 	}
+	if r.Output.Fault != "" { // what it meant to say is lost; that it did, and what was wrong, is not
+		v.Message += "; its output counts for nothing: " + r.Output.Fault
+	}
 	if e == nil || v.Code != state.StepFailed && v.Code != state.StepRetryable {
 		return v
 	}
