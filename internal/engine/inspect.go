@@ -165,7 +165,31 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 		return s.waitingForPeople(run, rec)
 	case state.Running:
 		if c := rec.Child; c != nil && c.Status == "" && !rec.Open {
-			return "run " + c.RunID + " of " + c.DAGID + " " + c.DAGVersion
+			return "run " + c.RunID + " of " + c.DAGID + " " + c.DAGVersion + s.peopleOf(c.RunID)
+		}
+	}
+	return ""
+}
+
+// peopleOf names the first approval that a sub-run waits for, itself or further
+// down; "" where it waits for none, or that cannot be read now.
+func (s *site) peopleOf(runID string) string {
+	run, err := s.e.db.Run(runID)
+	if err != nil || run.Status.Ended() || run.Open > 0 {
+		return ""
+	}
+	steps, err := s.e.db.LiveSteps(runID, maxQueued)
+	if err != nil {
+		return ""
+	}
+	for _, st := range steps {
+		switch c := st.Child; {
+		case st.Status == state.CheckpointPending && st.Approval != nil:
+			return ", which waits for people; see: stella orch approvals show " + state.ApprovalID(runID, st.StepID, st.Approval.Attempt)
+		case st.Status == state.Running && c != nil && c.Status == "":
+			if text := s.peopleOf(c.RunID); text != "" {
+				return text
+			}
 		}
 	}
 	return ""

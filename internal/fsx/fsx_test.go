@@ -301,6 +301,9 @@ func TestReadFile(t *testing.T) {
 			t.Errorf("ReadFile with limit %d = %d bytes, %v; want ErrTooLarge", limit, len(got), err)
 		}
 	}
+	if _, err := fsx.ReadFile(path, 9999); err == nil || !strings.HasSuffix(err.Error(), ": file too large: it has 10000 bytes, and at most 9999 are read") {
+		t.Errorf("ReadFile of a file too large: %v", err)
+	}
 	// A file whose size is not known beforehand, as one that grows.
 	got, err := fsx.ReadFile("/proc/self/status", 1<<20)
 	if err != nil || !strings.HasPrefix(string(got), "Name:") {

@@ -3,6 +3,7 @@ package fsx
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -58,9 +59,11 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tooLarge := &fs.PathError{Op: "read", Path: path, Err: ErrTooLarge}
+	tooLarge := func(has string, size int64) error {
+		return &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: it has %s%d bytes, and at most %d are read", ErrTooLarge, has, size, limit)}
+	}
 	if info.Size() > limit {
-		return nil, tooLarge
+		return nil, tooLarge("", info.Size())
 	}
 	var buf bytes.Buffer
 	buf.Grow(int(info.Size()) + bytes.MinRead) // one allocation, the look for the end included
@@ -69,7 +72,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(buf.Len()) > limit {
-		return nil, tooLarge
+		return nil, tooLarge("more than ", limit)
 	}
 	return buf.Bytes(), nil
 }
