@@ -154,3 +154,33 @@ func TestInitsThatWereChanged(t *testing.T) {
 		exited(t, executeIn(t, s, t.Context(), task), 3, rec)
 	})
 }
+
+// TestAnInitLivesLong: it survives what its runtime does only now and then, such as
+// collecting garbage and giving memory back, for which it opens descriptors of its own.
+func TestAnInitLivesLong(t *testing.T) {
+	evil()
+	others := waiting(t)
+	s := newBox(1)
+	defer s.Close()
+	first := waitingBut(t, 1, others)
+	args := []string{"exit", "3"}
+	for range 10 {
+		args = append(args, strings.Repeat("x", 100<<10))
+	}
+	n := 400
+	if testing.Short() {
+		n = 100
+	}
+	for i := range n {
+		task, rec := task(t, args...)
+		task.Dir = t.TempDir()
+		rep := executeIn(t, s, t.Context(), task)
+		if rep.Detail != "" {
+			t.Fatalf("attempt %d: %s", i, rep.Detail)
+		}
+		exited(t, rep, 3, rec)
+	}
+	if last := waitingBut(t, 1, others); !slices.Equal(last, first) {
+		t.Errorf("init process %v became %v", first, last)
+	}
+}

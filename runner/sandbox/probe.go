@@ -46,7 +46,7 @@ func (s *Sandbox) Probe(ctx context.Context) (ProbeResult, error) {
 	}
 	defer p.discard()
 	err = p.hand(&initproc.Spec{
-		Path: fdPath(initproc.FirstFD), Args: []string{initproc.ProbeMarker}, Dir: "/",
+		Args: []string{initproc.ProbeMarker}, Dir: "/",
 	}, null, []*os.File{self})
 	if err == nil {
 		err = probeEnd(ctx, p)

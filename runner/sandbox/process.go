@@ -78,7 +78,7 @@ func startInit() (_ *process, err error) {
 }
 
 // hand gives the init process a spec, the program's stdin, and the files that
-// the spec names: the first of them is [initproc.FirstFD].
+// the spec counts from 0: the first is executed.
 func (p *process) hand(s *initproc.Spec, stdin *os.File, files []*os.File) (err error) {
 	encoded, err := s.Encode()
 	if err != nil {

@@ -23,36 +23,32 @@ const (
 )
 
 // spec says what the init process executes for this task. files are the open
-// files that it inherits, the first as initproc.FirstFD.
+// files that it is handed, the program first.
 func (s *Sandbox) spec(t *runner.Task, p *prepared, wasm []*os.File) (spec initproc.Spec, files []*os.File) {
-	pass := func(f *os.File) int {
-		files = append(files, f)
-		return initproc.FirstFD + len(files) - 1
-	}
-	entry, now := pass(p.entry), s.now()
+	now := s.now()
 	switch {
 	case t.Runtime == manifests.RuntimeWASM:
-		status, self := pass(wasm[0]), pass(wasm[1])
+		status, self := wasm[0], wasm[1]
+		files = []*os.File{self, p.entry, status}
 		spec = initproc.Spec{
-			Path: fdPath(self),
-			Args: append([]string{wasmMarker, t.Determinism, strconv.FormatInt(wasmMemory(t), 10)}, t.Args...),
-			Env:  environ(t, "/", now),
-			Dir:  t.Dir,
+			Args:  append([]string{wasmMarker, t.Determinism, strconv.FormatInt(wasmMemory(t), 10)}, t.Args...),
+			Env:   environ(t, "/", now),
+			Dir:   t.Dir,
+			Files: []int{1, 2}, // wasmModuleFD, wasmStatusFD
 		}
-		spec.Files = []int{entry, status} // wasmModuleFD, wasmStatusFD
 	case p.interpreter != nil:
 		// The interpreter reads the script through descriptor 3, the only one
 		// that a program of ours has besides 0, 1 and 2.
+		files = []*os.File{p.interpreter, p.entry}
 		spec = initproc.Spec{
-			Path: fdPath(pass(p.interpreter)),
-			Args: append([]string{t.Interpreter.Path, fdPath(3)}, t.Args...),
-			Env:  environ(t, t.Dir, now),
-			Dir:  t.Dir + "/" + workDir,
+			Args:  append([]string{t.Interpreter.Path, fdPath(3)}, t.Args...),
+			Env:   environ(t, t.Dir, now),
+			Dir:   t.Dir + "/" + workDir,
+			Files: []int{1},
 		}
-		spec.Files = []int{entry}
 	default:
+		files = []*os.File{p.entry}
 		spec = initproc.Spec{
-			Path: fdPath(entry),
 			Args: append([]string{"plugin"}, t.Args...),
 			Env:  environ(t, t.Dir, now),
 			Dir:  t.Dir + "/" + workDir,

@@ -40,12 +40,11 @@ const (
 // that nothing returns by accident.
 const ProbeExit = 83
 
-// Descriptors of the init process. Those of the attempt follow.
+// Descriptors of the init process, beside which it has those of its attempt.
 const (
 	SpecFD   = 3 // Spec, then commands; its end is the end of stella
 	StatusFD = 4
 	nullFD   = 5 // /dev/null, what 0, 1 and 2 are while there is no program
-	FirstFD  = 6
 )
 
 // Commands, one byte each.

@@ -94,22 +94,16 @@ func ours(err error) bool {
 // errOver says that the lifeline has ended while there was no attempt.
 var errOver = syscall.EPIPE
 
-// readSpec reads a spec from SpecFD, and nothing beyond it. The descriptors
-// that come with it are put where it expects them: the first three at 0, 1 and
-// 2, the others from [FirstFD] on.
+// readSpec reads a spec from SpecFD, and nothing beyond it. The first three
+// descriptors that come with it are put at 0, 1 and 2. The others stay where they
+// are: the runtime may have opened some of its own in between.
 func readSpec() (*Spec, error) {
 	fds, err := readStart()
 	if err != nil {
 		return nil, err
 	}
-	for i, fd := range fds {
-		to := i
-		if i > 2 {
-			to = FirstFD + i - 3
-		}
-		// They were given the lowest free numbers, in this order, and what is
-		// below FirstFD was taken: none is put where a later one still lies.
-		if err := syscall.Dup3(fd, to, syscall.O_CLOEXEC); err != nil {
+	for i, fd := range fds[:3] {
+		if err := syscall.Dup3(fd, i, syscall.O_CLOEXEC); err != nil {
 			return nil, err
 		}
 		syscall.Close(fd)
@@ -131,7 +125,14 @@ func readSpec() (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.passed = len(fds) - 3
+	if s.passed = fds[3:]; len(s.passed) == 0 {
+		return nil, ErrBadSpec
+	}
+	for _, f := range s.Files {
+		if f >= len(s.passed) {
+			return nil, ErrBadSpec
+		}
+	}
 	return s, nil
 }
 
@@ -168,12 +169,12 @@ func readStart() ([]int, error) {
 
 // letGo closes what came with a spec, once the program has it: who reads what it
 // writes sees when nobody is left that could, and the next attempt finds nothing.
-func letGo(passed int) {
+func letGo(passed []int) {
 	for fd := range 3 {
 		syscall.Dup3(nullFD, fd, syscall.O_CLOEXEC)
 	}
-	for i := range passed {
-		syscall.Close(FirstFD + i)
+	for _, fd := range passed {
+		syscall.Close(fd)
 	}
 }
 
@@ -344,13 +345,16 @@ func (l *launcher) traits() traits {
 // runs without them; then the tracing ends. Where tracing is forbidden, the
 // limits come a moment later.
 func launch(s *Spec) (p program, _ Stage, err error) {
+	// Of those that were passed it has the least number: what package syscall moves
+	// in the child, it moves above the files that the child keeps.
+	path := "/proc/self/fd/" + decimal(s.passed[0])
 	attr := syscall.ProcAttr{
 		Env:   s.Env,
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	for _, f := range s.Files {
-		attr.Files = append(attr.Files, uintptr(f))
+		attr.Files = append(attr.Files, uintptr(s.passed[f]))
 	}
 	var own []Rlimit
 	for _, l := range s.Rlimits {
@@ -359,10 +363,10 @@ func launch(s *Spec) (p program, _ Stage, err error) {
 		}
 	}
 	attr.Sys.Ptrace = len(own) > 0
-	p.pid, err = syscall.ForkExec(s.Path, s.Args, &attr)
+	p.pid, err = syscall.ForkExec(path, s.Args, &attr)
 	if err == syscall.EPERM && attr.Sys.Ptrace {
 		attr.Sys.Ptrace = false
-		p.pid, err = syscall.ForkExec(s.Path, s.Args, &attr)
+		p.pid, err = syscall.ForkExec(path, s.Args, &attr)
 	}
 	if err != nil {
 		return p, StageFork, err

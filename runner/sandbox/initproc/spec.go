@@ -7,7 +7,7 @@ const MaxSpec = 1 << 20
 
 // SpecHead is the number of bytes in front of a spec: a letter, then its length.
 // With the first come descriptors (unix(7), SCM_RIGHTS): the program's stdin,
-// stdout and stderr, and what is to be [FirstFD] and the numbers behind it.
+// stdout and stderr, and the files of the spec, of which the first is executed.
 const SpecHead = 5
 
 const specStart = 'S' // unlike any command
@@ -26,20 +26,18 @@ type Rlimit struct {
 
 // A Spec says what the init process starts and how. Strings hold no NUL.
 type Spec struct {
-	Path    string   // given to execve as it is, e.g. /proc/self/fd/5
 	Args    []string // argv, with argv[0]
 	Env     []string // the whole environment
 	Dir     string   // working directory, absolute
-	Files   []int    // descriptors of the init process that become 3, 4, … of the program; no others pass
+	Files   []int    // which of the files that come with it, from 1, become 3, 4, … of the program; no others pass
 	Rlimits []Rlimit
 
-	passed int // descriptors from FirstFD on
+	passed []int // descriptors
 }
 
 // Encode returns the form that travels: the head, then the fields.
 func (s *Spec) Encode() ([]byte, error) {
 	b := make([]byte, SpecHead, 4096)
-	b = appendString(b, s.Path)
 	b = appendStrings(b, s.Args)
 	b = appendStrings(b, s.Env)
 	b = appendString(b, s.Dir)
@@ -64,7 +62,6 @@ func (s *Spec) Encode() ([]byte, error) {
 func DecodeSpec(b []byte) (*Spec, error) {
 	d := decoder{b: b}
 	var s Spec
-	s.Path = d.str()
 	s.Args = d.strs()
 	s.Env = d.strs()
 	s.Dir = d.str()
