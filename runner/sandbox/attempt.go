@@ -95,10 +95,15 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 	begun := time.NewTimer(a.box.startWait)
 	defer begun.Stop()
 	cancelled := ctx.Done()
-	// stop asks the program to end, for the first cause that comes.
-	stop := func(s runner.Stop, detail string) {
-		if len(a.proc.status) > 0 || a.report.Stop != "" {
-			return // what has ended by itself was not ended by us
+	// stop asks the program to end, for the first cause that comes. It says false,
+	// and the cause must come again, while there is a status to look at first: what
+	// has ended by itself was not ended by us.
+	stop := func(s runner.Stop, detail string) bool {
+		if len(a.proc.status) > 0 {
+			return false
+		}
+		if a.report.Stop != "" {
+			return true
 		}
 		a.report.Stop, a.report.Detail = s, detail
 		cancelled, deadline, breach = nil, nil, nil
@@ -108,6 +113,7 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			wait = 0
 		}
 		grace = time.After(wait)
+		return true
 	}
 	for {
 		select {
@@ -124,10 +130,14 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			}
 		case <-cancelled:
 			stop(stopOf(context.Cause(ctx)), "")
-		case <-deadline:
-			stop(runner.StopDeadline, "timeout "+a.task.Timeout.String())
+		case at := <-deadline:
+			if !stop(runner.StopDeadline, "timeout "+a.task.Timeout.String()) {
+				deadline = again(at)
+			}
 		case what := <-breach:
-			stop(runner.StopResource, what)
+			if !stop(runner.StopResource, what) {
+				breach = again(what)
+			}
 		case <-begun.C:
 			a.proc.proc.Kill() // which its status shows, and whether it had begun after all
 		case <-grace:
@@ -137,6 +147,13 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			return a.died("the init process of the attempt did not report and was killed")
 		}
 	}
+}
+
+// again is a channel from which v comes once.
+func again[T any](v T) <-chan T {
+	c := make(chan T, 1)
+	c <- v
+	return c
 }
 
 // on takes one record of the init process and says whether it is the last.

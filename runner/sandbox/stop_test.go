@@ -285,3 +285,17 @@ func TestSignalsAreAtTheirDefaults(t *testing.T) {
 		t.Errorf("%v\n%s", r.err, r.out)
 	}
 }
+
+// TestNoDeadlineIsMissed: one that falls into the start of its program holds, too.
+func TestNoDeadlineIsMissed(t *testing.T) {
+	for i := range 150 {
+		task, _ := task(t, "ignore-term")
+		task.Timeout, task.Grace = time.Duration(1+i)*20*time.Microsecond, 0
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		rep := executeCtx(t, ctx, task)
+		cancel()
+		if rep.Stop != runner.StopDeadline {
+			t.Fatalf("timeout %v: stop %q (%s), signal %q", task.Timeout, rep.Stop, rep.Detail, rep.Signal)
+		}
+	}
+}
