@@ -168,18 +168,27 @@ func (h *handler) resumeRun(w http.ResponseWriter, q *request) error {
 	return h.reply(w, q, http.StatusOK, runsBody{some(runs)}, err)
 }
 
-// waitRun answers 200 with the ended run, or 202 with the run as it is when
-// the time is over.
-func (h *handler) waitRun(w http.ResponseWriter, q *request) error {
+// waiting is the context of a request that waits, for at most timeout_ms.
+func (q *request) waiting() (context.Context, context.CancelFunc, error) {
 	p := q.params()
 	wait := time.Duration(min(max(0, p.int64("timeout_ms")), maxWait.Milliseconds())) * time.Millisecond
 	if err := p.err(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	if wait == 0 {
 		wait = maxWait
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), wait)
+	return ctx, cancel, nil
+}
+
+// waitRun answers 200 with the ended run, or 202 with the run as it is when
+// the time is over.
+func (h *handler) waitRun(w http.ResponseWriter, q *request) error {
+	ctx, cancel, err := q.waiting()
+	if err != nil {
+		return err
+	}
 	defer cancel()
 	run, err := q.site.WaitRun(ctx, q.id)
 	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/stellarun/stella/server/api"
 )
@@ -55,15 +54,10 @@ func (h *handler) changeQueue(w http.ResponseWriter, q *request, do func(context
 // waitQueue answers 200 when nothing is queued or under way, or 202 with the queue
 // as it is when the time is over.
 func (h *handler) waitQueue(w http.ResponseWriter, q *request) error {
-	p := q.params()
-	wait := time.Duration(min(max(0, p.int64("timeout_ms")), maxWait.Milliseconds())) * time.Millisecond
-	if err := p.err(); err != nil {
+	ctx, cancel, err := q.waiting()
+	if err != nil {
 		return err
 	}
-	if wait == 0 {
-		wait = maxWait
-	}
-	ctx, cancel := context.WithTimeout(q.Context(), wait)
 	defer cancel()
 	query := api.QueueQuery{All: q.allTenants()}
 	st, err := q.site.WaitQueue(ctx, query)
