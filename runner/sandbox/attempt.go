@@ -29,10 +29,12 @@ type attempt struct {
 	proc    *process
 	fresh   bool // with an init process that has not waited
 	start   time.Time
-	may     bool              // the program may have run
-	pid     int               // of the program; 0 until it is known
-	ended   bool              // init has reported the end
-	again   bool              // and can have another attempt
+	may     bool        // the program may have run
+	pid     int         // of the program; 0 until it is known
+	ended   bool        // init has reported the end
+	again   bool        // and can have another attempt
+	due     runner.Stop // why it is to end, and detail of that
+	detail  string
 	runtime func() wasmResult // of a WebAssembly module: what its runtime said
 }
 
@@ -95,49 +97,34 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 	begun := time.NewTimer(a.box.startWait)
 	defer begun.Stop()
 	cancelled := ctx.Done()
-	// stop asks the program to end, for the first cause that comes. It says false,
-	// and the cause must come again, while there is a status to look at first: what
+	// The first cause of ours counts, once there is no status left to look at: what
 	// has ended by itself was not ended by us.
-	stop := func(s runner.Stop, detail string) bool {
-		if len(a.proc.status) > 0 {
-			return false
-		}
-		if a.report.Stop != "" {
-			return true
-		}
-		a.report.Stop, a.report.Detail = s, detail
+	due := func(s runner.Stop, detail string) {
+		a.due, a.detail = s, detail
 		cancelled, deadline, breach = nil, nil, nil
-		a.proc.command(initproc.CommandTerm)
-		wait := a.task.Grace
-		if errors.Is(context.Cause(ctx), runner.ErrAborted) {
-			wait = 0
-		}
-		grace = time.After(wait)
-		return true
 	}
 	for {
+		if a.due != "" && a.report.Stop == "" && len(a.proc.status) == 0 {
+			grace = time.After(a.stop(ctx))
+		}
 		select {
 		case s, ok := <-a.proc.status:
 			if !ok {
 				return a.died("the init process of the attempt was killed")
 			}
 			begun.Stop()
-			if s.Kind == initproc.Starting && a.task.Timeout > 0 && a.report.Stop == "" {
+			if s.Kind == initproc.Starting && a.task.Timeout > 0 && a.due == "" {
 				deadline = time.After(a.task.Timeout)
 			}
 			if over, err := a.on(&s); over {
 				return err
 			}
 		case <-cancelled:
-			stop(stopOf(context.Cause(ctx)), "")
-		case at := <-deadline:
-			if !stop(runner.StopDeadline, "timeout "+a.task.Timeout.String()) {
-				deadline = again(at)
-			}
+			due(stopOf(context.Cause(ctx)), "")
+		case <-deadline:
+			due(runner.StopDeadline, "timeout "+a.task.Timeout.String())
 		case what := <-breach:
-			if !stop(runner.StopResource, what) {
-				breach = again(what)
-			}
+			due(runner.StopResource, what)
 		case <-begun.C:
 			a.proc.proc.Kill() // which its status shows, and whether it had begun after all
 		case <-grace:
@@ -149,11 +136,15 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 	}
 }
 
-// again is a channel from which v comes once.
-func again[T any](v T) <-chan T {
-	c := make(chan T, 1)
-	c <- v
-	return c
+// stop asks the program to end for the cause that is due, and returns how long it
+// has for that.
+func (a *attempt) stop(ctx context.Context) time.Duration {
+	a.report.Stop, a.report.Detail = a.due, a.detail
+	a.proc.command(initproc.CommandTerm)
+	if errors.Is(context.Cause(ctx), runner.ErrAborted) {
+		return 0
+	}
+	return a.task.Grace
 }
 
 // on takes one record of the init process and says whether it is the last.
