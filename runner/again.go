@@ -3,6 +3,7 @@ package runner
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellarun/stella/ledger"
@@ -110,6 +111,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	if len(meant) == 0 {
 		return &ConflictError{Text: "no step of run " + e.runID + " is under way", Hint: "name the one that is to be reset with --step"}
 	}
+	meant = e.withReaders(meant)
 	if err := e.repeatable(meant, repeat); err != nil {
 		return err
 	}
@@ -144,6 +146,29 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		return err
 	}
 	return e.r.commit(e)
+}
+
+// withReaders adds to steps that are to be reset what is under way behind them: each of
+// its attempts is taken back as well, and the next would read what is not there yet. A
+// sub-run has read it, and goes on.
+func (e *execution) withReaders(meant []*node) []*node {
+	seen := map[*node]bool{}
+	for _, n := range meant {
+		seen[n] = true
+	}
+	for todo := slices.Clone(meant); len(todo) > 0; todo = todo[1:] {
+		for _, x := range todo[0].dependents {
+			if seen[x] {
+				continue
+			}
+			seen[x] = true
+			todo = append(todo, x)
+			if x.live && x.child == "" {
+				meant = append(meant, x)
+			}
+		}
+	}
+	return meant
 }
 
 // repeatable says which of the steps cannot be begun again without asking. The

@@ -2,9 +2,12 @@ package runner_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -275,5 +278,53 @@ func TestARetryIsAboutTheStepThatHasFailedTheRun(t *testing.T) {
 	})
 	if err != nil || len(eff.Steps) != 1 || eff.Steps[0].StepID != "a" {
 		t.Errorf("begun again are %+v, %v", eff.Steps, err)
+	}
+}
+
+// Every attempt reads anew what its step builds on, so that must be there.
+func TestNothingReadsWhatIsDoneAgain(t *testing.T) {
+	for what, busy := range map[string]bool{"waiting for its next attempt": false, "under way": true} {
+		t.Run(what, func(t *testing.T) {
+			var calm atomic.Bool
+			running := make(chan struct{}, 8)
+			w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+				switch {
+				case task.StepID == "a":
+					return runner.Report{ExitCode: new(int), Output: runner.Output{Values: map[string]json.RawMessage{"x": json.RawMessage("1")}}}, nil
+				case calm.Load():
+					return exit(0), nil
+				}
+				running <- struct{}{}
+				if !busy {
+					return exit(75), nil
+				}
+				<-ctx.Done()
+				return runner.Report{Stop: runner.StopShutdown}, nil
+			})
+			d := dag(func(d *manifests.DAG) {
+				d.Steps[1].With = map[string]any{"x": "${ steps.a.outputs.x }"}
+				d.Steps[1].Retry = manifests.Retry{MaxAttempts: 3, Backoff: time.Hour, MaxBackoff: time.Hour}
+			}, "a", "b<a")
+			run := w.start(d, "{}")
+			w.background()
+			<-running
+			got, _ := w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool {
+				return s["b"].Status == state.Queued && s["b"].Due != "" || busy && s["b"].Status == state.Running
+			})
+			calm.Store(true)
+			for _, downstream := range []bool{false, true} {
+				_, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "a", Downstream: downstream})
+				if conflict := (*runner.ConflictError)(nil); !errors.As(err, &conflict) {
+					t.Errorf("a retry, downstream %t: %v", downstream, err)
+				}
+			}
+			if _, err := w.r.Reset(w.opened(got, d), "uid:7", "", "a", false); err != nil {
+				t.Fatal(err)
+			}
+			got, steps := w.ended(run.RunID)
+			if got.Status != state.Completed || steps["a"].Attempt != 2 || steps["b"].Attempt != 2 {
+				t.Errorf("the run is %s; %d attempts of a, %d of b (%s)", got.Status, steps["a"].Attempt, steps["b"].Attempt, steps["b"].Reason)
+			}
+		})
 	}
 }

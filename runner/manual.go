@@ -304,7 +304,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
 	for _, x := range e.downstream(n.owner()) {
-		if err := e.underWay(x); err != nil && (q.Downstream || x.status == state.Skipped) {
+		if err := e.underWay(x); err != nil { // each attempt of it reads what the step gives
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ const (
 	maxSchemaDepth = 64        // objects and lists of the schema inside each other
 	maxSchemaSteps = 2_000_000 // schemas that one value meets, counted with repetition
 	maxSchemaStack = 512       // references and levels of the value inside each other
+	maxSchemasKept = 64        // compiled
 )
 
 // schemas holds compiled JSON Schemas by digest, so that a plugin that runs a
@@ -70,8 +71,11 @@ func (s *schemas) get(digest string, load func() ([]byte, error)) (*schema, erro
 		return nil, fmt.Errorf("schema: %w", err)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.byID) >= maxSchemasKept {
+		clear(s.byID) // those in use come back at their next turn
+	}
 	s.byID[digest] = c
-	s.mu.Unlock()
 	return c, nil
 }
 
