@@ -93,7 +93,7 @@ func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Conte
 	if err != nil {
 		return err
 	}
-	if c != nil {
+	if c != nil && !a.socketGone() {
 		err := f(ctx, &reached{Site: c})
 		c.Close()
 		if !errors.Is(err, server.ErrUnreachable) || a.opt.apiURL != "" {
@@ -106,6 +106,16 @@ func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Conte
 	}
 	p := api.Principal{Name: server.LocalPrincipal(os.Getuid()), Tenant: a.opt.tenant}
 	return errors.Join(f(ctx, &reached{Site: h.site(p), held: h}), h.release())
+}
+
+// socketGone says that nobody can serve the site, which saves asking.
+func (a *app) socketGone() bool {
+	path, err := a.socketPath()
+	if err != nil || a.opt.apiURL != "" {
+		return false
+	}
+	_, err = os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // client returns a client of the site's socket, or nil where there is no site
@@ -264,5 +274,7 @@ func (a *app) listen() (net.Listener, error) {
 func (h *held) release() error {
 	h.stop()
 	h.force()
-	return errors.Join(<-h.served, h.engine.Close(), h.box.Close())
+	box := make(chan error, 1)
+	go func() { box <- h.box.Close() }()
+	return errors.Join(<-h.served, h.engine.Close(), <-box)
 }

@@ -143,6 +143,9 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 }
 
 func (e *Engine) load(ctx context.Context) error {
+	// Keys and signatures take a millisecond each, and neither needs the other.
+	trustDir := filepath.Join(e.opt.Home, "trust")
+	look := ahead(func() trustLook { return lookAtTrust(trustDir) })
 	config, err := e.configure()
 	if err != nil {
 		return err
@@ -160,10 +163,10 @@ func (e *Engine) load(ctx context.Context) error {
 		e.copyHead()
 	}
 	var unwritten *unwrittenError
-	if e.trust, err = loadTrust(e.db, filepath.Join(e.opt.Home, "trust")); errors.As(err, &unwritten) {
+	if e.trust, err = loadTrust(e.db, trustDir, look); errors.As(err, &unwritten) {
 		e.unwritten = unwritten.err // see writeUnwritten
 	} else if err != nil {
-		return trustChanged(filepath.Join(e.opt.Home, "trust"), err)
+		return trustChanged(trustDir, err)
 	}
 	if err := e.finishRotation(); err != nil {
 		e.opt.Log.Error("a new key of the root is not in its place", "error", err)
@@ -206,6 +209,13 @@ func (e *Engine) load(ctx context.Context) error {
 	}
 	e.startOutbox()
 	return nil
+}
+
+// ahead begins f and returns what waits for its result.
+func ahead[T any](f func() T) func() T {
+	done := make(chan T, 1)
+	go func() { done <- f() }()
+	return func() T { return <-done }
 }
 
 // configure reads site.toml, whose text it returns, and the keys.

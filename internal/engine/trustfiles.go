@@ -249,8 +249,8 @@ func sealTrust(b *store.Blobs, f verify.Files) error {
 // loadTrust loads the trust that the ledger says is in force. The folder
 // trust/ must hold the same; it is refreshed when it holds the state before,
 // which is what a power cut in the middle of a change leaves.
-func loadTrust(db *store.DB, dir string) (*inForce, error) {
-	t, err := loadTrustFiles(db, dir)
+func loadTrust(db *store.DB, dir string, look func() trustLook) (*inForce, error) {
+	t, err := loadTrustFiles(db, dir, look())
 	var unwritten *unwrittenError
 	if errors.As(err, &unwritten) {
 		t = unwritten.trust
@@ -274,16 +274,30 @@ func loadTrust(db *store.DB, dir string) (*inForce, error) {
 	return t, nil
 }
 
-func loadTrustFiles(db *store.DB, dir string) (*inForce, error) {
+// A trustLook is what lies below trust/, and what that is worth.
+type trustLook struct {
+	files verify.Files
+	trust *verify.Trust
+	err   error // of reading
+	lerr  error // of judging
+}
+
+func lookAtTrust(dir string) (l trustLook) {
+	if l.files, l.err = readTrust(dir); l.err == nil || errors.Is(l.err, fs.ErrNotExist) {
+		l.trust, l.lerr = verify.Load(l.files)
+	}
+	return l
+}
+
+func loadTrustFiles(db *store.DB, dir string, look trustLook) (*inForce, error) {
 	now, before, err := db.Trust()
 	if err != nil {
 		return nil, err
 	}
-	files, err := readTrust(dir)
+	files, t, err, lerr := look.files, look.trust, look.err, look.lerr
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, &trustChangedError{err}
 	}
-	t, lerr := verify.Load(files)
 	switch {
 	case err == nil && lerr == nil && t.Change("").Same(now):
 		return &inForce{t, files}, nil

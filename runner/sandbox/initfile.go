@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -43,19 +42,20 @@ func initPath() (string, error) {
 
 // openInit makes the memory file; nil where there is nothing embedded.
 func openInit() (*os.File, error) {
-	raw, err := embedded.ReadFile("embedded/init")
+	program, err := embedded.Open("embedded/init")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	defer program.Close()
 	f, err := memfd("stella-init")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if _, err := f.ReadFrom(bytes.NewReader(raw)); err != nil {
+	if _, err := f.ReadFrom(program); err != nil {
 		return nil, err
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
