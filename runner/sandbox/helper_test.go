@@ -22,6 +22,9 @@ import (
 	"github.com/stellarun/stella/runner/sandbox"
 )
 
+// runID is this process's own: programs are swept by it, and not those of other tests.
+var runID = fmt.Sprintf("0198a2c4-0000-7000-8000-%012d", os.Getpid())
+
 // built is where the program of testdata/evil lies, compiled once.
 var built string
 
@@ -132,7 +135,7 @@ func task(t testing.TB, args ...string) (runner.Task, *recorder) {
 	t.Helper()
 	rec := newRecorder()
 	return runner.Task{
-		RunID: "0198a2c4-0000-7000-8000-000000000001", StepID: "step", Attempt: 1,
+		RunID: runID, StepID: "step", Attempt: 1,
 		Dir: t.TempDir(), Runtime: manifests.RuntimeExec, Entry: file(t, evil()), Args: args,
 		Request: []byte(`{"api":1,"params":{}}`), IdempotencyKey: "key",
 		SourceDate: time.Unix(1_790_000_000, 0), Determinism: "fixed", Network: "none",

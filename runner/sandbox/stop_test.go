@@ -207,7 +207,7 @@ const (
 // executorMain is a stella that is killed in the middle of an attempt.
 func executorMain(args []string) int {
 	t := runner.Task{
-		RunID: "killed", StepID: "step", Attempt: 1, Dir: args[0], Runtime: "exec",
+		RunID: runID, StepID: "step", Attempt: 1, Dir: args[0], Runtime: "exec",
 		Args: args[2:], SourceDate: time.Unix(1, 0), Grace: time.Minute,
 		Log: func(_ string, _ time.Time, line []byte) { os.Stdout.Write(append(line, '\n')) },
 	}
