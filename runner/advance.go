@@ -319,6 +319,7 @@ func (e *execution) complete() error {
 func (e *execution) endRun(t ledger.Type, to state.Status, end ledger.RunEnd) {
 	e.run.Status = to
 	e.propose(t, nil, &end)
+	e.batch = e.r.compared(e.run, e.batch)
 	e.setEnded()
 }
 

@@ -132,6 +132,7 @@ func (r *Runner) ending(o Opened, request *state.Proposal) (*ending, []string, e
 		t, end = ledger.RunCancelled, &ledger.RunEnd{FailureReason: string(state.RunAborted)}
 	}
 	x.propose(t, "", 0, end)
+	x.batch = r.compared(x.run, x.batch)
 	return x, nil, nil
 }
 
