@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -31,7 +30,8 @@ func newRunReplayCmd(a *app) *cobra.Command {
 			"recorded. People are asked again where they were asked before.\n\n" +
 			"What has run and is not idempotent is done twice by that: it needs --repeat (else CONFLICT).\n" +
 			"--dry-run shows what would run.\n\n" +
-			"Without a daemon the replay executes here. The exit code is 4 if the two differ.",
+			"Without a daemon the replay executes here. The exit code is 4 if the two differ, and 0 if they do\n" +
+			"not, also where both have failed; the same holds for stella orch run resume of a replay.",
 		Example: "  stella orch run replay 01935b1e-… --rationale \"audit 2026-11: is it reproducible?\" --wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -62,7 +62,7 @@ func runRunReplay(ctx context.Context, a *app, opt replayOptions) error {
 	var e execution
 	var begun string
 	return a.withExecutor(ctx, func(ctx context.Context, r *reached) error {
-		err := e.run(ctx, a, r, opt.wait, func() ([]state.Run, error) {
+		return e.run(ctx, a, r, opt.wait, func() ([]state.Run, error) {
 			if begun != "" { // whoever executed it went away: it goes on elsewhere
 				return r.ResumeRun(ctx, begun)
 			}
@@ -70,11 +70,6 @@ func runRunReplay(ctx context.Context, a *app, opt replayOptions) error {
 			begun = res.Run.RunID
 			return []state.Run{res.Run}, err
 		})
-		var failed *outcome
-		if begun == "" || err != nil && !(errors.As(err, &failed) && failed.exit == exitRunFailed) {
-			return err
-		}
-		return compared(ctx, a, r, begun)
 	})
 }
 
@@ -96,21 +91,27 @@ func renderReplayed(s *screen, res api.StartResult) {
 	s.table([]string{"STEP", "RUNS", "WAS", "NOTE"}, rows)
 }
 
-// compared says how a replay compares, if it has ended.
-func compared(ctx context.Context, a *app, r *reached, id string) error {
-	in, err := r.InspectRun(ctx, id)
-	if err != nil || in.Replay == nil {
-		return err
+// comparisons are how the replays compare that have ended, by run.
+func comparisons(ctx context.Context, r *reached, details []api.RunDetail) (map[string]*ledger.RunComparison, error) {
+	out := map[string]*ledger.RunComparison{}
+	for _, d := range details {
+		if d.ReplayOf == "" || !d.Status.Ended() {
+			continue
+		}
+		in, err := r.InspectRun(ctx, d.RunID)
+		if err != nil {
+			return nil, err
+		}
+		out[d.RunID] = in.Replay
 	}
-	if a.opt.output == outTable {
-		renderComparison(a.stdout, in.Replay)
-	}
-	if in.Replay.Same {
-		return a.stdout.err
-	}
+	return out, nil
+}
+
+// differing is the outcome of a command that cared for a replay that is not the same.
+func differing(d api.RunDetail, c *ledger.RunComparison) error {
 	return &outcome{exit: exitRunFailed, err: api.Error{
-		Code: codeRunFailed, Message: fmt.Sprintf("the replay differs from run %s: %s", in.Replay.With, differencesInWords(in.Replay.Differs)),
-		Hint: "stella orch run diff " + in.Replay.With + " " + id,
+		Code: codeRunFailed, Message: fmt.Sprintf("the replay differs from run %s: %s", c.With, differencesInWords(c.Differs)),
+		TraceID: d.TraceID, Hint: "stella orch run diff " + c.With + " " + d.RunID,
 	}}
 }
 

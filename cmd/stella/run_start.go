@@ -12,6 +12,7 @@ import (
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
@@ -172,7 +173,8 @@ func newRunResumeCmd(a *app) *cobra.Command {
 			"A daemon does this by itself when it starts. Without a daemon the runs execute here, and\n" +
 			"the command ends with them. What had succeeded is not done again.\n\n" +
 			"Where nothing is left that moves without people the command ends with exit code 9, and says which\n" +
-			"runs wait for whom, and what decides. With --wait it waits for them.",
+			"runs wait for whom, and what decides. With --wait it waits for them. Of a replay it says how it\n" +
+			"compares, and the exit code is 4 if it differs.",
 		Example: "  stella orch run resume 01935b1e-…\n  stella orch run resume --all",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -317,10 +319,12 @@ func (e *execution) render(ctx context.Context, a *app, r *reached, ended bool) 
 }
 
 // failed is the outcome of a command that cared for runs of which one has ended
-// otherwise than well.
-func (e *execution) failed(details []api.RunDetail) error {
+// otherwise than well: a replay otherwise than the run that it repeats.
+func (e *execution) failed(details []api.RunDetail, compared map[string]*ledger.RunComparison) error {
 	for _, d := range details {
-		if d.Status == state.Completed || !d.Status.Ended() {
+		if c := compared[d.RunID]; c != nil && !c.Same {
+			return differing(d, c)
+		} else if c != nil || d.Status == state.Completed || !d.Status.Ended() {
 			continue
 		}
 		msg := fmt.Sprintf("run %s is %s", d.RunID, d.Status)

@@ -92,12 +92,21 @@ func (e *execution) open(ctx context.Context, r *reached, details []api.RunDetai
 }
 
 // ends is the outcome of a command that cared for runs: one that has failed comes
-// before those that are open.
+// before those that are open. Of replays it says how they compare.
 func (e *execution) ends(ctx context.Context, a *app, r *reached, details []api.RunDetail) error {
-	failed, open := e.failed(details), e.open(ctx, r, details)
+	compared, err := comparisons(ctx, r, details)
+	if err != nil {
+		return err
+	}
+	if a.opt.output == outTable {
+		for _, d := range details {
+			renderComparison(a.stdout, compared[d.RunID])
+		}
+	}
+	failed, open := e.failed(details, compared), e.open(ctx, r, details)
 	switch {
 	case failed == nil && open == nil:
-		return nil
+		return a.stdout.err
 	case failed == nil:
 		return open
 	case open != nil:
