@@ -27,7 +27,7 @@ func (e *execution) ask(n *node) {
 			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("question: " + err.Error()), OutputsHash: n.outputsHash})
 			return
 		}
-		question = fmt.Sprint(v)
+		question = asText(v)
 	}
 	req := ledger.ApprovalRequest{
 		Generation: e.run.Generation, PlanHash: e.run.PlanHash, Question: clip(question), Approvers: c.Approvers, Quorum: max(1, c.Quorum),

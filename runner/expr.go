@@ -39,7 +39,7 @@ type Scope struct {
 // exprEnv is made at the first expression: building it costs a millisecond
 // that most commands need not pay.
 var exprEnv = sync.OnceValues(func() (*cel.Env, error) {
-	return cel.NewEnv(
+	return cel.NewCustomEnv(append(library(),
 		cel.Variable("inputs", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("steps", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("run", cel.MapType(cel.StringType, cel.DynType)),
@@ -47,7 +47,7 @@ var exprEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("index", cel.IntType),
 		cel.ParserExpressionSizeLimit(maxExprBytes),
 		cel.ParserRecursionLimit(maxExprDepth),
-	)
+	)...)
 })
 
 // expr is a compiled expression.
@@ -179,7 +179,7 @@ func plain(v ref.Val, depth int) (any, error) {
 	case types.Uint:
 		return int64(x), nil
 	case types.Double:
-		return float64(x), nil
+		return positiveZero(float64(x)), nil
 	case types.String:
 		return string(x), nil
 	case traits.Mapper:
@@ -370,6 +370,16 @@ func scalarText(v any) (string, error) {
 		return string(raw), err
 	}
 	return "", errors.New("only text, numbers and booleans can stand inside text")
+}
+
+// asText is any value as text: what cannot stand inside text, as JSON.
+func asText(v any) string {
+	text, err := scalarText(v)
+	if err != nil {
+		raw, _ := json.Marshal(v) // of the JSON kinds
+		return string(raw)
+	}
+	return text
 }
 
 // decodeJSON reads JSON into the kinds that expressions use.

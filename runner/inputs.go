@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"reflect"
 	"regexp"
+	"slices"
 
 	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/manifests"
@@ -70,9 +70,9 @@ func resolveInputs(d *manifests.DAG, canonical []byte) (map[string]any, []string
 			if fault := checkInput(decl, v); fault != "" {
 				faults = append(faults, "input "+name+": "+fault)
 			}
-			out[name] = v
+			out[name] = declared(decl.Type, v)
 		case decl.Default != nil:
-			out[name] = decl.Default
+			out[name] = declared(decl.Type, decl.Default)
 		case decl.Required:
 			faults = append(faults, "input "+name+": it is required")
 		default:
@@ -108,13 +108,16 @@ func checkInput(decl manifests.Input, v any) string {
 	return ""
 }
 
+// inEnum compares canonical forms: an enum of 2.0 has 2 in it.
 func inEnum(enum []any, v any) bool {
-	for _, e := range enum {
-		if reflect.DeepEqual(e, v) {
-			return true
-		}
+	given, err := jcs.Marshal(v)
+	if err != nil {
+		return false
 	}
-	return false
+	return slices.ContainsFunc(enum, func(e any) bool {
+		raw, err := jcs.Marshal(e)
+		return err == nil && bytes.Equal(raw, given)
+	})
 }
 
 func isType(t string, v any) bool {
