@@ -65,6 +65,13 @@ func newLedgerTailCmd(a *app) *cobra.Command {
 	f.IntVar(&opt.q.Limit, "limit", 0, "`N` entries to show, at most 1000 (default 20)")
 	f.StringVar(&opt.q.Type, "type", "", "only entries of this `TYPE`")
 	f.StringVar(&opt.q.RunID, "run", "", "only entries of this `RUN`")
+	_ = c.RegisterFlagCompletionFunc("type", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		var types []string
+		for _, info := range ledger.Types() {
+			types = append(types, string(info.Type)+"\t"+info.Doc)
+		}
+		return types, cobra.ShellCompDirectiveNoFileComp
+	})
 	return c
 }
 

@@ -37,9 +37,10 @@ func newRunListCmd(a *app) *cobra.Command {
 	f := c.Flags()
 	f.BoolVar(&q.Active, "active", false, "only runs that have not ended")
 	f.StringVar(&q.DAGID, "dag-id", "", "only runs of this DAG `ID`")
-	f.StringVar(&q.Status, "status", "", "only runs with this `STATUS`")
+	f.StringVar(&q.Status, "status", "", "only runs with this `STATUS`: "+strings.Join(state.RunStatuses(), ", "))
 	f.IntVar(&q.PageSize, "page-size", 0, "`N` runs on a page, at most 500 (default 50)")
 	f.StringVar(&q.PageToken, "page-token", "", "`TOKEN` at which the page begins")
+	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(state.RunStatuses(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

@@ -7,10 +7,12 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 )
@@ -35,6 +37,9 @@ func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerL
 		if _, err := s.run(q.RunID); err != nil {
 			return nil, err
 		}
+	}
+	if q.Type != "" && !ledger.Known(ledger.Type(q.Type)) {
+		return nil, noType(q.Type)
 	}
 	if q.Last {
 		return s.tailBack(ctx, q, limit)
@@ -85,6 +90,32 @@ func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int) ([]ap
 		out = out[len(out)-limit:]
 	}
 	return out, nil
+}
+
+// noType says that there are no entries of a type, and which may have been meant: those
+// of the same noun, or all nouns.
+func noType(given string) error {
+	var all, near, nouns []string
+	noun, _, _ := strings.Cut(given, ".")
+	for _, info := range ledger.Types() {
+		of, _, _ := strings.Cut(string(info.Type), ".")
+		if all = append(all, string(info.Type)); of == noun {
+			near = append(near, string(info.Type))
+		}
+		if !slices.Contains(nouns, of) {
+			nouns = append(nouns, of)
+		}
+	}
+	err := invalid("there are no entries of type %q", given)
+	switch best := manifests.Nearest(given, all); {
+	case len(near) > 0:
+		err.Hint = "those of " + noun + " are " + strings.Join(near, ", ")
+	case best != "":
+		err.Hint = "did you mean " + best + "?"
+	default:
+		err.Hint = "a type begins with " + strings.Join(nouns, ", ") + "; docs/format.md lists all"
+	}
+	return err
 }
 
 func matches(q api.LedgerQuery, l store.Lines) (bool, error) {

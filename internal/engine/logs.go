@@ -16,9 +16,11 @@ import (
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/telemetry"
 )
 
@@ -29,7 +31,10 @@ const followEvery = 200 * time.Millisecond
 // RunLogs calls f for each stored line of a run's attempts.
 func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) error) error {
 	shown := map[string]int64{} // lines, by step and attempt
-	for {
+	if q.Attempt < 0 {
+		return invalid("attempts are counted from 1")
+	}
+	for first := true; ; first = false {
 		changed, _ := s.e.db.Changed()
 		run, err := s.run(q.RunID)
 		if err != nil {
@@ -38,6 +43,11 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 		attempts, err := s.e.db.Attempts(q.RunID, q.StepID)
 		if err != nil {
 			return dbError(err)
+		}
+		if first {
+			if err := s.meant(run, q, attempts); err != nil {
+				return err
+			}
 		}
 		slices.SortStableFunc(attempts, func(a, b state.Attempt) int { return cmp.Compare(a.StartedUTC, b.StartedUTC) })
 		for _, a := range attempts {
@@ -60,6 +70,55 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 			return ctx.Err()
 		}
 	}
+}
+
+// meant refuses a query for a step or an attempt that the run has not, and that cannot
+// come any more.
+func (s *site) meant(run state.Run, q api.LogQuery, attempts []state.Attempt) error {
+	if len(attempts) == 0 && q.StepID != "" {
+		if err := s.hasStep(run, q.StepID, q.Follow); err != nil {
+			return err
+		}
+	}
+	if q.Attempt == 0 || q.Follow || slices.ContainsFunc(attempts, func(a state.Attempt) bool { return a.Attempt == q.Attempt }) {
+		return nil
+	}
+	err := notFound("run %s has no attempt %d", run.RunID, q.Attempt)
+	if q.StepID != "" {
+		err.Message += " of step " + q.StepID
+	}
+	err.Hint = "stella orch run inspect " + run.RunID + " lists its attempts"
+	return err
+}
+
+// hasStep refuses a step that a run does not have. One of its items may be still to come.
+func (s *site) hasStep(run state.Run, id string, coming bool) error {
+	_, err := s.e.db.Step(run.RunID, id)
+	if !errors.Is(err, store.ErrNotFound) {
+		return dbError(err)
+	}
+	d, _, err := s.e.dagSpec(run.DAGDigest)
+	if err != nil {
+		return nil // nobody knows its steps
+	}
+	if st := findStep(d, id); st != nil && (st.ID == id || coming && st.ForEach != nil) {
+		return nil
+	}
+	var known []string
+	for _, list := range [][]manifests.Step{d.Steps, d.OnFailure, d.OnCancel} {
+		for i := range list {
+			known = append(known, list[i].ID)
+		}
+	}
+	wrong := notFound("run %s has no step %q", run.RunID, id)
+	if near := manifests.Nearest(id, known); near != "" {
+		wrong.Hint = "did you mean " + near + "?"
+	} else if len(known) <= 20 {
+		wrong.Hint = "its steps are " + strings.Join(known, ", ")
+	} else {
+		wrong.Hint = "stella orch run status " + run.RunID + " --all lists its steps"
+	}
+	return wrong
 }
 
 // attemptLog gives f the lines of an attempt that were not shown yet.

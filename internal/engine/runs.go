@@ -167,6 +167,9 @@ func (s *site) ListRuns(ctx context.Context, q api.RunQuery) (api.RunPage, error
 	if q.PageToken != "" && len(q.PageToken) != 36 {
 		return api.RunPage{}, invalid("the page token is not one of ours")
 	}
+	if q.Status != "" && !slices.Contains(state.RunStatuses(), q.Status) {
+		return api.RunPage{}, invalid("the status of a run is %s, not %q", strings.Join(state.RunStatuses(), ", "), q.Status)
+	}
 	filter := store.RunFilter{Tenant: s.tenant, Open: q.Active || openStatus(q.Status), Keep: func(r *state.Run) bool {
 		return (!q.Active || !r.Status.Ended()) && (q.DAGID == "" || r.DAGID == q.DAGID) &&
 			(q.Status == "" || string(r.Status) == q.Status)

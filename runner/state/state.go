@@ -30,6 +30,15 @@ const (
 	Skipped           Status = "skipped"            // will not run; final while the run is open
 )
 
+// RunStatuses are those that a run can have, in the order in which it has them.
+func RunStatuses() []string {
+	var out []string
+	for _, s := range []Status{Planning, Running, Checkpoint, Completed, Failed, Cancelled} {
+		out = append(out, string(s))
+	}
+	return out
+}
+
 // Ended says whether a run or step of this status does nothing more by itself.
 func (s Status) Ended() bool {
 	switch s {
