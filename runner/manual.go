@@ -195,7 +195,7 @@ func (e *execution) target(stepID string) (*node, error) {
 		}
 	}
 	if last == nil {
-		return nil, conflict("run %s has no failed step; name the one that is meant", e.runID)
+		return nil, e.noFailedStep()
 	}
 	return last, nil
 }
