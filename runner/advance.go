@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -16,6 +17,29 @@ func (e *execution) stopping() bool {
 	return e.run.CancelRequested() || e.run.FailRequested() || e.late || e.failing && e.dag.FailFast
 }
 
+// over says whether no step of a phase begins any more.
+func (e *execution) over(p phase) bool {
+	switch {
+	case p == ordinary:
+		return e.stopping()
+	case p == onFailure:
+		return e.run.CancelRequested() || e.run.NoCleanup
+	}
+	return e.run.Aborted
+}
+
+// cleaning says whether steps that clean up have begun.
+func (e *execution) cleaning() bool {
+	now := e.phaseNow()
+	return now != ordinary && e.begun(now)
+}
+
+// begun says whether a phase has had its beginning: all that can begin in it does so
+// together.
+func (e *execution) begun(p phase) bool {
+	return p == ordinary || slices.ContainsFunc(e.nodes, func(n *node) bool { return n.phase == p && n.status != state.Pending })
+}
+
 // phaseNow is the group whose steps may run now: cleanup starts when every
 // ordinary step has ended.
 func (e *execution) phaseNow() phase {
@@ -24,7 +48,7 @@ func (e *execution) phaseNow() phase {
 		return ordinary
 	case e.run.CancelRequested():
 		return onCancel
-	case e.run.FailRequested() || e.late || e.firstFailed() != nil:
+	case !e.run.NoCleanup && (e.run.FailRequested() || e.late || e.firstFailed() != nil):
 		return onFailure
 	}
 	return ordinary
@@ -93,6 +117,7 @@ func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status,
 // queue makes a step claimable, at once or when due has come.
 func (e *execution) queue(n *node, reason string, due time.Time) {
 	n.status, n.due, n.after = state.Queued, due, time.Time{}
+	e.swept = e.swept && !e.over(n.phase)
 	e.enter(n)
 	q := ledger.StepQueue{Reason: reason}
 	if !due.IsZero() {
@@ -104,13 +129,14 @@ func (e *execution) queue(n *node, reason string, due time.Time) {
 
 // begin queues what can run when a run starts or is taken up again.
 func (e *execution) begin() error {
+	mayBegin := e.mayBegin()
 	for _, n := range e.all() {
 		switch {
 		case n.status == state.Queued:
 			e.fresh = append(e.fresh, n)
 		case n.status == state.CheckpointPending:
 			e.awaitExpiry(n)
-		case n.phase == ordinary && n.parent == nil && n.status == state.Pending && n.waiting == 0:
+		case n.parent == nil && mayBegin(n):
 			if err := e.consider(n); err != nil {
 				return err
 			}
@@ -133,7 +159,7 @@ func (e *execution) consider(n *node) error {
 			return nil
 		}
 	}
-	if n.phase == ordinary && e.stopping() {
+	if e.over(n.phase) {
 		e.swept = false // the sweep takes it
 		return nil
 	}
@@ -195,7 +221,7 @@ func (e *execution) advance() error {
 		if len(e.todo) > 0 {
 			continue
 		}
-		if e.live > 0 || e.asked > 0 {
+		if e.live > 0 || e.asked > 0 || len(e.strays) > 0 {
 			return nil
 		}
 		more, err := e.finish()
@@ -225,12 +251,17 @@ func (e *execution) follow(n *node) error {
 	return nil
 }
 
-// sweep ends what has not started, once nothing ordinary may start any more.
+// sweep ends what has not started and may not any more. Cleanup that has not had its
+// beginning needs no end.
 func (e *execution) sweep() {
 	e.swept = true
+	ends := map[phase]bool{}
+	for _, p := range []phase{ordinary, onFailure, onCancel} {
+		ends[p] = e.over(p) && e.begun(p)
+	}
 	for _, n := range e.nodes {
-		if n.phase != ordinary && (!e.run.Aborted || n.status == state.Pending) {
-			continue // cleanup ends by an abort alone, and what of it has not begun needs no end
+		if !ends[n.phase] {
+			continue
 		}
 		for _, item := range n.items {
 			e.sweepOne(item)
@@ -251,7 +282,7 @@ func (e *execution) sweepOne(n *node) {
 	switch {
 	case e.run.CancelRequested():
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
-	case e.late:
+	case e.late && n.phase == ordinary:
 		e.end(n, ledger.StepSkipped, state.Skipped, state.RunTimeout, ledger.StepEnd{})
 	default:
 		e.end(n, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})
@@ -292,30 +323,28 @@ func (e *execution) finish() (more bool, err error) {
 	case failed != nil:
 		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(failed.reason), FailedStep: failed.id, Message: failed.why})
 	default:
-		return e.complete()
+		return false, e.complete()
 	}
 	return false, nil
 }
 
-// complete seals the outputs of the run and ends it. What they cannot be fails it, as
-// somebody could: that is on record before anything cleans up, and is not found out
-// anew after a restart. It returns whether there is more to advance.
-func (e *execution) complete() (more bool, err error) {
+// complete seals the outputs of the run and ends it.
+func (e *execution) complete() error {
 	v, err := e.prog.outputs.eval(context.Background(), e.scope(nil, e.prog.outputs.named()))
 	if err != nil {
-		e.requestFailure("system:runner", state.ExpressionInvalid, "outputs: "+err.Error())
-		return true, nil
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.ExpressionInvalid), Message: clip("outputs: " + err.Error())})
+		return nil
 	}
 	hash, err := e.r.seal(v, state.ExpressionInvalid)
 	if bad := (*valueError)(nil); errors.As(err, &bad) {
-		e.requestFailure("system:runner", bad.code, bad.text)
-		return true, nil
+		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(bad.code), Message: clip(bad.text)})
+		return nil
 	}
 	if err != nil {
-		return false, e.fault("its outputs", err)
+		return e.fault("its outputs", err)
 	}
 	e.endRun(ledger.RunCompleted, state.Completed, ledger.RunEnd{OutputsHash: hash})
-	return false, nil
+	return nil
 }
 
 func (e *execution) endRun(t ledger.Type, to state.Status, end ledger.RunEnd) {
@@ -402,14 +431,27 @@ func (e *execution) reconsider(actor string) error {
 	if !e.stopping() {
 		e.bringBack(actor)
 	}
+	mayBegin := e.mayBegin()
 	for _, n := range e.nodes {
-		if n.phase == ordinary && n.status == state.Pending && n.waiting == 0 {
+		if mayBegin(n) {
 			if err := e.consider(n); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// mayBegin returns what says whether a step is to be considered: an ordinary one, or
+// one that cleans up once that has begun.
+func (e *execution) mayBegin() func(*node) bool {
+	now := e.phaseNow()
+	if !e.begun(now) {
+		now = ordinary
+	}
+	return func(n *node) bool {
+		return (n.phase == ordinary || n.phase == now) && n.status == state.Pending && n.waiting == 0
+	}
 }
 
 // fault names the run in an error of ours.

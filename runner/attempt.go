@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/stellarun/stella/internal/failpoint"
@@ -38,6 +39,7 @@ type prepared struct {
 	trusts     int64 // when it was judged: see Runner.trusts
 	refused    error // trust no longer allows the plugin or its data, or something of ours failed
 	timeout    time.Duration
+	aborted    <-chan struct{}              // closed when nothing has time to end any more
 	secrets    given                        // what it is given, if it may start
 	cacheKey   string                       // "" where nothing is kept
 	hit        *ledger.CacheHit             // what was done before in the same way
@@ -59,6 +61,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 		return nil
 	}
 	n.claimed, n.worker, mine = true, true, true
+	e.touch() // it has waited for its turn until now
 	e.workers++
 	with := e.prog.with[n.step.ID]
 	params, fault := with.eval(ctx, e.scope(n, with.named()))
@@ -79,21 +82,29 @@ func (r *Runner) work(ctx context.Context, it item) error {
 	if e.replayOf == "" {
 		r.lookUp(e, n, p, afresh)
 	}
-	actx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	stop := context.AfterFunc(ctx, func() { cancel(ErrShutdown) })
+	actx, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	stop := context.AfterFunc(ctx, func() { end(ErrShutdown) })
 	defer stop()
-	started, err := r.claim(ctx, e, n, p, cancel)
+	aborted := make(chan struct{})
+	p.aborted = aborted
+	abort := sync.OnceFunc(func() { close(aborted) })
+	started, err := r.claim(ctx, e, n, p, func(cause error) {
+		if errors.Is(cause, ErrAborted) {
+			abort() // also where it is being stopped already
+		}
+		end(cause)
+	})
 	if err != nil || !started {
 		return err
 	}
-	end := r.execute(actx, e, n, p)
-	stoppedAs(actx, end)
-	if err := r.settle(e, n, p, end); err != nil {
+	last := r.execute(actx, e, n, p)
+	stoppedAs(actx, last)
+	if err := r.settle(e, n, p, last); err != nil {
 		return err
 	}
 	if p.tidy != nil {
-		r.later(func() { p.tidy(end) })
+		r.later(func() { p.tidy(last) })
 	}
 	return nil
 }
@@ -193,11 +204,15 @@ func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node) (bool, err
 	case ctx.Err() != nil:
 		n.claimed = false
 		return false, nil // it stays queued for whoever opens the site next
-	case e.ended.Load() || e.run.Aborted || n.phase == ordinary && e.stopping():
+	case e.ended.Load():
+		n.claimed = false
+		return false, nil
+	case e.over(n.phase):
 		n.claimed, e.swept = false, false
-		if e.ended.Load() {
-			return false, nil
-		}
+		return false, r.commit(e)
+	case e.overdue():
+		n.claimed = false
+		e.timeUp()
 		return false, r.commit(e)
 	}
 	return true, nil
@@ -307,7 +322,11 @@ func (r *Runner) settle(e *execution, n *node, p *prepared, end *ledger.AttemptE
 	return r.within(e, func() error {
 		if n.attempt != p.attempt || n.status != state.Running || e.cancels[n.id] == nil {
 			r.opt.Log.Warn("the end of an attempt that was taken back counts no more", "runId", e.runID, "stepId", n.id, "attempt", p.attempt, "outcome", end.Outcome)
-			return nil
+			delete(e.strays, n.id)
+			if e.ended.Load() {
+				return nil
+			}
+			return r.commit(e)
 		}
 		delete(e.cancels, n.id)
 		n.outputs, n.artifacts = outputs, artifactsOf(end.Artifacts)
@@ -357,7 +376,7 @@ func (r *Runner) conclude(e *execution, n *node, p *prepared, end *ledger.Attemp
 // again, or failed (CONTRACT section 8).
 func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *ledger.AttemptEnd) {
 	code := state.Code(end.ErrorCode)
-	again := (n.phase != ordinary || !e.stopping()) && !e.run.Aborted
+	again := !e.over(n.phase)
 	switch state.Outcome(end.Outcome) {
 	case state.Succeeded:
 		e.acted(n, end.OutputsHash)

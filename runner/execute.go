@@ -215,7 +215,7 @@ func (r *Runner) task(n *node, p *prepared, dir string) (Task, error) {
 		Runtime: p.manifest.Plugin.Runtime, Entry: r.entry(n, p),
 		Args: p.action.Args, IdempotencyKey: r.idempotencyKey(&p.run, n.id), SourceDate: created,
 		Determinism: p.manifest.Plugin.Determinism, Network: p.manifest.Plugin.Network,
-		Limits: p.limits(r.opt.Limits), Timeout: p.timeout, Grace: r.opt.Grace,
+		Limits: p.limits(r.opt.Limits), Timeout: p.timeout, Grace: r.opt.Grace, Aborted: p.aborted,
 	}
 	if i := n.plan.Interpreter; i != nil {
 		t.Interpreter = &Interpreter{i.Path, i.SHA256}

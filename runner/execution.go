@@ -114,10 +114,11 @@ func (n *node) idempotent(action manifests.Action) bool {
 //     waits for as many needs as have not ended.
 //   - failing: an ordinary step that nothing makes up for is failed and now. late: the
 //     run has timed out on record. timeout: late, and no step had failed it before.
-//   - swept, in a run that is stopping: no ordinary step is pending. Whoever lets one
-//     become so takes swept back.
+//   - swept, in a run that is stopping: no step is pending that may not begin any more and
+//     whose phase has begun. Whoever lets one become so takes swept back.
 //   - cancels has the attempts under way and nothing else; their nodes are claimed and
-//     running. again: one of them is being stopped to be queued anew, and goes with
+//     running. strays are those whose end is on record already: the run neither ends nor
+//     begins to clean up before them. again: one of them is being stopped to be queued anew, and goes with
 //     its end, whatever that is.
 //   - todo, batch, freed and later are empty: what was decided is written and done.
 //   - detached: it is not among the runner's execs; the others are until they end.
@@ -142,10 +143,12 @@ type execution struct {
 	left      int                                // ordinary steps that have not ended
 	ends      int                                // counts up with each end
 	cancels   map[string]context.CancelCauseFunc // by step, of attempts under way
+	strays    map[string]context.CancelCauseFunc // by step, of attempts that were taken back and have yet to end
 	failing   bool                               // an ordinary step has failed in this generation, and nothing makes up for it
 	late      bool                               // the run's own deadline has passed
 	timeout   bool                               // and it passed before any step had failed the run
 	swept     bool                               // what had not started when the run began to end has been ended
+	deadline  time.Time                          // of the run, zero without one; on the monotonic clock
 	chained   time.Time                          // when something was last done about its being stuck
 	chainWait time.Duration                      // how long that is given
 	workers   int                                // that have not let go of their steps yet
@@ -170,7 +173,7 @@ type execution struct {
 func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, inputs map[string]any, records map[string]state.Step) (*execution, error) {
 	e := &execution{
 		runID: run.RunID, tenant: run.Tenant, replayOf: run.ReplayOf, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
-		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, timers: map[*timer]struct{}{},
+		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, strays: map[string]context.CancelCauseFunc{}, timers: map[*timer]struct{}{},
 	}
 	e.ended.Store(run.Status.Ended())
 	for ph, list := range [][]manifests.Step{ordinary: d.Steps, onFailure: d.OnFailure, onCancel: d.OnCancel} {

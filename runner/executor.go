@@ -72,6 +72,7 @@ type Task struct {
 	Limits         manifests.Limits
 	Timeout        time.Duration // 0: none; measured on the monotonic clock
 	Grace          time.Duration
+	Aborted        <-chan struct{} // closed: Grace is over, whatever has begun to end the task; may be nil
 	// Log receives each line of output, without its line feed, in the order in
 	// which it came; never concurrently. It must not keep line.
 	Log func(stream string, at time.Time, line []byte)

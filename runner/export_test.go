@@ -77,6 +77,9 @@ func (e *execution) invariants() error {
 			left++
 		}
 		failed = failed || main && n.status == state.Failed && n.now && !n.settled()
+		if e.swept && e.over(n.phase) && e.begun(n.phase) && n.parent == nil && n.status == state.Pending {
+			return fmt.Errorf("step %s: the sweep has left it", n.id)
+		}
 		if err := e.invariantsOf(n); err != nil {
 			return fmt.Errorf("step %s, %s: %w", n.id, n.status, err)
 		}
@@ -123,8 +126,6 @@ func (e *execution) invariantsOf(n *node) error {
 		return fmt.Errorf("it ended in this generation")
 	case n.waiting != open:
 		return fmt.Errorf("it waits for %d needs, %d have not ended", n.waiting, open)
-	case e.swept && e.stopping() && n.phase == ordinary && n.parent == nil && n.status == state.Pending:
-		return fmt.Errorf("the sweep has left it")
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func (e *execution) feed(n *node) {
 			most--
 		}
 	}
-	if failed && e.dag.FailFast || n.phase == ordinary && e.stopping() {
+	if failed && e.dag.FailFast || e.over(n.phase) {
 		for _, item := range n.items {
 			if item.status == state.Pending || item.status == state.Queued && !item.claimed {
 				e.end(item, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})
@@ -163,7 +163,7 @@ func (e *execution) itemEnded(n, item *node) error {
 
 // feedAfter queues the next item after one has ended, without looking at all.
 func (e *execution) feedAfter(n, item *node) {
-	if item.status == state.Failed && !item.settled() || n.phase == ordinary && e.stopping() {
+	if item.status == state.Failed && !item.settled() || e.over(n.phase) {
 		e.feed(n)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -48,16 +49,24 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 	}
 	defer r.release()
 	r.opening.Lock()
+	var later []func()
 	e, err := r.model(o)
-	if err != nil {
-		r.opening.Unlock()
-		return o.Run, err
+	if err == nil && e.overdue() { // nobody has looked at its time
+		e.timeUp()
+		err = r.commit(e)
+		later, e.later = e.later, nil
+		e.mu.Unlock()
+		if err == nil {
+			e, err = r.model(o)
+		}
 	}
-	err = f(e)
-	run := e.run
-	later := e.later
-	e.later = nil
-	e.mu.Unlock()
+	run := o.Run
+	if err == nil {
+		err = f(e)
+		run = e.run
+		later, e.later = append(later, e.later...), nil
+		e.mu.Unlock()
+	}
 	r.opening.Unlock()
 	for _, f := range later {
 		f()
@@ -105,12 +114,13 @@ func (r *Runner) record(e *execution) error {
 // reopen lets a failed run go on, in a new generation. What had been skipped for
 // its failure, and its cleanup, are pending again, but for what the caller sees to.
 func (e *execution) reopen(actor, reason string, but ...*node) {
-	e.run.Status, e.run.FailCode, e.run.TimedOutUTC = state.Running, "", ""
+	e.run.Status, e.run.FailCode, e.run.TimedOutUTC, e.run.NoCleanup = state.Running, "", "", false
 	e.run.ReopenedUTC = stamp.Format(e.r.opt.Now()) // until the entry says so
 	e.run.Generation++
 	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	e.ended.Store(false)
 	e.late, e.timeout, e.failing, e.swept = false, false, false, false
+	e.setDeadline()
 	for _, n := range e.all() {
 		n.now = false
 		switch {
@@ -194,7 +204,7 @@ func (e *execution) target(stepID string) (*node, error) {
 		}
 	}
 	if last == nil {
-		return nil, e.noFailedStep()
+		return nil, conflict("run %s has no failed step; name the one that is meant", e.runID)
 	}
 	return last, nil
 }
@@ -328,9 +338,16 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n); err != nil {
 			return err
 		}
-		outputs, err := e.replaced(n, q.Output)
-		if err != nil {
-			return err
+		outputs := map[string]any{}
+		if len(q.Output) > 0 {
+			v, err := decodeJSON(q.Output)
+			ok := false
+			if outputs, ok = v.(map[string]any); err != nil || !ok {
+				return &RequestError{Text: "the output is a JSON object"}
+			}
+			if err := r.checkOutputs(n, outputs); err != nil {
+				return err
+			}
 		}
 		hash, err := r.seal(outputs, state.ContractViolation)
 		if err != nil {
@@ -377,6 +394,32 @@ func (e *execution) skippable(n *node) error {
 	return nil
 }
 
+// checkOutputs holds replaced outputs against the schema of the step's action.
+func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
+	most, action := MaxOutputsBytes, n.plan.Plugin != nil && (n.step.ForEach == nil || n.parent != nil)
+	if action {
+		most = MaxInputsBytes
+	}
+	raw, err := jcs.Marshal(outputs)
+	if err == nil {
+		err = fits("the outputs", len(raw), most)
+	}
+	if err != nil {
+		return &RequestError{Text: "the output is refused: " + err.Error()}
+	}
+	if !action {
+		return nil
+	}
+	m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+	if err != nil {
+		return err
+	}
+	if fault := r.invalid(m, m.Plugin.Actions[n.plan.Action].Outputs, raw); fault != "" {
+		return &RequestError{Text: "the output is not what step " + n.id + " promises: " + fault}
+	}
+	return nil
+}
+
 // Abort ends a run at once: what is under way is killed without grace, and
 // nothing cleans up.
 func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
@@ -390,10 +433,10 @@ func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
 }
 
 // Fail ends a run as failed, whatever its steps do: what is under way is stopped,
-// what waits is skipped, and on_failure runs. The code is [state.FailedByHand] or
+// what waits is skipped, and on_failure runs, or where that was under way, ends. The code is [state.FailedByHand] or
 // [state.Stalled].
 func (r *Runner) Fail(o Opened, actor string, code state.Code, reason string) (state.Run, error) {
-	run, err := r.finishBy(o, ledger.RunFailRequested, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() })
+	run, err := r.finishBy(o, ledger.RunFailRequested, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() && !e.cleaning() })
 	if bad := (*DamageError)(nil); errors.As(err, &bad) {
 		return r.endDamaged(o, &state.Proposal{Type: ledger.RunFailRequested, Actor: actor, Data: &ledger.RunFailing{Code: string(code), Reason: clip(reason)}})
 	}
@@ -401,9 +444,12 @@ func (r *Runner) Fail(o Opened, actor string, code state.Code, reason string) (s
 }
 
 func (e *execution) requestFailure(actor string, code state.Code, reason string) {
-	e.run.FailCode, e.run.FailNote = string(code), clip(reason)
-	e.swept = false
-	e.proposeBy(actor, ledger.RunFailRequested, nil, &ledger.RunFailing{Code: string(code), Reason: clip(reason)})
+	cleaning := e.cleaning()
+	if !e.run.FailRequested() {
+		e.run.FailCode, e.run.FailNote = string(code), clip(reason)
+	}
+	e.run.NoCleanup, e.swept = cleaning, false
+	e.proposeBy(actor, ledger.RunFailRequested, nil, &ledger.RunFailing{Code: string(code), Reason: clip(reason), Cleanup: cleaning})
 	e.stopAll(ErrCancelled, reason)
 }
 
@@ -438,16 +484,21 @@ func (e *execution) requestCancel(t ledger.Type, actor, reason string) {
 	e.stopAll(cause, reason)
 }
 
-// stopAll stops the attempts and sub-runs of ordinary steps; an abort stops the
-// others as well.
+// stopAll stops the attempts and sub-runs of steps that may not begin any more. An
+// abort leaves no time to those that were stopped before.
 func (e *execution) stopAll(cause error, why string) {
 	for id, cancel := range e.cancels {
-		if n := e.find(id); n.phase == ordinary || cause == ErrAborted {
+		if e.over(e.find(id).phase) {
+			cancel(cause)
+		}
+	}
+	for _, cancel := range e.strays {
+		if cause == ErrAborted {
 			cancel(cause)
 		}
 	}
 	for _, n := range e.all() {
-		if n.child != "" && (n.phase == ordinary || cause == ErrAborted) {
+		if n.child != "" && e.over(n.phase) {
 			e.cancelLater(n.child, why, cause)
 		}
 	}

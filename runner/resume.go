@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -14,16 +15,39 @@ import (
 // maxPlanBytes bounds a sealed plan.
 const maxPlanBytes = 16 << 20
 
-// watch ends the run when its own deadline passes. The caller holds e.mu.
-func (r *Runner) watch(e *execution) {
-	if e.dag.Timeout == 0 || e.ended.Load() || e.late {
+// setDeadline finds out when the time of the run is over.
+func (e *execution) setDeadline() {
+	e.deadline = time.Time{}
+	if e.dag.Timeout == 0 {
 		return
 	}
+	now := e.r.opt.Now()
 	since, err := stamp.Parse(e.run.Since())
 	if err != nil {
-		since = r.opt.Now() // it was reopened a moment ago, and the entry is still to be written
+		since = now // it was reopened a moment ago, and the entry is still to be written
 	}
-	e.after(since.Add(e.dag.Timeout).Sub(r.opt.Now()), func() {
+	e.deadline = now.Add(since.Add(e.dag.Timeout).Sub(now))
+}
+
+// overdue says whether the time of the run is over, and nothing was done about it.
+// What cleans up has its own deadlines.
+func (e *execution) overdue() bool {
+	return !e.deadline.IsZero() && !e.ended.Load() && !e.late && e.left > 0 && !e.r.opt.Now().Before(e.deadline)
+}
+
+// timeUp ends the run because its time is over. The caller commits.
+func (e *execution) timeUp() {
+	e.late, e.timeout, e.swept = true, e.firstFailed() == nil, false
+	e.propose(ledger.RunTimedOut, nil, &ledger.Note{})
+	e.stopAll(errRunTimeout, "the deadline of the run has passed")
+}
+
+// watch ends the run when its own deadline passes. The caller holds e.mu.
+func (r *Runner) watch(e *execution) {
+	if e.setDeadline(); e.deadline.IsZero() || e.ended.Load() || e.late {
+		return
+	}
+	e.after(e.deadline.Sub(r.opt.Now()), func() {
 		if err := r.timeOut(e); err != nil {
 			r.fail(err)
 		}
@@ -37,11 +61,9 @@ func (r *Runner) timeOut(e *execution) error {
 	defer r.release()
 	return r.within(e, func() error {
 		if e.ended.Load() || e.late || e.left == 0 {
-			return nil // what cleans up has its own deadlines
+			return nil
 		}
-		e.late, e.timeout, e.swept = true, e.firstFailed() == nil, false
-		e.propose(ledger.RunTimedOut, nil, &ledger.Note{})
-		e.stopAll(errRunTimeout, "the deadline of the run has passed")
+		e.timeUp()
 		return r.commit(e)
 	})
 }
@@ -147,6 +169,7 @@ func (r *Runner) opened(o Opened) (*execution, error) {
 		return nil, err
 	}
 	e.r = r
+	e.setDeadline()
 	for _, n := range e.nodes {
 		if err := e.restoreItems(n, records); err != nil {
 			return nil, err
@@ -254,6 +277,9 @@ func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 	e.proposeBy(actor, ledger.RunResumed, nil, &ledger.Note{})
 	if orphan && !e.run.CancelRequested() {
 		e.requestCancel(ledger.RunCancelRequested, "system:runner", "its parent does not wait for it any more")
+	}
+	if e.overdue() {
+		e.timeUp()
 	}
 	if err := e.begin(); err != nil {
 		return nil, err

@@ -47,11 +47,10 @@ func (r *Runner) lookForStuck() {
 	}
 	r.mu.Unlock()
 	for _, e := range all {
-		idle := e.idle()
-		if idle < r.opt.Stuck.Warn || r.hold() != nil {
+		if e.idle() < r.opt.Stuck.Warn || r.hold() != nil {
 			continue
 		}
-		if err := r.within(e, func() error { return e.stuck(idle) }); err != nil {
+		if err := r.within(e, func() error { return e.stuck(e.idle()) }); err != nil {
 			r.fail(err)
 		}
 		r.release()
@@ -60,7 +59,7 @@ func (r *Runner) lookForStuck() {
 
 // stuck notes that nothing has moved for a while, and does what the site allows.
 func (e *execution) stuck(idle time.Duration) error {
-	if e.ended.Load() || e.run.FailRequested() || e.waits() {
+	if e.ended.Load() || idle < e.r.opt.Stuck.Warn || e.waits() {
 		return nil
 	}
 	rule := e.r.opt.Stuck
@@ -83,7 +82,15 @@ func (e *execution) stuck(idle time.Duration) error {
 		e.chained, e.chainWait = now, rule.RestartWait
 		return e.keepIdle(func() error { return e.restart("system:runner", "stalled", "", false) })
 	}
-	e.requestFailure("system:runner", state.Stalled, fmt.Sprintf("nothing has moved for %s, and %d nudges and %d restarts did not help", idle.Round(time.Second), e.run.Nudges, e.run.Restarts))
+	why := fmt.Sprintf("nothing has moved for %s, and %d nudges and %d restarts did not help", idle.Round(time.Second), e.run.Nudges, e.run.Restarts)
+	switch {
+	case e.run.Aborted, e.run.FailRequested() && !e.cleaning():
+		return nil // it is ending already
+	case e.run.CancelRequested():
+		e.requestCancel(ledger.RunAbortRequested, "system:runner", why)
+	default:
+		e.requestFailure("system:runner", state.Stalled, why)
+	}
 	return e.r.commit(e)
 }
 
@@ -128,9 +135,12 @@ func (e *execution) sayStuck(level string, idle time.Duration) error {
 
 // restartable says whether everything under way may be begun again.
 func (e *execution) restartable() bool {
-	return len(e.cancels) > 0 && !e.stopping() && !slices.ContainsFunc(e.all(), func(n *node) bool {
+	return len(e.cancels) > 0 && !slices.ContainsFunc(e.all(), func(n *node) bool {
 		if e.cancels[n.id] == nil {
 			return false
+		}
+		if e.over(n.phase) {
+			return true
 		}
 		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
 		return err != nil || !n.idempotent(m.Plugin.Actions[n.plan.Action])

@@ -235,7 +235,7 @@ func (e *execution) childFailed(n *node, run state.Run) {
 		end.Outcome, end.ErrorCode = string(state.TimedOut), string(state.Timeout)
 		code, why = state.Timeout, fmt.Sprintf("run %s was not done within %s", run.RunID, n.step.Timeout)
 	}
-	again := (n.phase != ordinary || !e.stopping()) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
+	again := !e.over(n.phase) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
 	if again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)})) {
 		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
 		return

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -21,29 +19,9 @@ type moment struct {
 	minor bool // whoever watches a run does not need it
 }
 
-// A timeline says what entries mean.
-type timeline struct {
-	given map[string]json.RawMessage // what entries name by digest, as far as it is known
-}
-
-// maxByHand bounds the characters that are shown of what was given by hand.
-const maxByHand = 100
-
-// byHand adds what somebody has given by hand, or its digest.
-func (l *timeline) byHand(text, what, digest string) string {
-	value := string(l.given[digest])
-	switch {
-	case digest == "" || value == "{}":
-		return text
-	case value == "" || utf8.RuneCountInString(value) > maxByHand:
-		value = "sha256:" + short(digest)
-	}
-	return text + ", " + what + " " + value
-}
-
-// moment says what an entry of a run means; ok is false for what cannot be read.
-func (l *timeline) moment(line api.LedgerLine) (m moment, ok bool) {
-	e, err := ledger.ParseEnvelope(line.Envelope)
+// momentOf says what an entry of a run means; ok is false for what cannot be read.
+func momentOf(l api.LedgerLine) (m moment, ok bool) {
+	e, err := ledger.ParseEnvelope(l.Envelope)
 	if err != nil {
 		return m, false
 	}
@@ -52,16 +30,16 @@ func (l *timeline) moment(line api.LedgerLine) (m moment, ok bool) {
 		m.at = t.Format("15:04:05.000")
 	}
 	var data any
-	if d, err := ledger.ParseData(line.Data); err == nil {
-		data, _ = ledger.DecodeData(e.Type, d.Data)
+	if line, err := ledger.ParseData(l.Data); err == nil {
+		data, _ = ledger.DecodeData(e.Type, line.Data)
 	}
 	switch {
 	case e.StepID == "":
 		m.text, m.minor = runInWords(e, data)
 	case strings.HasPrefix(string(e.Type), "approval."):
-		m.text = l.approvalInWords(e, data)
+		m.text = approvalInWords(e, data)
 	default:
-		m.text, m.minor = l.stepInWords(e, data)
+		m.text, m.minor = stepInWords(e, data)
 	}
 	if m.text == "" {
 		m.text, m.minor = string(e.Type), true
@@ -91,7 +69,11 @@ func runInWords(e ledger.Envelope, data any) (text string, minor bool) {
 	case *ledger.Note:
 		return and(strings.ReplaceAll(strings.TrimPrefix(string(e.Type), "run."), "_", " ")+" by "+e.Actor, d.Reason), e.Type == ledger.RunResumed
 	case *ledger.RunFailing:
-		return and("to fail, "+d.Code+", by "+e.Actor, d.Reason), false
+		text = "to fail, " + d.Code
+		if d.Cleanup {
+			text += ", its cleanup with it"
+		}
+		return and(text+", by "+e.Actor, d.Reason), false
 	case *ledger.RunGeneration:
 		return and(fmt.Sprintf("%s by %s, generation %d", e.Type[len("run."):], e.Actor, d.Generation), d.Reason), false
 	case *ledger.Stuckness:
@@ -134,7 +116,7 @@ func differencesInWords(list []ledger.Difference) string {
 	return strings.Join(out, ", ")
 }
 
-func (l *timeline) stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
+func stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
 	switch d := data.(type) {
 	case *ledger.StepQueue:
 		if d.Due == "" {
@@ -157,14 +139,11 @@ func (l *timeline) stepInWords(e ledger.Envelope, data any) (text string, minor 
 		if e.Actor != "system:runner" {
 			text += " by " + e.Actor
 		}
-		if d.Overridden {
-			text = l.byHand(text, "outputs by hand", d.OutputsHash)
-		}
 		return and(and(text, whyStep(d.ErrorCode, d.Reason)), d.Note), false
 	case *ledger.StepExpansion:
 		return fmt.Sprintf("%d items", d.Count), false
 	case *ledger.StepInvalidation:
-		return l.byHand("pending again ("+d.Reason+") by "+e.Actor, "parameters changed by", d.Overlay), false
+		return "pending again (" + d.Reason + ") by " + e.Actor, false
 	case *ledger.CacheHit:
 		return fmt.Sprintf("taken from the cache: step %s of run %s", d.StepID, d.RunID), false
 	case *ledger.SubrunStart:
@@ -175,7 +154,7 @@ func (l *timeline) stepInWords(e ledger.Envelope, data any) (text string, minor 
 	return "", true
 }
 
-func (l *timeline) approvalInWords(e ledger.Envelope, data any) string {
+func approvalInWords(e ledger.Envelope, data any) string {
 	id := state.ApprovalID(e.RunID, e.StepID, e.Attempt)
 	switch d := data.(type) {
 	case *ledger.ApprovalRequest:
@@ -188,7 +167,7 @@ func (l *timeline) approvalInWords(e ledger.Envelope, data any) string {
 		if d.Downstream {
 			text += ", with what depends on it"
 		}
-		return and(l.byHand(text, "modifications", d.Modifications), d.Notes)
+		return and(text, d.Notes)
 	case *ledger.ApprovalRefusal:
 		return fmt.Sprintf("%s said %s, which does not count: %s", e.Actor, d.Decision, d.Code)
 	case *ledger.ApprovalClosing:

@@ -29,9 +29,11 @@ func (s *site) ListSessions(ctx context.Context, q api.SessionQuery) (api.Sessio
 		if err != nil {
 			return out, dbError(err)
 		}
+		strays := s.e.runner.Strays(runs[i].RunID)
 		for k := range attempts {
-			if q.All || attempts[k].End == nil {
-				session, err := s.session(&runs[i], &attempts[k])
+			a := &attempts[k]
+			if q.All || a.End == nil || strays[a.StepID] == a.Attempt {
+				session, err := s.session(&runs[i], a)
 				if err != nil {
 					return out, err
 				}
@@ -60,7 +62,7 @@ func (s *site) sessionRuns(ctx context.Context, q api.SessionQuery) (runs []stat
 		return nil, "", dbError(err)
 	}
 	for i := range slices.Backward(all) { // run ids grow with time
-		if all[i].Tenant == s.tenant && all[i].Open > 0 {
+		if all[i].Tenant == s.tenant && (all[i].Open > 0 || len(s.e.runner.Strays(all[i].RunID)) > 0) {
 			runs = append(runs, all[i])
 		}
 	}

@@ -96,7 +96,7 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 	var deadline, grace, lost <-chan time.Time
 	begun := time.NewTimer(a.box.startWait)
 	defer begun.Stop()
-	cancelled := ctx.Done()
+	cancelled, aborted := ctx.Done(), a.task.Aborted
 	// The first cause of ours counts, once there is no status left to look at: what
 	// has ended by itself was not ended by us.
 	due := func(s runner.Stop, detail string) {
@@ -121,6 +121,10 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 			}
 		case <-cancelled:
 			due(stopOf(context.Cause(ctx)), "")
+		case <-aborted:
+			if aborted = nil; a.report.Stop != "" {
+				grace = time.After(0)
+			}
 		case <-deadline:
 			due(runner.StopDeadline, "timeout "+a.task.Timeout.String())
 		case what := <-breach:
@@ -141,10 +145,12 @@ func (a *attempt) supervise(ctx context.Context, breach <-chan string) error {
 func (a *attempt) stop(ctx context.Context) time.Duration {
 	a.report.Stop, a.report.Detail = a.due, a.detail
 	a.proc.command(initproc.CommandTerm)
-	if errors.Is(context.Cause(ctx), runner.ErrAborted) {
+	select {
+	case <-a.task.Aborted:
 		return 0
+	default:
+		return a.task.Grace
 	}
-	return a.task.Grace
 }
 
 // on takes one record of the init process and says whether it is the last.

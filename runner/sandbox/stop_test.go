@@ -96,6 +96,24 @@ func TestTheCauseOfACancellationIsReported(t *testing.T) {
 	}
 }
 
+// An abort leaves no time to what is being stopped already.
+func TestAnAbortEndsAGrace(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	task, rec := task(t, "scorn-term")
+	aborted := make(chan struct{})
+	task.Grace, task.Aborted = time.Hour, aborted
+	ready, told := rec.saw("ready"), rec.saw("told")
+	go func() {
+		<-ready
+		cancel(runner.ErrCancelled)
+		<-told
+		close(aborted)
+	}()
+	if rep := executeCtx(t, ctx, task); rep.Stop != runner.StopCancel || rep.Signal != "SIGKILL" {
+		t.Errorf("stop %q, signal %q", rep.Stop, rep.Signal)
+	}
+}
+
 func TestDaemonsDieWithTheProgram(t *testing.T) {
 	task, rec := task(t, "tree", "3")
 	begin := time.Now()

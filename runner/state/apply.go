@@ -152,6 +152,7 @@ func applyRun(run *Run, c Change) error {
 		if run.FailCode == "" {
 			run.FailCode, run.FailNote = d.Code, d.Reason
 		}
+		run.NoCleanup = run.NoCleanup || d.Cleanup
 	case *ledger.RunGeneration:
 		if d.Generation != run.Generation+1 || run.Open > 0 {
 			return illegal("generations follow each other, and no attempt is under way between them")
@@ -209,7 +210,7 @@ func (r *Run) end(d *ledger.RunEnd, at string) {
 func (r *Run) reopen(at string) {
 	r.OutputsHash, r.FailureReason, r.FailedStep, r.Message = "", "", "", ""
 	r.EndedUTC, r.DurationMs, r.TimedOutUTC = "", 0, ""
-	r.FailCode, r.FailNote = "", ""
+	r.FailCode, r.FailNote, r.NoCleanup = "", "", false
 	r.ReopenedUTC = at
 }
 

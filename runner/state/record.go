@@ -46,7 +46,8 @@ type Run struct {
 	Aborted       bool              `json:"aborted,omitempty"` // its end was asked for at once, without cleanup
 	FailCode      string            `json:"failCode,omitempty"`
 	FailNote      string            `json:"failNote,omitempty"`
-	Stuck         string            `json:"stuck,omitempty"` // warning | stalled, until something moves
+	NoCleanup     bool              `json:"noCleanup,omitempty"` // it was to fail while it cleaned up: that ends, too
+	Stuck         string            `json:"stuck,omitempty"`     // warning | stalled, until something moves
 	Nudges        int               `json:"nudges,omitempty"`
 	Restarts      int               `json:"restarts,omitempty"`
 	ReopenedUTC   string            `json:"reopenedUtc,omitempty"`

@@ -51,6 +51,13 @@ func main() {
 		<-c
 		fmt.Println("terminated")
 		os.Exit(number(2))
+	case "scorn-term":
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		ready()
+		<-c
+		fmt.Println("told")
+		forever()
 	case "wait":
 		ready()
 		forever()

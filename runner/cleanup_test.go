@@ -1,0 +1,247 @@
+package runner_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// A run neither ends nor is begun again while an attempt that was taken back has yet
+// to end, and an abort leaves no time to that.
+func TestAnAttemptThatWasTakenBackIsItsRunsUntilItEnds(t *testing.T) {
+	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
+		"fail": func(w *world, o runner.Opened) (state.Run, error) {
+			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+		},
+		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
+		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			began, release, cleaned := make(chan string, 9), make(chan struct{}), make(chan bool, 1)
+			w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+				if task.StepID != "a" {
+					cleaned <- true
+					return exit(0), nil
+				}
+				began <- task.StepID
+				select {
+				case <-release: // it takes its time to end, whatever it is told
+				case <-task.Aborted:
+				}
+				return runner.Report{Stop: runner.StopShutdown}, nil
+			})
+			d := dag(func(d *manifests.DAG) {
+				d.OnFailure, d.OnCancel = dag(nil, "mend").Steps, dag(nil, "tidy").Steps
+			}, "a")
+			w.with(func(o *runner.Options) { o.Workers = 2 })
+			run := w.start(d, "{}")
+			w.background()
+			<-began
+			if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "a", false); err != nil {
+				t.Fatal(err)
+			}
+			got, err := end(w, w.opened(run, d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if what != "abort" {
+				if _, steps := w.look(run.RunID); got.Status.Ended() || len(steps) != 1 {
+					t.Fatalf("the run is %s: %v", got.Status, steps)
+				}
+				_, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "a"})
+				if conflict := (*runner.ConflictError)(nil); !errors.As(err, &conflict) {
+					t.Errorf("a retry beside it: %v", err)
+				}
+				close(release)
+				<-cleaned
+			}
+			if got, _ = w.ended(run.RunID); len(began) > 0 {
+				t.Errorf("the run is %s, and a second attempt began", got.Status)
+			}
+		})
+	}
+}
+
+// cleanup is a run that has failed and cleans up: "asks" waits for people, "holds" is
+// under way, "then" comes after both.
+func cleanup(t *testing.T, change func(*manifests.DAG)) (*world, state.Run, *manifests.DAG) {
+	held := make(chan struct{})
+	w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		switch task.StepID {
+		case "a":
+			return exit(1), nil
+		case "holds":
+			if task.Attempt == 1 {
+				close(held)
+			}
+			return hangs(ctx, task)
+		}
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.OnFailure, d.OnCancel = dag(nil, "asks", "holds", "then<asks,holds").Steps, dag(nil, "tidy").Steps
+		d.OnFailure[0].Checkpoint = &manifests.Checkpoint{Question: "?", Quorum: 1}
+		if change != nil {
+			change(d)
+		}
+	}, "a")
+	w.with(func(o *runner.Options) { o.Workers, o.Parallel = 2, 2 })
+	run := w.start(d, "{}")
+	w.background()
+	<-held
+	w.asked(run.RunID, "asks")
+	return w, run, d
+}
+
+func TestCleanupEndsWithACancelOrAFailure(t *testing.T) {
+	for what, c := range map[string]struct {
+		end    func(*world, runner.Opened) (state.Run, error)
+		status state.Status
+		steps  map[string]string
+	}{
+		"cancel": {
+			func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) }, state.Cancelled,
+			map[string]string{"a": "failed STEP_FAILED", "asks": "cancelled RUN_CANCELLED", "holds": "cancelled RUN_CANCELLED", "then": "cancelled RUN_CANCELLED", "tidy": "completed"},
+		},
+		"fail": {
+			func(w *world, o runner.Opened) (state.Run, error) {
+				return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+			}, state.Failed,
+			map[string]string{"a": "failed STEP_FAILED", "asks": "skipped RUN_FAILING", "holds": "failed FAILED_BY_HAND", "then": "skipped RUN_FAILING"},
+		},
+		"abort": {
+			func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") }, state.Cancelled,
+			map[string]string{"a": "failed STEP_FAILED", "asks": "cancelled RUN_CANCELLED", "holds": "cancelled RUN_CANCELLED", "then": "cancelled RUN_CANCELLED"},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w, run, d := cleanup(t, nil)
+			if _, err := c.end(w, w.opened(run, d)); err != nil {
+				t.Fatal(err)
+			}
+			got, _ := w.ended(run.RunID)
+			_, steps := w.look(run.RunID)
+			if diff := cmp.Diff(c.steps, steps); diff != "" || got.Status != c.status {
+				t.Errorf("the run is %s, its steps (-want +got):\n%s", got.Status, diff)
+			}
+		})
+	}
+}
+
+// A crash between the request and the end of what was under way changes nothing.
+func TestCleanupThatWasGivenUpIsNotBegunAgainAfterACrash(t *testing.T) {
+	held := make(chan struct{})
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "a" {
+			return exit(1), nil
+		}
+		close(held)
+		select {}
+	})
+	d := dag(func(d *manifests.DAG) { d.OnFailure = dag(nil, "holds", "then<holds").Steps }, "a")
+	run := w.start(d, "{}")
+	go w.r.Run(context.Background(), true) // it never ends
+	<-held
+	if _, err := w.r.Fail(w.opened(run, d), "uid:7", state.FailedByHand, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.exec = &fake{run: ok}
+	w.reopen()
+	if _, err := w.r.Recover(context.Background(), w.opened(run, d)); err != nil {
+		t.Fatal(err)
+	}
+	got, steps := w.look(run.RunID)
+	if got.FailureReason != string(state.FailedByHand) || steps["holds"] != "skipped RUN_FAILING" || steps["then"] != "skipped RUN_FAILING" {
+		t.Errorf("the run is %s %s: %v", got.Status, got.FailureReason, steps)
+	}
+}
+
+// The chain for what is stuck ends cleanup as well.
+func TestCleanupThatHangsIsEnded(t *testing.T) {
+	byHand := func(w *world, o runner.Opened) (state.Run, error) {
+		return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+	}
+	cancel := func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) }
+	for what, c := range map[string]struct {
+		ask    func(*world, runner.Opened) (state.Run, error)
+		status state.Status
+		reason state.Code
+		seen   []string
+	}{
+		"failed":         {nil, state.Failed, state.Stalled, []string{"a.1", "mend.1", "mend.2", "mend.3"}},
+		"failed by hand": {byHand, state.Failed, state.FailedByHand, []string{"mend.1", "mend.2", "mend.3"}},
+		"cancelled":      {cancel, state.Cancelled, state.RunAborted, []string{"tidy.1", "tidy.2", "tidy.3"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+					if task.StepID == "a" {
+						return exit(1), nil
+					}
+					return hangs(ctx, task)
+				})
+				w.with(func(o *runner.Options) { o.Stuck = chain })
+				d := dag(func(d *manifests.DAG) {
+					d.OnFailure, d.OnCancel = dag(nil, "mend").Steps, dag(nil, "tidy").Steps
+				}, "a")
+				run := w.start(d, "{}")
+				if c.ask != nil {
+					if _, err := c.ask(w, w.opened(run, d)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got, steps := w.finish(run.RunID)
+				if got.Status != c.status || got.FailureReason != string(c.reason) {
+					t.Errorf("the run is %s %s: %v", got.Status, got.FailureReason, steps)
+				}
+				if diff := cmp.Diff(c.seen, w.exec.seen); diff != "" {
+					t.Errorf("attempts (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// What people want done again in a cleanup does not wait for the rest of it.
+func TestCleanupIsBegunAgainBesideOther(t *testing.T) {
+	w, run, d := cleanup(t, nil)
+	s := w.asked(run.RunID, "asks")
+	if _, err := w.r.Decide(w.opened(run, d), decision(s, "uid:7", "retry")); err != nil {
+		t.Fatal(err)
+	}
+	w.until(run.RunID, func(_ state.Run, steps map[string]state.Step) bool {
+		return steps["asks"].Status == state.CheckpointPending && steps["asks"].Attempt == 2
+	})
+	if _, err := w.r.Abort(w.opened(run, d), "uid:7", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(run.RunID)
+}
+
+// The time of a run passes although nobody executes it: what comes too late is told so.
+func TestTheDeadlineOfARunHoldsForPeople(t *testing.T) {
+	w := newWorld(t, says)
+	d := gated(1, func(d *manifests.DAG) { d.Timeout = time.Hour })
+	run := w.start(d, "{}")
+	if err := w.r.RunUnattended(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s := w.asked(run.RunID, "b")
+	late := runner.New(runner.Options{Store: w.db, Sealed: w.sealed, Now: func() time.Time { return time.Now().Add(2 * time.Hour) }})
+	_, err := late.Decide(w.opened(run, d), decision(s, "uid:7", "continue"))
+	if err == nil {
+		t.Error("it was decided")
+	}
+	got, steps := w.look(run.RunID)
+	if got.Status != state.Failed || got.FailureReason != string(state.RunTimeout) || steps["b"] != "skipped RUN_TIMEOUT" {
+		t.Errorf("%v; the run is %s %s: %v", err, got.Status, got.FailureReason, steps)
+	}
+}
