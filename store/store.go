@@ -328,6 +328,17 @@ func (db *DB) update(fn func(*Tx) error) error {
 	}
 }
 
+// Refuse lets nothing be written any more, as a write that has failed with this error
+// does.
+func (db *DB) Refuse(err error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.failed == nil {
+		db.failed = err
+		close(db.broken)
+	}
+}
+
 // Failed is closed when a write has failed, after which nothing more is
 // accepted: whoever holds the site should end, and open it anew.
 func (db *DB) Failed() <-chan struct{} { return db.broken }

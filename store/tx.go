@@ -50,13 +50,8 @@ func (db *DB) commit(batch []request) {
 	results := make([]error, len(batch))
 	tx, err := db.transact(batch, results)
 	if err != nil {
-		db.mu.Lock()
-		if db.failed == nil {
-			db.failed = err
-			close(db.broken)
-		}
-		db.mu.Unlock()
-		err = fmt.Errorf("%w: %v", ErrFailed, err)
+		db.Refuse(err)
+		err = fmt.Errorf("%w: %w", ErrFailed, err)
 	} else if tx != nil {
 		db.mu.Lock()
 		db.size, db.lastTime = tx.size, tx.lastTime

@@ -88,6 +88,8 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 				return daemon, nil
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "smalldisk":
+				return maySmallDisk(t.TempDir()), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", c)
 		},
@@ -103,6 +105,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			"damage":     cmdDamage,
 			"mode":       cmdMode,
 			"receiver":   cmdReceiver,
+			"smalldisk":  cmdSmallDisk,
 		},
 	})
 }
@@ -248,6 +251,22 @@ func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 		cmdSign(ts, false, []string{dir, dir + ".stella"})
 		ts.Check(ts.Exec("stella", "orch", "dag", "publish", dir+".stella"))
 	}
+}
+
+// maySmallDisk says whether disks can be mounted here.
+func maySmallDisk(dir string) bool {
+	return syscall.Mount("small", dir, "tmpfs", 0, "size=1m") == nil && syscall.Unmount(dir, 0) == nil
+}
+
+// smalldisk DIR SIZE makes a folder a disk of its own, which is soon full.
+func cmdSmallDisk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: smalldisk dir size")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(syscall.Mount("small", dir, "tmpfs", 0, "mode=0700,size="+args[1]))
+	ts.Defer(func() { ts.Check(syscall.Unmount(dir, syscall.MNT_DETACH)) })
 }
 
 // stopLeftDaemon ends a daemon that a script which failed has left behind.

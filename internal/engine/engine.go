@@ -14,7 +14,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -112,6 +111,7 @@ type Engine struct {
 	tickers  sync.WaitGroup
 	sending  *sending // nil where no sink is configured, or nothing executes
 	once     sync.Once
+	unkempt  bool // see Unkempt; written by Open
 }
 
 // Open opens a site and takes its lock, or fails at once. Errors are
@@ -137,7 +137,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	e.opening.Store(opt.Mode == ModeDaemon)
 	if err := e.load(ctx); err != nil {
 		db.Close()
-		return nil, err
+		return nil, e.Help(ctx, err)
 	}
 	return e, nil
 }
@@ -195,13 +195,7 @@ func (e *Engine) load(ctx context.Context) error {
 	}
 	e.runner = runner.New(e.runnerOptions(stopped))
 	e.sched = newScheduler(e)
-	if err := e.recoverRuns(ctx); err != nil {
-		return dbError(err)
-	}
-	if err := e.sweepLogs(); err != nil {
-		return internal(err)
-	}
-	if err := e.db.FlushRejections("system:engine"); err != nil && clockError(err) == nil {
+	if err := e.tidy(ctx); err != nil && !e.onlyReads(err) {
 		return dbError(err)
 	}
 	if e.opt.Executes {
@@ -271,75 +265,6 @@ func (e *Engine) recordStart(config []byte) error {
 	return err
 }
 
-// recoverRuns ends what a crash interrupted: we hold the lock, so no attempt
-// that is open in the records can be under way.
-func (e *Engine) recoverRuns(ctx context.Context) error {
-	runs, err := e.db.ActiveRuns()
-	if err != nil {
-		return err
-	}
-	errs := make([]error, len(runs))
-	each(runs, func(run state.Run) bool { return run.Open > 0 }, func(i int, run state.Run) { errs[i] = e.recoverRun(ctx, run) })
-	return errors.Join(errs...)
-}
-
-func (e *Engine) recoverRun(ctx context.Context, run state.Run) error {
-	o, err := e.opened(run)
-	n := 0
-	if err == nil {
-		n, err = e.runner.Recover(ctx, o)
-	}
-	if err != nil {
-		// What the run was made of is damaged: nobody can know whether its
-		// attempts may be repeated. The site must open all the same.
-		e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err)
-		if n, err = e.interrupt(run); err != nil && e.db.Failure() == nil {
-			e.opt.Log.Error("attempts of a run cannot be ended", "runId", run.RunID, "error", err)
-			err = nil
-		}
-		if err != nil {
-			return fmt.Errorf("run %s: %w", run.RunID, err)
-		}
-	}
-	if n > 0 {
-		e.opt.Log.Warn("attempts were interrupted", "runId", run.RunID, "attempts", n)
-	}
-	return nil
-}
-
-// interrupt ends the open attempts of a run whose plan or plugins cannot be
-// read: none of them is started again.
-func (e *Engine) interrupt(run state.Run) (int, error) {
-	steps, err := e.db.Steps(run.RunID)
-	if err != nil {
-		return 0, err
-	}
-	var all []state.Proposal
-	n := 0
-	for id, s := range steps {
-		if !s.Open {
-			continue
-		}
-		n++
-		if a, err := e.db.Attempt(run.RunID, id, s.Attempt); err == nil && a.Start != nil && len(a.Start.Secrets) > 0 {
-			if err := e.runner.PurgeWorkspace(run.RunID, id, s.Attempt); err != nil {
-				e.opt.Log.Error("after a crash", "error", err)
-			}
-		}
-		all = append(all,
-			state.Proposal{Type: ledger.AttemptEnded, Actor: "system:engine", StepID: id, Attempt: s.Attempt, Data: &ledger.AttemptEnd{
-				Generation: run.Generation, Outcome: string(state.Interrupted), ErrorCode: string(state.Indeterminate),
-				Message: "stella ended while the attempt was under way, and the run's sealed files cannot be read",
-			}},
-			state.Proposal{Type: ledger.StepFailed, Actor: "system:engine", StepID: id, Data: &ledger.StepEnd{ErrorCode: string(state.Indeterminate)}})
-	}
-	if n == 0 {
-		return 0, nil
-	}
-	_, err = e.db.Commit(run.RunID, all...)
-	return n, err
-}
-
 // checkpoints issues a signed tree head at least as often as site.toml says.
 func (e *Engine) checkpoints() {
 	t := time.NewTicker(e.site.CheckpointEvery)
@@ -404,9 +329,8 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 	}
 	cancel()
 	watcher.Wait()
-	if failure := e.db.Failure(); failure != nil {
-		return &api.Error{Code: api.CodeNoSpace, Message: "the ledger could not be written: " + failure.Error(),
-			Hint: "mend the disk (stella status shows the home), then start again: what was under way goes on with stella orch run resume --all"}
+	if failure := e.failed(); failure != nil {
+		return e.Help(context.WithoutCancel(ctx), failure)
 	}
 	if err != nil {
 		return dbError(err)

@@ -106,6 +106,8 @@ func dbError(err error) error {
 		return byHand(err)
 	case errors.As(err, &known):
 		return known
+	case unwritten(err) != nil:
+		return unwritten(err)
 	case errors.As(err, &damage):
 		return damaged("%v", err) // before what it wraps: a sealed file that is missing is no wrong request
 	case errors.Is(err, store.ErrNotFound):

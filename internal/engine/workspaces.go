@@ -160,6 +160,11 @@ func (s *site) workspacesOf(root *os.Root, name string) ([]api.Workspace, error)
 		if err != nil {
 			return nil, err
 		}
+		for i := range of {
+			if of[i].State == api.WorkspaceActive && s.e.unkempt {
+				of[i].State, of[i].Why = api.WorkspaceKept, "its attempt was under way when its process ended"
+			}
+		}
 		out = append(out, of...)
 	}
 	return out, nil
@@ -236,6 +241,9 @@ func (s *site) CleanWorkspaces(ctx context.Context, req api.WorkspaceCleanup, p 
 	out := api.WorkspaceReport{DryRun: req.DryRun, Workspaces: []api.Workspace{}, Failed: []api.WorkspaceFailure{}}
 	if req.OlderThanMs < 0 || req.OlderThanMs > int64(100*365*24*time.Hour/time.Millisecond) {
 		return out, invalid("older-than is a span of time from now back, at most 100 years")
+	}
+	if err := s.e.failed(); err != nil && !req.DryRun { // what cannot be recorded is not done
+		return out, err
 	}
 	s.e.collecting.Lock()
 	defer s.e.collecting.Unlock()

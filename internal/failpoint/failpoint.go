@@ -15,7 +15,8 @@ var ErrInjected = errors.New("injected fault")
 //
 //	name=kill      SIGKILL to this process at the first hit
 //	name=error     that hit and all later ones fail
-//	name=N:kill    the first N-1 hits pass; likewise N:error
+//	name=full      likewise, as on a disk that is full
+//	name=N:kill    the first N-1 hits pass; likewise N:error, N:full
 //
 // A value of any other form, or a name that [Names] does not list, panics at
 // the first hit of any failpoint: a crash test that tests nothing must not pass.

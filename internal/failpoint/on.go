@@ -20,6 +20,7 @@ var armed = sync.OnceValue(func() *point { return parse(os.Getenv(Env)) })
 type point struct {
 	name string
 	kill bool
+	full bool
 	from int64 // first hit that fires, from 1
 	hits atomic.Int64
 }
@@ -33,6 +34,9 @@ func Hit(name string) error {
 	p := armed()
 	if p == nil || p.name != name || p.hits.Add(1) < p.from {
 		return nil
+	}
+	if p.full {
+		return fmt.Errorf("failpoint %s: %w: %w", name, ErrInjected, syscall.ENOSPC)
 	}
 	if !p.kill {
 		return fmt.Errorf("failpoint %s: %w", name, ErrInjected)
@@ -54,9 +58,9 @@ func parse(s string) *point {
 		v, err := strconv.ParseInt(n, 10, 64)
 		p.from, action, ok = v, rest, ok && err == nil && v > 0
 	}
-	p.kill = action == "kill"
-	if !ok || !p.kill && action != "error" || !slices.Contains(Names(), name) {
-		panic(fmt.Sprintf("failpoint: %s=%q is not name=[N:]kill or name=[N:]error", Env, s))
+	p.kill, p.full = action == "kill", action == "full"
+	if !ok || !p.kill && !p.full && action != "error" || !slices.Contains(Names(), name) {
+		panic(fmt.Sprintf("failpoint: %s=%q is not name=[N:]kill, name=[N:]error or name=[N:]full", Env, s))
 	}
 	return p
 }

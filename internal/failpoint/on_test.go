@@ -42,6 +42,7 @@ func TestHit(t *testing.T) {
 		{env: "", want: "pppp"},
 		{env: "fsx.write=error", want: "ffff"},
 		{env: "fsx.write=3:error", want: "ppff"},
+		{env: "fsx.write=3:full", want: "ppff"},
 		{env: "fsx.rename=error", want: "pppp"},
 		{env: "fsx.write=kill", killed: true},
 		{env: "fsx.write=1:kill", killed: true},

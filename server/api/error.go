@@ -33,7 +33,7 @@ const (
 	CodeQueueDraining    Code = "QUEUE_DRAINING" // no start is accepted for now; try again
 	CodeStopping         Code = "STOPPING"       // the holder is shutting down; try again
 	CodeNoSite           Code = "NO_SITE"
-	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours
+	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours, or its disk fails
 	CodeSiteExists       Code = "SITE_EXISTS"
 	CodeClockBehind      Code = "CLOCK_BEHIND"
 	CodeClockAhead       Code = "CLOCK_AHEAD"
