@@ -1,0 +1,101 @@
+package runner
+
+import (
+	"errors"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// How a run is ended before its steps have: at once, as failed, or cancelled
+// ([Runner.Cancel]).
+
+// Abort ends a run at once: what is under way is killed without grace, and
+// nothing cleans up.
+func (r *Runner) Abort(o Opened, actor, reason string) (state.Run, error) {
+	run, err := r.finishBy(o, ledger.RunAbortRequested, func(e *execution) {
+		e.requestCancel(ledger.RunAbortRequested, actor, reason)
+	}, func(e *execution) bool { return e.run.Aborted })
+	if bad := (*DamageError)(nil); errors.As(err, &bad) {
+		return r.endDamaged(o, &state.Proposal{Type: ledger.RunAbortRequested, Actor: actor, Data: &ledger.Note{Reason: clip(reason)}})
+	}
+	return run, err
+}
+
+// Fail ends a run as failed, whatever its steps do: what is under way is stopped,
+// what waits is skipped, and on_failure runs, or where that was under way, ends. The code is [state.FailedByHand] or
+// [state.Stalled].
+func (r *Runner) Fail(o Opened, actor string, code state.Code, reason string) (state.Run, error) {
+	run, err := r.finishBy(o, ledger.RunFailRequested, func(e *execution) { e.requestFailure(actor, code, reason) }, func(e *execution) bool { return e.run.FailRequested() && !e.cleaning() })
+	if bad := (*DamageError)(nil); errors.As(err, &bad) {
+		return r.endDamaged(o, &state.Proposal{Type: ledger.RunFailRequested, Actor: actor, Data: &ledger.RunFailing{Code: string(code), Reason: clip(reason)}})
+	}
+	return run, err
+}
+
+func (e *execution) requestFailure(actor string, code state.Code, reason string) {
+	cleaning := e.cleaning()
+	if !e.run.FailRequested() {
+		e.run.FailCode, e.run.FailNote = string(code), clip(reason)
+	}
+	e.run.NoCleanup, e.swept = cleaning, false
+	e.proposeBy(actor, ledger.RunFailRequested, nil, &ledger.RunFailing{Code: string(code), Reason: clip(reason), Cleanup: cleaning})
+	e.stopAll(ErrCancelled, reason)
+}
+
+// finishBy asks for the end of an open run.
+func (r *Runner) finishBy(o Opened, t ledger.Type, ask func(*execution), asked func(*execution) bool) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		switch {
+		case e.run.Status.Ended():
+			return e.hasEnded()
+		case asked(e):
+			return nil
+		case t == ledger.RunFailRequested && e.run.CancelRequested():
+			return e.ending("it is cancelled, not failed")
+		}
+		ask(e)
+		return r.commit(e)
+	})
+}
+
+// requestCancel asks for the end of the run and tells what is under way.
+func (e *execution) requestCancel(t ledger.Type, actor, reason string) {
+	if e.run.CancelledBy == "" {
+		e.run.CancelledBy, e.run.CancelReason = actor, clip(reason)
+	}
+	e.swept = false
+	e.proposeBy(actor, t, nil, &ledger.Note{Reason: clip(reason)})
+	cause := ErrCancelled
+	if t == ledger.RunAbortRequested {
+		e.run.Aborted = true
+		cause = ErrAborted
+	}
+	e.stopAll(cause, reason)
+}
+
+// stopAll stops the attempts and sub-runs of steps that may not begin any more. An
+// abort leaves no time to those that were stopped before.
+func (e *execution) stopAll(cause error, why string) {
+	for id, cancel := range e.cancels {
+		if e.over(e.find(id).phase) {
+			cancel(cause)
+		}
+	}
+	for _, cancel := range e.strays {
+		if cause == ErrAborted {
+			cancel(cause)
+		}
+	}
+	for _, n := range e.all() {
+		if n.child != "" && e.over(n.phase) {
+			e.cancelLater(n.child, why, cause)
+		}
+	}
+}
+
+// cancelLater asks for the end of a sub-run once this model is let go of. An abort
+// is passed on as what it is.
+func (e *execution) cancelLater(child, why string, cause error) {
+	e.later = append(e.later, func() { e.r.cancelChild(child, why, cause == ErrAborted) })
+}
