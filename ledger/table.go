@@ -63,7 +63,7 @@ var table = [...]TypeInfo{
 	{RunStarted, 1, "A run was accepted and its plan frozen. The first entry of a run.", fresh[RunStart]},
 	{RunCancelRequested, 1, "Somebody asked for the end of a run.", fresh[Note]},
 	{RunAbortRequested, 1, "Somebody asked for the end of a run at once, without cleanup.", fresh[Note]},
-	{RunFailRequested, 1, "A run is to end as failed: by hand, or because it was stuck.", fresh[RunFailing]},
+	{RunFailRequested, 1, "A run is to end as failed: by hand, because it was stuck, for too many entries, or for its outputs.", fresh[RunFailing]},
 	{RunResumed, 1, "A run goes on after the program that executed it ended.", fresh[Note]},
 	{RunTimedOut, 1, "The deadline of a run has passed: nothing ordinary starts any more.", fresh[Note]},
 	{RunReopened, 1, "A failed run goes on by hand, in a new generation.", fresh[RunGeneration]},

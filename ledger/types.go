@@ -51,7 +51,7 @@ const (
 	RunStarted         Type = "run.started"          // RunStart; first entry of a run, freezes the plan
 	RunCancelRequested Type = "run.cancel_requested" // Note
 	RunAbortRequested  Type = "run.abort_requested"  // Note; like a cancel, at once and without cleanup
-	RunFailRequested   Type = "run.fail_requested"   // RunFailing; somebody, or the chain for stuck runs, ends it as failed
+	RunFailRequested   Type = "run.fail_requested"   // RunFailing; it ends as failed, whatever its steps do
 	RunResumed         Type = "run.resumed"          // Note
 	RunTimedOut        Type = "run.timed_out"        // Note; its own deadline has passed
 	RunReopened        Type = "run.reopened"         // RunGeneration; a failed run goes on by hand

@@ -26,7 +26,9 @@ type Note struct {
 
 // RunFailing is the data of [RunFailRequested].
 type RunFailing struct {
-	Code    string `json:"code"` // FAILED_BY_HAND or STALLED
+	// FAILED_BY_HAND, STALLED, TOO_MANY_ENTRIES; and where its outputs cannot be,
+	// EXPRESSION_INVALID or RESOURCE_LIMIT.
+	Code    string `json:"code"`
 	Reason  string `json:"reason,omitempty"`
 	Cleanup bool   `json:"cleanup,omitempty"` // the run was cleaning up: that ends as well
 }

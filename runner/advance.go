@@ -323,28 +323,30 @@ func (e *execution) finish() (more bool, err error) {
 	case failed != nil:
 		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(failed.reason), FailedStep: failed.id, Message: failed.why})
 	default:
-		return false, e.complete()
+		return e.complete()
 	}
 	return false, nil
 }
 
-// complete seals the outputs of the run and ends it.
-func (e *execution) complete() error {
+// complete seals the outputs of the run and ends it. What they cannot be fails it, as
+// somebody could: that is on record before anything cleans up, and is not found out
+// anew after a restart. It returns whether there is more to advance.
+func (e *execution) complete() (more bool, err error) {
 	v, err := e.prog.outputs.eval(context.Background(), e.scope(nil, e.prog.outputs.named()))
 	if err != nil {
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.ExpressionInvalid), Message: clip("outputs: " + err.Error())})
-		return nil
+		e.requestFailure("system:runner", state.ExpressionInvalid, "outputs: "+err.Error())
+		return true, nil
 	}
 	hash, err := e.r.seal(v, state.ExpressionInvalid)
 	if bad := (*valueError)(nil); errors.As(err, &bad) {
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(bad.code), Message: clip(bad.text)})
-		return nil
+		e.requestFailure("system:runner", bad.code, bad.text)
+		return true, nil
 	}
 	if err != nil {
-		return e.fault("its outputs", err)
+		return false, e.fault("its outputs", err)
 	}
 	e.endRun(ledger.RunCompleted, state.Completed, ledger.RunEnd{OutputsHash: hash})
-	return nil
+	return false, nil
 }
 
 func (e *execution) endRun(t ledger.Type, to state.Status, end ledger.RunEnd) {

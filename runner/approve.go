@@ -270,6 +270,9 @@ func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
 	if err != nil {
 		return nil, &RequestError{Text: "modifications: " + err.Error()}
 	}
+	if err := e.tells(n, "what is modified", raw); err != nil {
+		return nil, err
+	}
 	before, _ := n.outputs.(map[string]any)
 	if before == nil {
 		before = map[string]any{}

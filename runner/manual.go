@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -204,7 +203,7 @@ func (e *execution) target(stepID string) (*node, error) {
 		}
 	}
 	if last == nil {
-		return nil, conflict("run %s has no failed step; name the one that is meant", e.runID)
+		return nil, e.noFailedStep()
 	}
 	return last, nil
 }
@@ -338,16 +337,9 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n); err != nil {
 			return err
 		}
-		outputs := map[string]any{}
-		if len(q.Output) > 0 {
-			v, err := decodeJSON(q.Output)
-			ok := false
-			if outputs, ok = v.(map[string]any); err != nil || !ok {
-				return &RequestError{Text: "the output is a JSON object"}
-			}
-			if err := r.checkOutputs(n, outputs); err != nil {
-				return err
-			}
+		outputs, err := e.replaced(n, q.Output)
+		if err != nil {
+			return err
 		}
 		hash, err := r.seal(outputs, state.ContractViolation)
 		if err != nil {
@@ -390,32 +382,6 @@ func (e *execution) skippable(n *node) error {
 		return e.underWay(n)
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
-	}
-	return nil
-}
-
-// checkOutputs holds replaced outputs against the schema of the step's action.
-func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
-	most, action := MaxOutputsBytes, n.plan.Plugin != nil && (n.step.ForEach == nil || n.parent != nil)
-	if action {
-		most = MaxInputsBytes
-	}
-	raw, err := jcs.Marshal(outputs)
-	if err == nil {
-		err = fits("the outputs", len(raw), most)
-	}
-	if err != nil {
-		return &RequestError{Text: "the output is refused: " + err.Error()}
-	}
-	if !action {
-		return nil
-	}
-	m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-	if err != nil {
-		return err
-	}
-	if fault := r.invalid(m, m.Plugin.Actions[n.plan.Action].Outputs, raw); fault != "" {
-		return &RequestError{Text: "the output is not what step " + n.id + " promises: " + fault}
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ type modelRun struct {
 	stopping   bool // somebody asked for its end, or its deadline has passed
 	aborted    bool
 	cancelled  bool
+	alone      bool // reopened: no step waits for it, or holds a lock for it
 	steps      map[string]*modelStep
 }
 
@@ -161,7 +162,7 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 		r.generation = d.Generation
 		if env.Type == ledger.RunReopened {
 			was := r.ended
-			r.ended, r.stopping, r.begun = "", false, true
+			r.ended, r.stopping, r.begun, r.alone = "", false, true, true
 			return expect(was == state.Failed && person(env.Actor), "a run that was %q is reopened", was)
 		}
 		for _, s := range r.steps {
@@ -212,7 +213,16 @@ func (r *modelRun) end(t ledger.Type) error {
 			return fmt.Errorf("step %s is %s %s", s.step.ID, s.status, s.reason)
 		}
 	}
-	return nil
+	for i := range r.dag.OnFailure {
+		s, err := r.step(r.dag.OnFailure[i].ID)
+		if err != nil {
+			return err
+		}
+		if t == ledger.RunFailed && !r.cancelled && !s.status.Ended() {
+			return fmt.Errorf("step %s, which cleans up after a failure, is %s", s.step.ID, s.status)
+		}
+	}
+	return expect(t != ledger.RunCompleted || len(r.dag.Outputs) == 0, "it has outputs that cannot be")
 }
 
 func (s *modelStep) settled() bool {
@@ -309,6 +319,9 @@ func (m *model) exclusive(b *box) error {
 					return fmt.Errorf("%s and %s are under way under lock %s", other, who, lock)
 				}
 				under[lock] = who
+			}
+			if r.alone {
+				break
 			}
 			id, who = r.parentStep, fmt.Sprint(r.parent, r.parentStep)+" by "+x.task.RunID
 		}

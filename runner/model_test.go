@@ -316,7 +316,7 @@ func (s *stage) look() error {
 func (s *stage) endAll() error {
 	s.told = append(s.told, "end")
 	s.disk.arm(-1, false)
-	for round := range 80 {
+	for round := range 200 {
 		if err := s.unpause(); err != nil {
 			return err
 		}

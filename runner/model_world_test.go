@@ -219,6 +219,9 @@ func drawDAG(t *rapid.T, id string, sub bool) *manifests.DAG {
 			(*list.steps)[len(list.ids)-1].Needs = list.ids[:len(list.ids)-1]
 		}
 	}
+	if rare(t, "outputs") {
+		d.Outputs = map[string]any{"n": "${ steps." + d.Steps[0].ID + ".outputs.nothing }"}
+	}
 	return d
 }
 
@@ -283,7 +286,7 @@ func drawStep(t *rapid.T, id string, sub bool) manifests.Step {
 
 // sketch draws a DAG in a few lines.
 func sketch(d *manifests.DAG) string {
-	b := fmt.Sprintf("%s failFast=%v parallel=%d timeout=%s", d.ID, d.FailFast, d.MaxParallelSteps, d.Timeout)
+	b := fmt.Sprintf("%s failFast=%v parallel=%d timeout=%s outputs=%v", d.ID, d.FailFast, d.MaxParallelSteps, d.Timeout, d.Outputs)
 	for _, list := range []struct {
 		name  string
 		steps []manifests.Step

@@ -29,6 +29,9 @@ func (e *execution) checkOverlay(n *node, patch []byte) error {
 	if n.gate() {
 		return &RequestError{Text: "step " + n.id + " is an approval gate: it has no parameters that could be changed"}
 	}
+	if err := e.tells(n, "the input", patch); err != nil {
+		return err
+	}
 	v, err := decodeJSON(patch)
 	if err != nil {
 		return &RequestError{Text: "the input: " + err.Error()}
@@ -82,4 +85,46 @@ func (r *Runner) takes(n *node, params []byte) (fault string, err error) {
 		return fmt.Sprint(faults[0]), nil
 	}
 	return "", nil
+}
+
+// replaced are the outputs that somebody gives a step.
+func (e *execution) replaced(n *node, raw json.RawMessage) (map[string]any, error) {
+	if len(raw) == 0 {
+		return map[string]any{}, nil
+	}
+	v, err := decodeJSON(raw)
+	outputs, ok := v.(map[string]any)
+	if err != nil || !ok {
+		return nil, &RequestError{Text: "the output is a JSON object"}
+	}
+	if err := e.r.checkOutputs(n, outputs); err != nil {
+		return nil, err
+	}
+	return outputs, e.tells(n, "the output", raw)
+}
+
+// checkOutputs holds replaced outputs against the schema of the step's action.
+func (r *Runner) checkOutputs(n *node, outputs map[string]any) error {
+	most, action := MaxOutputsBytes, n.plan.Plugin != nil && (n.step.ForEach == nil || n.parent != nil)
+	if action {
+		most = MaxInputsBytes
+	}
+	raw, err := jcs.Marshal(outputs)
+	if err == nil {
+		err = fits("the outputs", len(raw), most)
+	}
+	if err != nil {
+		return &RequestError{Text: "the output is refused: " + err.Error()}
+	}
+	if !action {
+		return nil
+	}
+	m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
+	if err != nil {
+		return err
+	}
+	if fault := r.invalid(m, m.Plugin.Actions[n.plan.Action].Outputs, raw); fault != "" {
+		return &RequestError{Text: "the output is not what step " + n.id + " promises: " + fault}
+	}
+	return nil
 }

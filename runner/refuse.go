@@ -2,6 +2,8 @@ package runner
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/stellarun/stella/runner/state"
 )
@@ -42,6 +44,40 @@ func itemNamed(n *node) error {
 
 func (e *execution) noStep(id string) error {
 	return &RequestError{Text: "run " + e.runID + " has no step " + id}
+}
+
+// noFailedStep says that somebody has to name a step. Of a run that has failed at its
+// outputs it names those that they read.
+func (e *execution) noFailedStep() error {
+	code := state.Code(e.run.FailureReason)
+	if e.run.Status != state.Failed || code != state.ExpressionInvalid && code != state.ResourceLimit {
+		return conflict("run %s has no failed step; name the one that is meant", e.runID)
+	}
+	c := &ConflictError{Text: fmt.Sprintf("run %s has failed at its outputs, and none of its steps has: name the one that is to give something else", e.runID)}
+	named := e.prog.outputs.named()
+	if named.whole {
+		named.steps = e.prog.before(nil)
+	}
+	read := slices.Compact(slices.Sorted(slices.Values(named.steps)))
+	step := "STEP"
+	switch len(read) {
+	case 0:
+		c.Hint = "they read no step: a new version of the DAG is needed, stella orch dag publish, and a run of that"
+		return c
+	case 1:
+		step = read[0]
+	}
+	c.Hint = fmt.Sprintf("they read %s: stella orch run retry %s --step %s; what no step can mend needs a new version of the DAG", listed(read), e.runID, step)
+	return c
+}
+
+// listed joins names, a few of many.
+func listed(names []string) string {
+	const most = 8
+	if n := len(names) - most; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n)
+	}
+	return strings.Join(names, ", ")
 }
 
 // overtaken says that an ordinary step comes too late: the run cleans up already.

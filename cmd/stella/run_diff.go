@@ -23,8 +23,9 @@ func newRunDiffCmd(a *app) *cobra.Command {
 		Use:   "diff A B",
 		Short: "Compare two runs: why did it work yesterday?",
 		Long: "Compare two runs, from A to B: the inputs value by value; the plan, which is the bytes that\n" +
-			"ran, so DAG version, plugins, interpreters, data and platform; trust and fences; and what\n" +
-			"came of it, step by step. Times and durations alone do not make two runs differ.",
+			"ran, so DAG version, plugins, interpreters, data and platform; metadata, trust and fences; and\n" +
+			"what came of it, step by step, with the hashes of what a step was given and gave out. Times\n" +
+			"and durations alone do not make two runs differ; a step that took much longer is named apart.",
 		Example: "  stella orch run diff 01935b1e-… 01935f02-…",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -42,7 +43,7 @@ type runDiff struct {
 	Same       bool          `json:"same"` // but for times and durations
 	Inputs     []diff.Change `json:"inputs"`
 	Plan       []diff.Change `json:"plan"`
-	Conditions []diff.Change `json:"conditions"` // trust, fences, metadata
+	Conditions []diff.Change `json:"conditions"` // metadata, trust, fences
 	Outcome    []diff.Change `json:"outcome"`
 	Outputs    []diff.Change `json:"outputs"`
 	Steps      []stepPair    `json:"steps"`
@@ -163,8 +164,7 @@ func byKey(list any, key string) map[string]any {
 
 // conditionTree is what a run met that neither inputs nor plan say.
 func conditionTree(in *api.RunInspection) (any, error) {
-	tree := map[string]any{"overridden": in.Run.Overridden}
-	meta := map[string]any{}
+	tree, meta := map[string]any{}, map[string]any{}
 	for k, v := range in.Run.Metadata {
 		meta[k] = v
 	}
@@ -205,7 +205,7 @@ func outcomeTree(in *api.RunInspection) (any, error) {
 	r := in.Run
 	return map[string]any{
 		"status": string(r.Status), "failureReason": unlessEmpty(r.FailureReason), "failedStep": unlessEmpty(r.FailedStep),
-		"cancelledBy": unlessEmpty(r.CancelledBy), "cancelReason": unlessEmpty(r.CancelReason), "step": steps,
+		"cancelledBy": unlessEmpty(r.CancelledBy), "cancelReason": unlessEmpty(r.CancelReason), "overridden": r.Overridden, "step": steps,
 	}, nil
 }
 
@@ -268,7 +268,7 @@ func renderRunDiff(s *screen, d *runDiff) {
 	s.printf("\n")
 	renderPart(s, "inputs", d.Inputs, short(d.A.InputsHash))
 	renderPart(s, "plan", d.Plan, short(d.A.PlanHash))
-	renderPart(s, "trust and fences", d.Conditions, "")
+	renderPart(s, "metadata, trust and fences", d.Conditions, "")
 	outcome := slices.DeleteFunc(slices.Clone(d.Outcome), func(c diff.Change) bool { return c.Path[0] == "step" })
 	renderPart(s, "outcome", outcome, string(d.A.Status))
 	renderPart(s, "outputs", d.Outputs, short(d.A.OutputsHash))
@@ -298,10 +298,18 @@ func (p *stepPair) slower() bool {
 
 func renderSteps(s *screen, steps []stepPair) {
 	var rows [][]string
+	var slow []string
 	for i := range steps {
-		if p := &steps[i]; p.Differs || p.slower() {
-			rows = append(rows, []string{p.StepID, stepText(p.A), stepText(p.B)})
+		p := &steps[i]
+		if p.Differs {
+			rows = append(rows, []string{p.StepID, stepText(p.A, p.B), stepText(p.B, p.A)})
 		}
+		if p.slower() {
+			slow = append(slow, fmt.Sprintf("%s %s → %s", p.StepID, milliseconds(p.A.DurationMs), milliseconds(p.B.DurationMs)))
+		}
+	}
+	if len(slow) > 0 {
+		s.printf("took another time: %s\n", strings.Join(slow, ", "))
 	}
 	if len(rows) == 0 {
 		s.printf("steps: the same, %d\n", len(steps))
@@ -311,24 +319,32 @@ func renderSteps(s *screen, steps []stepPair) {
 	s.table([]string{"STEP", "A", "B"}, rows)
 }
 
-func stepText(st *stepState) string {
+func milliseconds(ms int64) string { return (time.Duration(ms) * time.Millisecond).String() }
+
+// stepText is a step of one run: its status, and what is otherwise in the other.
+func stepText(st, other *stepState) string {
 	if st == nil {
 		return "none"
+	}
+	if other == nil {
+		other = &stepState{}
 	}
 	text := st.Status
 	if st.Cached {
 		text += ", from the cache"
 	}
-	if st.Attempts > 1 {
-		text += fmt.Sprintf(", attempt %d", st.Attempts)
+	if st.Attempts > 1 || st.Attempts > 0 && other.Attempts > 0 && st.Attempts != other.Attempts {
+		text += ", " + count(st.Attempts, "attempt", "attempts")
 	}
-	if st.DurationMs > 0 {
-		text += ", " + (time.Duration(st.DurationMs) * time.Millisecond).String()
+	for _, h := range []struct{ name, hash, other string }{
+		{"inputs", st.InputsHash, other.InputsHash}, {"outputs", st.OutputsHash, other.OutputsHash},
+	} {
+		if h.hash != "" && h.hash != h.other {
+			text += ", " + h.name + " " + short(h.hash)
+		}
 	}
 	if why := whyStep(st.ErrorCode, st.Reason); why != "" {
 		text += ", " + why
-	} else if st.OutputsHash != "" {
-		text += ", outputs " + short(st.OutputsHash)
 	}
 	return text
 }

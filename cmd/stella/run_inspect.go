@@ -18,9 +18,9 @@ func newRunInspectCmd(a *app) *cobra.Command {
 		Use:   "inspect RUN",
 		Short: "Tell the whole story of a run",
 		Long: "Show a run with its steps and what they wait for, every attempt with outcome, fences and\n" +
-			"usage, its sub-runs, the bundles that it is made of with their verdicts, its inputs and\n" +
-			"outputs, and what happened when. With --output json everything: the plan, the spec and the\n" +
-			"exact ledger entries as well.",
+			"usage, its sub-runs, the bundles that it and they are made of with their verdicts, its inputs\n" +
+			"and outputs, and what happened when, with what was given by hand. With --output json\n" +
+			"everything: the plan, the spec and the exact ledger entries as well.",
 		Example: "  stella orch run inspect 01935b1e-…\n  stella orch run inspect 01935b1e-… --output json",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runRunInspect(c.Context(), a, args[0]) },
@@ -72,8 +72,9 @@ func renderInspection(s *screen, in api.RunInspection) {
 	s.fields("inputs", string(in.Inputs), "outputs", string(in.Outputs))
 	renderComparison(s, in.Replay)
 	rows = make([][]string, 0, len(in.Entries))
+	story := timeline{given: in.Given}
 	for _, e := range in.Entries {
-		if m, ok := momentOf(e); ok {
+		if m, ok := story.moment(e); ok {
 			rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), m.at, m.actor, m.step, m.text})
 		} else {
 			rows = append(rows, []string{strconv.FormatInt(e.Seq, 10), "", "", "", "cannot be read"})

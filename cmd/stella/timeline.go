@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -19,9 +21,29 @@ type moment struct {
 	minor bool // whoever watches a run does not need it
 }
 
-// momentOf says what an entry of a run means; ok is false for what cannot be read.
-func momentOf(l api.LedgerLine) (m moment, ok bool) {
-	e, err := ledger.ParseEnvelope(l.Envelope)
+// A timeline says what entries mean.
+type timeline struct {
+	given map[string]json.RawMessage // what entries name by digest, as far as it is known
+}
+
+// maxByHand bounds the characters that are shown of what was given by hand.
+const maxByHand = 100
+
+// byHand adds what somebody has given by hand, or its digest.
+func (l *timeline) byHand(text, what, digest string) string {
+	value := string(l.given[digest])
+	switch {
+	case digest == "" || value == "{}":
+		return text
+	case value == "" || utf8.RuneCountInString(value) > maxByHand:
+		value = "sha256:" + short(digest)
+	}
+	return text + ", " + what + " " + value
+}
+
+// moment says what an entry of a run means; ok is false for what cannot be read.
+func (l *timeline) moment(line api.LedgerLine) (m moment, ok bool) {
+	e, err := ledger.ParseEnvelope(line.Envelope)
 	if err != nil {
 		return m, false
 	}
@@ -30,16 +52,16 @@ func momentOf(l api.LedgerLine) (m moment, ok bool) {
 		m.at = t.Format("15:04:05.000")
 	}
 	var data any
-	if line, err := ledger.ParseData(l.Data); err == nil {
-		data, _ = ledger.DecodeData(e.Type, line.Data)
+	if d, err := ledger.ParseData(line.Data); err == nil {
+		data, _ = ledger.DecodeData(e.Type, d.Data)
 	}
 	switch {
 	case e.StepID == "":
 		m.text, m.minor = runInWords(e, data)
 	case strings.HasPrefix(string(e.Type), "approval."):
-		m.text = approvalInWords(e, data)
+		m.text = l.approvalInWords(e, data)
 	default:
-		m.text, m.minor = stepInWords(e, data)
+		m.text, m.minor = l.stepInWords(e, data)
 	}
 	if m.text == "" {
 		m.text, m.minor = string(e.Type), true
@@ -116,7 +138,7 @@ func differencesInWords(list []ledger.Difference) string {
 	return strings.Join(out, ", ")
 }
 
-func stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
+func (l *timeline) stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
 	switch d := data.(type) {
 	case *ledger.StepQueue:
 		if d.Due == "" {
@@ -139,11 +161,14 @@ func stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
 		if e.Actor != "system:runner" {
 			text += " by " + e.Actor
 		}
+		if d.Overridden {
+			text = l.byHand(text, "outputs by hand", d.OutputsHash)
+		}
 		return and(and(text, whyStep(d.ErrorCode, d.Reason)), d.Note), false
 	case *ledger.StepExpansion:
 		return fmt.Sprintf("%d items", d.Count), false
 	case *ledger.StepInvalidation:
-		return "pending again (" + d.Reason + ") by " + e.Actor, false
+		return l.byHand("pending again ("+d.Reason+") by "+e.Actor, "parameters changed by", d.Overlay), false
 	case *ledger.CacheHit:
 		return fmt.Sprintf("taken from the cache: step %s of run %s", d.StepID, d.RunID), false
 	case *ledger.SubrunStart:
@@ -154,7 +179,7 @@ func stepInWords(e ledger.Envelope, data any) (text string, minor bool) {
 	return "", true
 }
 
-func approvalInWords(e ledger.Envelope, data any) string {
+func (l *timeline) approvalInWords(e ledger.Envelope, data any) string {
 	id := state.ApprovalID(e.RunID, e.StepID, e.Attempt)
 	switch d := data.(type) {
 	case *ledger.ApprovalRequest:
@@ -167,7 +192,7 @@ func approvalInWords(e ledger.Envelope, data any) string {
 		if d.Downstream {
 			text += ", with what depends on it"
 		}
-		return and(text, d.Notes)
+		return and(l.byHand(text, "modifications", d.Modifications), d.Notes)
 	case *ledger.ApprovalRefusal:
 		return fmt.Sprintf("%s said %s, which does not count: %s", e.Actor, d.Decision, d.Code)
 	case *ledger.ApprovalClosing:

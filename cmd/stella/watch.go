@@ -229,7 +229,7 @@ func (w *watcher) show(ctx context.Context, a *app, r *reached, id string, many 
 // happening says in a line what an entry of a run means to somebody who
 // watches; "" where nothing is worth a line.
 func happening(l api.LedgerLine) string {
-	m, ok := momentOf(l)
+	m, ok := new(timeline).moment(l)
 	if !ok || m.minor {
 		return ""
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -273,7 +274,7 @@ func (s *site) InspectRun(_ context.Context, id string) (api.RunInspection, erro
 	out.Bundles = []api.UsedBundle{}
 	if o.Plan != nil {
 		if out.Bundles, err = s.usedBundles(o); err != nil {
-			return out, dbError(err)
+			out.Damage = damageText(run, err)
 		}
 	}
 	if run.ReplayOf != "" && run.Status.Ended() {
@@ -292,7 +293,11 @@ func (s *site) entriesOf(out *api.RunInspection) error {
 		}
 		out.Entries = append(out.Entries, line(l))
 		env, err := ledger.ParseEnvelope(l.Envelope)
-		if err != nil || env.Type != ledger.SubrunStarted {
+		if err != nil {
+			continue
+		}
+		s.given(out, env.Type, l.Data)
+		if env.Type != ledger.SubrunStarted {
 			continue
 		}
 		started, err := dataOf[ledger.SubrunStart](env.Type, l.Data)
@@ -306,6 +311,38 @@ func (s *site) entriesOf(out *api.RunInspection) error {
 		out.Children = append(out.Children, child)
 	}
 	return nil
+}
+
+// maxGiven bounds what is shown of what was given by hand; its digest is in the entry.
+const maxGiven = 64 << 10
+
+// given adds what an entry says that somebody has given by hand: a merge patch, or
+// outputs that stand for a step's own. What cannot be read, or is large, is left out.
+func (s *site) given(out *api.RunInspection, t ledger.Type, raw []byte) {
+	hash := ""
+	switch t {
+	case ledger.ApprovalDecided:
+		if d, err := dataOf[ledger.ApprovalDecision](t, raw); err == nil {
+			hash = d.Modifications
+		}
+	case ledger.StepInvalidated:
+		if d, err := dataOf[ledger.StepInvalidation](t, raw); err == nil {
+			hash = d.Overlay
+		}
+	case ledger.StepSkipped, ledger.StepCompleted:
+		if d, err := dataOf[ledger.StepEnd](t, raw); err == nil && d.Overridden {
+			hash = d.OutputsHash
+		}
+	}
+	if hash == "" || out.Given[hash] != nil {
+		return
+	}
+	if value, err := s.e.db.Blobs().Read(hash, maxGiven); err == nil {
+		if out.Given == nil {
+			out.Given = map[string]json.RawMessage{}
+		}
+		out.Given[hash] = value
+	}
 }
 
 // dataOf decodes a data line; of one that was erased the zero value.
@@ -324,30 +361,65 @@ func dataOf[T any](t ledger.Type, raw []byte) (*T, error) {
 	return v.(*T), nil
 }
 
-// usedBundles are the bundles that a plan names, the DAG's first, each with its
-// verdict and what the trust in force says of it now.
+// A usedSet collects the bundles that a plan names, in their order there.
+type usedSet struct {
+	order []string            // digests
+	steps map[string][]string // that use one, by digest
+	plans map[string]bool     // of sub-runs, that were looked at
+}
+
+func (u *usedSet) use(digest, step string) {
+	if !slices.Contains(u.order, digest) {
+		u.order = append(u.order, digest)
+	}
+	if step != "" {
+		u.steps[digest] = append(u.steps[digest], step)
+	}
+}
+
+// plan adds what a plan names, and what the plans of its sub-runs do, whose steps are
+// below theirs. What many steps run is followed below the first of them.
+func (u *usedSet) plan(e *Engine, p *runner.Plan, below string) error {
+	for _, st := range p.Steps {
+		id := below + st.StepID
+		if st.Plugin != nil {
+			u.use(st.Plugin.Digest, id)
+		}
+		for _, d := range st.Data {
+			u.use(d.Digest, id)
+		}
+		if st.SubPlan == "" {
+			continue
+		}
+		sub, err := e.plan(st.SubPlan)
+		if err != nil {
+			return err
+		}
+		u.use(sub.DAG.Digest, id)
+		if u.plans[st.SubPlan] {
+			continue
+		}
+		u.plans[st.SubPlan] = true
+		if err := u.plan(e, sub, id+"/"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// usedBundles are the bundles that a plan and those of its sub-runs name, the DAG's
+// first, each with its verdict and what the trust in force says of it now. They end
+// where a plan cannot be read, which is the error.
 func (s *site) usedBundles(o runner.Opened) ([]api.UsedBundle, error) {
-	order := []string{o.Plan.DAG.Digest}
-	steps := map[string][]string{}
-	use := func(digest, step string) {
-		if steps[digest] == nil {
-			order = append(order, digest)
-		}
-		steps[digest] = append(steps[digest], step)
-	}
-	for _, p := range o.Plan.Steps {
-		if p.Plugin != nil {
-			use(p.Plugin.Digest, p.StepID)
-		}
-		for _, d := range p.Data {
-			use(d.Digest, p.StepID)
-		}
-	}
+	used := usedSet{steps: map[string][]string{}, plans: map[string]bool{}}
+	used.use(o.Plan.DAG.Digest, "")
+	unread := used.plan(s.e, o.Plan, "")
+	order, steps := used.order, used.steps
 	out := []api.UsedBundle{}
 	for _, digest := range order {
 		rec, err := s.e.db.Bundle(digest)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		v := rec.Admission.Verdict
 		used := api.UsedBundle{Ref: rec.Ref(), Kind: v.Kind, Digest: digest, Steps: steps[digest], Decision: v.Decision, Signers: []string{}, Now: api.BundleOK}
@@ -363,5 +435,5 @@ func (s *site) usedBundles(o runner.Opened) ([]api.UsedBundle, error) {
 		}
 		out = append(out, used)
 	}
-	return out, nil
+	return out, unread
 }

@@ -318,11 +318,14 @@ type RunInspection struct {
 	Outputs  json.RawMessage       `json:"outputs,omitempty"`
 	Executed bool                  `json:"executed"`         // somebody is executing it now
 	Spec     string                `json:"spec"`             // of the DAG version, exactly
-	Bundles  []UsedBundle          `json:"bundles"`          // what it is made of, as the trust in force sees it
+	Bundles  []UsedBundle          `json:"bundles"`          // what it and its sub-runs are made of, as the trust in force sees it
 	Children []state.Run           `json:"children"`         // sub-runs that its steps have started, oldest first
 	Parent   *Parent               `json:"parent,omitempty"` // of a sub-run
 	Damage   string                `json:"damage,omitempty"` // what of it cannot be read, and what helps
 	Replay   *ledger.RunComparison `json:"replay,omitempty"` // of a replay that has ended
+	// Given is what people have given by hand and entries name by its SHA-256: patches,
+	// and outputs that stand for a step's own.
+	Given map[string]json.RawMessage `json:"given,omitempty"`
 }
 
 // UsedBundle is a bundle that a plan names, with the verdict under which it was
@@ -331,7 +334,7 @@ type UsedBundle struct {
 	Ref      string   `json:"ref"` // publisher/name@version
 	Kind     string   `json:"kind"`
 	Digest   string   `json:"digest"`
-	Steps    []string `json:"steps,omitempty"` // that it runs in, or is seen by
+	Steps    []string `json:"steps,omitempty"` // that it runs in, or is seen by; those of a sub-run as STEP/STEP
 	Decision string   `json:"decision"`
 	Signers  []string `json:"signers"` // ids of keys that counted
 	Now      string   `json:"now"`     // ok, or the reason for which it may not be used
