@@ -20,7 +20,7 @@ func newRunCmd(a *app) *cobra.Command {
 		"Start, watch, resume and end runs, and help those that are in trouble. Without a daemon, start and\n"+
 			"resume execute the run themselves and end with it; all other commands may be used meanwhile.",
 		newRunStartCmd(a), newRunResumeCmd(a), newRunListCmd(a), newRunStatusCmd(a),
-		newRunInspectCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a),
+		newRunInspectCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunStreamCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a),
 		newRunRetryCmd(a), newRunSkipCmd(a), newRunAbortCmd(a), newRunFailCmd(a), newRunRestartCmd(a), newRunNudgeCmd(a), newRunResetCmd(a))
 }
 
@@ -224,17 +224,26 @@ func attempts(n int) string {
 
 func newRunCancelCmd(a *app) *cobra.Command {
 	var why string
+	var wait bool
 	c := &cobra.Command{
 		Use:   "cancel RUN",
 		Short: "Ask for the end of a run",
 		Long: "Ask for the end of a run: what executes is told to stop, and killed after its grace.\n" +
 			"Cancelling a run that is cancelled already changes nothing and succeeds; one that has\n" +
-			"ended otherwise is an error (exit 3).",
-		Example: "  stella orch run cancel 01935b1e-… --reason \"wrong advisories\"",
+			"ended otherwise is an error (exit 3). With --wait it stays until the run has ended, if somebody\n" +
+			"executes it: a run that is cancelled then is what was asked for (exit 0), one that was completed\n" +
+			"before it could be stopped is an error as above, and one that has failed ends with exit 4.",
+		Example: "  stella orch run cancel 01935b1e-… --reason \"wrong advisories\" --wait",
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runRunCancel(c.Context(), a, args[0], why) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if wait {
+				return runRunCancelled(c.Context(), a, args[0], why)
+			}
+			return runRunCancel(c.Context(), a, args[0], why)
+		},
 	}
 	c.Flags().StringVar(&why, "reason", "", "why, a `TEXT`; it is recorded")
+	c.Flags().BoolVar(&wait, "wait", false, "wait for the end of the run, if somebody executes it")
 	return c
 }
 
@@ -244,12 +253,58 @@ func runRunCancel(ctx context.Context, a *app, id, why string) error {
 		if err != nil {
 			return err
 		}
-		return a.acted(false, run, func(s *screen) {
-			if run.Status.Ended() {
-				s.printf("run %s is %s\n", run.RunID, string(run.Status))
-				return
+		return a.acted(false, run, func(s *screen) { cancelText(s, run) })
+	})
+}
+
+func cancelText(s *screen, run state.Run) {
+	if run.Status.Ended() {
+		s.printf("run %s is %s\n", run.RunID, string(run.Status))
+		return
+	}
+	s.printf("run %s is asked to end\n", run.RunID)
+}
+
+// runRunCancelled asks for the end of a run and waits for it, where somebody brings it
+// about.
+func runRunCancelled(ctx context.Context, a *app, id, why string) error {
+	e := execution{watch: watcher{stay: true}}
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		if len(e.runs) == 0 { // else the process that executed it went away, and another answers
+			before, err := r.RunOverview(ctx, id)
+			if err != nil {
+				return err
 			}
-			s.printf("run %s is asked to end\n", run.RunID)
-		})
+			run, err := r.CancelRun(ctx, id, why)
+			if err != nil {
+				return err
+			}
+			e.runs, e.watch.next = []state.Run{run}, map[string]int64{id: before.LastSeq + 1}
+		}
+		in, err := r.InspectRun(ctx, id)
+		if err != nil {
+			return err
+		}
+		executed := r.held == nil && in.Executed
+		if executed || in.Run.Status.Ended() { // then it only tells what has happened
+			if err := e.watch.until(ctx, a, r, e.runs); err != nil {
+				return e.interrupted(ctx, r, err)
+			}
+		}
+		d, err := r.RunOverview(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := a.acted(false, d.Run, func(s *screen) { cancelText(s, d.Run) }); err != nil {
+			return err
+		}
+		a.goesOn(d.Run, executed)
+		if d.Status == state.Completed {
+			return &api.Error{Code: api.CodeRunEnded, Message: "run " + id + " is completed: it had ended before it could be stopped", TraceID: d.TraceID}
+		}
+		if d.Status == state.Cancelled {
+			return nil
+		}
+		return e.failed([]api.RunDetail{d}, nil)
 	})
 }
