@@ -29,9 +29,9 @@ func newRunFailCmd(a *app) *cobra.Command {
 		Use:   "fail RUN",
 		Short: "End a run as failed",
 		Long: "End a run as failed, whatever its steps do: what executes is told to stop and fails with\n" +
-			"FAILED_BY_HAND, what waits is skipped, and on_failure runs. A failed run can be reopened: stella orch\n" +
-			"run retry. Failing what has failed already changes nothing and succeeds; a run that has ended\n" +
-			"otherwise is an error (exit 3).",
+			"FAILED_BY_HAND, what waits is skipped, and on_failure runs; where that had begun, it is ended likewise.\n" +
+			"A failed run can be reopened: stella orch run retry. Failing what has failed already changes nothing\n" +
+			"and succeeds; a run that has ended otherwise is an error (exit 3).",
 		Example: "  stella orch run fail 01935b1e-… --reason \"it waits for a machine that is gone\" --yes",
 	})
 }

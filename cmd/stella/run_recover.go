@@ -196,6 +196,14 @@ func runRunRetry(ctx context.Context, a *app, id string, opt retryOptions) error
 			e.runs, e.watch.stay = []state.Run{out.Run}, true
 			e.watch.next = map[string]int64{id: before.LastSeq + 1}
 		}
+		in, err := r.InspectRun(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !in.Run.Status.Ended() && (r.held != nil || !in.Executed) {
+			return &api.Error{Code: api.CodeNotExecuting, Message: "the step is to be begun again, but nobody executes run " + id + " any more",
+				Hint: "stella orch run resume " + id, TraceID: in.Run.TraceID}
+		}
 		if err := e.watch.until(ctx, a, r, e.runs); err != nil {
 			return e.interrupted(ctx, r, err)
 		}
