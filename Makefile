@@ -55,13 +55,14 @@ fixtures:
 	$(GO) run ./testdata/bundles/gen
 
 # What takes too long for every commit.
+soak: FUZZTIME := 60s
 soak: crash race
 	$(GO) test -count=1 -timeout 120m -v ./internal/simtest -run Kills -kills 500
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 60m -v ./internal/simtest -run Clients -ops 1000
 	$(GO) test -count=1 -timeout 60m ./runner ./runner/state -run RandomHistories -rapid.checks 5000
 	$(GO) test -count=1 -timeout 60m ./export -run Flipped -every
 	$(GO) test -count=1 -timeout 60m ./verify -run 'Every' -every
-	$(MAKE) fuzz FUZZTIME=60s
+	$(MAKE) fuzz FUZZTIME=$(FUZZTIME)
 
 clean:
 	rm -rf bin demo dist

@@ -35,9 +35,9 @@ func (e *execution) cleaning() bool {
 }
 
 // begun says whether a phase has had its beginning: all that can begin in it does so
-// together.
+// together. What is to be done afresh in it has begun before.
 func (e *execution) begun(p phase) bool {
-	return p == ordinary || slices.ContainsFunc(e.nodes, func(n *node) bool { return n.phase == p && n.status != state.Pending })
+	return p == ordinary || slices.ContainsFunc(e.nodes, func(n *node) bool { return n.phase == p && (n.status != state.Pending || n.afresh) })
 }
 
 // phaseNow is the group whose steps may run now: cleanup starts when every
@@ -221,7 +221,7 @@ func (e *execution) advance() error {
 		if len(e.todo) > 0 {
 			continue
 		}
-		if e.live > 0 || e.asked > 0 || len(e.strays) > 0 {
+		if e.live > 0 || e.asked > 0 || e.lingering() {
 			return nil
 		}
 		more, err := e.finish()

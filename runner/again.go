@@ -148,33 +148,8 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	return e.r.commit(e)
 }
 
-// Stray is the number of an attempt of a step that was taken back and has yet to end, 0
-// where there is none.
-func (r *Runner) Stray(runID, stepID string) int { return r.Strays(runID)[stepID] }
-
-// Strays are the attempts of a run that were taken back and have yet to end, by step.
-func (r *Runner) Strays(runID string) map[string]int {
-	r.mu.Lock()
-	e := r.execs[runID]
-	r.mu.Unlock()
-	if e == nil {
-		return nil
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var out map[string]int
-	for id := range e.strays {
-		if out == nil {
-			out = map[string]int{}
-		}
-		out[id] = e.find(id).attempt
-	}
-	return out
-}
-
-// withReaders adds to steps that are to be reset what is under way behind them: each of
-// its attempts is taken back as well, and the next would read what is not there yet. A
-// sub-run has read it, and goes on.
+// withReaders adds to steps that are to be reset what is under way behind them: its
+// attempts are taken back as well, and the next would read what is not there yet.
 func (e *execution) withReaders(meant []*node) []*node {
 	seen := map[*node]bool{}
 	for _, n := range meant {
@@ -187,7 +162,7 @@ func (e *execution) withReaders(meant []*node) []*node {
 			}
 			seen[x] = true
 			todo = append(todo, x)
-			if x.live && x.child == "" {
+			if x.live {
 				meant = append(meant, x)
 			}
 		}
@@ -224,7 +199,7 @@ func (e *execution) takeBack(actor string) {
 			continue
 		}
 		delete(e.cancels, n.id)
-		e.strays[n.id] = cancel
+		e.strays[n] = stray{n.attempt, cancel}
 		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
 			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
 		})

@@ -322,7 +322,7 @@ func (r *Runner) settle(e *execution, n *node, p *prepared, end *ledger.AttemptE
 	return r.within(e, func() error {
 		if n.attempt != p.attempt || n.status != state.Running || e.cancels[n.id] == nil {
 			r.opt.Log.Warn("the end of an attempt that was taken back counts no more", "runId", e.runID, "stepId", n.id, "attempt", p.attempt, "outcome", end.Outcome)
-			delete(e.strays, n.id)
+			delete(e.strays, n)
 			if e.ended.Load() {
 				return nil
 			}

@@ -214,6 +214,12 @@ func TestCleanupThatHangsIsEnded(t *testing.T) {
 func TestCleanupIsBegunAgainBesideOther(t *testing.T) {
 	w, run, d := cleanup(t, nil)
 	s := w.asked(run.RunID, "asks")
+	back := decision(s, "uid:8", "retry")
+	back.BackTo = "a"
+	_, err := w.r.Decide(w.opened(run, d), back)
+	if wrong := (*runner.RequestError)(nil); !errors.As(err, &wrong) {
+		t.Errorf("back to what it cleans up after: %v", err)
+	}
 	if _, err := w.r.Decide(w.opened(run, d), decision(s, "uid:7", "retry")); err != nil {
 		t.Fatal(err)
 	}

@@ -82,12 +82,15 @@ func (e *execution) stopAll(cause error, why string) {
 			cancel(cause)
 		}
 	}
-	for _, cancel := range e.strays {
+	for _, s := range e.strays {
 		if cause == ErrAborted {
-			cancel(cause)
+			s.cancel(cause)
 		}
 	}
 	for _, n := range e.all() {
+		if n.former != "" && cause == ErrAborted { // else it is being ended already
+			e.cancelLater(n.former, why, cause)
+		}
 		if n.child != "" && e.over(n.phase) {
 			e.cancelLater(n.child, why, cause)
 		}

@@ -41,6 +41,7 @@ type node struct {
 	index  int
 	item   any
 	items  []*node // of a step that was expanded
+	every  []*node // items, and after them those that its list has had before
 	list   string  // digest of their list
 	left   int     // of the items: have not ended
 	fed    int     // of the items: were looked at for queueing
@@ -117,8 +118,9 @@ func (n *node) idempotent(action manifests.Action) bool {
 //   - swept, in a run that is stopping: no step is pending that may not begin any more and
 //     whose phase has begun. Whoever lets one become so takes swept back.
 //   - cancels has the attempts under way and nothing else; their nodes are claimed and
-//     running. strays are those whose end is on record already: the run neither ends nor
-//     begins to clean up before them. again: one of them is being stopped to be queued anew, and goes with
+//     running. strays are those whose end is on record already; a node's former is a
+//     sub-run of which that holds: the run neither ends nor begins to clean up before
+//     them. again: one of them is being stopped to be queued anew, and goes with
 //     its end, whatever that is.
 //   - todo, batch, freed and later are empty: what was decided is written and done.
 //   - detached: it is not among the runner's execs; the others are until they end.
@@ -143,7 +145,7 @@ type execution struct {
 	left      int                                // ordinary steps that have not ended
 	ends      int                                // counts up with each end
 	cancels   map[string]context.CancelCauseFunc // by step, of attempts under way
-	strays    map[string]context.CancelCauseFunc // by step, of attempts that were taken back and have yet to end
+	strays    map[*node]stray                    // attempts that were taken back and have yet to end
 	failing   bool                               // an ordinary step has failed in this generation, and nothing makes up for it
 	late      bool                               // the run's own deadline has passed
 	timeout   bool                               // and it passed before any step had failed the run
@@ -173,7 +175,7 @@ type execution struct {
 func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, inputs map[string]any, records map[string]state.Step) (*execution, error) {
 	e := &execution{
 		runID: run.RunID, tenant: run.Tenant, replayOf: run.ReplayOf, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
-		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, strays: map[string]context.CancelCauseFunc{}, timers: map[*timer]struct{}{},
+		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, strays: map[*node]stray{}, timers: map[*timer]struct{}{},
 	}
 	e.ended.Store(run.Status.Ended())
 	for ph, list := range [][]manifests.Step{ordinary: d.Steps, onFailure: d.OnFailure, onCancel: d.OnCancel} {
@@ -310,11 +312,12 @@ func (h *nodeHeap) Pop() any {
 	return n
 }
 
-// all are the nodes in order, each step's items after it.
+// all are the nodes in order, each step's items after it, also those that its list has
+// no more: something may be left of them.
 func (e *execution) all() []*node {
 	out := make([]*node, 0, len(e.nodes))
 	for _, n := range e.nodes {
-		out = append(append(out, n), n.items...)
+		out = append(append(out, n), n.every...)
 	}
 	return out
 }

@@ -84,21 +84,25 @@ func (e *execution) dropItems(n *node) error {
 
 // makeItems makes the nodes of the items, or adapts those that there are.
 func (e *execution) makeItems(n *node, list []any) {
-	old := n.items
-	n.items, n.left, n.fed = make([]*node, len(list)), 0, 0
+	n.reserve(len(list))
+	n.items, n.left, n.fed = n.every[:len(list)], 0, 0
 	for i, v := range list {
-		item := &node{
-			id: fmt.Sprintf("%s.%d", n.id, i), step: n.step, plan: n.plan, phase: n.phase, locks: n.locks,
-			parent: n, index: i, status: state.Pending,
-		}
-		if i < len(old) {
-			item = old[i]
-		}
+		item := n.items[i]
 		item.item = v
 		if !item.status.Ended() {
 			n.left++
 		}
-		n.items[i] = item
+	}
+}
+
+// reserve makes the nodes of so many items. Those that a shorter list has no more stay:
+// in a longer one they are the same steps again, with their attempts.
+func (n *node) reserve(most int) {
+	for i := len(n.every); i < most; i++ {
+		n.every = append(n.every, &node{
+			id: fmt.Sprintf("%s.%d", n.id, i), step: n.step, plan: n.plan, phase: n.phase, locks: n.locks,
+			parent: n, index: i, status: state.Pending,
+		})
 	}
 }
 
@@ -220,7 +224,7 @@ func (e *execution) allItems(n *node) error {
 }
 
 // restoreItems makes the items of a step that was expanded, from their records.
-func (e *execution) restoreItems(n *node, records map[string]state.Step) error {
+func (e *execution) restoreItems(n *node, records map[string]state.Step, most int) error {
 	if n.list == "" {
 		return nil
 	}
@@ -233,9 +237,9 @@ func (e *execution) restoreItems(n *node, records map[string]state.Step) error {
 	if err != nil || !ok {
 		return fmt.Errorf("runner: run %s: items of %s: not a list", e.runID, n.id)
 	}
-	n.items = nil
+	n.reserve(most)
 	e.makeItems(n, list)
-	for _, item := range n.items {
+	for _, item := range n.every {
 		if rec, ok := records[item.id]; ok {
 			e.restore(item, rec)
 		}

@@ -132,9 +132,10 @@ func (r *Runner) loadLocks() error {
 
 // giveBack gives back what steps held whose sub-runs are over, now that this is on
 // record. The caller holds e.mu.
-func (r *Runner) giveBack(e *execution) {
+// It returns whether a sub-run that was given up is none any more.
+func (r *Runner) giveBack(e *execution) (gone bool) {
 	if len(e.freed) == 0 {
-		return
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,8 +144,8 @@ func (r *Runner) giveBack(e *execution) {
 			r.outlive(e, f.n) // it goes on to take what its step does
 			continue
 		}
-		if f.n.former == f.former {
-			f.n.former = ""
+		if f.former != "" && f.n.former == f.former {
+			f.n.former, gone = "", true
 		}
 		if !e.detached {
 			r.queue.free(&e.slots, 1)
@@ -153,6 +154,7 @@ func (r *Runner) giveBack(e *execution) {
 	}
 	e.freed = e.freed[:0]
 	r.dispatch()
+	return gone
 }
 
 // LoseLock takes a lock away from the holder with a fence number, and ends what

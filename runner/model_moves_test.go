@@ -152,10 +152,10 @@ func (s *stage) byHand(m move) error {
 		_, err = s.r.Skip(o, runner.Skip{Actor: actor, Reason: "r", StepID: step})
 	case "reset":
 		want = ledger.RunReset
-		if o.Run.Status == state.Failed {
+		run, err = s.r.Reset(o, actor, "r", step, m.C%2 == 0)
+		if o.Run.Status == state.Failed || run.ReopenedUTC != o.Run.ReopenedUTC { // its time was over, and nobody had looked
 			want = ledger.RunReopened
 		}
-		_, err = s.r.Reset(o, actor, "r", step, m.C%2 == 0)
 	case "restart":
 		want = ledger.RunRestarted
 		_, err = s.r.Restart(o, actor, "r", step, m.C%2 == 0)

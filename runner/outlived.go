@@ -88,12 +88,14 @@ func (r *Runner) gone(child string) error {
 			return nil
 		}
 		n.former = ""
-		if n.status == state.Queued && !n.claimed && !n.worker && !e.ended.Load() {
-			e.fresh = append(e.fresh, n)
-			r.handOver(e)
+		if e.ended.Load() {
+			r.tellWhenQuiet(e)
+			return nil
 		}
-		r.tellWhenQuiet(e)
-		return nil
+		if n.status == state.Queued && !n.claimed && !n.worker {
+			e.fresh = append(e.fresh, n)
+		}
+		return r.commit(e) // the run may have waited for nothing else
 	})
 }
 

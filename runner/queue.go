@@ -300,16 +300,13 @@ func (r *Runner) Waits(runID, stepID string) string {
 		return ""
 	}
 	e.mu.Lock()
-	n, former := e.find(stepID), ""
+	n, lingers := e.find(stepID), ""
 	if n != nil {
-		former = n.former
+		lingers = e.linger(n)
 	}
 	e.mu.Unlock()
-	if n == nil {
-		return ""
-	}
-	if former != "" {
-		return "the end of run " + former + ", which it has given up"
+	if n == nil || lingers != "" {
+		return lingers
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

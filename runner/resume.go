@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -170,8 +172,9 @@ func (r *Runner) opened(o Opened) (*execution, error) {
 	}
 	e.r = r
 	e.setDeadline()
+	most := itemsOf(records)
 	for _, n := range e.nodes {
-		if err := e.restoreItems(n, records); err != nil {
+		if err := e.restoreItems(n, records, most[n.id]); err != nil {
 			return nil, err
 		}
 	}
@@ -181,6 +184,20 @@ func (r *Runner) opened(o Opened) (*execution, error) {
 		}
 	}
 	return e, e.remember(records)
+}
+
+// itemsOf says how many items of each step are on record, be they in its list still or
+// not.
+func itemsOf(records map[string]state.Step) map[string]int {
+	out := map[string]int{}
+	for id := range records {
+		if step, number, ok := strings.Cut(id, "."); ok {
+			if i, err := strconv.Atoi(number); err == nil {
+				out[step] = max(out[step], i+1)
+			}
+		}
+	}
+	return out
 }
 
 // restoreResults reads back what a step has given to those that come after it.

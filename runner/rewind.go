@@ -41,8 +41,11 @@ func (e *execution) rewound(n *node, d Decision) []*node {
 // checkRewind says why a decision about n cannot go back as it wants.
 func (e *execution) checkRewind(n *node, d Decision) error {
 	back := e.backTo(n, d)
-	if back == nil || back != n && !slices.Contains(e.prog.before(n), d.BackTo) {
+	switch {
+	case back == nil || back != n && !slices.Contains(e.prog.before(n), d.BackTo):
 		return &RequestError{Text: fmt.Sprintf("step %s does not come before %s", d.BackTo, n.id)}
+	case back.phase != n.phase: // it sees the step, and does not follow from it
+		return &RequestError{Text: fmt.Sprintf("step %s cleans up after %s, and does not go back to it", n.id, back.id)}
 	}
 	for _, x := range append(e.downstream(back), back) { // it reads what back gives, also where it is not done again
 		if x.claimed || x.status == state.Running || x.status == state.Queued {

@@ -482,7 +482,9 @@ func (r *Runner) commit(e *execution) error {
 			return r.commit(e)
 		}
 	}
-	r.giveBack(e)
+	if r.giveBack(e) && !e.ended.Load() {
+		return r.commit(e) // the run may have waited for nothing else
+	}
 	if e.ended.Load() {
 		e.untold = true
 		r.tellWhenQuiet(e)

@@ -321,6 +321,9 @@ func (e *execution) reconcile(fresh bool) error {
 		return err
 	}
 	for _, n := range e.all() {
+		if n.former != "" && e.run.Aborted && !e.detached {
+			e.cancelLater(n.former, "aborted", ErrAborted)
+		}
 		if n.child == "" {
 			continue
 		}
@@ -345,7 +348,7 @@ func (e *execution) reconcile(fresh bool) error {
 		case e.detached:
 		case e.run.Aborted:
 			e.cancelLater(n.child, "aborted", ErrAborted)
-		case n.phase == ordinary && (e.run.CancelRequested() || e.run.FailRequested() || e.late):
+		case e.over(n.phase) && (e.run.CancelRequested() || e.run.FailRequested() || e.late):
 			e.cancelLater(n.child, "it is being ended", ErrCancelled)
 		}
 	}

@@ -73,6 +73,8 @@ func lockTable(s *screen, all []api.Lock) {
 
 func holderState(h api.LockHolder) string {
 	switch {
+	case h.Lingers != "":
+		return "ending"
 	case h.Executing:
 		return "executing"
 	case h.Stale:

@@ -148,8 +148,8 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 	if run.Status.Ended() {
 		return ""
 	}
-	if n := s.e.runner.Stray(run.RunID, rec.StepID); n > 0 {
-		return fmt.Sprintf("the end of attempt %d, which was taken back", n)
+	if why := s.e.runner.Lingers(run.RunID, rec.StepID); why != "" {
+		return why
 	}
 	switch rec.Status {
 	case state.Pending:

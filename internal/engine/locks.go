@@ -81,6 +81,23 @@ func (s *site) locks() ([]api.Lock, error) {
 			l.Holders = append(l.Holders, holder)
 		}
 	}
+	for _, x := range e.runner.Lingering(s.tenant) {
+		key := [2]string{x.Kind, x.Name}
+		l := all[key]
+		if l == nil {
+			free := s.freeLock(x.Kind, x.Name, 1)
+			l = &free
+			all[key] = l
+		}
+		run, err := e.db.Run(x.RunID)
+		if err != nil {
+			return nil, dbError(err)
+		}
+		l.Held += x.Weight
+		l.Holders = append(l.Holders, api.LockHolder{
+			LockHolder: state.LockHolder{RunID: x.RunID, StepID: x.StepID, Attempt: x.Attempt, Weight: x.Weight}, DAGID: run.DAGID, Executing: true, Lingers: x.Why,
+		})
+	}
 	for _, w := range e.runner.LockWaiters(s.tenant) {
 		if l := all[[2]string{w.Kind, w.Name}]; l != nil {
 			l.Waiting = append(l.Waiting, api.LockWaiter{RunID: w.RunID, StepID: w.StepID, Weight: w.Weight, QueuedUTC: stamp.Format(w.Queued)})
@@ -168,6 +185,9 @@ func (s *site) ReleaseLock(ctx context.Context, name string, req api.LockRelease
 		return out, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("nobody holds %q, or not who is named", name), Hint: "stella lock status " + name}
 	case n > 1:
 		return out, &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%d hold %q", n, name), Hint: "name one with --run and --step; stella lock status " + name}
+	case out.Lost.Lingers != "":
+		return out, &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%q is free on record; step %s of run %s keeps it until %s", name, out.Lost.StepID, out.Lost.RunID, out.Lost.Lingers),
+			Hint: "stella orch run abort " + out.Lost.RunID + " leaves that no time"}
 	case req.DryRun:
 		return out, nil
 	}
