@@ -2,6 +2,7 @@ package runner
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -101,4 +102,21 @@ func (e *execution) stopAll(cause error, why string) {
 // is passed on as what it is.
 func (e *execution) cancelLater(child, why string, cause error) {
 	e.later = append(e.later, func() { e.r.cancelChild(child, why, cause == ErrAborted) })
+}
+
+// excessive ends a run that has written more entries than the site allows (THREATS
+// 24): as failed, and where its cleanup goes on like that, at once.
+func (e *execution) excessive() bool {
+	most := e.r.opt.MaxEntries
+	switch {
+	case e.ended.Load() || e.run.Entries <= most:
+		return false
+	case !e.run.FailRequested() && !e.run.CancelRequested():
+		e.requestFailure("system:runner", state.TooManyEntries, fmt.Sprintf("more than %d entries (max_run_entries in site.toml)", most))
+		return true
+	case e.run.Entries > 2*most && !e.run.Aborted:
+		e.requestCancel(ledger.RunAbortRequested, "system:runner", "its cleanup writes without end")
+		return true
+	}
+	return false
 }

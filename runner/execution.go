@@ -155,6 +155,7 @@ type execution struct {
 	chainWait time.Duration                      // how long that is given
 	workers   int                                // that have not let go of their steps yet
 	untold    bool                               // it has ended, and its parent is to be told
+	gaveUp    *FaultError                        // it was given up: nothing is decided about it any more
 	detached  bool                               // nobody here executes it; the model lives for one decision
 
 	todo  []*node // ended, their dependents not looked at yet

@@ -40,26 +40,50 @@ func (e *execution) linger(n *node) string {
 	return ""
 }
 
-// Lingers says what of a step is under way although it does not wait for it any more,
-// "" where nothing is.
-func (r *Runner) Lingers(runID, stepID string) string {
+// Lingers says what of each step of a run is under way although the step does not wait
+// for it any more; of an item it is said of its step as well.
+func (r *Runner) Lingers(runID string) map[string]string {
 	e := r.executed(runID)
 	if e == nil {
-		return ""
+		return nil
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	n := e.find(stepID)
-	if n == nil {
-		return ""
-	}
-	why := e.linger(n)
-	for _, item := range n.every {
-		if why == "" {
-			why = e.linger(item)
+	out := map[string]string{}
+	for _, l := range r.lingers(e) {
+		out[l.n.id] = l.why
+		if l.n.parent != nil && out[l.n.parent.id] == "" {
+			out[l.n.parent.id] = l.why
 		}
 	}
-	return why
+	return out
+}
+
+// remnant is what is under way of a step that does not wait for it.
+type remnant struct {
+	n       *node
+	attempt int
+	why     string
+}
+
+// lingers is all of a run that is under way and that no step waits for.
+func (r *Runner) lingers(e *execution) (out []remnant) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	see := func(n *node) {
+		if why := e.linger(n); why != "" {
+			out = append(out, remnant{n, n.attempt, why})
+		}
+	}
+	for n := range e.strays {
+		see(n)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range r.outlived {
+		if o.e == e && o.n.former != "" {
+			see(o.n)
+		}
+	}
+	return out
 }
 
 // Strays are the attempts of a run that were taken back and have yet to end, by step.
@@ -103,15 +127,11 @@ func (r *Runner) Lingering(tenant string) []Lingering {
 	r.mu.Unlock()
 	var out []Lingering
 	for _, e := range execs {
-		e.mu.Lock()
-		for _, n := range e.all() {
-			if why := e.linger(n); why != "" {
-				for _, l := range n.locks {
-					out = append(out, Lingering{l, e.runID, n.id, n.attempt, why})
-				}
+		for _, x := range r.lingers(e) {
+			for _, l := range x.n.locks {
+				out = append(out, Lingering{l, e.runID, x.n.id, x.attempt, x.why})
 			}
 		}
-		e.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b Lingering) int { return strings.Compare(a.RunID+a.StepID, b.RunID+b.StepID) })
 	return out

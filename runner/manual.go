@@ -86,6 +86,9 @@ func (r *Runner) model(o Opened) (*execution, error) {
 			return e, nil
 		}
 		e.mu.Unlock()
+		if e.gaveUp != nil {
+			return nil, e.gaveUp
+		}
 	}
 	e, err := r.open(o)
 	if err != nil {

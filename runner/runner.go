@@ -97,6 +97,7 @@ type Options struct {
 	RedactKey      []byte // of the tags that stand in the place of secrets
 	PlainSecrets   bool   // tier plain may be given secrets
 	Owner          string // of attempts: boot id and pid
+	Contain        bool   // a run that is given up for a fault of ours ([FaultError]) ends no other; else the runner ends
 }
 
 // Runner takes care of runs. Its methods may be called from any goroutine.
@@ -270,6 +271,9 @@ func (r *Runner) later(f func()) {
 }
 
 func (r *Runner) fail(err error) {
+	if given := (*FaultError)(nil); errors.As(err, &given) {
+		return // the others go on
+	}
 	select {
 	case r.fatal <- err:
 	default: // the first one counts
@@ -422,34 +426,6 @@ func (r *Runner) done(it item, child bool) {
 	r.signal()
 }
 
-// excessive ends a run that has written more entries than the site allows (THREATS
-// 24): as failed, and where its cleanup goes on like that, at once.
-func (e *execution) excessive() bool {
-	most := e.r.opt.MaxEntries
-	switch {
-	case e.ended.Load() || e.run.Entries <= most:
-		return false
-	case !e.run.FailRequested() && !e.run.CancelRequested():
-		e.requestFailure("system:runner", state.TooManyEntries, fmt.Sprintf("more than %d entries (max_run_entries in site.toml)", most))
-		return true
-	case e.run.Entries > 2*most && !e.run.Aborted:
-		e.requestCancel(ledger.RunAbortRequested, "system:runner", "its cleanup writes without end")
-		return true
-	}
-	return false
-}
-
-// broken ends the runner: the model is ahead of the store, and nothing may be
-// decided on it any more. Whoever opens the site next reads what is recorded.
-func (r *Runner) broken(e *execution, err error) error {
-	err = fmt.Errorf("runner: run %s: %w", e.run.RunID, err)
-	if !e.detached { // such a model is thrown away with the error
-		e.setEnded()
-		r.fail(err)
-	}
-	return err
-}
-
 // within lets f decide on a model under its lock, and does afterwards what
 // concerns other runs: no two models are locked at a time.
 func (r *Runner) within(e *execution, f func() error) error {
@@ -468,6 +444,9 @@ func (r *Runner) within(e *execution, f func() error) error {
 // fails leaves the model ahead of the store: the runner ends. The caller holds
 // e.mu.
 func (r *Runner) commit(e *execution) error {
+	if e.gaveUp != nil {
+		return e.gaveUp
+	}
 	if err := e.advance(); err != nil {
 		return r.broken(e, err)
 	}

@@ -248,6 +248,7 @@ func (e *Engine) runnerOptions(stopped state.QueueState) runner.Options {
 	if e.opt.Executes {
 		o.Executor = e.opt.Executor
 	}
+	o.Contain = e.opt.Mode == ModeDaemon // others rely on it
 	return o
 }
 

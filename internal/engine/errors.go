@@ -27,6 +27,9 @@ func helpsDamaged(runID string) string {
 	return fmt.Sprintf("put the file back from a snapshot, or end the run: stella orch run abort %s --reason TEXT, or run fail", runID)
 }
 
+// helpsGivenUp says what can be done with a run that was given up for a fault of ours.
+const helpsGivenUp = "stella daemon restart takes it up again from its records; other runs go on. Please report the line of daemon.log"
+
 func invalid(format string, a ...any) *api.Error {
 	return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf(format, a...)}
 }
@@ -97,9 +100,12 @@ func dbError(err error) error {
 	var inputs *runner.InputsError
 	var damage *store.Damage
 	var run *runner.DamageError
+	var fault *runner.FaultError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &fault):
+		return &api.Error{Code: api.CodeInternal, Message: strings.TrimPrefix(fault.Error(), "runner: "), Hint: helpsGivenUp}
 	case errors.As(err, &run):
 		return &api.Error{Code: api.CodeDamaged, Message: strings.TrimPrefix(run.Error(), "runner: "), Hint: helpsDamaged(run.RunID)}
 	case byHand(err) != nil:

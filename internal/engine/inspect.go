@@ -53,11 +53,12 @@ func (s *site) RunOverview(ctx context.Context, id string) (api.RunDetail, error
 	if err != nil {
 		d, out.Damage = &manifests.DAG{}, damageText(run, err)
 	}
+	rest := s.rest(run)
 	for _, rec := range live {
 		info := api.StepInfo{Step: rec}
 		if st := findStep(d, rec.StepID); st != nil {
 			info.Needs, info.Action = st.Needs, st.Action
-			info.Waiting = s.waiting(run, st, rec, nil)
+			info.Waiting = s.waiting(run, st, rec, nil, rest)
 		}
 		out.StepList = append(out.StepList, info)
 	}
@@ -94,7 +95,7 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 			items[step] = append(items[step], rec)
 		}
 	}
-	out := []api.StepInfo{}
+	out, rest := []api.StepInfo{}, s.rest(o.Run)
 	for _, st := range runner.Order(o.DAG) {
 		rec, ok := records[st.ID]
 		if !ok {
@@ -110,7 +111,7 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 			rec = state.Shown(&o.Run, rec, cleanup)
 			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
 			info.Plugin = pluginOf(o.Plan, st.ID)
-			info.Waiting = s.waiting(o.Run, st, rec, records)
+			info.Waiting = s.waiting(o.Run, st, rec, records, rest)
 			out = append(out, info)
 		}
 	}
@@ -142,13 +143,29 @@ func itemNumber(id string) int {
 	return n
 }
 
+// rest is what keeps a run from going on and is not on record.
+type rest struct {
+	givenUp bool
+	lingers map[string]string // by step
+}
+
+func (s *site) rest(run state.Run) rest {
+	if run.Status.Ended() {
+		return rest{}
+	}
+	return rest{s.e.runner.Fault(run.RunID) != nil, s.e.runner.Lingers(run.RunID)}
+}
+
 // waiting says in words what a step waits for. Without records its needs are not
 // looked at.
-func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, records map[string]state.Step) string {
+func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, records map[string]state.Step, rest rest) string {
 	if run.Status.Ended() {
 		return ""
 	}
-	if why := s.e.runner.Lingers(run.RunID, rec.StepID); why != "" {
+	if rest.givenUp && !rec.Status.Ended() {
+		return "nothing: the run was given up for a fault in stella; stella daemon restart takes it up again"
+	}
+	if why := rest.lingers[rec.StepID]; why != "" {
 		return why
 	}
 	switch rec.Status {
