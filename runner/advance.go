@@ -195,10 +195,15 @@ func (e *execution) consider(n *node) error {
 }
 
 // acted is called when the action of a step has succeeded, whoever did it: with a
-// checkpoint people are asked next, else the step is done.
+// checkpoint people are asked next, unless the run is ending, else the step is done.
 func (e *execution) acted(n *node, outputsHash string) {
 	n.outputsHash = outputsHash
-	if n.step.Checkpoint != nil && n.parent == nil {
+	asks := n.step.Checkpoint != nil && n.parent == nil
+	switch {
+	case asks && e.over(n.phase):
+		e.giveUp(n)
+		return
+	case asks:
 		e.ask(n)
 		return
 	}
@@ -279,6 +284,11 @@ func (e *execution) sweepOne(n *node) {
 	case n.status != state.Pending && n.status != state.Queued:
 		return
 	}
+	e.giveUp(n)
+}
+
+// giveUp ends a step that has not had its turn, since the run is ending.
+func (e *execution) giveUp(n *node) {
 	switch {
 	case e.run.CancelRequested():
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})

@@ -251,3 +251,38 @@ func TestTheDeadlineOfARunHoldsForPeople(t *testing.T) {
 		t.Errorf("%v; the run is %s %s: %v", err, got.Status, got.FailureReason, steps)
 	}
 }
+
+// Nobody is asked about a step that has done its part when its run is ending already.
+func TestNobodyIsAskedInARunThatIsEnding(t *testing.T) {
+	for what, c := range map[string]struct {
+		end  func(*world, runner.Opened) (state.Run, error)
+		step string
+	}{
+		"fail": {func(w *world, o runner.Opened) (state.Run, error) {
+			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+		}, "skipped RUN_FAILING"},
+		"cancel": {func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) }, "cancelled RUN_CANCELLED"},
+		"abort":  {func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") }, "cancelled RUN_CANCELLED"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			began, release := make(chan bool), make(chan bool)
+			w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) {
+				close(began)
+				<-release
+				return exit(0), nil
+			})
+			d := dag(func(d *manifests.DAG) { d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "?"} }, "a")
+			run := w.start(d, "{}")
+			w.background()
+			<-began
+			if _, err := c.end(w, w.opened(run, d)); err != nil {
+				t.Fatal(err)
+			}
+			close(release)
+			w.ended(run.RunID)
+			if _, steps := w.look(run.RunID); steps["a"] != c.step {
+				t.Errorf("steps %v", steps)
+			}
+		})
+	}
+}

@@ -39,6 +39,12 @@ func (s *stage) move(m move) error {
 		}
 	case "crash":
 		return s.reopen(m.A%4 > 0)
+	case "away":
+		if err := s.reopen(false); err != nil {
+			return err
+		}
+		d, _ := pick([]time.Duration{time.Minute, 40 * time.Minute, 3 * time.Hour}, m.A)
+		time.Sleep(d)
 	case "arm":
 		s.disk.arm(1+m.A%8, m.B%2 == 0)
 	case "pause":
@@ -174,9 +180,14 @@ func (s *stage) byHand(m move) error {
 // anItem is now and then an item of a step, where it has some.
 func anItem(d *manifests.DAG, id string, n int) string {
 	for _, s := range slices.Concat(d.Steps, d.OnFailure, d.OnCancel) {
-		if list, ok := s.ForEach.([]any); ok && s.ID == id && n%3 > 0 {
-			return fmt.Sprintf("%s.%d", id, n%max(1, len(list)))
+		if s.ForEach == nil || s.ID != id || n%3 == 0 {
+			continue
 		}
+		most := 3
+		if list, ok := s.ForEach.([]any); ok {
+			most = max(1, len(list))
+		}
+		return fmt.Sprintf("%s.%d", id, n%most)
 	}
 	return id
 }

@@ -35,6 +35,7 @@ type modelRun struct {
 	aborted    bool
 	cancelled  bool
 	alone      bool // reopened: no step waits for it, or holds a lock for it
+	orphan     bool // its step had given it up when a process ended: what that held, others may have by now
 	steps      map[string]*modelStep
 }
 
@@ -141,7 +142,7 @@ func (r *modelRun) step(id string) (*modelStep, error) {
 	if s := r.steps[id]; s != nil {
 		return s, nil
 	}
-	of, _, item := strings.Cut(id, ".")
+	of, item := stepOf(id), strings.Contains(id, ".")
 	for i, list := range [][]manifests.Step{r.dag.Steps, r.dag.OnFailure, r.dag.OnCancel} {
 		for j := range list {
 			if list[j].ID == of {
@@ -151,6 +152,19 @@ func (r *modelRun) step(id string) (*modelStep, error) {
 		}
 	}
 	return nil, fmt.Errorf("no step %s", id)
+}
+
+// orphans finds what steps had given up when a process ended.
+func (m *model) orphans() {
+	for id, r := range m.runs {
+		r.orphan = r.orphan || r.parent != "" && m.runs[r.parent].steps[r.parentStep].child != id
+	}
+}
+
+// stepOf is the step of an item, or the step itself.
+func stepOf(id string) string {
+	of, _, _ := strings.Cut(id, ".")
+	return of
 }
 
 func (r *modelRun) add(env ledger.Envelope, data any) error {
@@ -289,11 +303,11 @@ func (m *model) compare(db *store.DB, b *box) error {
 			return err
 		}
 		if err := r.compare(run, steps); err != nil {
-			return fmt.Errorf("%w\n%s", err, m.story(db, id))
+			return fmt.Errorf("run %s: %w", id, err)
 		}
 		for stepID, s := range r.steps {
 			if s.open && !inside[fmt.Sprint(id, stepID, s.attempt)] {
-				return fmt.Errorf("attempt %d of step %s is under way on record alone\n%s", s.attempt, stepID, m.story(db, id))
+				return fmt.Errorf("attempt %d of step %s of run %s is under way on record alone", s.attempt, stepID, id)
 			}
 		}
 	}
@@ -320,7 +334,7 @@ func (m *model) exclusive(b *box) error {
 				}
 				under[lock] = who
 			}
-			if r.alone {
+			if r.alone || r.orphan {
 				break
 			}
 			id, who = r.parentStep, fmt.Sprint(r.parent, r.parentStep)+" by "+x.task.RunID

@@ -34,7 +34,16 @@ type history struct {
 	Workers int
 	Salt    byte
 	Chain   bool
+	Finale  int // how it comes to its end
 }
+
+// The ways in which histories end.
+const (
+	bySucceeding = iota
+	byGoingOn    // the same
+	byAbort
+	byAbortOfIdle // nobody executes the runs any more
+)
 
 type move struct {
 	Kind    string
@@ -44,9 +53,9 @@ type move struct {
 func (m move) String() string { return fmt.Sprintf("%s(%d,%d,%d)", m.Kind, m.A, m.B, m.C) }
 
 var kinds = []string{
-	"start", "start", "finish", "finish", "finish", "finish", "finish", "finish", "decide", "decide", "decide",
+	"rest", "start", "finish", "finish", "finish", "finish", "finish", "finish", "decide", "decide", "decide",
 	"cancel", "abort", "fail", "retry", "retry", "skip", "reset", "restart", "nudge",
-	"crash", "arm", "wait", "wait", "jump", "pause", "unpause", "resume", "lose",
+	"crash", "arm", "away", "wait", "wait", "jump", "pause", "unpause", "resume", "lose",
 }
 
 func drawHistory(t *rapid.T) history {
@@ -61,7 +70,9 @@ func drawHistory(t *rapid.T) history {
 		n := rapid.IntRange(0, 99)
 		return move{rapid.SampledFrom(kinds).Draw(t, "kind"), n.Draw(t, "a"), n.Draw(t, "b"), n.Draw(t, "c")}
 	})
-	h.Moves = rapid.SliceOfN(moves, 1, 40).Draw(t, "moves")
+	h.Moves = append([]move{{Kind: "start"}}, rapid.SliceOfN(moves, 12, 40).Draw(t, "moves")...)
+	h.Moves = slices.DeleteFunc(h.Moves, func(m move) bool { return m.Kind == "rest" }) // so that long ones shrink
+	h.Finale = rapid.IntRange(bySucceeding, byAbortOfIdle).Draw(t, "finale")
 	return h
 }
 
@@ -129,7 +140,7 @@ func play(h history) (told []string, err error) {
 			return nil, err
 		}
 	}
-	if err := s.endAll(); err != nil {
+	if err := s.finale(); err != nil {
 		return nil, err
 	}
 	s.die()
@@ -174,7 +185,7 @@ func (s *stage) create() error {
 
 // run lets a new process work on the store.
 func (s *stage) run(db *store.DB, resume bool) error {
-	s.disk, s.box = &mortal{DB: db, left: -1}, &box{salt: s.Salt}
+	s.disk, s.box = &mortal{DB: db, left: -1, see: s.beside}, &box{salt: s.Salt}
 	stopped, err := db.Queue()
 	if err != nil {
 		return err
@@ -272,6 +283,10 @@ func (s *stage) reopen(resume bool) error {
 	if err != nil {
 		return err
 	}
+	if err := s.model.read(db); err != nil {
+		return err
+	}
+	s.model.orphans()
 	return s.run(db, resume)
 }
 
@@ -296,10 +311,10 @@ func (s *stage) look() error {
 	default:
 	}
 	if s.box.fault != "" {
-		return errors.New(s.box.fault)
+		return errors.New(s.box.fault + s.stories())
 	}
 	if err := s.r.Invariants(); err != nil {
-		return err
+		return fmt.Errorf("%w%s", err, s.stories())
 	}
 	if err := s.model.read(s.disk.DB); err != nil {
 		return err
@@ -309,80 +324,23 @@ func (s *stage) look() error {
 			return fmt.Errorf("run %s was started, and is not there", id)
 		}
 	}
-	return s.model.compare(s.disk.DB, s.box)
-}
-
-// endAll lets people and programs do their part until every run has ended.
-func (s *stage) endAll() error {
-	s.told = append(s.told, "end")
-	s.disk.arm(-1, false)
-	for round := range 200 {
-		if err := s.unpause(); err != nil {
-			return err
-		}
-		if err := s.resume(); err != nil {
-			return err
-		}
-		for _, x := range s.box.list(s.model.order()) {
-			x.end <- end{report: exit(0)}
-			synctest.Wait()
-		}
-		if err := s.decideAll(round); err != nil {
-			return err
-		}
-		if err := s.look(); err != nil {
-			return err
-		}
-		active, err := s.disk.ActiveRuns()
-		if err != nil {
-			return err
-		}
-		if len(active) == 0 {
-			return s.nothingHeld()
-		}
-		if round%4 == 3 {
-			time.Sleep(time.Hour)
-		}
-	}
-	active, _ := s.disk.ActiveRuns()
-	steps, _ := s.disk.Steps(active[0].RunID)
-	return fmt.Errorf("it does not end: %+v\nsteps %+v\nthe queue is %+v", active[0], steps, s.r.Queue(""))
-}
-
-func (s *stage) nothingHeld() error {
-	held, err := s.disk.Locks("")
-	if err == nil && len(held) > 0 {
-		err = fmt.Errorf("locks are held in the end: %+v", held)
-	}
-	return err
-}
-
-// decideAll lets enough people answer what is asked.
-func (s *stage) decideAll(round int) error {
-	open, _, err := s.disk.Approvals("default", true, "", 100, nil)
-	if err != nil {
-		return err
-	}
-	for _, rec := range open {
-		for i := range rec.Approval.Request.Quorum {
-			err := s.decide(rec, fmt.Sprintf("uid:%d", 100+2*round+i), "continue", "")
-			if err != nil && !tolerated(err) {
-				return fmt.Errorf("%w\n%s", err, s.model.story(s.disk.DB, rec.Run.RunID))
-			}
-		}
+	if err := errors.Join(s.known(), s.model.compare(s.disk.DB, s.box)); err != nil {
+		return fmt.Errorf("%w%s", err, s.stories())
 	}
 	return nil
 }
 
-func (s *stage) decide(rec store.ApprovalRecord, actor, what, back string) error {
-	o, err := s.opened(rec.Run)
-	if err != nil {
-		return err
+// stories are what has happened to all runs.
+func (s *stage) stories() string {
+	out := ""
+	for l := range s.disk.Entries(0, s.disk.Size()) {
+		env, _ := ledger.ParseEnvelope(l.Envelope)
+		data, _ := ledger.ParseData(l.Data)
+		if env.RunID != "" {
+			out += fmt.Sprintf("\n   %d %s %s %s %s %d by %s %s", env.Seq, env.Time[11:23], env.RunID[:13], env.Type, env.StepID, env.Attempt, env.Actor, data.Data)
+		}
 	}
-	_, err = s.r.Decide(o, runner.Decision{
-		StepID: rec.StepID, Attempt: rec.Approval.Attempt, PlanHash: rec.Run.PlanHash, Actor: actor, Decision: what, BackTo: back,
-	})
-	return err
+	return out
 }
 
 // order numbers the runs by their first entries.

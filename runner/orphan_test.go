@@ -145,3 +145,36 @@ func TestASubRunThatCleansUpGoesOnAfterACrash(t *testing.T) {
 		t.Errorf("the run is %s, the sub-run of its cleanup is %s", run.Status, child.Status)
 	}
 }
+
+// A run whose sub-run has ended behind its back, since the process ended before it was
+// told, can be ended although nobody executes it.
+func TestARunThatWasNotToldOfItsSubRunCanBeEnded(t *testing.T) {
+	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
+		"fail": func(w *world, o runner.Opened) (state.Run, error) {
+			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+		},
+		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
+		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := crashDuring(t, parent(nil, "sub"), "sub", nil)
+			child, err := w.db.Run(w.child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.disk.arm(2, true)
+			if _, err := w.r.Cancel("uid:7", "", w.opened(child, w.sealed.dags["child@1.0.0"])); err != nil {
+				t.Fatal(err)
+			}
+			w.until(w.child, func(r state.Run, _ map[string]state.Step) bool { return r.Status.Ended() })
+			w.crash()
+			w.reopen()
+			if _, err := end(w.world, w.opened(w.run, w.dag)); err != nil {
+				t.Fatal(err)
+			}
+			if got, steps := w.look(w.run.RunID); !got.Status.Ended() {
+				t.Errorf("the run is %s: %v", got.Status, steps)
+			}
+		})
+	}
+}

@@ -194,6 +194,17 @@ func (r *Runner) childEnded(run state.Run) error {
 	return err
 }
 
+// tellIdle tells a parent that nobody executes of the end of its sub-run: the process
+// may have ended before it was told.
+func (r *Runner) tellIdle(run state.Run) {
+	if r.Executes(run.ParentRunID) {
+		return // it was told, or has looked when it was taken up
+	}
+	if err := r.childEnded(run); err != nil && !errors.Is(err, ErrStopping) {
+		r.opt.Log.Error("the parent of a run could not be told of its end", "runId", run.RunID, "parent", run.ParentRunID, "error", err)
+	}
+}
+
 // childDone decides about the step whose sub-run has ended.
 func (e *execution) childDone(run state.Run) error {
 	n := e.find(run.ParentStepID)
@@ -298,6 +309,10 @@ func (r *Runner) cancelChild(runID, why string, abort bool) {
 	bad := (*DamageError)(nil)
 	if errors.As(err, &bad) {
 		err = nil // whoever executes it needs none of what cannot be read
+	}
+	if err == nil && o.Run.Status.Ended() {
+		r.tellIdle(o.Run)
+		return
 	}
 	if err == nil && abort {
 		_, err = r.Abort(o, "system:runner", becauseOf(why))
