@@ -440,7 +440,7 @@ func (e *execution) reconsider(actor string) error {
 	for _, n := range e.nodes {
 		e.failing = e.failing || n.phase == ordinary && n.status == state.Failed && n.now && !n.settled()
 	}
-	if !e.stopping() {
+	if !e.stopping() && !e.cleaning() {
 		e.bringBack(actor)
 	}
 	mayBegin := e.mayBegin()

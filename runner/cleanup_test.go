@@ -286,3 +286,18 @@ func TestNobodyIsAskedInARunThatIsEnding(t *testing.T) {
 		})
 	}
 }
+
+// A reset of what cleans up is about that alone: what was given up before stays so.
+func TestAResetOfCleanupBringsNothingBack(t *testing.T) {
+	w, run, d := cleanup(t, func(d *manifests.DAG) { d.MaxParallelSteps, d.Steps = 1, dag(nil, "a", "b").Steps })
+	if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "asks", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, steps := w.look(run.RunID); steps["b"] != "skipped RUN_FAILING" {
+		t.Errorf("steps %v", steps)
+	}
+	if _, err := w.r.Abort(w.opened(run, d), "uid:7", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(run.RunID)
+}

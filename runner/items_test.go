@@ -217,3 +217,23 @@ func TestItemsAreMendedOneByOne(t *testing.T) {
 		t.Errorf("after gave %s, f.0 has %d attempts", out, recs["f.0"].Attempt)
 	}
 }
+
+// Of a step that is begun again each item is still one step: it is counted once.
+func TestItemsThatStayAreCounted(t *testing.T) {
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "f.2" {
+			return exit(3), nil
+		}
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) { d.Steps[1].ForEach = []any{int64(0), int64(1), int64(2)} }, "src", "f<src")
+	run := w.start(d, "{}")
+	got, _ := w.finish(run.RunID)
+	got, err := w.idle().Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "src", Downstream: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := got.Pending(); n != 2 { // f and f.2
+		t.Errorf("%d steps are pending: %+v of %d items", n, got.Counts, got.Items)
+	}
+}

@@ -65,13 +65,13 @@ func (b *box) Execute(ctx context.Context, t runner.Task) (runner.Report, error)
 func (b *box) stubborn(t runner.Task) bool {
 	h := fnv.New32()
 	fmt.Fprint(h, b.salt, t.StepID, t.Attempt)
-	return h.Sum32()%3 == 0
+	return byte(h.Sum32()%4) < b.salt%4
 }
 
 // gives adds to what succeeds a list whose length goes with the attempt.
 func (b *box) gives(t runner.Task, r runner.Report) runner.Report {
 	if r.ExitCode != nil && *r.ExitCode == 0 {
-		n := []string{"[0,1,2]", "[0]", "[0,1,2]", "[]", "[5,6]"}[(t.Attempt+int(b.salt%2)*2)%5]
+		n := []string{"[0,1,2]", "[0]", "[0,1,2]", "[]", "[5,6]"}[(t.Attempt+int(b.salt))%5]
 		r.Output.Values = map[string]json.RawMessage{"list": json.RawMessage(n)}
 	}
 	return r
@@ -134,7 +134,7 @@ func (b *box) kill() {
 // ends are the ways in which an attempt ends by itself.
 func ends() []end {
 	return []end{
-		{report: exit(0)}, {report: exit(0)}, {report: exit(0)}, {report: exit(1)}, {report: exit(75)}, {report: exit(65)},
+		{report: exit(0)}, {report: exit(0)}, {report: exit(0)}, {report: exit(0)}, {report: exit(1)}, {report: exit(75)}, {report: exit(65)},
 		{err: errors.New("no memory for a pipe")}, {report: runner.Report{Signal: "SIGSEGV"}}, {report: runner.Report{Stop: runner.StopDeadline}},
 	}
 }

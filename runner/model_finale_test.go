@@ -99,10 +99,16 @@ func (s *stage) endAll() error {
 
 func (s *stage) nothingHeld() error {
 	held, err := s.disk.Locks("")
-	if err == nil && len(held) > 0 {
-		err = fmt.Errorf("locks are held in the end: %+v", held)
+	gates, plans, _, _ := s.r.Kept()
+	switch left := s.r.Lingering("default"); {
+	case err != nil:
+		return err
+	case len(held)+len(left) > 0:
+		return fmt.Errorf("locks are held in the end: %+v %+v", held, left)
+	case gates+plans > 0:
+		return fmt.Errorf("kept in the end are %d limits and %d plans", gates, plans)
 	}
-	return err
+	return nil
 }
 
 // decideAll lets enough people answer what is asked.

@@ -25,6 +25,13 @@ func (s *stage) move(m move) error {
 			x.end <- e
 			synctest.Wait()
 		}
+	case "flow":
+		for _, x := range s.box.list(s.model.order()) {
+			if !s.box.stubborn(x.task) || m.A%2 == 0 {
+				x.end <- end{report: exit(0)}
+				synctest.Wait()
+			}
+		}
 	case "decide":
 		return s.answer(m)
 	case "wait":
@@ -92,7 +99,7 @@ func (s *stage) answer(m move) error {
 	if !ok {
 		return nil
 	}
-	what, _ := pick([]string{"continue", "continue", "continue", "retry", "abort"}, m.C)
+	what, _ := pick([]string{"continue", "continue", "retry", "retry", "abort"}, m.C)
 	back := ""
 	if what == "retry" && m.B%2 == 0 {
 		back = aStep(s.model.dags[rec.Run.DAGID], m.C/5)
@@ -126,7 +133,7 @@ func (s *stage) byHand(m move) error {
 	if !ok {
 		return nil
 	}
-	step, actor := anItem(o.DAG, aStep(o.DAG, m.B), m.C), fmt.Sprintf("uid:%d", 10+len(s.told))
+	step, actor := anItem(o.DAG, s.model.aStep(o, m.B), m.C), fmt.Sprintf("uid:%d", 10+len(s.told))
 	var run state.Run
 	var err error
 	var want ledger.Type
@@ -175,6 +182,26 @@ func (s *stage) byHand(m move) error {
 		return err
 	}
 	return s.recorded(o.Run.RunID, actor, want)
+}
+
+// aStep names a step of a DAG, or none.
+func aStep(d *manifests.DAG, n int) string {
+	id, _ := pick(append(slices.Concat(d.Steps, d.OnFailure, d.OnCancel), manifests.Step{}), n)
+	return id.ID
+}
+
+// aStep names a step of a run: often one that is under way.
+func (m *model) aStep(o runner.Opened, n int) string {
+	var live []string
+	for id, s := range m.runs[o.Run.RunID].steps {
+		if s.status == state.Running || s.status == state.Queued {
+			live = append(live, stepOf(id))
+		}
+	}
+	if slices.Sort(live); n%2 > 0 && len(live) > 0 {
+		return live[n/2%len(live)]
+	}
+	return aStep(o.DAG, n/2)
 }
 
 // anItem is now and then an item of a step, where it has some.

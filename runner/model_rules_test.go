@@ -34,6 +34,7 @@ type modelRun struct {
 	stopping   bool // somebody asked for its end, or its deadline has passed
 	aborted    bool
 	cancelled  bool
+	noCleanup  bool // it was failed while it cleaned up
 	alone      bool // reopened: no step waits for it, or holds a lock for it
 	orphan     bool // its step had given it up when a process ended: what that held, others may have by now
 	steps      map[string]*modelStep
@@ -43,7 +44,9 @@ type modelStep struct {
 	status   state.Status
 	step     *manifests.Step
 	ordinary bool
+	phase    int // see phaseOf
 	item     bool
+	count    int // of its items
 	reason   state.Code
 	ended    int // the generation in which it did
 	attempt  int
@@ -146,7 +149,7 @@ func (r *modelRun) step(id string) (*modelStep, error) {
 	for i, list := range [][]manifests.Step{r.dag.Steps, r.dag.OnFailure, r.dag.OnCancel} {
 		for j := range list {
 			if list[j].ID == of {
-				r.steps[id] = &modelStep{status: state.Pending, step: &list[j], ordinary: i == 0, item: item}
+				r.steps[id] = &modelStep{status: state.Pending, step: &list[j], ordinary: i == 0, phase: i, item: item}
 				return r.steps[id], nil
 			}
 		}
@@ -176,7 +179,7 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 		r.generation = d.Generation
 		if env.Type == ledger.RunReopened {
 			was := r.ended
-			r.ended, r.stopping, r.begun, r.alone = "", false, true, true
+			r.ended, r.stopping, r.begun, r.alone, r.noCleanup = "", false, true, true, false
 			return expect(was == state.Failed && person(env.Actor), "a run that was %q is reopened", was)
 		}
 		for _, s := range r.steps {
@@ -184,7 +187,7 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 		}
 		return expect(person(env.Actor), "nobody asked for it")
 	case *ledger.RunFailing:
-		r.stopping = true
+		r.stopping, r.noCleanup = true, d.Cleanup
 	case *ledger.Nudge:
 		for id, s := range r.steps {
 			if env.Type == ledger.RunRestarted && d.Repeat && (d.Step == "" || d.Step == id || strings.HasPrefix(id, d.Step+".")) {
@@ -270,10 +273,17 @@ func (r *modelRun) mayBegin(s *modelStep) error {
 		return fmt.Errorf("the run was aborted")
 	case s.ordinary && (r.stopping || now && r.dag.FailFast):
 		return fmt.Errorf("the run is ending")
+	case s.phase == 1 && (r.cancelled || r.noCleanup), s.phase == 2 && !r.cancelled:
+		return fmt.Errorf("it is not its turn to clean up: cancelled %v, given up %v", r.cancelled, r.noCleanup)
 	}
 	for _, id := range s.step.Needs {
 		if need, err := r.step(id); err != nil || !need.settled() {
 			return fmt.Errorf("it needs %s, which is %s %s", id, need.status, need.reason)
+		}
+	}
+	for id, x := range r.steps {
+		if s.ordinary && x.phase > 0 && x.status != state.Pending {
+			return fmt.Errorf("the run cleans up: %s is %s", id, x.status)
 		}
 	}
 	if s.ordinary {

@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -37,7 +38,7 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 	case *ledger.StepExpansion:
 		s.attempt++
 		was := s.status
-		s.status = state.Running
+		s.status, s.count = state.Running, d.Count
 		if err := expect(was == state.Pending && s.step.ForEach != nil && !s.item, "it is %s", was); err != nil {
 			return err
 		}
@@ -62,7 +63,8 @@ func (s *modelStep) queue(r *modelRun, d *ledger.StepQueue) error {
 			return fmt.Errorf("it is %s", was)
 		}
 		if s.item { // its step was expanded when it could begin
-			return nil
+			of, err := r.step(s.step.ID)
+			return errors.Join(err, expect(of.status == state.Running && slices.Contains(r.items(of), s), "its step is %s, with %d items", of.status, of.count))
 		}
 		return r.mayBegin(s)
 	case "nudge":
@@ -147,6 +149,13 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 			}
 		}
 	}
+	if s.count > 0 && !s.item && env.Type == ledger.StepCompleted {
+		for i, x := range r.items(s) {
+			if x.status != state.Completed && x.reason != state.SkippedByHand {
+				return fmt.Errorf("its item %d is %s %s", i, x.status, x.reason)
+			}
+		}
+	}
 	switch env.Type {
 	case ledger.StepCompleted:
 		s.status, s.reason, r.begun = state.Completed, "", true
@@ -163,6 +172,15 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 		return expect(person(env.Actor) && s.step.AllowSkip && (!was.Ended() || was == state.Failed), "it is %s", was)
 	}
 	return expect(!was.Ended(), "it is %s", was)
+}
+
+// items are those that a step has now.
+func (r *modelRun) items(s *modelStep) (out []*modelStep) {
+	for i := range s.count {
+		x, _ := r.step(fmt.Sprintf("%s.%d", s.step.ID, i)) // there is one wherever its step is
+		out = append(out, x)
+	}
+	return out
 }
 
 // vote is what people must agree in.

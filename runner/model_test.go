@@ -52,10 +52,17 @@ type move struct {
 
 func (m move) String() string { return fmt.Sprintf("%s(%d,%d,%d)", m.Kind, m.A, m.B, m.C) }
 
-var kinds = []string{
-	"rest", "start", "finish", "finish", "finish", "finish", "finish", "finish", "decide", "decide", "decide",
-	"cancel", "abort", "fail", "retry", "retry", "skip", "reset", "restart", "nudge",
-	"crash", "arm", "away", "wait", "wait", "jump", "pause", "unpause", "resume", "lose",
+// Each history is about something: where every kind of move comes as often as any other,
+// what takes several of one kind hardly ever happens.
+var themes = [][]string{
+	{ // everything
+		"start", "finish", "finish", "finish", "finish", "finish", "finish", "flow", "decide", "decide", "decide",
+		"cancel", "abort", "fail", "retry", "retry", "skip", "reset", "restart", "nudge",
+		"crash", "arm", "away", "wait", "wait", "jump", "pause", "unpause", "resume", "lose",
+	},
+	{"finish", "finish", "flow", "flow", "flow", "reset", "reset", "retry", "retry", "decide", "restart", "skip", "crash"},                             // again and again
+	{"finish", "finish", "finish", "flow", "flow", "decide", "decide", "decide", "reset", "reset", "cancel", "fail", "abort", "nudge", "arm", "crash"}, // endings
+	{"finish", "flow", "flow", "away", "wait", "resume", "decide", "reset", "retry", "skip", "fail", "cancel", "nudge"},                                // nobody executes it
 }
 
 func drawHistory(t *rapid.T) history {
@@ -66,6 +73,7 @@ func drawHistory(t *rapid.T) history {
 	for i := range rapid.IntRange(1, 2).Draw(t, "dags") {
 		h.DAGs = append(h.DAGs, drawDAG(t, fmt.Sprintf("d%d", i), true))
 	}
+	kinds := append([]string{"rest"}, rapid.SampledFrom(themes).Draw(t, "theme")...)
 	moves := rapid.Custom(func(t *rapid.T) move {
 		n := rapid.IntRange(0, 99)
 		return move{rapid.SampledFrom(kinds).Draw(t, "kind"), n.Draw(t, "a"), n.Draw(t, "b"), n.Draw(t, "c")}
@@ -360,14 +368,17 @@ func pick[T any](list []T, n int) (x T, ok bool) {
 	return list[n%len(list)], true
 }
 
-// aRun is one of the runs on record.
+// aRun is one of the runs on record, mostly of those that are open.
 func (s *stage) aRun(n int) (runner.Opened, bool) {
 	ids := make([]string, 0, len(s.model.runs))
 	for id := range s.model.runs {
 		ids = append(ids, id)
 	}
+	if open := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return s.model.runs[id].ended != "" }); n%4 > 0 && len(open) > 0 {
+		ids = open
+	}
 	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(s.model.runs[a].first, s.model.runs[b].first) })
-	id, ok := pick(ids, n)
+	id, ok := pick(ids, n/4)
 	if !ok {
 		return runner.Opened{}, false
 	}
@@ -377,12 +388,6 @@ func (s *stage) aRun(n int) (runner.Opened, bool) {
 	}
 	o, err := s.opened(run)
 	return o, err == nil
-}
-
-// aStep names a step of a DAG, or none.
-func aStep(d *manifests.DAG, n int) string {
-	id, _ := pick(append(slices.Concat(d.Steps, d.OnFailure, d.OnCancel), manifests.Step{}), n)
-	return id.ID
 }
 
 // unpause lets everything be claimed again.

@@ -103,10 +103,10 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 		}
 		slices.SortFunc(items[st.ID], func(a, b state.Step) int { return itemNumber(a.StepID) - itemNumber(b.StepID) })
 		cleanup := isCleanup(o.DAG, st.ID)
-		count, begun := rec.Count, rec.Status != state.Pending
+		count, begun, over := rec.Count, rec.Status != state.Pending, rec.Status.Ended()
 		for _, rec := range append([]state.Step{rec}, items[st.ID]...) {
-			if begun && rec.StepID != st.ID && rec.Status == state.Pending && itemNumber(rec.StepID) >= count {
-				continue // its list was longer once
+			if begun && rec.StepID != st.ID && rec.Status == state.Pending && (over || itemNumber(rec.StepID) >= count) {
+				continue // its list was longer once, or it has ended without one
 			}
 			rec = state.Shown(&o.Run, rec, cleanup)
 			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}

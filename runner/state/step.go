@@ -86,8 +86,6 @@ func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
 		s.Overlay, run.Overridden = d.Overlay, true
 	}
 	s.Afresh = d.Reason != "reopened"
-	run.Items -= s.Count // it is expanded anew
-	s.Count = 0
 }
 
 // open says whether people are waited for.
