@@ -35,9 +35,12 @@ func (e *execution) cleaning() bool {
 }
 
 // begun says whether a phase has had its beginning: all that can begin in it does so
-// together. What is to be done afresh in it has begun before.
+// together. What is to be done afresh in it has begun before; what somebody has passed
+// over may have been so ahead of it.
 func (e *execution) begun(p phase) bool {
-	return p == ordinary || slices.ContainsFunc(e.nodes, func(n *node) bool { return n.phase == p && (n.status != state.Pending || n.afresh) })
+	return p == ordinary || slices.ContainsFunc(e.nodes, func(n *node) bool {
+		return n.phase == p && (n.status != state.Pending && n.reason != state.SkippedByHand || n.afresh && n.attempt > 0)
+	})
 }
 
 // phaseNow is the group whose steps may run now: cleanup starts when every

@@ -301,3 +301,41 @@ func TestAResetOfCleanupBringsNothingBack(t *testing.T) {
 	}
 	w.ended(run.RunID)
 }
+
+// What cleans up can be passed over ahead: the rest has its turn all the same, and not
+// before.
+func TestCleanupThatIsPassedOverAheadHasNotBegun(t *testing.T) {
+	began, release := make(chan bool, 9), make(chan struct{})
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "a" {
+			began <- true
+			<-release
+			return runner.Report{Stop: runner.StopCancel}, nil
+		}
+		return exit(0), nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.OnFailure = dag(nil, "m", "n").Steps
+		d.OnFailure[0].AllowSkip = true
+	}, "a")
+	w.with(func(o *runner.Options) { o.Workers = 2 })
+	run := w.start(d, "{}")
+	w.background()
+	<-began
+	o := w.opened(run, d)
+	_, err := w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "m"})
+	_, reset := w.r.Reset(o, "uid:7", "", "a", false)
+	_, failed := w.r.Fail(o, "uid:7", state.FailedByHand, "")
+	_, nudged := w.r.Nudge(o, "uid:7", "")
+	if err = errors.Join(err, reset, failed, nudged); err != nil {
+		t.Fatal(err)
+	}
+	if _, steps := w.look(run.RunID); steps["n"] != "" {
+		t.Errorf("it cleans up beside what was taken back: %v", steps)
+	}
+	close(release)
+	w.ended(run.RunID)
+	if _, steps := w.look(run.RunID); steps["n"] != "completed" {
+		t.Errorf("steps %v", steps)
+	}
+}
