@@ -237,3 +237,32 @@ func TestItemsThatStayAreCounted(t *testing.T) {
 		t.Errorf("%d steps are pending: %+v of %d items", n, got.Counts, got.Items)
 	}
 }
+
+// What cleans up after a later failure does so for all items, also for those that had
+// completed the first time.
+func TestItemsOfCleanupAreDoneAgainAfterAReopening(t *testing.T) {
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "n.0" {
+			return exit(0), nil
+		}
+		return exit(3), nil
+	})
+	d := dag(func(d *manifests.DAG) {
+		d.OnFailure = dag(nil, "n").Steps
+		d.OnFailure[0].ForEach, d.OnFailure[0].MaxParallel = []any{int64(0), int64(1)}, 1
+	}, "a")
+	run := w.start(d, "{}")
+	got, _ := w.finish(run.RunID)
+	w.r = w.runner(1)
+	if _, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	w.finish(run.RunID)
+	recs, err := w.db.Steps(run.RunID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if recs["n.0"].Attempt != 2 {
+		t.Errorf("n.0 has %d attempts", recs["n.0"].Attempt)
+	}
+}

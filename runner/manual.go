@@ -168,10 +168,10 @@ func machine(code state.Code) bool {
 }
 
 // invalidateAll makes a step pending again, and of its items those that have not
-// completed; all of them where the step had. What somebody gives a step with that is
+// completed; all of them where the step had, or cleans up after a later failure. What somebody gives a step with that is
 // given to each of them.
 func (e *execution) invalidateAll(actor string, n *node, d ledger.StepInvalidation) {
-	all := d.Reason == "rewind" || n.status == state.Completed || n.status == state.CheckpointPending
+	all := d.Reason == "rewind" || d.Reason == "reopened" && n.phase != ordinary || n.status == state.Completed || n.status == state.CheckpointPending
 	for _, item := range n.items {
 		if all || item.status != state.Completed {
 			e.invalidate(actor, item, d)

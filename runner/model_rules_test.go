@@ -282,7 +282,7 @@ func (r *modelRun) mayBegin(s *modelStep) error {
 		}
 	}
 	for id, x := range r.steps {
-		if s.ordinary && x.phase > 0 && x.status != state.Pending && x.reason != state.SkippedByHand {
+		if s.ordinary && x.phase > 0 && !x.item && x.status != state.Pending && x.reason != state.SkippedByHand {
 			return fmt.Errorf("the run cleans up: %s is %s", id, x.status)
 		}
 	}
