@@ -339,3 +339,37 @@ func TestCleanupThatIsPassedOverAheadHasNotBegun(t *testing.T) {
 		t.Errorf("steps %v", steps)
 	}
 }
+
+// What the end of the process has kept from being seen through can be asked for again.
+func TestAnEndCanBeAskedForAgainAfterACrash(t *testing.T) {
+	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
+		"fail": func(w *world, o runner.Opened) (state.Run, error) {
+			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+		},
+		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
+		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			held := make(chan struct{})
+			w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) {
+				close(held)
+				select {}
+			})
+			d := dag(nil, "a")
+			run := w.start(d, "{}")
+			go w.r.Run(context.Background(), true) // it never ends
+			<-held
+			o := w.opened(run, d)
+			_, err := w.r.Reset(o, "uid:7", "", "a", false)
+			_, asked := end(w, o)
+			if err = errors.Join(err, asked); err != nil {
+				t.Fatal(err)
+			}
+			w.exec = &fake{run: ok}
+			w.reopen()
+			if got, err := end(w, o); err != nil || !got.Status.Ended() {
+				t.Errorf("the run is %s, %v", got.Status, err)
+			}
+		})
+	}
+}

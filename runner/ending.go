@@ -50,6 +50,11 @@ func (r *Runner) finishBy(o Opened, t ledger.Type, ask func(*execution), asked f
 		switch {
 		case e.run.Status.Ended():
 			return e.hasEnded()
+		case asked(e) && e.detached: // the process that was to see it through has ended
+			if e.run.Aborted {
+				e.stopAll(ErrAborted, e.run.CancelReason)
+			}
+			return r.commit(e)
 		case asked(e):
 			return nil
 		case t == ledger.RunFailRequested && e.run.CancelRequested():

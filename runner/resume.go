@@ -371,6 +371,8 @@ func (r *Runner) Cancel(actor, reason string, o Opened) (state.Run, error) {
 			return nil
 		case e.ended.Load():
 			return ErrEnded
+		case e.run.CancelRequested() && e.detached: // the process that was to see it through has ended
+			return r.commit(e)
 		case e.run.CancelRequested():
 			return nil
 		}
