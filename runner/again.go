@@ -200,6 +200,7 @@ func (e *execution) takeBack(actor string) {
 		}
 		delete(e.cancels, n.id)
 		e.strays[n] = stray{n.attempt, cancel}
+		e.apart.Store(int32(len(e.strays)))
 		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
 			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
 		})

@@ -323,6 +323,7 @@ func (r *Runner) settle(e *execution, n *node, p *prepared, end *ledger.AttemptE
 		if n.attempt != p.attempt || n.status != state.Running || e.cancels[n.id] == nil {
 			r.opt.Log.Warn("the end of an attempt that was taken back counts no more", "runId", e.runID, "stepId", n.id, "attempt", p.attempt, "outcome", end.Outcome)
 			delete(e.strays, n)
+			e.apart.Store(int32(len(e.strays)))
 			if e.ended.Load() {
 				return nil
 			}

@@ -165,6 +165,8 @@ type execution struct {
 	later []func() // concerns other runs: done without the lock
 
 	ended atomic.Bool
+	given atomic.Bool  // gaveUp is set
+	apart atomic.Int32 // how many strays there are
 	moved atomic.Int64 // when something last happened, since the runner began
 	slots gate         // attempts and sub-runs at a time; guarded by the runner's mu
 

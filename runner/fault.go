@@ -33,6 +33,7 @@ func (r *Runner) faulty(e *execution, err error) error {
 		return e.gaveUp
 	}
 	e.gaveUp = &FaultError{e.runID, err}
+	e.given.Store(true)
 	e.setEnded()
 	for _, cancel := range e.cancels {
 		cancel(&stopped{ErrShutdown, "its run was given up"})
@@ -58,13 +59,10 @@ func (r *Runner) broken(e *execution, err error) error {
 // Fault says why a run was given up, nil if it was not.
 func (r *Runner) Fault(runID string) error {
 	e := r.executed(runID)
-	if e == nil {
+	if e == nil || !e.given.Load() { // a busy run is not asked
 		return nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.gaveUp == nil {
-		return nil
-	}
 	return e.gaveUp
 }

@@ -66,6 +66,9 @@ type remnant struct {
 
 // lingers is all of a run that is under way and that no step waits for.
 func (r *Runner) lingers(e *execution) (out []remnant) {
+	if e.apart.Load() == 0 && !r.hasOutlived(e) {
+		return nil // without asking a busy run
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	see := func(n *node) {
@@ -99,6 +102,17 @@ func (r *Runner) Strays(runID string) map[string]int {
 		out[n.id] = s.attempt
 	}
 	return out
+}
+
+func (r *Runner) hasOutlived(e *execution) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range r.outlived {
+		if o.e == e {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Runner) executed(runID string) *execution {

@@ -299,12 +299,14 @@ func (r *Runner) Waits(runID, stepID string) string {
 	if e == nil {
 		return ""
 	}
-	e.mu.Lock()
-	n, lingers := e.find(stepID), ""
-	if n != nil {
-		lingers = e.linger(n)
+	n, lingers := e.byID[stepID], "" // which never changes: a busy run is not asked
+	if n == nil || e.apart.Load() > 0 || r.hasOutlived(e) {
+		e.mu.Lock()
+		if n = e.find(stepID); n != nil {
+			lingers = e.linger(n)
+		}
+		e.mu.Unlock()
 	}
-	e.mu.Unlock()
 	if n == nil || lingers != "" {
 		return lingers
 	}
