@@ -14,16 +14,19 @@ import (
 	"github.com/stellarun/stella/runner/state"
 )
 
+// endings are the ways to end a run by hand.
+var endings = map[string]func(*world, runner.Opened) (state.Run, error){
+	"fail": func(w *world, o runner.Opened) (state.Run, error) {
+		return w.r.Fail(o, "uid:7", state.FailedByHand, "")
+	},
+	"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
+	"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
+}
+
 // A run neither ends nor is begun again while an attempt that was taken back has yet
 // to end, and an abort leaves no time to that.
 func TestAnAttemptThatWasTakenBackIsItsRunsUntilItEnds(t *testing.T) {
-	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
-		"fail": func(w *world, o runner.Opened) (state.Run, error) {
-			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
-		},
-		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
-		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
-	} {
+	for what, end := range endings {
 		t.Run(what, func(t *testing.T) {
 			began, release, cleaned := make(chan string, 9), make(chan struct{}), make(chan bool, 1)
 			w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
@@ -342,13 +345,7 @@ func TestCleanupThatIsPassedOverAheadHasNotBegun(t *testing.T) {
 
 // What the end of the process has kept from being seen through can be asked for again.
 func TestAnEndCanBeAskedForAgainAfterACrash(t *testing.T) {
-	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
-		"fail": func(w *world, o runner.Opened) (state.Run, error) {
-			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
-		},
-		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
-		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
-	} {
+	for what, end := range endings {
 		t.Run(what, func(t *testing.T) {
 			held := make(chan struct{})
 			w := newWorld(t, func(context.Context, runner.Task) (runner.Report, error) {

@@ -92,7 +92,7 @@ func (r *Runner) lingers(e *execution) (out []remnant) {
 // Strays are the attempts of a run that were taken back and have yet to end, by step.
 func (r *Runner) Strays(runID string) map[string]int {
 	e := r.executed(runID)
-	if e == nil {
+	if e == nil || e.apart.Load() == 0 { // a busy run is not asked
 		return nil
 	}
 	e.mu.Lock()

@@ -114,13 +114,7 @@ func TestAnItemThatIsNoMoreKeepsItsRunOpen(t *testing.T) {
 // A run neither ends nor cleans up beside a sub-run that it has given up, and an abort
 // reaches that.
 func TestASubRunThatWasGivenUpIsItsRunsUntilItEnds(t *testing.T) {
-	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
-		"fail": func(w *world, o runner.Opened) (state.Run, error) {
-			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
-		},
-		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
-		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
-	} {
+	for what, end := range endings {
 		t.Run(what, func(t *testing.T) {
 			began, release := make(chan string, 9), make(chan struct{})
 			w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {

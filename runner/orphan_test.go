@@ -149,13 +149,7 @@ func TestASubRunThatCleansUpGoesOnAfterACrash(t *testing.T) {
 // A run whose sub-run has ended behind its back, since the process ended before it was
 // told, can be ended although nobody executes it.
 func TestARunThatWasNotToldOfItsSubRunCanBeEnded(t *testing.T) {
-	for what, end := range map[string]func(*world, runner.Opened) (state.Run, error){
-		"fail": func(w *world, o runner.Opened) (state.Run, error) {
-			return w.r.Fail(o, "uid:7", state.FailedByHand, "")
-		},
-		"cancel": func(w *world, o runner.Opened) (state.Run, error) { return w.r.Cancel("uid:7", "", o) },
-		"abort":  func(w *world, o runner.Opened) (state.Run, error) { return w.r.Abort(o, "uid:7", "") },
-	} {
+	for what, end := range endings {
 		t.Run(what, func(t *testing.T) {
 			w := crashDuring(t, parent(nil, "sub"), "sub", nil)
 			child, err := w.db.Run(w.child)
