@@ -129,6 +129,8 @@ type execution struct {
 
 	// What follows never changes.
 	runID, tenant string
+	parent        string // run whose step parentStep has started it; "" for none
+	parentStep    string
 	replayOf      string
 	priority      int64
 	dag           *manifests.DAG
@@ -177,7 +179,7 @@ type execution struct {
 // newExecution builds the model of a run whose steps have the given records.
 func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, inputs map[string]any, records map[string]state.Step) (*execution, error) {
 	e := &execution{
-		runID: run.RunID, tenant: run.Tenant, replayOf: run.ReplayOf, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
+		runID: run.RunID, tenant: run.Tenant, parent: run.ParentRunID, parentStep: run.ParentStepID, replayOf: run.ReplayOf, priority: run.Priority, run: run, dag: d, plan: p, prog: prog, inputs: inputs,
 		byID: map[string]*node{}, cancels: map[string]context.CancelCauseFunc{}, strays: map[*node]stray{}, timers: map[*timer]struct{}{},
 	}
 	e.ended.Store(run.Status.Ended())

@@ -11,9 +11,10 @@ import (
 
 // What a step does not wait for any more can still be under way: an attempt that was
 // taken back, until its process has ended, and a sub-run that was given up, until that
-// has. On record the one has ended and the other is a run by itself; their locks are
-// free. Here they are the run's: it neither ends nor begins to clean up before them, the
-// step begins nothing, and the locks stay taken.
+// has. They are the run's: it neither ends nor begins to clean up before them, the step
+// begins nothing, and the locks stay taken: by the sub-run also on record, where it is a
+// run by itself; by the attempt, which has ended on record and goes with this process,
+// only here.
 
 // stray is an attempt that was taken back.
 type stray struct {
@@ -59,9 +60,8 @@ func (r *Runner) Lingers(runID string) map[string]string {
 
 // remnant is what is under way of a step that does not wait for it.
 type remnant struct {
-	n       *node
-	attempt int
-	why     string
+	n   *node
+	why string
 }
 
 // lingers is all of a run that is under way and that no step waits for.
@@ -73,7 +73,7 @@ func (r *Runner) lingers(e *execution) (out []remnant) {
 	defer e.mu.Unlock()
 	see := func(n *node) {
 		if why := e.linger(n); why != "" {
-			out = append(out, remnant{n, n.attempt, why})
+			out = append(out, remnant{n, why})
 		}
 	}
 	for n := range e.strays {
@@ -121,7 +121,8 @@ func (r *Runner) executed(runID string) *execution {
 	return r.execs[runID]
 }
 
-// Lingering is a lock that is free on record and taken here.
+// Lingering is a lock that is free on record and taken here, by an attempt that was
+// taken back.
 type Lingering struct {
 	ledger.Lock
 	RunID, StepID string
@@ -134,18 +135,20 @@ func (r *Runner) Lingering(tenant string) []Lingering {
 	r.mu.Lock()
 	var execs []*execution
 	for _, e := range r.execs {
-		if e.tenant == tenant {
+		if e.tenant == tenant && e.apart.Load() > 0 { // a busy run is not asked
 			execs = append(execs, e)
 		}
 	}
 	r.mu.Unlock()
 	var out []Lingering
 	for _, e := range execs {
-		for _, x := range r.lingers(e) {
-			for _, l := range x.n.locks {
-				out = append(out, Lingering{l, e.runID, x.n.id, x.attempt, x.why})
+		e.mu.Lock()
+		for n, s := range e.strays {
+			for _, l := range n.locks {
+				out = append(out, Lingering{l, e.runID, n.id, s.attempt, e.linger(n)})
 			}
 		}
+		e.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b Lingering) int { return strings.Compare(a.RunID+a.StepID, b.RunID+b.StepID) })
 	return out

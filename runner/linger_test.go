@@ -140,8 +140,8 @@ func TestASubRunThatWasGivenUpIsItsRunsUntilItEnds(t *testing.T) {
 			if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "sub", false); err != nil {
 				t.Fatal(err)
 			}
-			if got := w.r.Lingering("default"); len(got) != 1 || got[0].Name != "l" || !strings.Contains(got[0].Why, child) {
-				t.Errorf("kept until something has ended are %+v", got)
+			if held, err := w.db.Locks(""); err != nil || len(held) != 1 || held[0].Holders[0].RunID != run.RunID {
+				t.Errorf("held on record is %+v, %v", held, err)
 			}
 			got, err := end(w, w.opened(run, d))
 			if err != nil {
@@ -160,8 +160,8 @@ func TestASubRunThatWasGivenUpIsItsRunsUntilItEnds(t *testing.T) {
 			if of, err := w.db.Run(child); err != nil || !of.Status.Ended() {
 				t.Errorf("its sub-run is %s, %v", of.Status, err)
 			}
-			if got := w.r.Lingering("default"); len(got) != 0 {
-				t.Errorf("kept are still %+v", got)
+			if held, err := w.db.Locks(""); err != nil || len(held) != 0 {
+				t.Errorf("held on record is still %+v, %v", held, err)
 			}
 		})
 	}

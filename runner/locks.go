@@ -106,19 +106,20 @@ func (x *lock) describe(n *node) string {
 	return s
 }
 
-// loadLocks takes over what is held on record: by sub-runs that go on.
-func (r *Runner) loadLocks() error {
-	r.opening.Lock() // nobody gives anything back meanwhile
-	defer r.opening.Unlock()
-	r.taking.Lock()
-	defer r.taking.Unlock()
+// inheritLocks takes over what is held on record, once, before any run is taken care
+// of: by steps whose sub-runs go on. Whoever gives something back writes that before he
+// takes mu.
+func (r *Runner) inheritLocks() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.inherited {
+		return nil
+	}
 	recs, err := r.opt.Store.Locks("")
 	if err != nil {
 		return err
 	}
 	now := r.opt.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, rec := range recs {
 		x := r.queue.locks.get(rec.Tenant, ledger.Lock{Kind: rec.Kind, Name: rec.Name})
 		for _, h := range rec.Holders {
@@ -127,12 +128,14 @@ func (r *Runner) loadLocks() error {
 			r.queue.locks.inherited++
 		}
 	}
+	r.inherited = true
 	return nil
 }
 
 // giveBack gives back what steps held whose sub-runs are over, now that this is on
 // record. The caller holds e.mu.
-// It returns whether a sub-run that was given up is none any more.
+// A sub-run that was given up keeps it until it has ended: here, and on record. It
+// returns whether nobody here sees to that.
 func (r *Runner) giveBack(e *execution) (gone bool) {
 	if len(e.freed) == 0 {
 		return false
@@ -140,17 +143,21 @@ func (r *Runner) giveBack(e *execution) (gone bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range e.freed {
-		if f.former != "" && f.n.former == f.former && r.execs[f.former] != nil && !e.detached {
-			r.outlive(e, f.n) // it goes on to take what its step does
-			continue
-		}
-		if f.former != "" && f.n.former == f.former {
+		former := f.former
+		switch given := former != "" && f.n.former == former; {
+		case given && e.detached:
 			f.n.former, gone = "", true
+		case given:
+			r.outlive(e, f.n)
+			if r.execs[former] == nil {
+				e.later = append(e.later, func() { r.resumeFormer("system:runner", former) })
+			}
+		default:
+			if !e.detached {
+				r.queue.free(&e.slots, 1)
+			}
+			r.queue.locks.release(r.queue, e, f.n)
 		}
-		if !e.detached {
-			r.queue.free(&e.slots, 1)
-		}
-		r.queue.locks.release(r.queue, e, f.n)
 	}
 	e.freed = e.freed[:0]
 	r.dispatch()
@@ -258,7 +265,7 @@ func (r *Runner) watchLocks() {
 			continue
 		}
 		for _, h := range x.holders {
-			if _, alive := r.execs[h.runID]; alive || h.owner != nil || r.reclaiming[h.fence] != nil {
+			if h.owner != nil || r.reclaiming[h.fence] != nil || r.alive(h.runID, h.stepID) {
 				continue
 			}
 			tenant, loss := x.id.tenant, ledger.LockLoss{
@@ -271,6 +278,27 @@ func (r *Runner) watchLocks() {
 	}
 }
 
+// alive says whether anything of a step that has a sub-run is taken care of here: its
+// run, or the sub-run alone, which it may have given up. The caller holds mu.
+func (r *Runner) alive(runID, stepID string) bool {
+	if r.execs[runID] != nil {
+		return true
+	}
+	for _, e := range r.execs {
+		if e.parent == runID && e.parentStep == stepID {
+			return true
+		}
+	}
+	return false
+}
+
+// Tends says whether anything of a step that has a sub-run is taken care of here.
+func (r *Runner) Tends(runID, stepID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.alive(runID, stepID)
+}
+
 // reclaim takes a lock from a holder that is still not executing.
 func (r *Runner) reclaim(tenant string, loss ledger.LockLoss) {
 	if r.hold() != nil {
@@ -279,28 +307,47 @@ func (r *Runner) reclaim(tenant string, loss ledger.LockLoss) {
 	defer r.release()
 	r.mu.Lock()
 	delete(r.reclaiming, loss.Fence)
-	_, alive := r.execs[loss.RunID]
+	alive := r.alive(loss.RunID, loss.StepID)
 	r.mu.Unlock()
 	if alive {
 		return
 	}
 	err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss)
 	if err != nil {
-		err = errors.Join(err, r.compareLock(tenant, loss))
+		err = errors.Join(err, r.compareLocks(tenant, loss.RunID, loss.StepID))
 		r.opt.Log.Warn("a stale lock could not be reclaimed", "lock", loss.Name, "error", err)
 	}
 }
 
-// compareLock lets go of a holder that the record does not have any more.
-func (r *Runner) compareLock(tenant string, loss ledger.LockLoss) error {
-	if h, err := r.recorded(tenant, loss); err != nil || h.Fence != 0 {
-		return err
-	}
+// compareLocks lets go of what a step holds no more on record, if nobody here gives it
+// back.
+func (r *Runner) compareLocks(tenant, runID, stepID string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.queue.locks.drop(r.queue, r.queue.locks.get(tenant, ledger.Lock{Kind: loss.Kind, Name: loss.Name}), func(h holder) bool {
-		return h.owner == nil && h.fence == loss.Fence
-	})
+	if r.queue.locks.inherited == 0 {
+		return nil
+	}
+	recs, err := r.opt.Store.Locks(tenant)
+	if err != nil {
+		return err
+	}
+	fences := map[int64]bool{}
+	for _, rec := range recs {
+		for _, h := range rec.Holders {
+			fences[h.Fence] = true
+		}
+	}
+	var mine []*lock
+	for id, x := range r.queue.locks.all {
+		if id.tenant == tenant {
+			mine = append(mine, x)
+		}
+	}
+	for _, x := range mine {
+		r.queue.locks.drop(r.queue, x, func(h holder) bool {
+			return h.owner == nil && h.runID == runID && h.stepID == stepID && !fences[h.fence]
+		})
+	}
 	r.dispatch()
 	return nil
 }

@@ -47,6 +47,11 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 		return o.Run, err
 	}
 	defer r.release()
+	if r.opt.Executor != nil { // a run that is reopened goes on here
+		if err := r.inheritLocks(); err != nil {
+			return o.Run, err
+		}
+	}
 	r.opening.Lock()
 	var later []func()
 	e, err := r.model(o)
@@ -133,9 +138,13 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 		}
 	}
 	if e.r.opt.Executor != nil {
-		e.forgetIdle()
 		e.r.adopt(e)
 		e.r.watch(e)
+		for _, n := range e.all() {
+			if former := n.former; former != "" {
+				e.later = append(e.later, func() { e.r.resumeFormer(actor, former) })
+			}
+		}
 	}
 }
 

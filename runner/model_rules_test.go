@@ -36,7 +36,6 @@ type modelRun struct {
 	cancelled  bool
 	noCleanup  bool // it was failed while it cleaned up
 	alone      bool // reopened: no step waits for it, or holds a lock for it
-	orphan     bool // its step had given it up when a process ended: what that held, others may have by now
 	steps      map[string]*modelStep
 }
 
@@ -155,13 +154,6 @@ func (r *modelRun) step(id string) (*modelStep, error) {
 		}
 	}
 	return nil, fmt.Errorf("no step %s", id)
-}
-
-// orphans finds what steps had given up when a process ended.
-func (m *model) orphans() {
-	for id, r := range m.runs {
-		r.orphan = r.orphan || r.parent != "" && m.runs[r.parent].steps[r.parentStep].child != id
-	}
 }
 
 // stepOf is the step of an item, or the step itself.
@@ -344,7 +336,7 @@ func (m *model) exclusive(b *box) error {
 				}
 				under[lock] = who
 			}
-			if r.alone || r.orphan {
+			if r.alone {
 				break
 			}
 			id, who = r.parentStep, fmt.Sprint(r.parent, r.parentStep)+" by "+x.task.RunID
@@ -392,6 +384,17 @@ func (r *modelRun) compare(run state.Run, steps map[string]state.Step) error {
 	return expect(run.Pending() >= 0, "%d steps are pending", run.Pending())
 }
 
+// givenUp says whether a step holds something for a sub-run that it has given up and
+// that goes on.
+func (m *model) givenUp(h state.LockHolder) bool {
+	for id, r := range m.runs {
+		if r.parent == h.RunID && r.parentStep == h.StepID && r.ended == "" && m.runs[h.RunID].steps[h.StepID].child != id {
+			return true
+		}
+	}
+	return false
+}
+
 // compareLocks: a lock has one holder, a semaphore no more than its capacity, and
 // whoever holds something does something.
 func (m *model) compareLocks(db *store.DB) error {
@@ -399,13 +402,29 @@ func (m *model) compareLocks(db *store.DB) error {
 	if err != nil {
 		return err
 	}
+	holders := map[string]bool{}
+	for _, rec := range held {
+		for _, h := range rec.Holders {
+			holders[h.RunID+h.StepID+rec.Name] = true
+		}
+	}
+	for id, r := range m.runs { // also when its step does not wait for it any more
+		if r.parent == "" || r.ended != "" || r.alone || m.lost {
+			continue
+		}
+		for _, lock := range m.runs[r.parent].steps[r.parentStep].step.Locks {
+			if !holders[r.parent+r.parentStep+lock] {
+				return fmt.Errorf("run %s goes on, and its step %s does not hold %s", id, r.parentStep, lock)
+			}
+		}
+	}
 	for _, rec := range held {
 		sum := int64(0)
 		for _, h := range rec.Holders {
 			sum += h.Weight
 			r := m.runs[h.RunID]
 			s := r.steps[h.StepID]
-			if s == nil || s.attempt != h.Attempt || !s.open && s.child == "" {
+			if s == nil || !m.givenUp(h) && (s.attempt != h.Attempt || !s.open && s.child == "") {
 				return fmt.Errorf("%s %s is held by attempt %d of step %s, which does nothing", rec.Kind, rec.Name, h.Attempt, h.StepID)
 			}
 			if !slices.Contains(s.step.Locks, rec.Name) && s.step.Semaphores[rec.Name] != h.Weight {

@@ -294,7 +294,6 @@ func (s *stage) reopen(resume bool) error {
 	if err := s.model.read(db); err != nil {
 		return err
 	}
-	s.model.orphans()
 	return s.run(db, resume)
 }
 

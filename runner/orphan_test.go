@@ -23,8 +23,8 @@ type crashing struct {
 }
 
 // crashDuring starts a run and waits until a step of its sub-run is under way;
-// steer may do something to it before.
-func crashDuring(t *testing.T, d *manifests.DAG, step string, steer func(*world, state.Run)) *crashing {
+// steer may do something to it before, and child are the steps that it cleans up with.
+func crashDuring(t *testing.T, d *manifests.DAG, step string, steer func(*world, state.Run), child ...string) *crashing {
 	t.Helper()
 	begun := make(chan string, 9)
 	c := &crashing{dag: d}
@@ -39,7 +39,11 @@ func crashDuring(t *testing.T, d *manifests.DAG, step string, steer func(*world,
 		}
 		return runner.Report{Stop: runner.StopShutdown}, nil
 	})
-	c.world.child(nil, "c")
+	c.world.child(func(d *manifests.DAG) {
+		if len(child) > 0 {
+			d.OnCancel = dag(nil, child...).Steps
+		}
+	}, "c")
 	c.disk = &mortal{DB: c.db, left: -1}
 	c.r = c.on(c.disk, 1)
 	c.run = c.start(d, "{}")
@@ -170,5 +174,102 @@ func TestARunThatWasNotToldOfItsSubRunCanBeEnded(t *testing.T) {
 				t.Errorf("the run is %s: %v", got.Status, steps)
 			}
 		})
+	}
+}
+
+// What a step held for a sub-run that it gave up stays held across a crash until that
+// has cleaned up, whatever becomes of the parent.
+func TestASubRunThatWasGivenUpHoldsWhatItsStepDidAfterACrash(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		ends bool // the parent is cancelled before anybody executes it
+	}{{"its parent goes on", false}, {"its parent has ended", true}} {
+		t.Run(c.what, func(t *testing.T) {
+			w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
+			w.disk.arm(1, true)
+			if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
+				t.Fatalf("the process lives: %v", err)
+			}
+			w.crash()
+			tidies, leave := make(chan string, 9), make(chan bool)
+			w.exec = &fake{run: func(_ context.Context, task runner.Task) (runner.Report, error) {
+				if task.StepID == "tidy" {
+					tidies <- task.RunID
+					<-leave
+				}
+				return exit(0), nil
+			}}
+			w.reopen()
+			w.r = w.on(w.db, 4)
+			child, err := w.db.Run(w.child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.r.Recover(context.Background(), w.opened(child, w.sealed.dags["child@1.0.0"])); err != nil {
+				t.Fatal(err)
+			}
+			if c.ends {
+				if run, err := w.r.Cancel("uid:7", "", w.opened(w.run, w.dag)); err != nil || run.Status != state.Cancelled {
+					t.Fatalf("the run is %s, %v", run.Status, err)
+				}
+			}
+			other := w.start(dag(func(d *manifests.DAG) { d.ID, d.Steps[0].Locks = "other", []string{"l"} }, "x"), "{}")
+			w.background()
+			if err := w.r.Resume(context.Background(), "uid:0", w.opened(child, w.sealed.dags["child@1.0.0"])); err != nil {
+				t.Fatal(err)
+			}
+			<-tidies
+			if !c.ends {
+				if err := w.r.Resume(context.Background(), "uid:0", w.opened(w.run, w.dag)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			quick := dag(func(d *manifests.DAG) { d.ID = "quick" }, "q") // passes when what may begin has
+			w.ended(w.start(quick, "{}").RunID)
+			if _, steps := w.look(other.RunID); steps["x"] != "queued" {
+				t.Errorf("who wants the lock is %v", steps)
+			}
+			close(leave)
+			w.ended(w.run.RunID)
+			w.ended(other.RunID)
+			if held, err := w.db.Locks(""); err != nil || len(held) != 0 {
+				t.Errorf("held is %+v, %v", held, err)
+			}
+		})
+	}
+}
+
+// A sub-run that was given up and that nothing can take up holds nothing up: what its
+// step held for it is taken from it, with an entry.
+func TestASubRunThatWasGivenUpAndCannotGoOnHoldsNothing(t *testing.T) {
+	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
+	w.disk.arm(1, true)
+	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
+		t.Fatalf("the process lives: %v", err)
+	}
+	w.crash()
+	w.exec = &fake{run: ok}
+	w.reopen()
+	delete(w.sealed.dags, "child@1.0.0")
+	other := w.start(dag(func(d *manifests.DAG) { d.ID, d.Steps[0].Locks = "other", []string{"l"} }, "x"), "{}")
+	w.background()
+	if err := w.r.Resume(context.Background(), "uid:0", w.opened(w.run, w.dag)); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(other.RunID)
+	if run, _ := w.ended(w.run.RunID); run.Status != state.Failed {
+		t.Errorf("the run is %s", run.Status)
+	}
+	if child, err := w.db.Run(w.child); err != nil || child.Status.Ended() {
+		t.Errorf("the sub-run is %s, %v", child.Status, err)
+	}
+	taken := 0
+	for l := range w.db.Entries(0, w.db.Size()) {
+		if env, err := ledger.ParseEnvelope(l.Envelope); err != nil || env.Type == ledger.LockReclaimed {
+			taken++
+		}
+	}
+	if taken != 1 {
+		t.Errorf("%d entries say so", taken)
 	}
 }

@@ -9,9 +9,8 @@ import (
 )
 
 // A step can give up its sub-run before that has ended: by a reset, or because it
-// lost a lock. On record the locks are free from then on, as they are when an attempt
-// is taken back; here they stay taken, with the slot of the run, until nothing of the
-// sub-run is under way, and the step starts no other before.
+// lost a lock. What the step holds, on record and here, it holds until nothing of the
+// sub-run is under way, with the slot of the run, and the step starts no other before.
 
 // outlived is what a step has left to a sub-run that it does not wait for any more.
 // The runner's mu guards it.
@@ -44,12 +43,10 @@ func (r *Runner) outlive(e *execution, n *node) {
 	o.e, o.n = e, n
 }
 
-// handDown gives what a step holds to another owner; what it holds no more, since it
-// is free on record, it takes again.
+// handDown gives what a step holds to another owner.
 func (l *locks) handDown(e *execution, n, owner *node) {
 	for _, want := range n.locks {
 		x := l.get(e.tenant, want)
-		held := false
 		for i := range x.holders {
 			h := &x.holders[i]
 			if h.owner != n && (h.owner != nil || h.runID != e.runID || h.stepID != n.id) {
@@ -58,12 +55,7 @@ func (l *locks) handDown(e *execution, n, owner *node) {
 			if h.owner == nil {
 				l.inherited--
 			}
-			h.owner, held = owner, true
-		}
-		if !held {
-			l.taken++
-			x.taken += want.Weight
-			x.holders = append(x.holders, holder{nth: l.taken, owner: owner, runID: e.runID, stepID: n.id, weight: want.Weight})
+			h.owner = owner
 		}
 	}
 }
@@ -76,6 +68,15 @@ func (r *Runner) gone(child string) error {
 	if o == nil {
 		r.mu.Unlock()
 		return nil
+	}
+	r.mu.Unlock()
+	if err := r.reclaimOf(o, child); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	if r.outlived[child] != o {
+		r.mu.Unlock()
+		return nil // somebody else has been here
 	}
 	delete(r.outlived, child)
 	r.queue.free(&o.e.slots, 1)
@@ -97,6 +98,36 @@ func (r *Runner) gone(child string) error {
 		}
 		return r.commit(e) // the run may have waited for nothing else
 	})
+}
+
+// reclaimOf takes what a step holds, on record, from a sub-run that has not ended and
+// that nobody can take up.
+func (r *Runner) reclaimOf(o *outlived, child string) error {
+	if len(o.owner.locks) == 0 {
+		return nil
+	}
+	run, err := r.opt.Store.Run(child)
+	if err != nil || run.Status.Ended() {
+		return err
+	}
+	recs, err := r.opt.Store.Locks(o.e.tenant)
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		for _, h := range rec.Holders {
+			if h.RunID != o.e.runID || h.StepID != o.owner.id {
+				continue
+			}
+			if err := r.opt.Store.LoseLock(ledger.LockReclaimed, "system:runner", o.e.tenant, ledger.LockLoss{
+				Kind: rec.Kind, Name: rec.Name, RunID: h.RunID, StepID: h.StepID, Fence: h.Fence,
+				Reason: "run " + child + ", which its step has given up, cannot be taken up",
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // tellWhenQuiet lets the parent of a run that has ended know, once nothing of the run
@@ -127,15 +158,6 @@ func (e *execution) remember(records map[string]state.Step) error {
 		}
 	}
 	return nil
-}
-
-// forgetIdle forgets those of them that nobody executes: nothing of them is under way.
-func (e *execution) forgetIdle() {
-	for _, n := range e.all() {
-		if n.former != "" && !e.r.Executes(n.former) {
-			n.former = ""
-		}
-	}
 }
 
 // resumeFormer takes care of a sub-run that a step has given up, so that it ends.

@@ -240,6 +240,9 @@ func (r *Runner) Resume(_ context.Context, actor string, o Opened) error {
 	case o.Run.Status.Ended():
 		return ErrEnded
 	}
+	if err := r.inheritLocks(); err != nil {
+		return err
+	}
 	r.opening.Lock()
 	e, err := r.resume(actor, o)
 	if err != nil || e == nil {
@@ -249,13 +252,11 @@ func (r *Runner) Resume(_ context.Context, actor string, o Opened) error {
 	// From here on others find the run and wait for its lock, so that its records
 	// need not be kept from them: runs that are taken up together are written
 	// together.
-	r.taking.RLock()
 	r.opening.Unlock()
 	err = r.commit(e)
 	later := e.later
 	e.later = nil
 	e.mu.Unlock()
-	r.taking.RUnlock()
 	if err != nil {
 		return err
 	}

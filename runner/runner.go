@@ -108,11 +108,11 @@ type Runner struct {
 	progs   programs
 	trusts  atomic.Int64 // how often trust has changed
 	begun   time.Time
-	opening sync.Mutex   // held while a model is made from records; taken before any other
-	taking  sync.RWMutex // held for reading while runs that are taken up are written; taken after opening
+	opening sync.Mutex // held while a model is made from records; taken before any other
 
 	mu         sync.Mutex // guards what follows; taken after an execution's
 	execs      map[string]*execution
+	inherited  bool                 // what is held on record was taken over
 	outlived   map[string]*outlived // by sub-run
 	plans      map[string]*usedPlan // by hash
 	queue      *queue
@@ -175,7 +175,7 @@ func (r *Runner) run(ctx context.Context, until func() bool) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := r.loadLocks(); err != nil {
+	if err := r.inheritLocks(); err != nil {
 		return err
 	}
 	var workers, tidier sync.WaitGroup

@@ -77,7 +77,7 @@ func (r *Runner) StartRun(ctx context.Context, s Start) (state.Run, error) {
 	if r.opt.Executor == nil {
 		return state.Run{}, ErrNotExecuting
 	}
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), r.inheritLocks()); err != nil {
 		return state.Run{}, err
 	}
 	e, start, err := r.newRun(s)

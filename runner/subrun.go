@@ -165,7 +165,7 @@ func (r *Runner) tellParent(e *execution) {
 }
 
 func (r *Runner) childEnded(run state.Run) error {
-	if err := r.gone(run.RunID); err != nil {
+	if err := errors.Join(r.gone(run.RunID), r.compareLocks(run.Tenant, run.ParentRunID, run.ParentStepID)); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -32,14 +32,41 @@ func (tx *Tx) projectLocks(env ledger.Envelope, run *state.Run, view state.View,
 	case *ledger.SubrunStart:
 		return tx.take(env, d.Locks)
 	case *ledger.SubrunEnd:
-		c := view.Step.Child
-		return tx.giveBack(run.Tenant, c.Locks, func(h state.LockHolder) bool { return h.Fence == c.Fence })
+		return tx.giveBackOf(run.Tenant, view.Step.Child)
 	case *ledger.StepInvalidation:
 		if c := view.Step.Child; c != nil && c.Status == "" { // its sub-run counts no more
-			return tx.giveBack(run.Tenant, c.Locks, func(h state.LockHolder) bool { return h.Fence == c.Fence })
+			return tx.giveBackOf(run.Tenant, c)
 		}
 	}
 	return nil
+}
+
+// giveBackOf gives back what a step held for a sub-run that it does not wait for any
+// more. One that was given up goes on under it until it has ended, whichever process
+// sees to that.
+func (tx *Tx) giveBackOf(tenant string, c *state.Child) error {
+	child, err := tx.run(c.RunID)
+	if err != nil || !child.Status.Ended() {
+		return err
+	}
+	return tx.giveBack(tenant, c.Locks, func(h state.LockHolder) bool { return h.Fence == c.Fence })
+}
+
+// giveBackGivenUp gives back what a step held for a run that it had given up and that
+// has ended.
+func (tx *Tx) giveBackGivenUp(run *state.Run) error {
+	if run.ParentRunID == "" {
+		return nil
+	}
+	step, err := tx.step(run.ParentRunID, run.ParentStepID)
+	if err != nil {
+		return err
+	}
+	c := step.Child
+	if c == nil || c.RunID != run.RunID || c.Status == "" && step.Status == state.Running { // the step gives it back
+		return nil
+	}
+	return tx.giveBackOf(run.Tenant, c)
 }
 
 func (tx *Tx) take(env ledger.Envelope, locks []ledger.Lock) error {

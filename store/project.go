@@ -208,6 +208,9 @@ func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
 		return err
 	}
 	if env.StepID == "" {
+		if run.Status.Ended() {
+			return tx.giveBackGivenUp(run)
+		}
 		return nil
 	}
 	if err := tx.projectStep(run, before, *view.Step); err != nil {

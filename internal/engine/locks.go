@@ -64,6 +64,7 @@ func (s *site) locks() ([]api.Lock, error) {
 		all[[2]string{l.Kind, name}] = &l
 	}
 	last := lastSigns{e: e}
+	lingers := map[string]map[string]string{} // by run
 	for _, rec := range recs {
 		key := [2]string{rec.Kind, rec.Name}
 		l := all[key]
@@ -77,6 +78,10 @@ func (s *site) locks() ([]api.Lock, error) {
 			if err != nil {
 				return nil, err
 			}
+			if lingers[h.RunID] == nil {
+				lingers[h.RunID] = e.runner.Lingers(h.RunID)
+			}
+			holder.Lingers = lingers[h.RunID][h.StepID]
 			l.Held += h.Weight
 			l.Holders = append(l.Holders, holder)
 		}
@@ -115,7 +120,7 @@ func (s *site) locks() ([]api.Lock, error) {
 
 // holder says what is known of a holder.
 func (s *site) holder(last *lastSigns, h state.LockHolder) (api.LockHolder, error) {
-	out := api.LockHolder{LockHolder: h, Executing: s.e.runner.Executes(h.RunID)}
+	out := api.LockHolder{LockHolder: h, Executing: s.e.runner.Tends(h.RunID, h.StepID)}
 	run, err := s.e.db.Run(h.RunID)
 	if err != nil {
 		return out, dbError(err)
@@ -185,7 +190,7 @@ func (s *site) ReleaseLock(ctx context.Context, name string, req api.LockRelease
 		return out, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("nobody holds %q, or not who is named", name), Hint: "stella lock status " + name}
 	case n > 1:
 		return out, &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%d hold %q", n, name), Hint: "name one with --run and --step; stella lock status " + name}
-	case out.Lost.Lingers != "":
+	case out.Lost.Fence == 0:
 		return out, &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%q is free on record; step %s of run %s keeps it until %s", name, out.Lost.StepID, out.Lost.RunID, out.Lost.Lingers),
 			Hint: "stella orch run abort " + out.Lost.RunID + " leaves that no time"}
 	case req.DryRun:

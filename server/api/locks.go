@@ -40,7 +40,7 @@ type LockHolder struct {
 	DAGID     string `json:"dagId"`
 	Executing bool   `json:"executing"`
 	Stale     bool   `json:"stale"`             // it has not been executing for 60 s
-	Lingers   string `json:"lingers,omitempty"` // what it still waits for where the lock is free on record; it has no fence then
+	Lingers   string `json:"lingers,omitempty"` // what it still waits for although its step does not; without a fence the lock is free on record
 	LastUTC   string `json:"lastUtc,omitempty"` // when something was last recorded of a holder that is not executing
 }
 
