@@ -43,10 +43,10 @@ func (tx *Tx) projectLocks(env ledger.Envelope, run *state.Run, view state.View,
 
 // giveBackOf gives back what a step held for a sub-run that it does not wait for any
 // more. One that was given up goes on under it until it has ended, whichever process
-// sees to that.
+// sees to that; one that was reopened since goes on by itself.
 func (tx *Tx) giveBackOf(tenant string, c *state.Child) error {
 	child, err := tx.run(c.RunID)
-	if err != nil || !child.Status.Ended() {
+	if err != nil || !child.Status.Ended() && child.ReopenedUTC == "" {
 		return err
 	}
 	return tx.giveBack(tenant, c.Locks, func(h state.LockHolder) bool { return h.Fence == c.Fence })
