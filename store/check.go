@@ -276,7 +276,7 @@ func (r *replay) add(env ledger.Envelope, data any) error {
 		r.tx = newTx(r.db, b)
 	}
 	if env.RunID != "" {
-		if err := r.tx.put(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
+		if err := r.tx.put(bRecords, entryRecord(env.RunID, env.Seq), []byte{}); err != nil {
 			return err
 		}
 	}
@@ -317,7 +317,7 @@ func (r *replay) compare(have *bolt.Tx, rep *CheckReport) error {
 			if err != nil {
 				return err
 			}
-			if bytes.Equal(name, bRuns) {
+			if bytes.Equal(name, bTenantRuns) {
 				rep.Runs = n
 			}
 		}

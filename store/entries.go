@@ -78,8 +78,8 @@ func (db *DB) Entry(seq int64) (l Lines, err error) {
 func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] {
 	return func(yield func(Lines, error) bool) {
 		var seqs []int64
-		err := scan(db, bRunLog, []byte(runID), func(_ *bolt.Tx, k, _ []byte) error {
-			seqs = append(seqs, int64(binary.BigEndian.Uint64(k[len(runID):])))
+		err := scan(db, bRecords, []byte(runID+entryPart), func(_ *bolt.Tx, k, _ []byte) error {
+			seqs = append(seqs, int64(binary.BigEndian.Uint64(k[len(runID)+len(entryPart):])))
 			return nil
 		})
 		if err != nil {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -265,15 +264,15 @@ var errEnough = errors.New("enough")
 func (db *DB) steps(index, prefix []byte, visit func(state.Run, state.Step) bool) error {
 	var run state.Run
 	err := scan(db, index, prefix, func(t *bolt.Tx, k, _ []byte) error {
-		runID, _, _ := strings.Cut(string(k), "/")
+		runID, stepID, _ := strings.Cut(string(k), "/")
 		if run.RunID != runID {
 			run = state.Run{}
-			if err := getJSON(t, bRuns, []byte(runID), &run); err != nil {
+			if err := getJSON(t, bRecords, []byte(runID), &run); err != nil {
 				return err
 			}
 		}
 		var step state.Step
-		if err := getJSON(t, bSteps, bytes.Clone(k), &step); err != nil {
+		if err := getJSON(t, bRecords, stepRecord(runID, stepID), &step); err != nil {
 			return err
 		}
 		if !visit(run, step) {

@@ -16,12 +16,17 @@ import (
 //	1  the first
 //	2  bundles keep what came with earlier admissions; the clock is a projection
 //	3  approvals, locks, schedules, secrets, the cache, the outbox, small sealed blobs
-const schemaVersion = 3
+//	4  records of runs, steps and attempts in one bucket; a sub-run that was given up keeps locks
+const schemaVersion = 4
+
+// former are projections of older schemas.
+func former() []string { return []string{"runs", "steps", "attempts", "runlog"} }
 
 // newer says whether a bucket came with a schema after the first.
 func newer(name []byte) bool {
 	return slices.ContainsFunc([][]byte{
 		bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses, bOutbox, bSinks, bSmall,
+		bRecords,
 	}, func(b []byte) bool { return bytes.Equal(b, name) })
 }
 
@@ -70,6 +75,14 @@ func adoptProjections(from, to *bolt.Tx) error {
 			return err
 		}
 		if err := from.Bucket(name).ForEach(b.Put); err != nil {
+			return err
+		}
+	}
+	for _, name := range former() {
+		if to.Bucket([]byte(name)) == nil {
+			continue
+		}
+		if err := to.DeleteBucket([]byte(name)); err != nil {
 			return err
 		}
 	}

@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/store"
 )
 
@@ -83,12 +86,59 @@ func TestTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 	}
 }
 
+// A site of the third schema had a bucket for each kind of record of a run.
+func TestTheThirdSchemaIsBroughtUpToDate(t *testing.T) {
+	home := newHome(t)
+	db := create(t, home)
+	run, first := newRun(1, "token")
+	want, err := db.StartRun(run, first, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := []string{"runs", "steps", "attempts", "runlog"}
+	edit(t, home, func(tx *bolt.Tx) error {
+		for _, name := range old {
+			b, err := tx.CreateBucket([]byte(name))
+			if err != nil {
+				return err
+			}
+			if err := b.Put([]byte(run.RunID), []byte("{}")); err != nil {
+				return err
+			}
+		}
+		return errors.Join(tx.DeleteBucket([]byte("records")), setSchema(tx, 3))
+	})
+	if db, err = store.Open(home, store.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := db.Run(run.RunID); err != nil || cmp.Diff(want, got) != "" {
+		t.Errorf("the run is %+v, %v", got, err)
+	}
+	if _, err := db.Check(context.Background(), store.CheckOptions{}); err != nil {
+		t.Errorf("it is not what the ledger says: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, home, func(tx *bolt.Tx) error {
+		for _, name := range old {
+			if tx.Bucket([]byte(name)) != nil {
+				t.Errorf("bucket %s is still there", name)
+			}
+		}
+		return nil
+	})
+}
+
 func TestANewerSchemaIsRefused(t *testing.T) {
 	home := newHome(t)
 	if err := create(t, home).Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, home, func(tx *bolt.Tx) error { return setSchema(tx, 4) })
+	edit(t, home, func(tx *bolt.Tx) error { return setSchema(tx, 5) })
 	if _, err := store.Open(home, store.Options{}); !errors.Is(err, store.ErrNewerSchema) {
 		t.Errorf("Open = %v", err)
 	}

@@ -227,7 +227,7 @@ func (tx *Tx) projectRun(env ledger.Envelope, data any) error {
 			return err
 		}
 	}
-	tx.moved.attempts[string(attemptKey(run.RunID, env.StepID, view.Attempt.Attempt))] = view.Attempt
+	tx.moved.attempts[string(attemptRecord(run.RunID, env.StepID, view.Attempt.Attempt))] = view.Attempt
 	return nil
 }
 
@@ -265,7 +265,7 @@ func (tx *Tx) projectRunRecord(env ledger.Envelope, run *state.Run) error {
 // projectStep writes a step, and keeps the indexes of steps and approvals.
 func (tx *Tx) projectStep(run *state.Run, before, after state.Step) error {
 	key := stepKey(run.RunID, after.StepID)
-	tx.moved.steps[string(key)] = &after
+	tx.moved.steps[string(stepRecord(run.RunID, after.StepID))] = &after
 	err := errors.Join(
 		tx.index(bLive, key, live(before), live(after)),
 		tx.index(bDead, key, dead(before), dead(after)))

@@ -1,12 +1,48 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"maps"
+	"strings"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
 )
+
+// Keys of bRecords. What belongs to a run lies together, so that an entry that moves
+// several records of it rewrites few pages:
+//
+//	runId                                 → state.Run
+//	runId /a/ stepId / attempt, 4 bytes   → state.Attempt
+//	runId /l/ seq, 8 bytes                → nothing: the entries of the run
+//	runId /s/ stepId                      → state.Step
+const (
+	attemptPart = "/a/"
+	entryPart   = "/l/"
+	stepPart    = "/s/"
+)
+
+func attemptRecord(runID, stepID string, n int) []byte {
+	return binary.BigEndian.AppendUint32([]byte(runID+attemptPart+stepID+"/"), uint32(n))
+}
+
+func entryRecord(runID string, seq int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(runID+entryPart), uint64(seq))
+}
+
+func stepRecord(runID, stepID string) []byte { return []byte(runID + stepPart + stepID) }
+
+// readRun reads the record of a run; [ErrNotFound] where there is none.
+func readRun(t *bolt.Tx, id string) (run state.Run, err error) {
+	if strings.Contains(id, "/") { // the key of something else
+		return run, ErrNotFound
+	}
+	err = getJSON(t, bRecords, []byte(id), &run)
+	return run, err
+}
 
 // records are runs, steps and attempts in the form in which entries move them.
 // They are decoded once and encoded once a request, however many of its entries
@@ -14,8 +50,8 @@ import (
 // handed out stays as it is.
 type records struct {
 	runs     map[string]*state.Run
-	steps    map[string]*state.Step    // by stepKey
-	attempts map[string]*state.Attempt // by attemptKey
+	steps    map[string]*state.Step    // by stepRecord
+	attempts map[string]*state.Attempt // by attemptRecord
 }
 
 func newRecords() *records {
@@ -57,36 +93,36 @@ func (tx *Tx) run(id string) (*state.Run, error) {
 			return run, nil
 		}
 	}
-	var run state.Run
-	if err := getJSON(tx.bolt, bRuns, []byte(id), &run); err != nil {
+	run, err := readRun(tx.bolt, id)
+	if err != nil {
 		return nil, err
 	}
 	return &run, nil
 }
 
 func (tx *Tx) step(runID, stepID string) (*state.Step, error) {
-	key := stepKey(runID, stepID)
+	key := stepRecord(runID, stepID)
 	for _, r := range tx.layers() {
 		if step := r.steps[string(key)]; step != nil {
 			return step, nil
 		}
 	}
 	var step state.Step
-	if err := getJSON(tx.bolt, bSteps, key, &step); err != nil {
+	if err := getJSON(tx.bolt, bRecords, key, &step); err != nil {
 		return nil, err
 	}
 	return &step, nil
 }
 
 func (tx *Tx) attempt(runID, stepID string, n int) (*state.Attempt, error) {
-	key := attemptKey(runID, stepID, n)
+	key := attemptRecord(runID, stepID, n)
 	for _, r := range tx.layers() {
 		if a := r.attempts[string(key)]; a != nil {
 			return a, nil
 		}
 	}
 	var a state.Attempt
-	if err := getJSON(tx.bolt, bAttempts, key, &a); err != nil {
+	if err := getJSON(tx.bolt, bRecords, key, &a); err != nil {
 		return nil, err
 	}
 	return &a, nil
@@ -122,17 +158,17 @@ func (tx *Tx) view(env ledger.Envelope) (v state.View, err error) {
 func (tx *Tx) flush() error {
 	m := tx.moved
 	for id, run := range m.runs {
-		if err := tx.putJSON(bRuns, []byte(id), run); err != nil {
+		if err := tx.putJSON(bRecords, []byte(id), run); err != nil {
 			return err
 		}
 	}
 	for key, step := range m.steps {
-		if err := tx.putJSON(bSteps, []byte(key), step); err != nil {
+		if err := tx.putJSON(bRecords, []byte(key), step); err != nil {
 			return err
 		}
 	}
 	for key, a := range m.attempts {
-		if err := tx.putJSON(bAttempts, []byte(key), a); err != nil {
+		if err := tx.putJSON(bRecords, []byte(key), a); err != nil {
 			return err
 		}
 	}

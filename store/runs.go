@@ -109,9 +109,8 @@ func (tx *Tx) batch(b state.Batch) (state.Run, error) {
 // Run reads one run.
 func (db *DB) Run(id string) (state.Run, error) {
 	var run state.Run
-	err := db.bolt.View(func(t *bolt.Tx) error {
-		err := getJSON(t, bRuns, []byte(id), &run)
-		if errors.Is(err, ErrNotFound) {
+	err := db.bolt.View(func(t *bolt.Tx) (err error) {
+		if run, err = readRun(t, id); errors.Is(err, ErrNotFound) {
 			return unknownRun(id)
 		}
 		return err
@@ -127,7 +126,7 @@ func (db *DB) RunByToken(tenant, token string) (state.Run, error) {
 		if id == nil {
 			return fmt.Errorf("run token: %w", ErrNotFound)
 		}
-		return getJSON(t, bRuns, id, &run)
+		return getJSON(t, bRecords, id, &run)
 	})
 	return run, err
 }
@@ -136,9 +135,9 @@ func (db *DB) RunByToken(tenant, token string) (state.Run, error) {
 // happened to have none.
 func (db *DB) Steps(runID string) (map[string]state.Step, error) {
 	steps := map[string]state.Step{}
-	err := scan(db, bSteps, []byte(runID+"/"), func(t *bolt.Tx, k, v []byte) error {
+	err := scan(db, bRecords, []byte(runID+stepPart), func(t *bolt.Tx, k, v []byte) error {
 		var s state.Step
-		if err := getJSON(t, bSteps, k, &s); err != nil {
+		if err := getJSON(t, bRecords, k, &s); err != nil {
 			return err
 		}
 		steps[s.StepID] = s
@@ -150,21 +149,21 @@ func (db *DB) Steps(runID string) (map[string]state.Step, error) {
 // Step reads the record of one step; [ErrNotFound] before anything has happened to it.
 func (db *DB) Step(runID, stepID string) (state.Step, error) {
 	var s state.Step
-	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bSteps, stepKey(runID, stepID), &s) })
+	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bRecords, stepRecord(runID, stepID), &s) })
 	return s, err
 }
 
 // Attempts reads the attempts of a run, or of one of its steps, by step and
 // number.
 func (db *DB) Attempts(runID, stepID string) ([]state.Attempt, error) {
-	prefix := runID + "/"
+	prefix := runID + attemptPart
 	if stepID != "" {
 		prefix += stepID + "/"
 	}
 	var out []state.Attempt
-	err := scan(db, bAttempts, []byte(prefix), func(t *bolt.Tx, k, _ []byte) error {
+	err := scan(db, bRecords, []byte(prefix), func(t *bolt.Tx, k, _ []byte) error {
 		var a state.Attempt
-		if err := getJSON(t, bAttempts, k, &a); err != nil {
+		if err := getJSON(t, bRecords, k, &a); err != nil {
 			return err
 		}
 		out = append(out, a)
@@ -176,7 +175,7 @@ func (db *DB) Attempts(runID, stepID string) ([]state.Attempt, error) {
 // Attempt reads one attempt.
 func (db *DB) Attempt(runID, stepID string, n int) (state.Attempt, error) {
 	var a state.Attempt
-	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bAttempts, attemptKey(runID, stepID, n), &a) })
+	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bRecords, attemptRecord(runID, stepID, n), &a) })
 	return a, err
 }
 
@@ -194,7 +193,7 @@ func (db *DB) ActiveRuns() ([]state.Run, error) {
 	var runs []state.Run
 	err := scan(db, bActive, nil, func(t *bolt.Tx, k, _ []byte) error {
 		var r state.Run
-		if err := getJSON(t, bRuns, k, &r); err != nil {
+		if err := getJSON(t, bRecords, k, &r); err != nil {
 			return err
 		}
 		runs = append(runs, r)
@@ -226,7 +225,7 @@ func (db *DB) RunPage(ctx context.Context, f RunFilter, cursor string, limit int
 				n++
 				cursor = string(k[len(prefix):])
 				var r state.Run
-				if err := getJSON(t, bRuns, []byte(cursor), &r); err != nil {
+				if err := getJSON(t, bRecords, []byte(cursor), &r); err != nil {
 					return err
 				}
 				if r.Tenant == f.Tenant && (f.Keep == nil || f.Keep(&r)) {

@@ -238,7 +238,7 @@ func inUse(t *bolt.Tx, tenant, text string) string {
 		key    []byte
 		what   string
 	}{
-		{bRuns, []byte(text), "a run"}, {bBundles, []byte(text), "a bundle"}, {bRefs, []byte(text), "a bundle"}, {bSmall, []byte(text), "a sealed file"},
+		{bRecords, []byte(text), "a run"}, {bBundles, []byte(text), "a bundle"}, {bRefs, []byte(text), "a bundle"}, {bSmall, []byte(text), "a sealed file"},
 		{bTokens, pair(tenant, text), "a run token"}, {bArtifacts, pair(tenant, text), "an artifact"}, {bCache, []byte(text), "a key of the cache"},
 	} {
 		if t.Bucket(x.bucket).Get(x.key) != nil {

@@ -50,13 +50,10 @@ var (
 	bEnvelopes   = []byte("envelopes")   // seq → envelope line
 	bData        = []byte("data")        // seq → data line
 	bHashes      = []byte("hashes")      // stored hash index → hash
-	bRunLog      = []byte("runlog")      // runId ‖ seq → nothing
 	bCheckpoints = []byte("checkpoints") // size → signed note
-	bRuns        = []byte("runs")        // runId → state.Run
+	bRecords     = []byte("records")     // of runs, their steps and attempts: see records.go
 	bTenantRuns  = []byte("tenantruns")  // tenant 0 runId → nothing
 	bActive      = []byte("active")      // runId → nothing; runs that have not ended
-	bSteps       = []byte("steps")       // runId / stepId → state.Step
-	bAttempts    = []byte("attempts")    // runId / stepId / attempt → state.Attempt
 	bTokens      = []byte("tokens")      // tenant 0 runToken → runId
 	bBundles     = []byte("bundles")     // digest → BundleRecord
 	bRefs        = []byte("refs")        // publisher/name@version → digest
@@ -84,7 +81,7 @@ var (
 // projections are the buckets that a replay of the ledger gives.
 func projections() [][]byte {
 	return [][]byte{
-		bRunLog, bRuns, bTenantRuns, bActive, bSteps, bAttempts, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+		bRecords, bTenantRuns, bActive, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
 		bArtifacts, bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses,
 	}
 }

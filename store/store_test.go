@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -334,7 +335,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bucket := range []string{"envelopes", "data", "hashes", "runlog", "runs", "tenantruns", "active", "steps", "attempts", "tokens", "schedules"} {
+	for _, bucket := range []string{"envelopes", "data", "hashes", "records", "records /a/", "records /l/", "records /s/", "tenantruns", "active", "tokens", "schedules"} {
 		for _, how := range []string{"changed", "removed", "added"} {
 			t.Run(bucket+" "+how, func(t *testing.T) {
 				if err := os.WriteFile(path, whole, 0o600); err != nil {
@@ -361,8 +362,10 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 }
 
-func damage(t *testing.T, path, bucket, how string) bool {
+// damage changes the first record of a bucket whose key has a part.
+func damage(t *testing.T, path, where, how string) bool {
 	t.Helper()
+	bucket, part, _ := strings.Cut(where, " ")
 	b, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +374,11 @@ func damage(t *testing.T, path, bucket, how string) bool {
 	done := true
 	err = b.Update(func(tx *bolt.Tx) error {
 		bk := tx.Bucket([]byte(bucket))
-		k, v := bk.Cursor().First()
+		c := bk.Cursor()
+		k, v := c.First()
+		for !bytes.Contains(k, []byte(part)) {
+			k, v = c.Next()
+		}
 		k, v = append([]byte(nil), k...), append([]byte(nil), v...)
 		switch how {
 		case "removed":

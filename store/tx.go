@@ -93,10 +93,13 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range [][]byte{bEnvelopes, bData, bHashes, bRunLog, bTenantRuns, bRuns, bSteps, bAttempts} {
+	for _, name := range [][]byte{bEnvelopes, bData, bHashes, bTenantRuns} {
 		if bucket := b.Bucket(name); bucket != nil {
 			bucket.FillPercent = 0.95 // new keys come last: pages need no room
 		}
+	}
+	if bucket := b.Bucket(bRecords); bucket != nil {
+		bucket.FillPercent = 0.85 // those of runs that are under way come in between
 	}
 	kept, blobs := 0, db.blobs.take() // what the entries to come may name comes before them
 	if b.Bucket(bSmall) == nil {
@@ -245,7 +248,7 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 		}
 	}
 	if env.RunID != "" {
-		if err := tx.add(bRunLog, runLogKey(env.RunID, env.Seq), []byte{}); err != nil {
+		if err := tx.add(bRecords, entryRecord(env.RunID, env.Seq), []byte{}); err != nil {
 			return ledger.Envelope{}, err
 		}
 	}
@@ -268,10 +271,6 @@ func siteEntry(t ledger.Type, actor string, data any) entry {
 }
 
 func be64(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
-
-func runLogKey(runID string, seq int64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(runID), uint64(seq))
-}
 
 // hashReader reads stored hashes of the tree inside one transaction.
 type hashReader struct{ tx *bolt.Tx }
