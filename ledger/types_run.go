@@ -105,6 +105,7 @@ type StepInvalidation struct {
 	Reason  string `json:"reason"`            // retry | rewind | reset | reopened
 	Overlay string `json:"overlay,omitempty"` // SHA-256 of the sealed merge patch (RFC 7396) on its parameters
 	After   string `json:"after,omitempty"`   // it may not be claimed before this time
+	Leaves  string `json:"leaves,omitempty"`  // the run that it had started and waits for no more: that keeps its locks until it ends
 }
 
 // CacheHit is the data of [StepCached]: the source, and what it had made.
@@ -146,6 +147,7 @@ type SubrunEnd struct {
 	OutputsHash   string `json:"outputsHash,omitempty"`
 	FailureReason string `json:"failureReason,omitempty"`
 	Overridden    bool   `json:"overridden,omitempty"` // somebody changed something in it by hand; so has he in its parent
+	Left          bool   `json:"left,omitempty"`       // it has not ended: its step waits for it no more, and leaves it the locks until it ends
 }
 
 // Lock is one lock or a weight of one semaphore, held from the entry that lists

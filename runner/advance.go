@@ -422,6 +422,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	}
 	was := n.status
 	e.leave(n)
+	d.Leaves = n.former
 	e.proposeBy(actor, ledger.StepInvalidated, n, &d)
 	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
 	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false

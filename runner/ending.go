@@ -94,7 +94,7 @@ func (e *execution) stopAll(cause error, why string) {
 		}
 	}
 	for _, n := range e.all() {
-		if n.former != "" && cause == ErrAborted { // else it is being ended already
+		if n.former != "" && (cause == ErrAborted || e.detached) { // else it is being ended already
 			e.cancelLater(n.former, why, cause)
 		}
 		if n.child != "" && e.over(n.phase) {

@@ -35,7 +35,7 @@ func TestAFaultOfOneRunIsNoOthers(t *testing.T) {
 		}
 		return exit(0), nil
 	})
-	d := dag(func(d *manifests.DAG) { d.FailFast = false }, "long", "short")
+	d := locking("1.0.0", func(d *manifests.DAG) { d.FailFast = false }, "long", "short")
 	s := &disagreeing{Store: w.db}
 	w.with(func(o *runner.Options) { o.Store, o.Contain, o.Workers, o.Parallel = s, true, 4, 1 })
 	bad := w.start(d, "{}")
@@ -55,8 +55,13 @@ func TestAFaultOfOneRunIsNoOthers(t *testing.T) {
 		t.Error("nobody is told")
 	}
 	good := w.start(dag(nil, "short"), "{}")
+	late := w.start(locking("1.1.0", nil, "late"), "{}") // on record the lock is the other's
 	if got, _ := w.ended(good.RunID); got.Status != state.Completed || w.r.Fault(good.RunID) != nil {
 		t.Errorf("the other run is %s", got.Status)
+	}
+	w.ended(w.start(dag(func(d *manifests.DAG) { d.ID = "quick" }, "short"), "{}").RunID) // passes when what may begin has
+	if _, steps := w.look(late.RunID); steps["late"] != "queued" || w.r.Fault(late.RunID) != nil {
+		t.Errorf("who wants its lock is %v, %v", steps, w.r.Fault(late.RunID))
 	}
 	stop()
 	if err := <-ran; err != nil {

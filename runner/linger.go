@@ -23,11 +23,9 @@ type stray struct {
 }
 
 // lingering says whether something is under way that no step waits for. A sub-run that
-// nobody executes does nothing.
+// nobody executes does nothing now; whoever takes it up next lets it clean up.
 func (e *execution) lingering() bool {
-	return len(e.strays) > 0 || slices.ContainsFunc(e.all(), func(n *node) bool {
-		return n.former != "" && (!e.detached || e.r.Executes(n.former))
-	})
+	return len(e.strays) > 0 || slices.ContainsFunc(e.all(), func(n *node) bool { return n.former != "" })
 }
 
 // linger says what of a step is under way still, "" where nothing is.

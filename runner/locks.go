@@ -233,7 +233,7 @@ func (r *Runner) lost(e *execution, loss ledger.LockLoss, attempt int) error {
 	if n.child == "" {
 		return nil
 	}
-	e.loseChild(n, loss.Kind+" "+loss.Name, why)
+	e.loseChild(n, loss.Kind+" "+loss.Name, why, false)
 	return r.commit(e)
 }
 

@@ -124,6 +124,13 @@ func (m *model) add(env ledger.Envelope, data any) error {
 	case r.ended != "" && env.Type != ledger.ApprovalRefused && env.Type != ledger.RunReopened:
 		return fmt.Errorf("the run is %s", r.ended)
 	case env.StepID == "":
+		if _, ok := data.(*ledger.RunEnd); ok {
+			for id, sub := range m.runs {
+				if sub.parent == env.RunID && sub.ended == "" && !sub.alone {
+					return fmt.Errorf("its sub-run %s goes on", id)
+				}
+			}
+		}
 		return r.add(env, data)
 	}
 	s, err := r.step(env.StepID)

@@ -171,11 +171,16 @@ func (r *Runner) resumeFormer(actor, child string) {
 	}
 }
 
-// loseChild fails a step whose sub-run must not go on without a lock.
-func (e *execution) loseChild(n *node, name, why string) {
+// loseChild fails a step whose sub-run has lost a lock: it must not go on without.
+func (e *execution) loseChild(n *node, name, why string, ended bool) {
 	child := n.child
-	e.cancelLater(child, "its parent lost "+name, ErrCancelled)
-	e.propose(ledger.SubrunEnded, n, &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost)})
-	e.leaveChild(n)
+	d := &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost), Left: !ended}
+	if ended {
+		e.endChild(n, d)
+	} else {
+		e.cancelLater(child, "its parent lost "+name, ErrCancelled)
+		e.propose(ledger.SubrunEnded, n, d)
+		e.leaveChild(n)
+	}
 	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(why)})
 }

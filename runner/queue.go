@@ -225,7 +225,9 @@ func (q *queue) done(it item, rest bool) {
 		q.free(g, 1)
 		q.forget(g)
 	}
-	q.locks.release(q, it.e, it.n)
+	if !it.e.given.Load() { // on record the attempt of a run that was given up goes on
+		q.locks.release(q, it.e, it.n)
+	}
 }
 
 // QueueInfo is the queue at one moment.

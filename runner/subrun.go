@@ -346,14 +346,14 @@ func (e *execution) reconcile(fresh bool) error {
 		if err != nil {
 			return err
 		}
+		if name := lostLock(e, n, held); name != "" { // also of one that has ended: it was not alone
+			e.loseChild(n, name, name+" was taken away while nobody executed the run", run.Status.Ended())
+			continue
+		}
 		if run.Status.Ended() {
 			if err := e.childDone(run); err != nil {
 				return err
 			}
-			continue
-		}
-		if name := lostLock(e, n, held); name != "" {
-			e.loseChild(n, name, name+" was taken away while nobody executed the run")
 			continue
 		}
 		if fresh {

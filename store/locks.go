@@ -31,22 +31,24 @@ func (tx *Tx) projectLocks(env ledger.Envelope, run *state.Run, view state.View,
 	case *ledger.SubrunStart:
 		return tx.take(env, d.Locks)
 	case *ledger.SubrunEnd:
-		return tx.giveBackOf(run.Tenant, view.Step.Child)
+		return tx.giveBackOf(run.Tenant, view.Step.Child, d.Left)
 	case *ledger.StepInvalidation:
 		if c := view.Step.Child; c != nil && c.Status == "" { // its sub-run counts no more
-			return tx.giveBackOf(run.Tenant, c)
+			return tx.giveBackOf(run.Tenant, c, d.Leaves == c.RunID)
 		}
 	}
 	return nil
 }
 
 // giveBackOf gives back what a step held for a sub-run that it does not wait for any
-// more. One that was given up goes on under it until it has ended, whichever process
-// sees to that; one that was reopened since goes on by itself.
-func (tx *Tx) giveBackOf(tenant string, c *state.Child) error {
-	child, err := tx.run(c.RunID)
-	if err != nil || !child.Status.Ended() && child.ReopenedUTC == "" {
-		return err
+// more. One that was left to itself goes on under it until it has ended, whichever
+// process sees to that; one that has ended meanwhile, or was reopened since, does not.
+func (tx *Tx) giveBackOf(tenant string, c *state.Child, left bool) error {
+	if left {
+		child, err := tx.run(c.RunID)
+		if err != nil || !child.Status.Ended() && child.ReopenedUTC == "" {
+			return err
+		}
 	}
 	return tx.giveBack(tenant, c.Locks, func(h state.LockHolder) bool { return h.Fence == c.Fence })
 }
@@ -65,7 +67,7 @@ func (tx *Tx) giveBackGivenUp(run *state.Run) error {
 	if c == nil || c.RunID != run.RunID || c.Status == "" && step.Status == state.Running { // the step gives it back
 		return nil
 	}
-	return tx.giveBackOf(run.Tenant, c)
+	return tx.giveBackOf(run.Tenant, c, false)
 }
 
 func (tx *Tx) take(env ledger.Envelope, locks []ledger.Lock) error {
@@ -75,7 +77,10 @@ func (tx *Tx) take(env ledger.Envelope, locks []ledger.Lock) error {
 			return err
 		}
 		if l.Kind == "lock" && len(rec.Holders) > 0 {
-			return fmt.Errorf("%w: %s is held by step %s of run %s", ErrHeld, l.Name, rec.Holders[0].StepID, rec.Holders[0].RunID)
+			h := rec.Holders[0] // whoever gave it out here was mistaken
+			return fmt.Errorf("%w: %w", ErrHeld, &state.TransitionError{
+				What: "lock " + l.Name, From: "held", On: env.Type, Why: fmt.Sprintf("by step %s of run %s", h.StepID, h.RunID),
+			})
 		}
 		rec.Holders = append(rec.Holders, state.LockHolder{
 			RunID: env.RunID, StepID: env.StepID, Attempt: env.Attempt, Weight: l.Weight, Fence: env.Seq, SinceUTC: env.Time,
