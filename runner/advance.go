@@ -101,6 +101,9 @@ func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status,
 	if n.phase == ordinary && n.parent == nil && !n.status.Ended() {
 		e.left--
 	}
+	if data.OutputsHash == "" { // what it has given it has given, whatever became of it
+		data.OutputsHash = n.outputsHash
+	}
 	e.ends++
 	n.afresh = false
 	n.status, n.reason, n.order, n.now, n.outputsHash = to, code, e.ends, true, data.OutputsHash

@@ -24,7 +24,7 @@ func (e *execution) ask(n *node) {
 	if t := e.prog.questions[n.step.ID]; t != nil {
 		v, err := t.eval(context.Background(), e.scope(n, t.named()))
 		if err != nil {
-			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("question: " + err.Error()), OutputsHash: n.outputsHash})
+			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("question: " + err.Error())})
 			return
 		}
 		question = asText(v)
@@ -90,7 +90,7 @@ func (e *execution) closeApproval(n *node, actor string, d ledger.ApprovalClosin
 // reject ends a run whose approval was refused or has expired: the step fails,
 // and the run is cancelled.
 func (e *execution) reject(n *node, actor string, code state.Code, why string) error {
-	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{OutputsHash: n.outputsHash})
+	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{})
 	if !e.run.CancelRequested() {
 		e.requestCancel(ledger.RunCancelRequested, actor, fmt.Sprintf("approval of step %s: %s", n.id, why))
 	}

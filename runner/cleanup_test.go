@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -368,5 +369,60 @@ func TestAnEndCanBeAskedForAgainAfterACrash(t *testing.T) {
 				t.Errorf("the run is %s, %v", got.Status, err)
 			}
 		})
+	}
+}
+
+// What a step has given it has given, although people said no to it or the run was
+// cancelled before they did: cleanup that undoes it knows it, in the process that saw it
+// and in the next.
+func TestCleanupKnowsWhatAStepHasGiven(t *testing.T) {
+	d := dag(func(d *manifests.DAG) {
+		d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "?", Quorum: 1}
+		d.Steps[0].With = map[string]any{"y": "made"}
+		d.OnCancel = dag(nil, "first", "second<first").Steps
+		d.OnCancel[1].With = map[string]any{"y": "${ has(steps.g.outputs.y) ? steps.g.outputs.y : 'gone' }"}
+	}, "g")
+	for what, end := range map[string]func(*world, state.Run) error{
+		"cancel": func(w *world, run state.Run) error { return second(w.r.Cancel("uid:7", "", w.opened(run, d))) },
+		"abort": func(w *world, run state.Run) error {
+			return second(w.r.Decide(w.opened(run, d), runner.Decision{Actor: "uid:7", StepID: "g", Attempt: 1, PlanHash: run.PlanHash, Decision: "abort"}))
+		},
+	} {
+		for _, dies := range []bool{false, true} {
+			t.Run(fmt.Sprint(what, " dies ", dies), func(t *testing.T) {
+				began := make(chan bool, 9)
+				w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+					if task.StepID == "first" && dies {
+						began <- true
+						return hangs(ctx, task)
+					}
+					return says(ctx, task)
+				})
+				run := w.start(d, "{}")
+				ctx, stop := context.WithCancel(context.Background())
+				ran := make(chan error, 1)
+				go func() { ran <- w.r.Run(ctx, false) }()
+				w.until(run.RunID, func(r state.Run, _ map[string]state.Step) bool { return r.Waiting == 1 })
+				if err := end(w, run); err != nil {
+					t.Fatal(err)
+				}
+				if dies {
+					<-began
+					stop()
+					<-ran
+					w.exec.run = says
+					w.reopen()
+					w.background()
+					if err := w.r.Resume(context.Background(), "uid:0", w.opened(run, d)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, steps := w.ended(run.RunID)
+				stop()
+				if got, _ := w.sealed.Read(steps["second"].OutputsHash, 1<<20); string(got) != `{"y":"made"}` {
+					t.Errorf("cleanup was told %s", got)
+				}
+			})
+		}
 	}
 }

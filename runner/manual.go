@@ -369,7 +369,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
 		}
 		ended := n.status.Ended()
-		n.outputs, n.artifacts = outputs, nil
+		n.outputs, n.artifacts, n.outputsHash = outputs, nil, hash
 		e.endBy(q.Actor, n, ledger.StepSkipped, state.Skipped, state.SkippedByHand, ledger.StepEnd{OutputsHash: hash, Note: clip(q.Reason), Overridden: true})
 		if ended { // its dependents were told before
 			e.todo = e.todo[:len(e.todo)-1]

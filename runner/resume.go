@@ -203,7 +203,7 @@ func itemsOf(records map[string]state.Step) map[string]int {
 // restoreResults reads back what a step has given to those that come after it.
 func (e *execution) restoreResults(n *node, rec state.Step) (err error) {
 	switch {
-	case n.status == state.CheckpointPending, n.status == state.Completed, n.status == state.Skipped && n.outputsHash != "":
+	case n.status == state.CheckpointPending, n.status == state.Completed, n.status.Ended() && n.outputsHash != "":
 	default:
 		return nil
 	}
@@ -212,6 +212,7 @@ func (e *execution) restoreResults(n *node, rec state.Step) (err error) {
 	}
 	n.artifacts = map[string]any{}
 	switch {
+	case n.reason == state.SkippedByHand: // its outputs were given by hand
 	case rec.Cached != nil:
 		n.artifacts = artifactsOf(rec.Cached.Artifacts)
 	case n.attempt > 0 && n.plan.Plugin != nil && n.step.ForEach == nil || n.parent != nil && n.plan.Plugin != nil && n.attempt > 0:
