@@ -102,3 +102,23 @@ func hasDone(s state.Step) bool {
 	}
 	return s.Open
 }
+
+// deadBelow is the step of a run for which only a person lets it go on, without an id
+// where there is none: one of which nobody knows how far it came, before one that was
+// interrupted too often. A step with a sub-run in which there is one is one itself.
+func (r *Runner) deadBelow(run state.Run) (dead state.Step, err error) {
+	if run.Status == state.Completed {
+		return dead, nil
+	}
+	records, err := r.opt.Store.Steps(run.RunID)
+	for _, id := range sortedKeys(records) {
+		switch s := records[id]; {
+		case s.Status != state.Failed:
+		case s.ErrorCode == string(state.Indeterminate):
+			return s, err
+		case s.ErrorCode == string(state.PoisonPill) && dead.StepID == "":
+			dead = s
+		}
+	}
+	return dead, err
+}

@@ -192,7 +192,7 @@ func (e *execution) allItems(n *node) error {
 			outputs[i] = item.view()["outputs"]
 			continue
 		}
-		if item.status == state.Failed && (failed == nil || item.order < failed.order) {
+		if item.status == state.Failed && (failed == nil || item.failsBefore(failed)) {
 			failed = item
 		}
 	}
@@ -221,6 +221,15 @@ func (e *execution) allItems(n *node) error {
 	n.outputs = map[string]any{"items": outputs}
 	e.acted(n, digest)
 	return nil
+}
+
+// failsBefore says which of two failed items fails their step: the first, but that no
+// rule passes over one of which nobody knows how far it came.
+func (n *node) failsBefore(other *node) bool {
+	if unclear := n.reason == state.Indeterminate; unclear != (other.reason == state.Indeterminate) {
+		return unclear
+	}
+	return n.order < other.order
 }
 
 // restoreItems makes the items of a step that was expanded, from their records.

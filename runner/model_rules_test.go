@@ -24,6 +24,7 @@ type model struct {
 }
 
 type modelRun struct {
+	site       *model
 	dag        *manifests.DAG
 	parent     string // with the step in it that it was started by
 	parentStep string
@@ -56,8 +57,9 @@ type modelStep struct {
 	people   map[string]bool
 	quorum   int
 	child    string
-	failures int  // since it was pending last
-	again    bool // a person has taken it upon himself since the last attempt
+	below    state.Code // for which its last sub-run waits for a person
+	failures int        // since it was pending last
+	again    bool       // a person has taken it upon himself since the last attempt
 }
 
 func newModel() *model {
@@ -115,7 +117,7 @@ func (m *model) add(env ledger.Envelope, data any) error {
 			return fmt.Errorf("it was started before")
 		}
 		dag := m.dags[env.DAGID]
-		m.runs[env.RunID] = &modelRun{dag: dag, parent: d.Parent, parentStep: d.ParentStep, first: env.Seq, generation: 1, steps: map[string]*modelStep{}}
+		m.runs[env.RunID] = &modelRun{site: m, dag: dag, parent: d.Parent, parentStep: d.ParentStep, first: env.Seq, generation: 1, steps: map[string]*modelStep{}}
 		return expect(d.Steps == len(dag.Steps)+len(dag.OnFailure)+len(dag.OnCancel), "it counts %d steps", d.Steps)
 	}
 	switch {

@@ -23,6 +23,9 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 	case *ledger.SubrunEnd:
 		was := s.child
 		s.child = ""
+		if c := r.site.runs[d.RunID]; c.ended != "" && c.ended != state.Completed {
+			s.below = c.dead()
+		}
 		if d.Status != string(state.Completed) {
 			s.failures++
 		}
@@ -70,6 +73,9 @@ func (s *modelStep) queue(r *modelRun, d *ledger.StepQueue) error {
 	case "nudge":
 		return expect(was == state.Queued, "it is %s", was)
 	case "retry", "infra":
+		if d.Reason == "retry" && s.below != "" {
+			return fmt.Errorf("its sub-run has a step that failed with %s", s.below)
+		}
 		if d.Reason == "retry" && s.failures >= s.step.Retry.MaxAttempts {
 			return fmt.Errorf("it has failed %d times", s.failures)
 		}
@@ -116,7 +122,7 @@ func (s *modelStep) endAttempt(r *modelRun, env ledger.Envelope, d *ledger.Attem
 
 func (s *modelStep) startChild(r *modelRun, env ledger.Envelope, d *ledger.SubrunStart) error {
 	was := s.status
-	s.status, s.child, s.outcome, r.begun = state.Running, d.RunID, "", true
+	s.status, s.child, s.outcome, s.below, r.begun = state.Running, d.RunID, "", "", true
 	s.attempt++
 	if err := expect(was == state.Queued && env.Attempt == s.attempt && d.Generation == r.generation, "it is %s, attempt %d, generation %d", was, s.attempt, r.generation); err != nil {
 		return err
@@ -129,7 +135,7 @@ func (s *modelStep) invalidate(env ledger.Envelope, d *ledger.StepInvalidation) 
 		return fmt.Errorf("something is under way with it")
 	}
 	was := s.status
-	s.status, s.reason, s.failures, s.child, s.again = state.Pending, "", 0, "", true
+	s.status, s.reason, s.failures, s.child, s.below, s.again = state.Pending, "", 0, "", "", true
 	if was == state.Pending {
 		return fmt.Errorf("it is pending")
 	}
@@ -162,6 +168,9 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 		return expect(was == state.Running && s.outcome != state.Interrupted || was == state.CheckpointPending, "it is %s", was)
 	case ledger.StepFailed:
 		s.status, s.reason = state.Failed, state.Code(d.ErrorCode)
+		if want := s.unclear(r); want != "" && s.reason != want {
+			return fmt.Errorf("it fails with %s, and below it is %s", s.reason, want)
+		}
 		return expect(!was.Ended(), "it is %s", was)
 	case ledger.StepCancelled:
 		s.status, s.reason = state.Cancelled, state.Code(d.Reason)
@@ -172,6 +181,30 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 		return expect(person(env.Actor) && s.step.AllowSkip && (!was.Ended() || was == state.Failed), "it is %s", was)
 	}
 	return expect(!was.Ended(), "it is %s", was)
+}
+
+// dead is what keeps a run from going on without a person.
+func (r *modelRun) dead() (code state.Code) {
+	for _, x := range r.steps {
+		if x.status == state.Failed && (x.reason == state.Indeterminate || x.reason == state.PoisonPill && code == "") {
+			code = x.reason
+		}
+	}
+	return code
+}
+
+// unclear is what a step that was under way must fail with, if it does: what its sub-run
+// has left to people, or one of its items.
+func (s *modelStep) unclear(r *modelRun) state.Code {
+	if s.count == 0 || s.item {
+		return s.below
+	}
+	for _, x := range r.items(s) {
+		if x.status == state.Failed && x.reason == state.Indeterminate {
+			return x.reason
+		}
+	}
+	return ""
 }
 
 // items are those that a step has now.

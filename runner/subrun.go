@@ -212,6 +212,10 @@ func (e *execution) childDone(run state.Run) error {
 		return nil // its step went another way
 	}
 	outputs, fault := e.r.outputs(run.OutputsHash) // before anything is decided on
+	dead, err := e.r.deadBelow(run)
+	if err != nil {
+		return err
+	}
 	e.endChild(n, &ledger.SubrunEnd{
 		RunID: run.RunID, Status: string(run.Status), OutputsHash: run.OutputsHash, FailureReason: run.FailureReason, Overridden: run.Overridden,
 	})
@@ -228,13 +232,14 @@ func (e *execution) childDone(run state.Run) error {
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
 		return nil
 	}
-	e.childFailed(n, run)
+	e.childFailed(n, run, dead)
 	return nil
 }
 
 // childFailed decides about a step whose sub-run has not succeeded: by the step's
-// retry rule, as if it had been an attempt.
-func (e *execution) childFailed(n *node, run state.Run) {
+// retry rule, as if it had been an attempt. Where a step below goes on only with a
+// person, so does this one.
+func (e *execution) childFailed(n *node, run state.Run, dead state.Step) {
 	n.failures++
 	end := &ledger.AttemptEnd{Outcome: string(run.Status), ErrorCode: run.FailureReason}
 	code, why := state.ChildFailed, fmt.Sprintf("run %s is %s: %s", run.RunID, run.Status, run.FailureReason)
@@ -246,7 +251,12 @@ func (e *execution) childFailed(n *node, run state.Run) {
 		end.Outcome, end.ErrorCode = string(state.TimedOut), string(state.Timeout)
 		code, why = state.Timeout, fmt.Sprintf("run %s was not done within %s", run.RunID, n.step.Timeout)
 	}
-	again := !e.over(n.phase) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
+	if dead.StepID != "" {
+		if code = state.Code(dead.ErrorCode); dead.StepID != run.FailedStep {
+			why += "; " + dead.ErrorCode + " in " + dead.StepID
+		}
+	}
+	again := dead.StepID == "" && !e.over(n.phase) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
 	if again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)})) {
 		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
 		return

@@ -291,6 +291,7 @@ func (s *site) ListDead(_ context.Context, limit int) ([]api.DeadStep, error) {
 		x := api.DeadStep{
 			RunID: d.Run.RunID, DAGID: d.Run.DAGID, DAGVersion: d.Run.DAGVersion, StepID: d.Step.StepID, Attempt: d.Step.Attempt,
 			Interruptions: d.Step.Interruptions, ErrorCode: d.Step.ErrorCode, EndedUTC: d.Step.EndedUTC,
+			Message: d.Step.Reason, // of one that has no attempts of its own
 		}
 		if a, err := s.e.db.Attempt(d.Run.RunID, d.Step.StepID, d.Step.Attempt); err == nil && a.End != nil {
 			x.Message = a.End.Message
