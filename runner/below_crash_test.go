@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
@@ -160,5 +161,27 @@ func TestAnUnclearItemIsNotPassedOver(t *testing.T) {
 	want := map[string]string{"a": "failed INDETERMINATEitem a.1", "a.0": "failed STEP_FAILED", "a.1": "failed INDETERMINATE", "b": "skipped UPSTREAM_FAILED"}
 	if diff := cmp.Diff(want, steps); diff != "" || got.Status != state.Failed {
 		t.Errorf("the run is %s (-want +got):\n%s", got.Status, diff)
+	}
+}
+
+// The lock that the step has lost meanwhile makes no other failure of it.
+func TestALostLockDoesNotHideWhatASubRunLeftUnclear(t *testing.T) {
+	child := dag(func(d *manifests.DAG) { d.ID = "child"; d.Steps[0].Action = "once" }, "a")
+	top := parent(func(d *manifests.DAG) { d.Steps[0].ContinueOnError, d.Steps[0].Locks = true, []string{"m"} }, "sub", "after<sub")
+	w, runs := crashed(t, top, child)
+	_, loss := w.held()
+	if err := w.r.LoseLock(ledger.LockForced, "uid:9", "default", loss); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.r.Resume(context.Background(), "uid:0", w.opened(runs[0], top)); err != nil && !errors.Is(err, runner.ErrEnded) {
+		t.Fatal(err)
+	}
+	_, steps := w.finish(runs[0].RunID)
+	want := map[string]string{
+		"sub":   "failed INDETERMINATElock m was taken away while nobody executed the run; INDETERMINATE in a of run " + runs[1].RunID,
+		"after": "skipped UPSTREAM_FAILED",
+	}
+	if diff := cmp.Diff(want, steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 }

@@ -233,7 +233,9 @@ func (r *Runner) lost(e *execution, loss ledger.LockLoss, attempt int) error {
 	if n.child == "" {
 		return nil
 	}
-	e.loseChild(n, loss.Kind+" "+loss.Name, why, false)
+	if err := e.loseChild(n, loss.Kind+" "+loss.Name, why, state.Run{RunID: n.child}); err != nil {
+		return err
+	}
 	return r.commit(e)
 }
 

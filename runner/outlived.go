@@ -172,8 +172,16 @@ func (r *Runner) resumeFormer(actor, child string) {
 }
 
 // loseChild fails a step whose sub-run has lost a lock: it must not go on without.
-func (e *execution) loseChild(n *node, name, why string, ended bool) {
-	child := n.child
+func (e *execution) loseChild(n *node, name, why string, run state.Run) error {
+	child, ended := run.RunID, run.Status.Ended()
+	dead, err := e.r.deadBelow(run)
+	if err != nil {
+		return err
+	}
+	code := state.LockLost
+	if dead.StepID != "" {
+		code, why = state.Code(dead.ErrorCode), why+"; "+dead.ErrorCode+" in "+dead.StepID+" of run "+child
+	}
 	d := &ledger.SubrunEnd{RunID: child, Status: string(state.Failed), FailureReason: string(state.LockLost), Left: !ended}
 	if ended {
 		e.endChild(n, d)
@@ -182,5 +190,6 @@ func (e *execution) loseChild(n *node, name, why string, ended bool) {
 		e.propose(ledger.SubrunEnded, n, d)
 		e.leaveChild(n)
 	}
-	e.end(n, ledger.StepFailed, state.Failed, state.LockLost, ledger.StepEnd{Reason: clip(why)})
+	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
+	return nil
 }

@@ -357,7 +357,9 @@ func (e *execution) reconcile(fresh bool) error {
 			return err
 		}
 		if name := lostLock(e, n, held); name != "" { // also of one that has ended: it was not alone
-			e.loseChild(n, name, name+" was taken away while nobody executed the run", run.Status.Ended())
+			if err := e.loseChild(n, name, name+" was taken away while nobody executed the run", run); err != nil {
+				return err
+			}
 			continue
 		}
 		if run.Status.Ended() {
