@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -174,7 +175,7 @@ func newRunResumeCmd(a *app) *cobra.Command {
 			"the command ends with them. What had succeeded is not done again.\n\n" +
 			"Where nothing is left that moves without people the command ends with exit code 9, and says which\n" +
 			"runs wait for whom, and what decides. With --wait it waits for them. Of a replay it says how it\n" +
-			"compares, and the exit code is 4 if it differs.",
+			"compares, and the exit code is 4 if it differs. The failure of a sub-run counts as its parent takes it.",
 		Example: "  stella orch run resume 01935b1e-…\n  stella orch run resume --all",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -319,12 +320,15 @@ func (e *execution) render(ctx context.Context, a *app, r *reached, ended bool) 
 }
 
 // failed is the outcome of a command that cared for runs of which one has ended
-// otherwise than well: a replay otherwise than the run that it repeats.
+// otherwise than well: a replay otherwise than the run that it repeats. What the end of
+// a sub-run means is told by its parent, if the command cares for that as well, unless
+// somebody has reopened it, since when it is a run by itself.
 func (e *execution) failed(details []api.RunDetail, compared map[string]*ledger.RunComparison) error {
 	for _, d := range details {
+		told := d.ReopenedUTC == "" && slices.ContainsFunc(details, func(x api.RunDetail) bool { return x.RunID == d.ParentRunID })
 		if c := compared[d.RunID]; c != nil && !c.Same {
 			return differing(d, c)
-		} else if c != nil || d.Status == state.Completed || !d.Status.Ended() {
+		} else if c != nil || told || d.Status == state.Completed || !d.Status.Ended() {
 			continue
 		}
 		msg := fmt.Sprintf("run %s is %s", d.RunID, d.Status)
