@@ -57,6 +57,13 @@ func StoredHashes(seq int64, line []byte, r HashReader) ([]Hash, error) {
 // (n+1)·2^level-1 is stored. Neither may be negative.
 func StoredHashIndex(level int, n int64) int64 { return tlog.StoredHashIndex(level, n) }
 
+// StoredHashEntry is the entry that fills the subtree whose hash is stored at an index,
+// and the level of that, 0 for the leaf itself.
+func StoredHashEntry(index int64) (seq int64, level int) {
+	level, n := tlog.SplitStoredHashIndex(index)
+	return (n+1)<<level - 1, level
+}
+
 // StoredHashCount is the number of hashes stored for a tree of size leaves.
 func StoredHashCount(size int64) int64 { return tlog.StoredHashCount(size) }
 

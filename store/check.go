@@ -119,19 +119,14 @@ var errNothingToKeep = errors.New("store: only read")
 
 // sizeIn is the number of entries in a transaction.
 func sizeIn(t *bolt.Tx) int64 {
-	last, _ := t.Bucket(bEnvelopes).Cursor().Last()
+	last, _ := t.Bucket(bEntries).Cursor().Last()
 	return int64(binary.BigEndian.Uint64(last)) + 1 // there is always one
 }
 
 // checkCounts finds records that no entry accounts for.
 func checkCounts(t *bolt.Tx, size int64) error {
-	for _, c := range []struct {
-		bucket []byte
-		want   int64
-	}{{bEnvelopes, size}, {bData, size}, {bHashes, ledger.StoredHashCount(size)}} {
-		if n := t.Bucket(c.bucket).Stats().KeyN; int64(n) != c.want {
-			return damaged(fmt.Errorf("%d records, %d are expected", n, c.want), "%s", c.bucket)
-		}
+	if n := t.Bucket(bEntries).Stats().KeyN; int64(n) != size {
+		return damaged(fmt.Errorf("%d records, %d are expected", n, size), "%s", bEntries)
 	}
 	return nil
 }
@@ -193,12 +188,7 @@ func (db *DB) checkHashes(l Lines) error {
 	if err != nil {
 		return damaged(err, "tree hashes of entry %d", l.Seq)
 	}
-	first := ledger.StoredHashIndex(0, l.Seq)
-	indexes := make([]int64, len(want))
-	for i := range indexes {
-		indexes[i] = first + int64(i)
-	}
-	got, err := db.ReadHashes(indexes)
+	got, err := db.hashesOf(l.Seq)
 	if err != nil {
 		return damaged(err, "tree hashes of entry %d", l.Seq)
 	}

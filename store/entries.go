@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"slices"
 	"sort"
 
 	bolt "go.etcd.io/bbolt"
@@ -45,31 +46,113 @@ func (db *DB) Entries(from, to int64) iter.Seq2[Lines, error] {
 func (db *DB) page(from, to int64) ([]Lines, error) {
 	page := make([]Lines, 0, to-from)
 	err := db.bolt.View(func(t *bolt.Tx) error {
-		env, data := t.Bucket(bEnvelopes).Cursor(), t.Bucket(bData)
-		k, v := env.Seek(be64(from))
+		c := t.Bucket(bEntries).Cursor()
+		k, v := c.Seek(be64(from))
 		for seq := from; seq < to; seq++ {
 			if k == nil || int64(binary.BigEndian.Uint64(k)) != seq {
 				return fmt.Errorf("store: entry %d is missing", seq)
 			}
-			page = append(page, Lines{seq, bytes.Clone(v), bytes.Clone(data.Get(k))})
-			k, v = env.Next()
+			_, env, data, err := decodeEntry(v)
+			if err != nil {
+				return fmt.Errorf("store: entry %d: %w", seq, err)
+			}
+			page = append(page, Lines{seq, bytes.Clone(env), bytes.Clone(data)})
+			k, v = c.Next()
 		}
 		return nil
 	})
 	return page, err
 }
 
+// An entry is stored as one value, so that it takes one tree:
+//
+//	1 byte    how many hashes it has added to the Merkle tree: its leaf's, and those of the subtrees that it has filled
+//	32 each   the hashes, from the leaf up
+//	4 bytes   the length of its envelope, big endian
+//	…         its envelope
+//	…         its data line; nothing once it was erased
+func encodeEntry(hashes []ledger.Hash, envelope, data []byte) []byte {
+	v := make([]byte, 0, 1+len(hashes)*len(ledger.Hash{})+4+len(envelope)+len(data))
+	v = append(v, byte(len(hashes)))
+	for _, h := range hashes {
+		v = append(v, h[:]...)
+	}
+	v = binary.BigEndian.AppendUint32(v, uint32(len(envelope)))
+	return append(append(v, envelope...), data...)
+}
+
+var errEntryRecord = errors.New("its record is not one of an entry")
+
+// decodeEntry returns parts of v; data is nil where there is none.
+func decodeEntry(v []byte) (hashes, envelope, data []byte, err error) {
+	if len(v) == 0 {
+		return nil, nil, nil, errEntryRecord
+	}
+	n := int(v[0]) * len(ledger.Hash{})
+	if v = v[1:]; len(v) < n+4 {
+		return nil, nil, nil, errEntryRecord
+	}
+	hashes, v = v[:n], v[n:]
+	size := int64(binary.BigEndian.Uint32(v))
+	if v = v[4:]; size > int64(len(v)) {
+		return nil, nil, nil, errEntryRecord
+	}
+	if envelope, data = v[:size], v[size:]; len(data) == 0 {
+		data = nil
+	}
+	return hashes, envelope, data, nil
+}
+
+// entryAt reads the parts of one entry; [ErrNotFound] where there is none.
+func entryAt(t *bolt.Tx, seq int64) (hashes, envelope, data []byte, err error) {
+	v := t.Bucket(bEntries).Get(be64(seq))
+	if seq < 0 || v == nil {
+		return nil, nil, nil, fmt.Errorf("entry %d: %w", seq, ErrNotFound)
+	}
+	if hashes, envelope, data, err = decodeEntry(v); err != nil {
+		err = fmt.Errorf("store: entry %d: %w", seq, err)
+	}
+	return hashes, envelope, data, err
+}
+
+// hashReader reads stored hashes of the tree inside one transaction.
+type hashReader struct{ tx *bolt.Tx }
+
+func (r hashReader) ReadHashes(indexes []int64) ([]ledger.Hash, error) {
+	out := make([]ledger.Hash, len(indexes))
+	for i, n := range indexes {
+		seq, level := ledger.StoredHashEntry(n)
+		hashes, _, _, err := entryAt(r.tx, seq)
+		if err == nil && len(hashes) < (level+1)*len(out[i]) {
+			err = errEntryRecord
+		}
+		if err != nil {
+			return nil, fmt.Errorf("store: tree hash %d is missing: %w", n, err)
+		}
+		copy(out[i][:], hashes[level*len(out[i]):])
+	}
+	return out, nil
+}
+
+// hashesOf reads all hashes that an entry has added to the tree.
+func (db *DB) hashesOf(seq int64) (out []ledger.Hash, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		hashes, _, _, err := entryAt(t, seq)
+		for h := range slices.Chunk(hashes, len(ledger.Hash{})) {
+			out = append(out, ledger.Hash(h))
+		}
+		return err
+	})
+	return out, err
+}
+
 // Entry reads one entry. It is here as soon as what it moved is: a transaction
 // shows both a moment before the size of the ledger that is told counts it.
 func (db *DB) Entry(seq int64) (l Lines, err error) {
 	err = db.bolt.View(func(t *bolt.Tx) error {
-		key := be64(seq)
-		env := t.Bucket(bEnvelopes).Get(key)
-		if seq < 0 || env == nil {
-			return fmt.Errorf("entry %d: %w", seq, ErrNotFound)
-		}
-		l = Lines{seq, bytes.Clone(env), bytes.Clone(t.Bucket(bData).Get(key))}
-		return nil
+		_, env, data, err := entryAt(t, seq)
+		l = Lines{seq, bytes.Clone(env), bytes.Clone(data)}
+		return err
 	})
 	return l, err
 }

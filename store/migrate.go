@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/stellarun/stella/ledger"
 )
 
 // schemaVersion is the layout of the database and the meaning of its projections.
@@ -16,17 +20,26 @@ import (
 //	1  the first
 //	2  bundles keep what came with earlier admissions; the clock is a projection
 //	3  approvals, locks, schedules, secrets, the cache, the outbox, small sealed blobs
-//	4  records of runs, steps and attempts in one bucket; a sub-run that was given up keeps locks
+//	4  an entry is one record, and those of a run lie together; a sub-run that was given up keeps locks
 const schemaVersion = 4
 
-// former are projections of older schemas.
-func former() []string { return []string{"runs", "steps", "attempts", "runlog"} }
+// Buckets of older schemas, for lines and hashes of the ledger.
+var (
+	oldEnvelopes = []byte("envelopes") // seq → envelope line
+	oldData      = []byte("data")      // seq → data line
+	oldHashes    = []byte("hashes")    // stored hash index → hash
+)
+
+// former are buckets of older schemas.
+func former() [][]byte {
+	return [][]byte{[]byte("runs"), []byte("steps"), []byte("attempts"), []byte("runlog"), oldEnvelopes, oldData, oldHashes}
+}
 
 // newer says whether a bucket came with a schema after the first.
 func newer(name []byte) bool {
 	return slices.ContainsFunc([][]byte{
 		bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses, bOutbox, bSinks, bSmall,
-		bRecords,
+		bRecords, bEntries,
 	}, func(b []byte) bool { return bytes.Equal(b, name) })
 }
 
@@ -41,6 +54,11 @@ func (db *DB) migrate() error {
 	})
 	if err != nil || have == schemaVersion {
 		return err
+	}
+	if have < 4 {
+		if err := db.moveEntries(); err != nil {
+			return fmt.Errorf("store: bring schema %d up to %d: %w", have, schemaVersion, err)
+		}
 	}
 	r, err := db.newReplay()
 	if err != nil {
@@ -79,10 +97,7 @@ func adoptProjections(from, to *bolt.Tx) error {
 		}
 	}
 	for _, name := range former() {
-		if to.Bucket([]byte(name)) == nil {
-			continue
-		}
-		if err := to.DeleteBucket([]byte(name)); err != nil {
+		if err := to.DeleteBucket(name); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
 			return err
 		}
 	}
@@ -97,4 +112,78 @@ func adoptProjections(from, to *bolt.Tx) error {
 		}
 	}
 	return meta.Put(kSchema, binary.BigEndian.AppendUint64(nil, schemaVersion))
+}
+
+// lastEnvelope is the size of the ledger and the envelope of its last entry.
+func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err error) {
+	name := bEntries
+	if schema < 4 {
+		name = oldEnvelopes
+	}
+	b := tx.Bucket(name)
+	if b == nil {
+		return 0, nil, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+	}
+	k, v := b.Cursor().Last()
+	if k == nil {
+		return 0, nil, errors.New("store: the ledger is empty")
+	}
+	if schema >= 4 {
+		_, v, _, err = decodeEntry(v)
+	}
+	return int64(binary.BigEndian.Uint64(k)) + 1, v, err
+}
+
+// moveEntries copies the ledger of an older schema, some entries a transaction. What it
+// copies stays until all is done, so that a process that is killed meanwhile leaves a
+// site that any version opens; the next goes on where it was.
+func (db *DB) moveEntries() error {
+	for from := int64(0); from < db.size; {
+		err := db.bolt.Update(func(t *bolt.Tx) (err error) {
+			to, err := t.CreateBucketIfNotExists(bEntries)
+			if err != nil {
+				return err
+			}
+			to.FillPercent = 0.95
+			if last, _ := to.Cursor().Last(); last != nil {
+				from = int64(binary.BigEndian.Uint64(last)) + 1
+			}
+			for end := min(db.size, from+10*pageSize); from < end; from++ {
+				v, err := oldEntry(t, from)
+				if err != nil {
+					return err
+				}
+				if err := to.Put(be64(from), v); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oldEntry reads an entry of an older schema in the form that it has now.
+func oldEntry(t *bolt.Tx, seq int64) ([]byte, error) {
+	for _, name := range [][]byte{oldEnvelopes, oldData, oldHashes} {
+		if t.Bucket(name) == nil {
+			return nil, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+		}
+	}
+	env := t.Bucket(oldEnvelopes).Get(be64(seq))
+	if env == nil {
+		return nil, damaged(errors.New("it is missing"), "entry %d", seq)
+	}
+	var hashes []ledger.Hash
+	for i := ledger.StoredHashIndex(0, seq); i < ledger.StoredHashIndex(0, seq+1); i++ {
+		h := t.Bucket(oldHashes).Get(be64(i))
+		if len(h) != len(ledger.Hash{}) {
+			return nil, damaged(errors.New("it is missing"), "tree hash %d", i)
+		}
+		hashes = append(hashes, ledger.Hash(h))
+	}
+	return encodeEntry(hashes, env, t.Bucket(oldData).Get(be64(seq))), nil
 }

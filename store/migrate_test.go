@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -31,6 +32,41 @@ func edit(t *testing.T, home string, change func(*bolt.Tx) error) {
 // setSchema writes a schema version.
 func setSchema(tx *bolt.Tx, n uint64) error {
 	return tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, n))
+}
+
+// oldLedger lays entries out as the schemas before the fourth did, all but the newest
+// that are to be there already.
+func oldLedger(tx *bolt.Tx, kept int) error {
+	var b [3]*bolt.Bucket
+	for i, name := range []string{"envelopes", "data", "hashes"} {
+		var err error
+		if b[i], err = tx.CreateBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	entries, index := tx.Bucket([]byte("entries")), uint64(0)
+	err := entries.ForEach(func(k, v []byte) error {
+		n := int(v[0])
+		for i := range n {
+			if err := b[2].Put(binary.BigEndian.AppendUint64(nil, index), v[1+32*i:][:32]); err != nil {
+				return err
+			}
+			index++
+		}
+		rest := v[1+32*n:]
+		size := binary.BigEndian.Uint32(rest)
+		return errors.Join(b[0].Put(k, rest[4:][:size]), b[1].Put(k, rest[4+size:]))
+	})
+	if err != nil || kept == 0 {
+		return errors.Join(err, tx.DeleteBucket([]byte("entries")))
+	}
+	c := entries.Cursor()
+	for k, _ := c.Last(); k != nil && binary.BigEndian.Uint64(k) >= uint64(kept); k, _ = c.Last() {
+		if err := c.Delete(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A site of the first schema, whose records lack what they have since, is brought
@@ -70,7 +106,7 @@ func TestTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(b.Put([]byte(sum("1")), raw), setSchema(tx, 1))
+		return errors.Join(b.Put([]byte(sum("1")), raw), tx.DeleteBucket([]byte("records")), oldLedger(tx, 0), setSchema(tx, 1))
 	})
 	db, err := store.Open(home, store.Options{})
 	if err != nil {
@@ -86,12 +122,23 @@ func TestTheFirstSchemaIsBroughtUpToDate(t *testing.T) {
 	}
 }
 
-// A site of the third schema had a bucket for each kind of record of a run.
+// A site of the third schema had a bucket for each kind of record of a run, and three
+// for the ledger. A process that was killed while it copied that has done no harm.
 func TestTheThirdSchemaIsBroughtUpToDate(t *testing.T) {
+	for _, kept := range []int{0, 2} {
+		t.Run(fmt.Sprint(kept, " entries are copied"), func(t *testing.T) { thirdSchema(t, kept) })
+	}
+}
+
+func thirdSchema(t *testing.T, kept int) {
 	home := newHome(t)
 	db := create(t, home)
 	run, first := newRun(1, "token")
 	want, err := db.StartRun(run, first, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := ledger.TreeHash(db.Size(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +156,7 @@ func TestTheThirdSchemaIsBroughtUpToDate(t *testing.T) {
 				return err
 			}
 		}
-		return errors.Join(tx.DeleteBucket([]byte("records")), setSchema(tx, 3))
+		return errors.Join(tx.DeleteBucket([]byte("records")), oldLedger(tx, kept), setSchema(tx, 3))
 	})
 	if db, err = store.Open(home, store.Options{}); err != nil {
 		t.Fatal(err)
@@ -120,17 +167,43 @@ func TestTheThirdSchemaIsBroughtUpToDate(t *testing.T) {
 	if _, err := db.Check(context.Background(), store.CheckOptions{}); err != nil {
 		t.Errorf("it is not what the ledger says: %v", err)
 	}
+	if now, err := ledger.TreeHash(db.Size(), db); err != nil || now != root {
+		t.Errorf("its root is %x, %v; it was %x", now, err, root)
+	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	edit(t, home, func(tx *bolt.Tx) error {
-		for _, name := range old {
+		for _, name := range append(old, "envelopes", "data", "hashes") {
 			if tx.Bucket([]byte(name)) != nil {
 				t.Errorf("bucket %s is still there", name)
 			}
 		}
 		return nil
 	})
+}
+
+// What lacks in a ledger of an older schema is named, and nothing of it is given up.
+func TestADamagedOldLedgerIsNotBroughtUpToDate(t *testing.T) {
+	for _, bucket := range []string{"envelopes", "hashes"} {
+		home := newHome(t)
+		if err := create(t, home).Close(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, home, func(tx *bolt.Tx) error {
+			return errors.Join(tx.DeleteBucket([]byte("records")), oldLedger(tx, 0), setSchema(tx, 3), tx.Bucket([]byte(bucket)).Delete(make([]byte, 8)))
+		})
+		var d *store.Damage
+		if _, err := store.Open(home, store.Options{}); !errors.As(err, &d) {
+			t.Errorf("without the first of %s: %v", bucket, err)
+		}
+		edit(t, home, func(tx *bolt.Tx) error {
+			if tx.Bucket([]byte(bucket)) == nil {
+				t.Errorf("%s is gone", bucket)
+			}
+			return nil
+		})
+	}
 }
 
 func TestANewerSchemaIsRefused(t *testing.T) {

@@ -274,7 +274,11 @@ func checkRow(t *bolt.Tx, k, v []byte) error {
 	case seq < 0 || seq >= rec.Next:
 		return fmt.Errorf("its sink has seen %d entries only", rec.Next)
 	}
-	env, err := ledger.ParseEnvelope(t.Bucket(bEnvelopes).Get(be64(seq)))
+	_, line, _, err := entryAt(t, seq)
+	if err != nil {
+		return err
+	}
+	env, err := ledger.ParseEnvelope(line)
 	if err != nil {
 		return err
 	}

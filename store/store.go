@@ -47,9 +47,7 @@ const maxBatch = 512
 // Buckets. The names reach disk.
 var (
 	bMeta        = []byte("meta")
-	bEnvelopes   = []byte("envelopes")   // seq → envelope line
-	bData        = []byte("data")        // seq → data line
-	bHashes      = []byte("hashes")      // stored hash index → hash
+	bEntries     = []byte("entries")     // seq → its lines and hashes: see entries.go
 	bCheckpoints = []byte("checkpoints") // size → signed note
 	bRecords     = []byte("records")     // of runs, their steps and attempts: see records.go
 	bTenantRuns  = []byte("tenantruns")  // tenant 0 runId → nothing
@@ -87,7 +85,7 @@ func projections() [][]byte {
 }
 
 func buckets() [][]byte {
-	return append(projections(), bMeta, bEnvelopes, bData, bHashes, bCheckpoints, bOutbox, bSinks, bSmall)
+	return append(projections(), bMeta, bEntries, bCheckpoints, bOutbox, bSinks, bSmall)
 }
 
 // projectedKeys are those of bMeta that a replay of the ledger gives.
@@ -260,15 +258,15 @@ func (db *DB) load() error {
 		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {
 			return fmt.Errorf("store: site record: %w", err)
 		}
-		k, line := tx.Bucket(bEnvelopes).Cursor().Last()
-		if k == nil {
-			return errors.New("store: the ledger is empty")
+		size, line, err := lastEnvelope(tx, n)
+		if err != nil {
+			return err
 		}
 		env, err := ledger.ParseEnvelope(line)
 		if err != nil {
 			return fmt.Errorf("store: last entry: %w", err)
 		}
-		db.size, db.lastTime = int64(binary.BigEndian.Uint64(k))+1, env.Time
+		db.size, db.lastTime = size, env.Time
 		return db.loadClock(tx)
 	})
 }

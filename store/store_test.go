@@ -335,8 +335,8 @@ func TestCheckFindsDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bucket := range []string{"envelopes", "data", "hashes", "records", "records /a/", "records /l/", "records /s/", "tenantruns", "active", "tokens", "schedules"} {
-		for _, how := range []string{"changed", "removed", "added"} {
+	for _, bucket := range []string{"entries", "records", "records /a/", "records /l/", "records /s/", "tenantruns", "active", "tokens", "schedules"} {
+		for _, how := range []string{"changed", "changed at its start", "changed behind that", "changed at its end", "cut", "removed", "added"} {
 			t.Run(bucket+" "+how, func(t *testing.T) {
 				if err := os.WriteFile(path, whole, 0o600); err != nil {
 					t.Fatal(err)
@@ -391,7 +391,18 @@ func damage(t *testing.T, path, where, how string) bool {
 			done = false
 			return nil
 		}
-		v[len(v)/2] ^= 1
+		switch how {
+		case "cut":
+			v = v[:len(v)-1]
+		case "changed at its start":
+			v[0] ^= 1
+		case "changed behind that":
+			v[min(1, len(v)-1)] ^= 1
+		case "changed at its end":
+			v[len(v)-1] ^= 1
+		default:
+			v[len(v)/2] ^= 1
+		}
 		return bk.Put(k, v)
 	})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -93,7 +92,7 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range [][]byte{bEnvelopes, bData, bHashes, bTenantRuns} {
+	for _, name := range [][]byte{bEntries, bTenantRuns} {
 		if bucket := b.Bucket(name); bucket != nil {
 			bucket.FillPercent = 0.95 // new keys come last: pages need no room
 		}
@@ -234,18 +233,8 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 	if err != nil {
 		return ledger.Envelope{}, err
 	}
-	key := be64(env.Seq)
-	if err := errors.Join(
-		tx.add(bEnvelopes, key, sealed.Envelope),
-		tx.add(bData, key, sealed.Data),
-	); err != nil {
+	if err := tx.add(bEntries, be64(env.Seq), encodeEntry(hashes, sealed.Envelope, sealed.Data)); err != nil {
 		return ledger.Envelope{}, err
-	}
-	index := ledger.StoredHashIndex(0, env.Seq)
-	for i, h := range hashes {
-		if err := tx.add(bHashes, be64(index+int64(i)), h[:]); err != nil {
-			return ledger.Envelope{}, err
-		}
 	}
 	if env.RunID != "" {
 		if err := tx.add(bRecords, entryRecord(env.RunID, env.Seq), []byte{}); err != nil {
@@ -271,19 +260,3 @@ func siteEntry(t ledger.Type, actor string, data any) entry {
 }
 
 func be64(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
-
-// hashReader reads stored hashes of the tree inside one transaction.
-type hashReader struct{ tx *bolt.Tx }
-
-func (r hashReader) ReadHashes(indexes []int64) ([]ledger.Hash, error) {
-	b := r.tx.Bucket(bHashes)
-	out := make([]ledger.Hash, len(indexes))
-	for i, n := range indexes {
-		v := b.Get(be64(n))
-		if len(v) != len(out[i]) {
-			return nil, fmt.Errorf("store: tree hash %d is missing", n)
-		}
-		copy(out[i][:], v)
-	}
-	return out, nil
-}
