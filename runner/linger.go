@@ -39,18 +39,23 @@ func (e *execution) linger(n *node) string {
 	return ""
 }
 
-// Lingers says what of each step of a run is under way although the step does not wait
-// for it any more; of an item it is said of its step as well.
-func (r *Runner) Lingers(runID string) map[string]string {
+// Linger is what of a step is under way although the step does not wait for it.
+type Linger struct {
+	Why    string // in words
+	Former string // the sub-run that it is, "" for an attempt
+}
+
+// Lingers says that of each step of a run; what is an item's is its step's as well.
+func (r *Runner) Lingers(runID string) map[string]Linger {
 	e := r.executed(runID)
 	if e == nil {
 		return nil
 	}
-	out := map[string]string{}
+	out := map[string]Linger{}
 	for _, l := range r.lingers(e) {
-		out[l.n.id] = l.why
-		if l.n.parent != nil && out[l.n.parent.id] == "" {
-			out[l.n.parent.id] = l.why
+		out[l.n.id] = l.Linger
+		if l.n.parent != nil && out[l.n.parent.id].Why == "" {
+			out[l.n.parent.id] = l.Linger
 		}
 	}
 	return out
@@ -58,8 +63,8 @@ func (r *Runner) Lingers(runID string) map[string]string {
 
 // remnant is what is under way of a step that does not wait for it.
 type remnant struct {
-	n   *node
-	why string
+	n *node
+	Linger
 }
 
 // lingers is all of a run that is under way and that no step waits for.
@@ -71,7 +76,11 @@ func (r *Runner) lingers(e *execution) (out []remnant) {
 	defer e.mu.Unlock()
 	see := func(n *node) {
 		if why := e.linger(n); why != "" {
-			out = append(out, remnant{n, why})
+			l := Linger{Why: why}
+			if _, stray := e.strays[n]; !stray {
+				l.Former = n.former
+			}
+			out = append(out, remnant{n, l})
 		}
 	}
 	for n := range e.strays {

@@ -98,7 +98,7 @@ func TestAnItemThatIsNoMoreKeepsItsRunOpen(t *testing.T) {
 	if got := w.r.Strays(run.RunID); len(got) != 3 || got["f.2"] != 1 {
 		t.Errorf("taken back and under way are %v", got)
 	}
-	if got := w.r.Lingers(run.RunID)["f"]; !strings.Contains(got, "the end of attempt 1") {
+	if got := w.r.Lingers(run.RunID)["f"].Why; !strings.Contains(got, "the end of attempt 1") {
 		t.Errorf("the step waits for %q", got)
 	}
 	if _, err := w.r.Cancel("uid:7", "", w.opened(run, d)); err != nil {
@@ -151,8 +151,8 @@ func TestASubRunThatWasGivenUpIsItsRunsUntilItEnds(t *testing.T) {
 				if _, steps := w.look(run.RunID); got.Status.Ended() || len(steps) != 1 {
 					t.Errorf("the run is %s: %v", got.Status, steps)
 				}
-				if why := w.r.Lingers(run.RunID)["sub"]; !strings.Contains(why, child) {
-					t.Errorf("the step waits for %q", why)
+				if l := w.r.Lingers(run.RunID)["sub"]; !strings.Contains(l.Why, child) || l.Former != child {
+					t.Errorf("the step waits for %+v", l)
 				}
 				close(release)
 			}

@@ -156,6 +156,8 @@ func statusOf(r state.Run) string {
 		status += ", cancel requested"
 	case r.FailRequested():
 		status += ", to fail"
+	case r.TimedOutUTC != "":
+		status += ", timed out"
 	case r.Stuck != "":
 		status += ", stuck (" + r.Stuck + ")"
 	}

@@ -24,14 +24,16 @@ func people(ctx context.Context, r *reached, d api.RunDetail) (lines []string, e
 		switch {
 		case st.Status == state.CheckpointPending && st.Approval != nil:
 			lines = append(lines, decides(d, st))
+		case st.GivenUp != "" && st.Status != state.Running: // the run waits for that, and the step begins nothing before
+			more, err := below(ctx, r, st.GivenUp)
+			if err != nil || len(more) == 0 {
+				return nil, err
+			}
+			lines = append(lines, more...)
 		case st.Status == state.Queued || st.Status == state.Running && st.Open:
 			return nil, nil
 		case st.Status == state.Running && st.Child != nil && st.Child.Status == "":
-			child, err := r.GetRun(ctx, st.Child.RunID)
-			if err != nil {
-				return nil, err
-			}
-			more, err := people(ctx, r, child)
+			more, err := below(ctx, r, st.Child.RunID)
 			if err != nil || len(more) == 0 {
 				return nil, err
 			}
@@ -42,6 +44,15 @@ func people(ctx context.Context, r *reached, d api.RunDetail) (lines []string, e
 		return nil, nil
 	}
 	return lines, nil
+}
+
+// below says whether a sub-run waits for people alone.
+func below(ctx context.Context, r *reached, id string) ([]string, error) {
+	d, err := r.GetRun(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return people(ctx, r, d)
 }
 
 // decides says for whom a step waits, and which command decides.

@@ -184,7 +184,9 @@ func (s *site) DecideApproval(_ context.Context, id string, req api.DecisionRequ
 	if out.Run, err = s.e.runner.Decide(o, d); err != nil { // a decision that does not count is recorded
 		return out, s.decisionError(err, rec)
 	}
-	out.Executed = s.e.runner.Executes(rec.Run.RunID)
+	if out.Run, out.Executed, err = s.executed(out.Run); err != nil {
+		return out, err
+	}
 	if rec, err = s.approval(id); err == nil {
 		out.Approval, err = s.showApproval(rec)
 	}

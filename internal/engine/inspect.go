@@ -58,7 +58,7 @@ func (s *site) RunOverview(ctx context.Context, id string) (api.RunDetail, error
 		info := api.StepInfo{Step: rec}
 		if st := findStep(d, rec.StepID); st != nil {
 			info.Needs, info.Action = st.Needs, st.Action
-			info.Waiting = s.waiting(run, st, rec, nil, rest)
+			info.Waiting, info.GivenUp = s.waiting(run, st, rec, nil, rest), rest.lingers[rec.StepID].Former
 		}
 		out.StepList = append(out.StepList, info)
 	}
@@ -111,7 +111,7 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 			rec = state.Shown(&o.Run, rec, cleanup)
 			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
 			info.Plugin = pluginOf(o.Plan, st.ID)
-			info.Waiting = s.waiting(o.Run, st, rec, records, rest)
+			info.Waiting, info.GivenUp = s.waiting(o.Run, st, rec, records, rest), rest.lingers[rec.StepID].Former
 			out = append(out, info)
 		}
 	}
@@ -146,7 +146,7 @@ func itemNumber(id string) int {
 // rest is what keeps a run from going on and is not on record.
 type rest struct {
 	givenUp bool
-	lingers map[string]string // by step
+	lingers map[string]runner.Linger // by step
 }
 
 func (s *site) rest(run state.Run) rest {
@@ -165,8 +165,11 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 	if rest.givenUp && !rec.Status.Ended() {
 		return "nothing: the run was given up for a fault in stella; stella daemon restart takes it up again"
 	}
-	if why := rest.lingers[rec.StepID]; why != "" {
-		return why
+	if l := rest.lingers[rec.StepID]; l.Why != "" {
+		if text := s.peopleOf(l.Former); text != "" {
+			return l.Why + " and" + strings.TrimPrefix(text, ",")
+		}
+		return l.Why
 	}
 	switch rec.Status {
 	case state.Pending:
@@ -195,6 +198,9 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 // peopleOf names the first approval that a sub-run waits for, itself or further
 // down; "" where it waits for none, or that cannot be read now.
 func (s *site) peopleOf(runID string) string {
+	if runID == "" {
+		return ""
+	}
 	run, err := s.e.db.Run(runID)
 	if err != nil || run.Status.Ended() || run.Open > 0 {
 		return ""

@@ -64,7 +64,7 @@ func (s *site) locks() ([]api.Lock, error) {
 		all[[2]string{l.Kind, name}] = &l
 	}
 	last := lastSigns{e: e}
-	lingers := map[string]map[string]string{} // by run
+	lingers := map[string]map[string]runner.Linger{} // by run
 	for _, rec := range recs {
 		key := [2]string{rec.Kind, rec.Name}
 		l := all[key]
@@ -81,7 +81,7 @@ func (s *site) locks() ([]api.Lock, error) {
 			if lingers[h.RunID] == nil {
 				lingers[h.RunID] = e.runner.Lingers(h.RunID)
 			}
-			holder.Lingers = lingers[h.RunID][h.StepID]
+			holder.Lingers = lingers[h.RunID][h.StepID].Why
 			l.Held += h.Weight
 			l.Holders = append(l.Holders, holder)
 		}

@@ -62,11 +62,23 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 	if out.Run, err = do(s.e.runner, o); err != nil {
 		return out, s.refused(id, err)
 	}
-	out.Executed = s.e.runner.Executes(id)
 	if out.Changed { // unless somebody was faster
-		out.Changed, err = s.wrote(run, out.Run)
+		if out.Changed, err = s.wrote(run, out.Run); err != nil {
+			return out, dbError(err)
+		}
 	}
-	return out, dbError(err)
+	out.Run, out.Executed, err = s.executed(out.Run)
+	return out, err
+}
+
+// executed says whether somebody executes a run to which something was done, and how it
+// stands where nobody does: with the end of a sub-run it may have ended right away.
+func (s *site) executed(run state.Run) (state.Run, bool, error) {
+	if s.e.runner.Executes(run.RunID) {
+		return run, true, nil
+	}
+	now, err := s.e.db.Run(run.RunID)
+	return now, false, dbError(err)
 }
 
 // effects are those of one thing done by hand, as others see them.

@@ -305,6 +305,7 @@ type StepInfo struct {
 	Needs   []string `json:"needs,omitempty"`
 	Action  string   `json:"action,omitempty"`
 	Waiting string   `json:"waiting,omitempty"` // what it waits for, in words
+	GivenUp string   `json:"givenUp,omitempty"` // sub-run that it has given up, and whose end its run waits for
 }
 
 // RunInspection is the whole story of one run.
