@@ -102,20 +102,20 @@ func (r *Runner) Reset(o Opened, actor, reason, stepID string, repeat bool) (sta
 }
 
 func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
-	var meant []*node
+	var named []*node
 	for _, n := range e.nodes {
 		if n.id == stepID || stepID == "" && n.live {
-			meant = append(meant, n)
+			named = append(named, n)
 		}
 	}
-	if len(meant) == 0 {
+	if len(named) == 0 {
 		return &ConflictError{Text: "no step of run " + e.runID + " is under way", Hint: "name the one that is to be reset with --step"}
 	}
-	meant = e.withReaders(meant)
-	if err := e.repeatable(meant, repeat); err != nil {
+	readers := e.readers(named)
+	if err := e.repeatable(named, readers, repeat); err != nil {
 		return err
 	}
-	for _, n := range meant {
+	for _, n := range slices.Concat(named, readers) {
 		if err := e.overtaken(n); err != nil {
 			return err
 		}
@@ -130,17 +130,11 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		}
 		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	}
-	for _, n := range meant {
-		for _, x := range e.downstream(n) {
-			if x.status == state.Skipped && machine(x.reason) {
-				e.invalidateAll(actor, x, ledger.StepInvalidation{Reason: "reset"})
-			}
-		}
-		e.dropChild(n, "its step was reset")
-		for _, item := range n.items {
-			e.dropChild(item, "its step was reset")
-		}
-		e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reset"})
+	for _, n := range named {
+		e.resetOne(actor, n, !n.keeps())
+	}
+	for _, n := range readers {
+		e.resetOne(actor, n, true)
 	}
 	if err := e.reconsider(actor); err != nil {
 		return err
@@ -148,31 +142,35 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	return e.r.commit(e)
 }
 
-// withReaders adds to steps that are to be reset what is under way behind them: its
-// attempts are taken back as well, and the next would read what is not there yet.
-func (e *execution) withReaders(meant []*node) []*node {
-	seen := map[*node]bool{}
-	for _, n := range meant {
-		seen[n] = true
+// resetOne makes a step pending, with all of its items or those that have not completed.
+func (e *execution) resetOne(actor string, n *node, all bool) {
+	for _, x := range e.behind(n, false) {
+		e.invalidateAll(actor, x, true, ledger.StepInvalidation{Reason: "reset"})
 	}
-	for todo := slices.Clone(meant); len(todo) > 0; todo = todo[1:] {
-		for _, x := range todo[0].dependents {
-			if seen[x] {
-				continue
-			}
-			seen[x] = true
-			todo = append(todo, x)
-			if x.live {
-				meant = append(meant, x)
+	e.dropChild(n, "its step was reset")
+	for _, item := range n.items {
+		e.dropChild(item, "its step was reset")
+	}
+	e.invalidateAll(actor, n, all, ledger.StepInvalidation{Reason: "reset"})
+}
+
+// readers are the steps under way behind those that are to be reset: their attempts are
+// taken back as well, and the next would read what is not there yet.
+func (e *execution) readers(named []*node) []*node {
+	var out []*node
+	for _, n := range named {
+		for _, x := range e.downstream(n) {
+			if x.live && !slices.Contains(named, x) && !slices.Contains(out, x) {
+				out = append(out, x)
 			}
 		}
 	}
-	return meant
+	return out
 }
 
-// repeatable says which of the steps cannot be begun again without asking. The
-// generation counts for the whole run, so it is about every attempt under way.
-func (e *execution) repeatable(meant []*node, repeat bool) error {
+// repeatable says what cannot be begun again without asking. The generation counts for
+// the whole run, so it is about every attempt under way.
+func (e *execution) repeatable(named, readers []*node, repeat bool) error {
 	if repeat {
 		return nil
 	}
@@ -186,7 +184,18 @@ func (e *execution) repeatable(meant []*node, repeat bool) error {
 			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
 		}
 	}
-	return e.notTwiceBelow(meant, false, "a reset")
+	others := slices.Clone(readers)
+	for _, n := range slices.Concat(named, readers) {
+		for _, x := range e.behind(n, false) {
+			if !slices.Contains(others, x) {
+				others = append(others, x)
+			}
+		}
+	}
+	if err := e.notTwiceBehind(others, "a reset"); err != nil {
+		return err
+	}
+	return e.notTwiceBelow(named, others, "a reset")
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/stellarun/stella/manifests"
@@ -13,13 +14,14 @@ import (
 // also where the step itself is named.
 
 // notTwiceBelow refuses to begin steps again whose sub-runs have done what is not
-// idempotent. With all, items that have completed are begun again, too.
-func (e *execution) notTwiceBelow(meant []*node, all bool, what string) error {
+// idempotent: those that somebody has named, and others with all of their items.
+func (e *execution) notTwiceBelow(named, others []*node, what string) error {
 	var twice []string
-	for _, n := range meant {
+	for i, n := range slices.Concat(named, others) {
 		if n.plan.SubPlan == "" {
 			continue
 		}
+		kept := i < len(named) && n.keeps()
 		records, err := e.r.opt.Store.Steps(e.runID)
 		if err != nil {
 			return err
@@ -29,7 +31,7 @@ func (e *execution) notTwiceBelow(meant []*node, all bool, what string) error {
 			switch {
 			case c == nil, x.child == "" && !x.status.Ended() && x.status != state.CheckpointPending: // it was decided on before
 				continue
-			case x != n && x.status == state.Completed && !all:
+			case x != n && x.status == state.Completed && kept:
 				continue
 			}
 			below, err := e.r.doneOnce(c.RunID, x.id+"/")

@@ -229,9 +229,11 @@ func TestItemsThatStayAreCounted(t *testing.T) {
 	d := dag(func(d *manifests.DAG) { d.Steps[1].ForEach = []any{int64(0), int64(1), int64(2)} }, "src", "f<src")
 	run := w.start(d, "{}")
 	got, _ := w.finish(run.RunID)
-	got, err := w.idle().Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "src", Downstream: true})
-	if err != nil {
-		t.Fatal(err)
+	for _, step := range []string{"src", "f"} { // so that f waits for src
+		var err error
+		if got, err = w.idle().Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: step}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if n := got.Pending(); n != 2 { // f and f.2
 		t.Errorf("%d steps are pending: %+v of %d items", n, got.Counts, got.Items)

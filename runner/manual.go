@@ -134,7 +134,7 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 		case n.parent != nil:
 		case slices.Contains(but, n):
 		case n.phase != ordinary, n.status == state.Skipped && machine(n.reason):
-			e.invalidateAll(actor, n, ledger.StepInvalidation{Reason: "reopened"})
+			e.invalidateAll(actor, n, n.phase != ordinary, ledger.StepInvalidation{Reason: "reopened"}) // cleanup is about a later failure
 		}
 	}
 	if e.r.opt.Executor != nil {
@@ -160,7 +160,7 @@ func (e *execution) bringBack(actor string) {
 		case n.status == state.Skipped && n.reason == state.RunFailing:
 			for _, x := range append(e.downstream(n), n) {
 				if x.status == state.Skipped && machine(x.reason) {
-					e.invalidateAll(actor, x, inv)
+					e.invalidateAll(actor, x, false, inv)
 				}
 			}
 		}
@@ -176,11 +176,9 @@ func machine(code state.Code) bool {
 	return false
 }
 
-// invalidateAll makes a step pending again, and of its items those that have not
-// completed; all of them where the step had, or cleans up after a later failure. What somebody gives a step with that is
-// given to each of them.
-func (e *execution) invalidateAll(actor string, n *node, d ledger.StepInvalidation) {
-	all := d.Reason == "rewind" || d.Reason == "reopened" && n.phase != ordinary || n.status == state.Completed || n.status == state.CheckpointPending
+// invalidateAll makes a step pending again, and of its items with all each, else those
+// that have not completed. What somebody gives a step with that is given to each of them.
+func (e *execution) invalidateAll(actor string, n *node, all bool, d ledger.StepInvalidation) {
 	for _, item := range n.items {
 		if all || item.status != state.Completed {
 			e.invalidate(actor, item, d)
@@ -279,15 +277,13 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(q.Actor, q.Reason, n.owner())
 		}
-		for _, x := range e.downstream(n.owner()) {
-			if q.Downstream || x.status == state.Skipped && machine(x.reason) {
-				e.invalidateAll(q.Actor, x, ledger.StepInvalidation{Reason: "retry"})
-			}
+		for _, x := range e.behind(n, q.Downstream) {
+			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry"})
 		}
 		if n.parent != nil {
 			e.itemAgain(q.Actor, n, inv)
 		} else {
-			e.invalidateAll(q.Actor, n, inv)
+			e.invalidateAll(q.Actor, n, !n.keeps(), inv)
 		}
 		if err := e.reconsider(q.Actor); err != nil {
 			return err
@@ -296,16 +292,19 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 	})
 }
 
-// notTwiceAgain refuses a retry that would do again what sub-runs must not do twice.
+// notTwiceAgain refuses a retry that would do again what must not be done twice. With
+// downstream it is about what comes after the step as well, and asks for sub-runs alone.
 func (e *execution) notTwiceAgain(n *node, q Retry) error {
 	if q.Repeat {
 		return nil
 	}
-	meant := []*node{n}
-	if q.Downstream {
-		meant = append(meant, e.downstream(n.owner())...)
+	behind := e.behind(n, q.Downstream)
+	if !q.Downstream {
+		if err := e.notTwiceBehind(behind, "a retry"); err != nil {
+			return err
+		}
 	}
-	return e.notTwiceBelow(meant, false, "a retry")
+	return e.notTwiceBelow([]*node{n}, behind, "a retry")
 }
 
 // retryable says why a step cannot be begun again.
@@ -346,7 +345,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		if err := e.skippable(n); err != nil {
+		if err := errors.Join(e.skippable(n), e.notTwiceBySkip(n)); err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
@@ -360,10 +359,8 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(q.Actor, q.Reason)
 		}
-		for _, x := range e.downstream(n.owner()) {
-			if x.status == state.Skipped && machine(x.reason) {
-				e.invalidateAll(q.Actor, x, ledger.StepInvalidation{Reason: "retry"})
-			}
+		for _, x := range e.behind(n, false) {
+			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry"})
 		}
 		if n.status == state.CheckpointPending {
 			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
 )
 
@@ -40,14 +41,19 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 		return r.mayGoOn(s)
 	case *ledger.StepExpansion:
 		s.attempt++
-		was := s.status
-		s.status, s.count = state.Running, d.Count
+		was, anew := s.status, s.anew
+		s.status, s.count, s.anew = state.Running, d.Count, false
+		for i, x := range r.items(s) {
+			if anew && x.status == state.Completed {
+				return fmt.Errorf("its item %d has completed with what it reads, and that was done again", i)
+			}
+		}
 		if err := expect(was == state.Pending && s.step.ForEach != nil && !s.item, "it is %s", was); err != nil {
 			return err
 		}
 		return r.mayBegin(s)
 	case *ledger.StepInvalidation:
-		return s.invalidate(env, d)
+		return s.invalidate(r, env, d)
 	case *ledger.StepEnd:
 		return s.end(r, env, d)
 	}
@@ -130,16 +136,32 @@ func (s *modelStep) startChild(r *modelRun, env ledger.Envelope, d *ledger.Subru
 	return r.mayGoOn(s)
 }
 
-func (s *modelStep) invalidate(env ledger.Envelope, d *ledger.StepInvalidation) error {
+func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepInvalidation) error {
 	if s.open || s.asked {
 		return fmt.Errorf("something is under way with it")
 	}
 	was := s.status
+	if person(env.Actor) && d.Reason != "reopened" && !(was == state.Skipped && s.reason != state.SkippedByHand) {
+		r.doneAgain(s.step.ID)
+	}
 	s.status, s.reason, s.failures, s.child, s.below, s.again = state.Pending, "", 0, "", "", true
 	if was == state.Pending {
 		return fmt.Errorf("it is pending")
 	}
 	return expect(person(env.Actor) || d.Reason == "retry" && s.item, "nobody asked for it")
+}
+
+// doneAgain is about what depends on a step, and has yet to begin or is under way.
+func (r *modelRun) doneAgain(id string) {
+	for _, list := range [][]manifests.Step{r.dag.Steps, r.dag.OnFailure, r.dag.OnCancel} {
+		for i := range list {
+			x, _ := r.step(list[i].ID)
+			if slices.Contains(list[i].Needs, id) {
+				x.anew = x.anew || !x.status.Ended()
+				r.doneAgain(x.step.ID)
+			}
+		}
+	}
 }
 
 func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) error {

@@ -31,7 +31,7 @@ func (e *execution) rewound(n *node, d Decision) []*node {
 	out := []*node{back}
 	for _, x := range e.downstream(back) {
 		_, lies := slices.BinarySearch(between, x.id)
-		if d.Downstream || lies || x == n || x.status == state.Skipped && machine(x.reason) {
+		if d.Downstream || lies || x == n || x.yetToBegin() {
 			out = append(out, x)
 		}
 	}
@@ -72,7 +72,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if len(twice) > 0 {
 		return NotTwice(twice, "going back to "+back.id)
 	}
-	return e.notTwiceBelow(e.rewound(n, d), true, "going back to "+back.id)
+	return e.notTwiceBelow(nil, e.rewound(n, d), "going back to "+back.id)
 }
 
 // NotTwice refuses to do again what is not idempotent.
@@ -85,9 +85,10 @@ func NotTwice(ids []string, what string) error {
 		Hint: "--dry-run shows all of what is done again; with --repeat you take that upon yourself"}
 }
 
-// begun says whether a step has done something.
+// begun says whether a step has done something, and nobody has decided yet that it is
+// done again.
 func (n *node) begun() bool {
-	return n.attempt > 0 || slices.ContainsFunc(n.items, func(item *node) bool { return item.attempt > 0 })
+	return n.status != state.Pending && n.attempt > 0 || slices.ContainsFunc(n.items, (*node).begun)
 }
 
 // Once names what must not be done twice without asking of a step: itself, or steps of
@@ -149,7 +150,7 @@ func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
 		if x == back {
 			inv.Overlay = rec.Modifications
 		}
-		e.invalidateAll(d.Actor, x, inv)
+		e.invalidateAll(d.Actor, x, true, inv)
 	}
 }
 

@@ -137,13 +137,13 @@ func newRunRetryCmd(a *app) *cobra.Command {
 			"reopened by that; one that is completed or cancelled is final. What was skipped only because\n" +
 			"the step had failed gets its turn again; with --downstream everything that depends on the step\n" +
 			"is done again, even if it had succeeded. Of a step with for_each that had failed only the items are\n" +
-			"done again that have not succeeded.\n\n" +
+			"done again that have not succeeded, of one that is done again with another step all.\n\n" +
 			"--input changes parameters of the step: they are merged over what the spec gives it (a JSON merge\n" +
 			"patch: k:=null takes k away; with for_each, those of each item that is done again), and are held\n" +
 			"against the schema of the action. The run is then\n" +
 			"marked as overridden. A later --input replaces an earlier one.\n\n" +
-			"Where that starts a sub-run again which has done something that is not idempotent, it needs --repeat\n" +
-			"(else CONFLICT).\n\n" +
+			"Where that starts a sub-run again which has done something that is not idempotent, or does items\n" +
+			"again that had completed, are not idempotent and were not named, it needs --repeat (else CONFLICT).\n\n" +
 			"It is refused with CONFLICT while the step is queued or under way. With a daemon the run goes on\n" +
 			"at once; without one it is recorded, and goes on with stella orch run resume.",
 		Example: "  stella orch run retry 01935b1e-… --reason \"the mirror is back\"\n" +
@@ -154,7 +154,7 @@ func newRunRetryCmd(a *app) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to begin again, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.BoolVar(&opt.req.Downstream, "downstream", false, "do everything again that depends on it")
-	f.BoolVar(&opt.req.Repeat, "repeat", false, "also what a sub-run has done that is not idempotent")
+	f.BoolVar(&opt.req.Repeat, "repeat", false, "also what a sub-run, or items that are not named, have done that is not idempotent")
 	f.DurationVar(&opt.delay, "delay", 0, "`TIME` to wait before, at most 24h; it survives a restart")
 	f.StringVar(&opt.file, "inputs", "", "`FILE` with parameters to change, a JSON object")
 	f.StringArrayVar(&opt.inputs, "input", nil, "one `PARAMETER` to change: k=v or k:=json; may be given again")

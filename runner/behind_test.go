@@ -1,0 +1,228 @@
+package runner_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// reading is a run whose items each.0 and each.1, one after the other, give again what
+// x gives, which is the number of its attempt.
+type reading struct {
+	*world
+	d     *manifests.DAG
+	run   state.Run
+	fail  []string    // attempts that fail: each.1.1
+	hang  string      // one that says that it has begun, and goes on until it is told to end
+	swept bool        // step bad fails while each.0 is under way, and each.1 has no turn
+	begun chan string // receives what hangs
+}
+
+func (r *reading) start(t *testing.T, action string) {
+	r.begun = make(chan string, 9)
+	r.world = newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		at := fmt.Sprint(task.StepID, ".", task.Attempt)
+		switch {
+		case slices.Contains(r.fail, at):
+			return exit(3), nil
+		case r.hang == at:
+			r.begun <- at
+			return hangs(ctx, task)
+		case r.swept && at == "bad.1":
+			<-r.begun
+			return exit(3), nil
+		case r.swept && at == "each.0.1":
+			r.begun <- at
+			r.until(task.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["bad"].Status == state.Failed })
+		case task.StepID == "x":
+			report := exit(0)
+			report.Output.Values = map[string]json.RawMessage{"x": json.RawMessage(fmt.Sprint(task.Attempt))}
+			return report, nil
+		}
+		return says(ctx, task)
+	})
+	r.r = r.runner(2)
+	r.d = dag(func(d *manifests.DAG) {
+		d.MaxParallelSteps = 2
+		d.Steps[0].AllowSkip = true
+		s := &d.Steps[1]
+		s.Action, s.ForEach, s.MaxParallel = action, []any{int64(0), int64(1)}, 1
+		s.With = map[string]any{"x": "${ steps.x.outputs.x }"}
+		if !r.swept {
+			d.Steps = d.Steps[:2]
+		}
+	}, "x", "each<x", "bad")
+	r.run = r.world.start(r.d, "{}")
+}
+
+// end lets the run end, and a runner stand by that has not begun to work.
+func (r *reading) end() map[string]string {
+	_, steps := r.finish(r.run.RunID)
+	r.r = r.runner(2)
+	return steps
+}
+
+func (r *reading) now() runner.Opened {
+	run, err := r.db.Run(r.run.RunID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.opened(run, r.d)
+}
+
+// gave is what the items gave.
+func (r *reading) gave() map[string]string {
+	recs, err := r.db.Steps(r.run.RunID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, id := range []string{"each.0", "each.1"} {
+		if hash := recs[id].OutputsHash; hash != "" {
+			out[id] = r.blob(hash)
+		}
+	}
+	return out
+}
+
+// What reads a step is done again with it, and all of its items: none keeps what the
+// step gave before.
+func TestItemsAreDoneAgainWithWhatTheyRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		r   *reading
+		act func(*reading) error
+	}{
+		"a retry, with what depends on it": {&reading{fail: []string{"each.1.1"}}, func(r *reading) error {
+			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x", Downstream: true}))
+		}},
+		"a retry, and their step had lost its turn": {&reading{swept: true}, func(r *reading) error {
+			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x"}))
+		}},
+		"a reset, and their step had lost its turn": {&reading{swept: true}, func(r *reading) error {
+			return second(r.r.Reset(r.now(), "uid:7", "", "x", false))
+		}},
+		"a skip": {&reading{fail: []string{"each.1.1", "x.2"}}, func(r *reading) error {
+			for _, step := range []string{"x", "each"} { // x fails, and each cannot go on without it
+				if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: step}); err != nil {
+					return err
+				}
+				r.end()
+			}
+			return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`)}))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.r.start(t, "go")
+			c.r.end()
+			if got := c.r.gave(); got["each.0"] != `{"x":1}` {
+				t.Fatalf("before, the items gave %v", got)
+			}
+			if err := c.act(c.r); err != nil {
+				t.Fatal(err)
+			}
+			steps := c.r.end()
+			if diff := cmp.Diff(map[string]string{"each.0": `{"x":2}`, "each.1": `{"x":2}`}, c.r.gave()); diff != "" {
+				t.Errorf("they gave (-want +got):\n%s%v", diff, steps)
+			}
+		})
+	}
+}
+
+func TestItemsAreDoneAgainWithAResetOfWhatTheyRead(t *testing.T) {
+	r := &reading{hang: "each.1.1"}
+	r.start(t, "go")
+	r.background()
+	<-r.begun
+	if _, err := r.r.Reset(r.now(), "uid:7", "", "x", false); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := r.ended(r.run.RunID); got.Status != state.Completed {
+		t.Errorf("the run is %s", got.Status)
+	}
+	if diff := cmp.Diff(map[string]string{"each.0": `{"x":2}`, "each.1": `{"x":2}`}, r.gave()); diff != "" {
+		t.Errorf("they gave (-want +got):\n%s", diff)
+	}
+}
+
+// Items that have completed, and are not idempotent, are done again only where somebody
+// says so, or has named what comes after.
+func TestItemsThatNobodyHasNamedAreNotDoneTwiceUnasked(t *testing.T) {
+	retry := func(q runner.Retry) func(*reading, bool) error {
+		return func(r *reading, repeat bool) error {
+			q.Actor, q.StepID, q.Repeat = "uid:7", "x", repeat
+			return second(r.r.Retry(r.now(), q))
+		}
+	}
+	reset := func(r *reading, repeat bool) error { return second(r.r.Reset(r.now(), "uid:7", "", "x", repeat)) }
+	skip := func(r *reading, repeat bool) error {
+		if repeat {
+			if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each.0"}); err != nil {
+				return err
+			}
+			r.end()
+		}
+		return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`)}))
+	}
+	failed := func() *reading { return &reading{fail: []string{"each.1.1", "x.2"}} }
+	for name, c := range map[string]struct {
+		r     *reading
+		again []string // retried before
+		act   func(*reading, bool) error
+		asks  bool
+	}{
+		"a retry of what they read":            {&reading{swept: true}, nil, retry(runner.Retry{}), true},
+		"a retry with what depends on it":      {&reading{swept: true}, nil, retry(runner.Retry{Downstream: true}), false},
+		"a reset of what they read":            {&reading{swept: true}, nil, reset, true},
+		"a skip of what they read":             {failed(), []string{"x", "each"}, skip, true},
+		"a retry, and their step stays failed": {failed(), nil, retry(runner.Retry{}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := c.r
+			r.start(t, "once")
+			r.end()
+			for _, step := range c.again {
+				if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: step}); err != nil {
+					t.Fatal(err)
+				}
+				r.end()
+			}
+			err := c.act(r, false)
+			if asked := codeOf(err) == "CONFLICT" && strings.Contains(err.Error(), "step each is not idempotent"); asked != c.asks || !asked && err != nil {
+				t.Fatalf("without repeat: %v", err)
+			}
+			if c.asks {
+				if err := c.act(r, true); err != nil {
+					t.Fatalf("with repeat: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// Of sub-runs that have all completed a retry begins all again, and asks before.
+func TestItemsOfSubRunsThatHaveCompletedAreNotDoneTwiceUnasked(t *testing.T) {
+	w := newWorld(t, ok)
+	w.child(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "first")
+	d := parent(func(d *manifests.DAG) { d.Steps[0].ForEach = []any{int64(0)} }, "sub", "gate<sub")
+	d.Steps[1].Plugin, d.Steps[1].Action, d.Steps[1].Checkpoint = nil, "", &manifests.Checkpoint{Question: "?"}
+	run := w.start(d, "{}")
+	w.background()
+	w.asked(run.RunID, "gate")
+	for what, err := range map[string]error{
+		"a retry": second(w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7", StepID: "sub"})),
+		"a reset": second(w.r.Reset(w.opened(run, d), "uid:7", "", "sub", false)),
+	} {
+		if codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "sub.0/first") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
