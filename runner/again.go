@@ -154,13 +154,14 @@ func (e *execution) resetOne(actor string, n *node, all bool) {
 	e.invalidateAll(actor, n, all, ledger.StepInvalidation{Reason: "reset"})
 }
 
-// readers are the steps under way behind those that are to be reset: their attempts are
-// taken back as well, and the next would read what is not there yet.
+// readers are the steps under way behind those that are to be reset, and those that wait
+// for people: their attempts are taken back as well, and the next would read what is not
+// there yet; what people are asked is about what counts no more.
 func (e *execution) readers(named []*node) []*node {
 	var out []*node
 	for _, n := range named {
 		for _, x := range e.downstream(n) {
-			if x.live && !slices.Contains(named, x) && !slices.Contains(out, x) {
+			if (x.live || x.status == state.CheckpointPending) && !slices.Contains(named, x) && !slices.Contains(out, x) {
 				out = append(out, x)
 			}
 		}

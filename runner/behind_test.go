@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -210,13 +211,17 @@ func TestItemsThatNobodyHasNamedAreNotDoneTwiceUnasked(t *testing.T) {
 
 // Of sub-runs that have all completed a retry begins all again, and asks before.
 func TestItemsOfSubRunsThatHaveCompletedAreNotDoneTwiceUnasked(t *testing.T) {
-	w := newWorld(t, ok)
+	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "after" {
+			return exit(65), nil
+		}
+		return exit(0), nil
+	})
 	w.child(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "first")
-	d := parent(func(d *manifests.DAG) { d.Steps[0].ForEach = []any{int64(0)} }, "sub", "gate<sub")
-	d.Steps[1].Plugin, d.Steps[1].Action, d.Steps[1].Checkpoint = nil, "", &manifests.Checkpoint{Question: "?"}
+	d := parent(func(d *manifests.DAG) { d.Steps[0].ForEach = []any{int64(0)} }, "sub", "after<sub")
 	run := w.start(d, "{}")
 	w.background()
-	w.asked(run.RunID, "gate")
+	w.ended(run.RunID)
 	for what, err := range map[string]error{
 		"a retry": second(w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7", StepID: "sub"})),
 		"a reset": second(w.r.Reset(w.opened(run, d), "uid:7", "", "sub", false)),
@@ -225,4 +230,108 @@ func TestItemsOfSubRunsThatHaveCompletedAreNotDoneTwiceUnasked(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// What people are asked about a step is built on what comes before it. Where that is
+// done again the question is withdrawn, or the other is refused.
+func TestWhatPeopleAreAskedIsNotBuiltOnWhatIsDoneAgain(t *testing.T) {
+	ask := &manifests.Checkpoint{Question: "?"}
+	begin := func(t *testing.T) (*world, func() runner.Opened, state.Run) {
+		w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+			if task.StepID == "side" && task.Attempt == 2 {
+				return hangs(ctx, task)
+			}
+			return exit(0), nil
+		})
+		d := dag(func(d *manifests.DAG) {
+			for i := range d.Steps[:3] {
+				d.Steps[i].Checkpoint = ask
+			}
+			d.Steps[1].Action = "once"
+		}, "a", "c<a", "side<a", "d<c")
+		run := w.start(d, "{}")
+		w.background()
+		s := w.asked(run.RunID, "a")
+		if _, err := w.r.Decide(w.opened(run, d), decision(s, "uid:7", "continue")); err != nil {
+			t.Fatal(err)
+		}
+		w.asked(run.RunID, "c")
+		w.asked(run.RunID, "side")
+		return w, func() runner.Opened {
+			run, _ := w.look(run.RunID)
+			return w.opened(run, d)
+		}, run
+	}
+	t.Run("a reset", func(t *testing.T) {
+		w, now, run := begin(t)
+		old := w.asked(run.RunID, "c")
+		if _, err := w.r.Reset(now(), "uid:7", "", "a", false); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step c is not idempotent") {
+			t.Fatalf("without repeat: %v", err)
+		}
+		reset := func(r *runner.Runner) (state.Run, error) { return r.Reset(now(), "uid:7", "", "a", true) }
+		tried, err := w.r.Try(now(), reset)
+		if want := (runner.Effect{StepID: "c", From: state.CheckpointPending, To: state.Pending}); err != nil || !slices.Contains(tried.Steps, want) {
+			t.Errorf("what would be is %+v, %v", tried.Steps, err)
+		}
+		if _, err := reset(w.r); err != nil {
+			t.Fatal(err)
+		}
+		again := w.askedAgain(run.RunID, "a", 2)
+		if _, err := w.r.Decide(now(), decision(old, "uid:7", "continue")); codeOf(err) != "ALREADY_DECIDED" {
+			t.Errorf("a decision about what was withdrawn: %v", err)
+		}
+		if _, steps := w.look(run.RunID); steps["c"] != "pending" || steps["side"] != "pending" || steps["d"] != "" {
+			t.Errorf("while a asks again: %v", steps)
+		}
+		if _, err := w.r.Decide(now(), decision(again, "uid:7", "continue")); err != nil {
+			t.Fatal(err)
+		}
+		w.askedAgain(run.RunID, "c", 2)
+	})
+	t.Run("a retry", func(t *testing.T) {
+		w, now, _ := begin(t)
+		for _, downstream := range []bool{false, true} {
+			_, err := w.r.Retry(now(), runner.Retry{Actor: "uid:7", StepID: "a", Downstream: downstream, Repeat: true})
+			var conflict *runner.ConflictError
+			if !errors.As(err, &conflict) || !strings.Contains(conflict.Text, "step c waits for people") || !strings.Contains(conflict.Hint, "run reset") {
+				t.Errorf("downstream %v: %v", downstream, err)
+			}
+		}
+	})
+	t.Run("a decision to go back", func(t *testing.T) {
+		w, now, run := begin(t)
+		d := decision(w.asked(run.RunID, "c"), "uid:7", "retry")
+		d.BackTo = "a"
+		var conflict *runner.ConflictError
+		if _, err := w.r.Decide(now(), d); !errors.As(err, &conflict) || !strings.Contains(conflict.Text, "step side waits for people") || !strings.Contains(conflict.Hint, "--downstream") {
+			t.Fatalf("beside what is asked of side: %v", err)
+		}
+		d.Downstream = true
+		if _, err := w.r.Decide(now(), d); err != nil {
+			t.Fatal(err)
+		}
+		if _, steps := w.look(run.RunID); steps["c"] != "pending" || steps["side"] != "pending" {
+			t.Errorf("afterwards: %v", steps)
+		}
+	})
+	t.Run("a decision to go back, beside what is under way", func(t *testing.T) {
+		w, now, run := begin(t)
+		if _, err := w.r.Decide(now(), decision(w.asked(run.RunID, "side"), "uid:7", "retry")); err != nil {
+			t.Fatal(err)
+		}
+		d := decision(w.asked(run.RunID, "c"), "uid:7", "retry")
+		d.BackTo, d.Downstream = "a", true
+		if _, err := w.r.Decide(now(), d); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step side is under way") {
+			t.Errorf("it is: %v", err)
+		}
+	})
+}
+
+// askedAgain waits until people are asked about an attempt of a step.
+func (w *world) askedAgain(id, step string, attempt int) state.Step {
+	w.t.Helper()
+	_, steps := w.until(id, func(_ state.Run, s map[string]state.Step) bool {
+		return s[step].Status == state.CheckpointPending && s[step].Attempt == attempt
+	})
+	return steps[step]
 }

@@ -326,6 +326,9 @@ func (e *execution) retryable(n *node, q Retry) error {
 		if err := e.underWay(x); err != nil { // each attempt of it reads what the step gives
 			return err
 		}
+		if x.status == state.CheckpointPending {
+			return e.asksAbout(x, n.owner(), fmt.Sprintf("stella orch run reset %s --step %s withdraws it, and begins both again", e.runID, n.owner().id))
+		}
 	}
 	return nil
 }

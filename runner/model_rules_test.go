@@ -60,6 +60,7 @@ type modelStep struct {
 	below    state.Code // for which its last sub-run waits for a person
 	failures int        // since it was pending last
 	again    bool       // a person has taken it upon himself since the last attempt
+	stale    bool       // what it reads is done again, while it was under way or waited for people
 	anew     bool       // what it reads is done again: none of its items stays completed
 }
 

@@ -12,6 +12,13 @@ import (
 
 // add moves a step by an entry, if it may move so.
 func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
+	switch env.Type {
+	case ledger.StepInvalidated, ledger.ApprovalClosed, ledger.ApprovalRefused:
+	default:
+		if s.stale {
+			return fmt.Errorf("what it reads is done again, and it goes on")
+		}
+	}
 	switch d := data.(type) {
 	case *ledger.StepQueue:
 		return s.queue(r, d)
@@ -144,7 +151,7 @@ func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepI
 	if person(env.Actor) && d.Reason != "reopened" && !(was == state.Skipped && s.reason != state.SkippedByHand) {
 		r.doneAgain(s.step.ID)
 	}
-	s.status, s.reason, s.failures, s.child, s.below, s.again = state.Pending, "", 0, "", "", true
+	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", true, false
 	if was == state.Pending {
 		return fmt.Errorf("it is pending")
 	}
@@ -158,6 +165,7 @@ func (r *modelRun) doneAgain(id string) {
 			x, _ := r.step(list[i].ID)
 			if slices.Contains(list[i].Needs, id) {
 				x.anew = x.anew || !x.status.Ended()
+				x.stale = x.stale || !x.status.Ended() && x.status != state.Pending
 				r.doneAgain(x.step.ID)
 			}
 		}

@@ -114,6 +114,14 @@ func (e *execution) withPeople(n *node) error {
 		state.ApprovalID(e.runID, n.id, n.attempt), e.runID, n.id)}
 }
 
+// asksAbout says that a step waits for people, and what they are asked is built on one
+// that is to be done again.
+func (e *execution) asksAbout(x, on *node, instead string) error {
+	id := state.ApprovalID(e.runID, x.id, x.attempt)
+	return &ConflictError{Text: fmt.Sprintf("step %s waits for people, and what they are asked, %s, is built on what step %s has given", x.id, id, on.id),
+		Hint: fmt.Sprintf("decide it first: stella orch approvals decide %s; or %s", id, instead)}
+}
+
 // onlyStopped says that a step would be stopped and not begun again, since nothing
 // ordinary begins any more in its run.
 func (e *execution) onlyStopped(n *node) error {

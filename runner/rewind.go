@@ -47,17 +47,21 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	case back.phase != n.phase: // it sees the step, and does not follow from it
 		return &RequestError{Text: fmt.Sprintf("step %s cleans up after %s, and does not go back to it", n.id, back.id)}
 	}
+	again := e.rewound(n, d)
 	for _, x := range append(e.downstream(back), back) { // it reads what back gives, also where it is not done again
 		if x.claimed || x.status == state.Running || x.status == state.Queued {
 			return &ConflictError{Text: fmt.Sprintf("step %s is under way; going back to %s would take it away", x.id, back.id),
 				Hint: "wait for it, or decide something else"}
+		}
+		if x.status == state.CheckpointPending && !slices.Contains(again, x) {
+			return e.asksAbout(x, back, "--downstream withdraws it, and asks again")
 		}
 	}
 	if d.Repeat {
 		return nil
 	}
 	var twice []string
-	for _, x := range e.rewound(n, d) {
+	for _, x := range again {
 		if x == n || x == back || x.plan.SubPlan != "" || !x.begun() {
 			continue
 		}
@@ -72,7 +76,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if len(twice) > 0 {
 		return NotTwice(twice, "going back to "+back.id)
 	}
-	return e.notTwiceBelow(nil, e.rewound(n, d), "going back to "+back.id)
+	return e.notTwiceBelow(nil, again, "going back to "+back.id)
 }
 
 // NotTwice refuses to do again what is not idempotent.

@@ -144,8 +144,9 @@ func newRunRetryCmd(a *app) *cobra.Command {
 			"marked as overridden. A later --input replaces an earlier one.\n\n" +
 			"Where that starts a sub-run again which has done something that is not idempotent, or does items\n" +
 			"again that had completed, are not idempotent and were not named, it needs --repeat (else CONFLICT).\n\n" +
-			"It is refused with CONFLICT while the step is queued or under way. With a daemon the run goes on\n" +
-			"at once; without one it is recorded, and goes on with stella orch run resume.",
+			"It is refused with CONFLICT while the step, or what depends on it, is queued or under way, or waits for\n" +
+			"people. With a daemon the run goes on at once; without one it is recorded, and goes on with stella orch\n" +
+			"run resume.",
 		Example: "  stella orch run retry 01935b1e-… --reason \"the mirror is back\"\n" +
 			"  stella orch run retry 01935b1e-… --step fetch --input mirror=file:///media/b --delay 5m --wait",
 		Args: cobra.ExactArgs(1),
