@@ -207,6 +207,12 @@ func (e *execution) decideBy(n *node, d Decision) error {
 	if err != nil {
 		return err
 	}
+	hash := ""
+	if changed != nil { // before anything is decided: a disk may be full
+		if hash, err = e.r.seal(changed, state.ContractViolation); err != nil {
+			return err
+		}
+	}
 	if len(d.Modifications) > 0 {
 		raw, err := patchOf("modifications", d.Modifications)
 		if err != nil {
@@ -229,7 +235,7 @@ func (e *execution) decideBy(n *node, d Decision) error {
 	if d.Decision != "abort" && agree < a.Request.Quorum { // one who says abort is enough
 		return e.r.commit(e)
 	}
-	return e.resolve(n, d, rec, changed)
+	return e.resolve(n, d, rec, changed, hash)
 }
 
 // checkDecision says whether a decision makes sense.
@@ -281,8 +287,9 @@ func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
 	return out, e.r.checkOutputs(n, out)
 }
 
-// resolve does what enough people have decided.
-func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, changed map[string]any) error {
+// resolve does what enough people have decided. What they have changed of the outputs,
+// nil where nothing, is sealed already.
+func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, changed map[string]any, hash string) error {
 	closing := ledger.ApprovalClosing{Result: state.ApprovalApproved, Decision: d.Decision, BackTo: d.BackTo, Downstream: d.Downstream, Modifications: rec.Modifications}
 	if d.Decision == "abort" {
 		closing.Result = state.ApprovalRejected
@@ -299,10 +306,6 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 	default:
 		end := ledger.StepEnd{OutputsHash: n.outputsHash}
 		if changed != nil {
-			hash, err := e.r.seal(changed, state.ContractViolation)
-			if err != nil {
-				return err
-			}
 			n.outputs, end.OutputsHash, end.Overridden = changed, hash, true
 		}
 		e.endBy(d.Actor, n, ledger.StepCompleted, state.Completed, "", end)

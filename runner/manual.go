@@ -40,8 +40,9 @@ func (s *stopped) Error() string { return s.message }
 
 func (s *stopped) Is(target error) bool { return target == s.cause }
 
-// operate lets f decide on a run, whether it is being executed here or not. f
-// commits what it decides. What is executed here goes on here.
+// operate lets f decide on a run, whether it is being executed here or not. f refuses
+// before it decides anything, and commits what it decides. What is executed here goes
+// on here.
 func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) {
 	if err := r.hold(); err != nil {
 		return o.Run, err
@@ -66,8 +67,12 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 	}
 	run := o.Run
 	if err == nil {
-		err = f(e)
-		run = e.run
+		executed := !e.detached
+		if err = f(e); err != nil && len(e.batch) > 0 {
+			err = r.unwritten(e, executed, err)
+		} else {
+			run = e.run
+		}
 		later, e.later = append(later, e.later...), nil
 		e.mu.Unlock()
 	}
@@ -76,6 +81,23 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 		f()
 	}
 	return run, err
+}
+
+// unwritten sees to a model on which something was decided that was not written: nothing
+// more may be decided on it, or that would be written along. What was executed before
+// is given up as after any write that has failed. A run that was only to be reopened is
+// let go of, and whoever comes next begins with its records. The caller holds e.mu.
+func (r *Runner) unwritten(e *execution, executed bool, err error) error {
+	e.batch, e.later = nil, nil
+	switch {
+	case e.ended.Load(): // the write itself has failed, and that was seen to; or nobody has the model
+	case executed:
+		return r.broken(e, err)
+	case !e.detached:
+		e.setEnded()
+		r.drop(e)
+	}
+	return err
 }
 
 // model is the model of a run, locked: the one that is executed here, or one made
@@ -90,9 +112,10 @@ func (r *Runner) model(o Opened) (*execution, error) {
 		if !e.ended.Load() {
 			return e, nil
 		}
+		gaveUp := e.gaveUp
 		e.mu.Unlock()
-		if e.gaveUp != nil {
-			return nil, e.gaveUp
+		if gaveUp != nil {
+			return nil, gaveUp
 		}
 	}
 	e, err := r.open(o)
