@@ -106,9 +106,7 @@ func (a *app) once(ctx context.Context, opt engine.Options, f func(context.Conte
 	}
 	p := api.Principal{Name: server.LocalPrincipal(os.Getuid()), Tenant: a.opt.tenant}
 	err = f(ctx, &reached{Site: h.site(p), held: h})
-	if opt.Mode == engine.ModeCommand { // no attempt is under way
-		err = h.engine.Help(context.WithoutCancel(ctx), err)
-	}
+	err = h.engine.Help(context.WithoutCancel(ctx), err)
 	if err == nil && h.engine.Unkempt() {
 		a.stderr.note("note: the disk is full, so what a process that died has left behind could not be put in order: it is shown as it was")
 	}

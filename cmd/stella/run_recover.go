@@ -192,7 +192,13 @@ func runRunRetry(ctx context.Context, a *app, id string, opt retryOptions) error
 				return err
 			}
 			if !out.Executed {
-				return renderRecovered(a, out)
+				now, err := r.GetRun(ctx, id) // it may have ended before the answer was there
+				if err != nil {
+					return err
+				}
+				if !now.Status.Ended() {
+					return renderRecovered(a, out)
+				}
 			}
 			e.runs, e.watch.stay = []state.Run{out.Run}, true
 			e.watch.next = map[string]int64{id: before.LastSeq + 1}

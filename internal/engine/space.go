@@ -69,12 +69,17 @@ const (
 	minLeftBytes = 1 << 20 // what is smaller helps nobody
 )
 
-// Help adds to an error about space which folder may go. It is for a process in which
-// no attempt is under way: it holds the site, so that none is anywhere.
+// Help adds to an error about space which folder may go, where no attempt is under way:
+// this process holds the site, so that then none is anywhere.
 func (e *Engine) Help(ctx context.Context, err error) error {
 	var known *api.Error
 	if !errors.As(err, &known) || known.Code != api.CodeNoSpace {
 		return err
+	}
+	if e.runner != nil {
+		if executing, _, _ := e.runner.Load(); executing > 0 {
+			return err
+		}
 	}
 	dir, bytes := e.largestLeft(ctx)
 	if bytes < minLeftBytes {
