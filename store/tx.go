@@ -92,14 +92,7 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range [][]byte{bEntries, bTenantRuns} {
-		if bucket := b.Bucket(name); bucket != nil {
-			bucket.FillPercent = 0.95 // new keys come last: pages need no room
-		}
-	}
-	if bucket := b.Bucket(bRecords); bucket != nil {
-		bucket.FillPercent = 0.85 // those of runs that are under way come in between
-	}
+	fillPages(b)
 	kept, blobs := 0, db.blobs.take() // what the entries to come may name comes before them
 	if b.Bucket(bSmall) == nil {
 		blobs = nil // this is the transaction that makes the buckets
@@ -141,6 +134,21 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 		db.bundles.empty()
 	}
 	return tx, failpoint.Hit(failpoint.StoreCommitAfter)
+}
+
+// fillPages says how full the pages become that a transaction splits.
+func fillPages(b *bolt.Tx) {
+	for _, x := range []struct {
+		name []byte
+		fill float64
+	}{
+		{bEntries, 0.95}, {bTenantRuns, 0.95}, // new keys come last: pages need no room
+		{bRecords, 0.85}, // those of runs that are under way come in between
+	} {
+		if bucket := b.Bucket(x.name); bucket != nil {
+			bucket.FillPercent = x.fill
+		}
+	}
 }
 
 // rollback undoes everything after mark, newest first.

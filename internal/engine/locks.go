@@ -86,22 +86,8 @@ func (s *site) locks() ([]api.Lock, error) {
 			l.Holders = append(l.Holders, holder)
 		}
 	}
-	for _, x := range e.runner.Lingering(s.tenant) {
-		key := [2]string{x.Kind, x.Name}
-		l := all[key]
-		if l == nil {
-			free := s.freeLock(x.Kind, x.Name, 1)
-			l = &free
-			all[key] = l
-		}
-		run, err := e.db.Run(x.RunID)
-		if err != nil {
-			return nil, dbError(err)
-		}
-		l.Held += x.Weight
-		l.Holders = append(l.Holders, api.LockHolder{
-			LockHolder: state.LockHolder{RunID: x.RunID, StepID: x.StepID, Attempt: x.Attempt, Weight: x.Weight}, DAGID: run.DAGID, Executing: true, Lingers: x.Why,
-		})
+	if err := s.lingering(all); err != nil {
+		return nil, err
 	}
 	for _, w := range e.runner.LockWaiters(s.tenant) {
 		if l := all[[2]string{w.Kind, w.Name}]; l != nil {
@@ -116,6 +102,28 @@ func (s *site) locks() ([]api.Lock, error) {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Kind, b.Kind))
 	})
 	return out, nil
+}
+
+// lingering adds what is free on record and still taken here.
+func (s *site) lingering(all map[[2]string]*api.Lock) error {
+	for _, x := range s.e.runner.Lingering(s.tenant) {
+		key := [2]string{x.Kind, x.Name}
+		l := all[key]
+		if l == nil {
+			free := s.freeLock(x.Kind, x.Name, 1)
+			l = &free
+			all[key] = l
+		}
+		run, err := s.e.db.Run(x.RunID)
+		if err != nil {
+			return dbError(err)
+		}
+		l.Held += x.Weight
+		l.Holders = append(l.Holders, api.LockHolder{
+			LockHolder: state.LockHolder{RunID: x.RunID, StepID: x.StepID, Attempt: x.Attempt, Weight: x.Weight}, DAGID: run.DAGID, Executing: true, Lingers: x.Why,
+		})
+	}
+	return nil
 }
 
 // holder says what is known of a holder.
