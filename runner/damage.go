@@ -109,6 +109,13 @@ func (r *Runner) ending(o Opened, request *state.Proposal) (*ending, []string, e
 	var open []string
 	children := map[string]state.Run{}
 	for id, s := range x.steps {
+		former, err := r.givenUp(s)
+		if err != nil {
+			return x, nil, err
+		}
+		if former != "" {
+			open = append(open, former)
+		}
 		if s.Status != state.Running || s.Open || s.Child == nil || s.Child.Status != "" {
 			continue
 		}

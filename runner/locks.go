@@ -133,20 +133,18 @@ func (r *Runner) inheritLocks() error {
 }
 
 // giveBack gives back what steps held whose sub-runs are over, now that this is on
-// record. The caller holds e.mu.
-// A sub-run that was given up keeps it until it has ended: here, and on record. It
-// returns whether nobody here sees to that.
-func (r *Runner) giveBack(e *execution) (gone bool) {
+// record. A sub-run that was given up keeps it until it has ended: here, and on record.
+// The caller holds e.mu.
+func (r *Runner) giveBack(e *execution) {
 	if len(e.freed) == 0 {
-		return false
+		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range e.freed {
 		former := f.former
 		switch given := former != "" && f.n.former == former; {
-		case given && e.detached:
-			f.n.former, gone = "", true
+		case given && e.detached: // its end is told to whoever looks at this run then
 		case given:
 			r.outlive(e, f.n)
 			if r.execs[former] == nil {
@@ -161,7 +159,6 @@ func (r *Runner) giveBack(e *execution) (gone bool) {
 	}
 	e.freed = e.freed[:0]
 	r.dispatch()
-	return gone
 }
 
 // LoseLock takes a lock away from the holder with a fence number, and ends what

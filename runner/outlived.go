@@ -36,7 +36,7 @@ func (e *execution) leaveChild(n *node) {
 func (r *Runner) outlive(e *execution, n *node) {
 	o := r.outlived[n.former]
 	if o == nil {
-		o = &outlived{owner: &node{id: n.id, step: n.step, locks: n.locks}}
+		o = &outlived{owner: &node{id: n.id, step: n.step, locks: n.locks, attempt: n.attempt}}
 		r.queue.locks.handDown(e, n, o.owner)
 		r.outlived[n.former] = o
 	}
@@ -103,27 +103,33 @@ func (r *Runner) gone(child string) error {
 // reclaimOf takes what a step holds, on record, from a sub-run that has not ended and
 // that nobody can take up.
 func (r *Runner) reclaimOf(o *outlived, child string) error {
-	if len(o.owner.locks) == 0 {
-		return nil
-	}
 	run, err := r.opt.Store.Run(child)
-	if err != nil || run.Status.Ended() {
+	if err != nil || run.Status.Ended() || len(o.owner.locks) == 0 {
 		return err
 	}
+	if err := r.hold(); err != nil {
+		return err
+	}
+	defer r.release()
 	recs, err := r.opt.Store.Locks(o.e.tenant)
 	if err != nil {
 		return err
 	}
 	for _, rec := range recs {
 		for _, h := range rec.Holders {
-			if h.RunID != o.e.runID || h.StepID != o.owner.id {
+			if h.RunID != o.e.runID || h.StepID != o.owner.id || h.Attempt != o.owner.attempt {
 				continue
 			}
-			if err := r.opt.Store.LoseLock(ledger.LockReclaimed, "system:runner", o.e.tenant, ledger.LockLoss{
+			loss := ledger.LockLoss{
 				Kind: rec.Kind, Name: rec.Name, RunID: h.RunID, StepID: h.StepID, Fence: h.Fence,
 				Reason: "run " + child + ", which its step has given up, cannot be taken up",
-			}); err != nil {
-				return err
+			}
+			err := r.opt.Store.LoseLock(ledger.LockReclaimed, "system:runner", o.e.tenant, loss)
+			if err == nil {
+				continue
+			}
+			if now, lerr := r.recorded(o.e.tenant, loss); lerr != nil || now.Fence != 0 { // else somebody has taken it meanwhile
+				return errors.Join(err, lerr)
 			}
 		}
 	}
@@ -141,29 +147,39 @@ func (r *Runner) tellWhenQuiet(e *execution) {
 	r.tellParent(e)
 }
 
-// remember finds out which sub-runs that the steps of a run have given up have not
-// ended.
-func (e *execution) remember(records map[string]state.Step) error {
+// remember finds out which sub-runs that the steps of a run have given up go on.
+func (e *execution) remember(records map[string]state.Step) (err error) {
 	for _, n := range e.all() {
-		c := records[n.id].Child
-		if c == nil || c.Status != "" && c.FailureReason != string(state.LockLost) || n.child == c.RunID {
-			continue
-		}
-		run, err := e.r.opt.Store.Run(c.RunID)
-		if err != nil {
+		if n.former, err = e.r.givenUp(records[n.id]); err != nil {
 			return err
-		}
-		if !run.Status.Ended() {
-			n.former = c.RunID
 		}
 	}
 	return nil
 }
 
-// resumeFormer takes care of a sub-run that a step has given up, so that it ends.
+// givenUp is the sub-run that a step does not wait for any more and that goes on, "" for
+// none. One that was reopened since goes on by itself.
+func (r *Runner) givenUp(s state.Step) (string, error) {
+	c := s.Child
+	switch {
+	case c == nil, c.Status != "" && c.FailureReason != string(state.LockLost):
+		return "", nil
+	case c.Status == "" && s.Status == state.Running && !s.Open: // it is waited for
+		return "", nil
+	}
+	run, err := r.opt.Store.Run(c.RunID)
+	if err != nil || run.Status.Ended() || run.ReopenedUTC != "" {
+		return "", err
+	}
+	return c.RunID, nil
+}
+
+// resumeFormer takes care of a sub-run that a step has given up, so that it ends. If it
+// cannot be taken up, its step goes on without waiting for it.
 func (r *Runner) resumeFormer(actor, child string) {
-	r.resumeChild(actor, child)
-	if r.Executes(child) {
+	bad := (*DamageError)(nil)
+	err := r.resumeChild(actor, child)
+	if r.Executes(child) || err != nil && !errors.As(err, &bad) {
 		return
 	}
 	if err := r.gone(child); err != nil && !errors.Is(err, ErrStopping) {

@@ -316,7 +316,7 @@ func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 			continue
 		}
 		child := n.child
-		e.later = append(e.later, func() { r.resumeChild(actor, child) })
+		e.later = append(e.later, func() { _ = r.resumeChild(actor, child) })
 	}
 	return e, nil
 }
@@ -346,14 +346,18 @@ func (r *Runner) orphaned(run state.Run) (bool, error) {
 }
 
 // resumeChild takes care of a sub-run whose parent goes on.
-func (r *Runner) resumeChild(actor, runID string) {
+func (r *Runner) resumeChild(actor, runID string) error {
 	o, err := r.load(runID)
 	if err == nil && !o.Run.Status.Ended() {
 		err = r.Resume(context.Background(), actor, o)
 	}
-	if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrStopping) {
+	if errors.Is(err, ErrEnded) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, ErrStopping) {
 		r.opt.Log.Error("a sub-run cannot be taken up", "runId", runID, "error", err)
 	}
+	return err
 }
 
 // Cancel asks for the end of a run. It is best effort: attempts under way are

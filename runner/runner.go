@@ -461,9 +461,7 @@ func (r *Runner) commit(e *execution) error {
 			return r.commit(e)
 		}
 	}
-	if r.giveBack(e) && !e.ended.Load() {
-		return r.commit(e) // the run may have waited for nothing else
-	}
+	r.giveBack(e)
 	if e.ended.Load() {
 		e.untold = true
 		r.tellWhenQuiet(e)

@@ -120,6 +120,9 @@ var errNothingToKeep = errors.New("store: only read")
 // sizeIn is the number of entries in a transaction.
 func sizeIn(t *bolt.Tx) int64 {
 	last, _ := t.Bucket(bEntries).Cursor().Last()
+	if len(last) != 8 {
+		return 0 // which the count of records shows
+	}
 	return int64(binary.BigEndian.Uint64(last)) + 1 // there is always one
 }
 

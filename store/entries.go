@@ -49,7 +49,7 @@ func (db *DB) page(from, to int64) ([]Lines, error) {
 		c := t.Bucket(bEntries).Cursor()
 		k, v := c.Seek(be64(from))
 		for seq := from; seq < to; seq++ {
-			if k == nil || int64(binary.BigEndian.Uint64(k)) != seq {
+			if !bytes.Equal(k, be64(seq)) {
 				return fmt.Errorf("store: entry %d is missing", seq)
 			}
 			_, env, data, err := decodeEntry(v)
@@ -162,7 +162,11 @@ func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] {
 	return func(yield func(Lines, error) bool) {
 		var seqs []int64
 		err := scan(db, bRecords, []byte(runID+entryPart), func(_ *bolt.Tx, k, _ []byte) error {
-			seqs = append(seqs, int64(binary.BigEndian.Uint64(k[len(runID)+len(entryPart):])))
+			seq := k[len(runID)+len(entryPart):]
+			if len(seq) != 8 {
+				return damaged(errEntryRecord, "%s %s", bRecords, printable(k))
+			}
+			seqs = append(seqs, int64(binary.BigEndian.Uint64(seq)))
 			return nil
 		})
 		if err != nil {

@@ -92,6 +92,7 @@ func adoptProjections(from, to *bolt.Tx) error {
 		if err != nil {
 			return err
 		}
+		b.FillPercent = 0.95 // they come in order
 		if err := from.Bucket(name).ForEach(b.Put); err != nil {
 			return err
 		}
@@ -128,6 +129,9 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 	if k == nil {
 		return 0, nil, errors.New("store: the ledger is empty")
 	}
+	if len(k) != 8 {
+		return 0, nil, damaged(errEntryRecord, "the last key of %s in ledger.db", name)
+	}
 	if schema >= 4 {
 		_, v, _, err = decodeEntry(v)
 	}
@@ -136,18 +140,19 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 
 // moveEntries copies the ledger of an older schema, some entries a transaction. What it
 // copies stays until all is done, so that a process that is killed meanwhile leaves a
-// site that any version opens; the next goes on where it was.
+// site that any version opens. The next begins anew: an older one may have been there.
 func (db *DB) moveEntries() error {
-	for from := int64(0); from < db.size; {
-		err := db.bolt.Update(func(t *bolt.Tx) (err error) {
-			to, err := t.CreateBucketIfNotExists(bEntries)
-			if err != nil {
-				return err
-			}
+	err := db.bolt.Update(func(t *bolt.Tx) error {
+		if err := t.DeleteBucket(bEntries); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+			return err
+		}
+		_, err := t.CreateBucket(bEntries)
+		return err
+	})
+	for from := int64(0); err == nil && from < db.size; {
+		err = db.bolt.Update(func(t *bolt.Tx) error {
+			to := t.Bucket(bEntries)
 			to.FillPercent = 0.95
-			if last, _ := to.Cursor().Last(); last != nil {
-				from = int64(binary.BigEndian.Uint64(last)) + 1
-			}
 			for end := min(db.size, from+10*pageSize); from < end; from++ {
 				v, err := oldEntry(t, from)
 				if err != nil {
@@ -159,11 +164,8 @@ func (db *DB) moveEntries() error {
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return err
 }
 
 // oldEntry reads an entry of an older schema in the form that it has now.
