@@ -274,3 +274,39 @@ func TestASubRunThatWasGivenUpAndCannotGoOnHoldsNothing(t *testing.T) {
 		t.Errorf("%d entries say so", taken)
 	}
 }
+
+// A sub-run that was given up and is not taken up because the process is ending keeps
+// what its step holds: the next process takes it up.
+func TestAShutdownTakesNothingFromASubRunThatWasGivenUp(t *testing.T) {
+	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
+	w.disk.arm(1, true)
+	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
+		t.Fatalf("the process lives: %v", err)
+	}
+	w.crash()
+	w.exec = &fake{run: ok}
+	w.reopen()
+	disk := &mortal{DB: w.db, left: -1}
+	w.r = w.on(disk, 1)
+	ctx, stop := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	disk.see = func(runID string, _ []state.Proposal) {
+		if runID != w.run.RunID {
+			return
+		}
+		stop() // after the run was taken up, and before its sub-run is
+		for err := error(nil); !errors.Is(err, runner.ErrStopping); {
+			_, err = w.r.StartRun(ctx, runner.Start{})
+		}
+	}
+	go func() { ran <- w.r.Run(ctx, false) }()
+	if err := w.r.Resume(context.Background(), "uid:0", w.opened(w.run, w.dag)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := w.held(); h.RunID != w.run.RunID {
+		t.Errorf("held by %+v", h)
+	}
+}
