@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/stellarun/stella/ledger"
@@ -215,6 +216,8 @@ func TestASubRunThatWasGivenUpHoldsWhatItsStepDidAfterACrash(t *testing.T) {
 			}
 			other := w.start(dag(func(d *manifests.DAG) { d.ID, d.Steps[0].Locks = "other", []string{"l"} }, "x"), "{}")
 			w.background()
+			let := sync.OnceFunc(func() { close(leave) })
+			t.Cleanup(let)
 			if err := w.r.Resume(context.Background(), "uid:0", w.opened(child, w.sealed.dags["child@1.0.0"])); err != nil {
 				t.Fatal(err)
 			}
@@ -230,7 +233,7 @@ func TestASubRunThatWasGivenUpHoldsWhatItsStepDidAfterACrash(t *testing.T) {
 			if run, _ := w.look(w.run.RunID); run.Status.Ended() {
 				t.Errorf("the run is %s before its sub-run has ended", run.Status)
 			}
-			close(leave)
+			let()
 			w.ended(w.run.RunID)
 			w.ended(other.RunID)
 			if held, err := w.db.Locks(""); err != nil || len(held) != 0 {
@@ -309,4 +312,55 @@ func TestAShutdownTakesNothingFromASubRunThatWasGivenUp(t *testing.T) {
 	if h, _ := w.held(); h.RunID != w.run.RunID {
 		t.Errorf("held by %+v", h)
 	}
+}
+
+// A run that cannot be read any more does not end beside a sub-run that it had given up.
+func TestADamagedRunWaitsForASubRunThatItHasGivenUp(t *testing.T) {
+	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
+	w.disk.arm(1, true)
+	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
+		t.Fatalf("the process lives: %v", err)
+	}
+	w.crash()
+	tidies, leave := make(chan bool, 9), make(chan bool)
+	w.exec = &fake{run: func(_ context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "tidy" {
+			tidies <- true
+			<-leave
+		}
+		return exit(0), nil
+	}}
+	w.reopen()
+	w.r = w.on(w.db, 4)
+	child, err := w.db.Run(w.child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := w.opened(child, w.sealed.dags["child@1.0.0"])
+	if _, err := w.r.Recover(context.Background(), of); err != nil {
+		t.Fatal(err)
+	}
+	other := w.start(dag(func(d *manifests.DAG) { d.ID, d.Steps[0].Locks = "other", []string{"l"} }, "x"), "{}")
+	w.background()
+	let := sync.OnceFunc(func() { close(leave) })
+	t.Cleanup(let)
+	if err := w.r.Resume(context.Background(), "uid:0", of); err != nil {
+		t.Fatal(err)
+	}
+	<-tidies
+	delete(w.sealed.dags, "d@1.0.0")
+	run, err := w.r.Fail(runner.Opened{Run: w.run, Damage: errors.New("its spec is gone")}, "uid:7", state.FailedByHand, "")
+	if err != nil || run.Status.Ended() {
+		t.Errorf("the run is %s, %v", run.Status, err)
+	}
+	quick := dag(func(d *manifests.DAG) { d.ID = "quick" }, "q") // passes when what may begin has
+	w.ended(w.start(quick, "{}").RunID)
+	if _, steps := w.look(other.RunID); steps["x"] != "queued" {
+		t.Errorf("who wants the lock is %v", steps)
+	}
+	let()
+	if run, _ := w.ended(w.run.RunID); run.Status != state.Failed {
+		t.Errorf("the run is %s", run.Status)
+	}
+	w.ended(other.RunID)
 }
