@@ -178,6 +178,19 @@ func TestARunThatWasNotToldOfItsSubRunCanBeEnded(t *testing.T) {
 	}
 }
 
+// givingUp is a run that has given up its sub-run, under a lock, in the last moment of a
+// process. The sub-run has yet to clean up.
+func givingUp(t *testing.T) *crashing {
+	t.Helper()
+	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
+	w.disk.arm(1, true)
+	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
+		t.Fatalf("the process lives: %v", err)
+	}
+	w.crash()
+	return w
+}
+
 // What a step held for a sub-run that it gave up stays held across a crash until that
 // has cleaned up, whatever becomes of the parent.
 func TestASubRunThatWasGivenUpHoldsWhatItsStepDidAfterACrash(t *testing.T) {
@@ -186,12 +199,7 @@ func TestASubRunThatWasGivenUpHoldsWhatItsStepDidAfterACrash(t *testing.T) {
 		ends bool // the parent is cancelled before anybody executes it, and ends after
 	}{{"its parent goes on", false}, {"its parent is cancelled", true}} {
 		t.Run(c.what, func(t *testing.T) {
-			w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
-			w.disk.arm(1, true)
-			if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
-				t.Fatalf("the process lives: %v", err)
-			}
-			w.crash()
+			w := givingUp(t)
 			tidies, leave := make(chan string, 9), make(chan bool)
 			w.exec = &fake{run: func(_ context.Context, task runner.Task) (runner.Report, error) {
 				if task.StepID == "tidy" {
@@ -246,12 +254,7 @@ func TestASubRunThatWasGivenUpHoldsWhatItsStepDidAfterACrash(t *testing.T) {
 // A sub-run that was given up and that nothing can take up holds nothing up: what its
 // step held for it is taken from it, with an entry.
 func TestASubRunThatWasGivenUpAndCannotGoOnHoldsNothing(t *testing.T) {
-	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
-	w.disk.arm(1, true)
-	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
-		t.Fatalf("the process lives: %v", err)
-	}
-	w.crash()
+	w := givingUp(t)
 	w.exec = &fake{run: ok}
 	w.reopen()
 	delete(w.sealed.dags, "child@1.0.0")
@@ -281,12 +284,7 @@ func TestASubRunThatWasGivenUpAndCannotGoOnHoldsNothing(t *testing.T) {
 // A sub-run that was given up and is not taken up because the process is ending keeps
 // what its step holds: the next process takes it up.
 func TestAShutdownTakesNothingFromASubRunThatWasGivenUp(t *testing.T) {
-	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
-	w.disk.arm(1, true)
-	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
-		t.Fatalf("the process lives: %v", err)
-	}
-	w.crash()
+	w := givingUp(t)
 	w.exec = &fake{run: ok}
 	w.reopen()
 	disk := &mortal{DB: w.db, left: -1}
@@ -316,12 +314,7 @@ func TestAShutdownTakesNothingFromASubRunThatWasGivenUp(t *testing.T) {
 
 // A run that cannot be read any more does not end beside a sub-run that it had given up.
 func TestADamagedRunWaitsForASubRunThatItHasGivenUp(t *testing.T) {
-	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
-	w.disk.arm(1, true)
-	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
-		t.Fatalf("the process lives: %v", err)
-	}
-	w.crash()
+	w := givingUp(t)
 	tidies, leave := make(chan bool, 9), make(chan bool)
 	w.exec = &fake{run: func(_ context.Context, task runner.Task) (runner.Report, error) {
 		if task.StepID == "tidy" {

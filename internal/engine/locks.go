@@ -66,13 +66,7 @@ func (s *site) locks() ([]api.Lock, error) {
 	last := lastSigns{e: e}
 	lingers := map[string]map[string]runner.Linger{} // by run
 	for _, rec := range recs {
-		key := [2]string{rec.Kind, rec.Name}
-		l := all[key]
-		if l == nil {
-			free := s.freeLock(rec.Kind, rec.Name, 1)
-			l = &free
-			all[key] = l
-		}
+		l := s.lockIn(all, rec.Kind, rec.Name)
 		for _, h := range rec.Holders {
 			holder, err := s.holder(&last, h)
 			if err != nil {
@@ -104,16 +98,20 @@ func (s *site) locks() ([]api.Lock, error) {
 	return out, nil
 }
 
+// lockIn is the lock of that name in all, where it is put if it is not there.
+func (s *site) lockIn(all map[[2]string]*api.Lock, kind, name string) *api.Lock {
+	key := [2]string{kind, name}
+	if all[key] == nil {
+		free := s.freeLock(kind, name, 1)
+		all[key] = &free
+	}
+	return all[key]
+}
+
 // lingering adds what is free on record and still taken here.
 func (s *site) lingering(all map[[2]string]*api.Lock) error {
 	for _, x := range s.e.runner.Lingering(s.tenant) {
-		key := [2]string{x.Kind, x.Name}
-		l := all[key]
-		if l == nil {
-			free := s.freeLock(x.Kind, x.Name, 1)
-			l = &free
-			all[key] = l
-		}
+		l := s.lockIn(all, x.Kind, x.Name)
 		run, err := s.e.db.Run(x.RunID)
 		if err != nil {
 			return dbError(err)
