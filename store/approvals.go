@@ -31,7 +31,11 @@ func approvalAt(t *bolt.Tx, key []byte) (ApprovalRecord, error) {
 	var rec ApprovalRecord
 	runID, rest, _ := strings.Cut(string(key), "/")
 	rec.StepID = rest[:max(0, len(rest)-5)] // "/" and four bytes of the attempt
-	return rec, errors.Join(getJSON(t, bApprovals, key, &rec.Approval), getJSON(t, bRecords, []byte(runID), &rec.Run))
+	err := getJSON(t, bApprovals, key, &rec.Approval)
+	if err == nil {
+		rec.Run, err = readRun(t, runID)
+	}
+	return rec, err
 }
 
 // Approvals reads approvals of a tenant, of the oldest runs first: those that are

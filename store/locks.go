@@ -271,8 +271,8 @@ func (db *DB) steps(index, prefix []byte, visit func(state.Run, state.Step) bool
 	err := scan(db, index, prefix, func(t *bolt.Tx, k, _ []byte) error {
 		runID, stepID, _ := strings.Cut(string(k), "/")
 		if run.RunID != runID {
-			run = state.Run{}
-			if err := getJSON(t, bRecords, []byte(runID), &run); err != nil {
+			var err error
+			if run, err = readRun(t, runID); err != nil {
 				return err
 			}
 		}

@@ -132,10 +132,13 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 	if len(k) != 8 {
 		return 0, nil, damaged(errEntryRecord, "the last key of %s in ledger.db", name)
 	}
+	seq := int64(binary.BigEndian.Uint64(k))
 	if schema >= 4 {
-		_, v, _, err = decodeEntry(v)
+		if _, v, _, err = decodeEntry(v); err != nil {
+			return 0, nil, damaged(err, "entry %d", seq)
+		}
 	}
-	return int64(binary.BigEndian.Uint64(k)) + 1, v, err
+	return seq + 1, v, nil
 }
 
 // moveEntries copies the ledger of an older schema, some entries a transaction. What it

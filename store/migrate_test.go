@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -181,6 +182,22 @@ func thirdSchema(t *testing.T, kept int) {
 		}
 		return nil
 	})
+}
+
+// A last entry that cannot be read is named when the site is opened.
+func TestALastEntryThatIsNoneIsNamed(t *testing.T) {
+	home := newHome(t)
+	if err := create(t, home).Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, home, func(tx *bolt.Tx) error {
+		k, _ := tx.Bucket([]byte("entries")).Cursor().Last()
+		return tx.Bucket([]byte("entries")).Put(append([]byte(nil), k...), []byte{9})
+	})
+	var d *store.Damage
+	if _, err := store.Open(home, store.Options{}); !errors.As(err, &d) || !strings.Contains(err.Error(), "entry 1") {
+		t.Errorf("Open = %v", err)
+	}
 }
 
 // What lacks in a ledger of an older schema is named, and nothing of it is given up.

@@ -121,12 +121,13 @@ func (db *DB) Run(id string) (state.Run, error) {
 // RunByToken reads the run that a token started.
 func (db *DB) RunByToken(tenant, token string) (state.Run, error) {
 	var run state.Run
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.bolt.View(func(t *bolt.Tx) (err error) {
 		id := t.Bucket(bTokens).Get(pair(tenant, token))
 		if id == nil {
 			return fmt.Errorf("run token: %w", ErrNotFound)
 		}
-		return getJSON(t, bRecords, id, &run)
+		run, err = readRun(t, string(id))
+		return err
 	})
 	return run, err
 }
@@ -192,8 +193,8 @@ func (db *DB) HasArtifact(tenant, digest string) (has bool, err error) {
 func (db *DB) ActiveRuns() ([]state.Run, error) {
 	var runs []state.Run
 	err := scan(db, bActive, nil, func(t *bolt.Tx, k, _ []byte) error {
-		var r state.Run
-		if err := getJSON(t, bRecords, k, &r); err != nil {
+		r, err := readRun(t, string(k))
+		if err != nil {
 			return err
 		}
 		runs = append(runs, r)
@@ -224,8 +225,8 @@ func (db *DB) RunPage(ctx context.Context, f RunFilter, cursor string, limit int
 			for k := seekBefore(c, prefix, cursor); k != nil && bytes.HasPrefix(k, prefix) && n < pageSize; k, _ = c.Prev() {
 				n++
 				cursor = string(k[len(prefix):])
-				var r state.Run
-				if err := getJSON(t, bRecords, []byte(cursor), &r); err != nil {
+				r, err := readRun(t, cursor)
+				if err != nil {
 					return err
 				}
 				if r.Tenant == f.Tenant && (f.Keep == nil || f.Keep(&r)) {
