@@ -80,6 +80,9 @@ func attempt(l *launcher, spec *Spec) (code int, again bool) {
 	}
 	r.loop()
 	st := r.status()
+	// Whoever removes the attempt's folder, once this end is known, removes it
+	// whole: what is still held here would be freed by the next attempt's chdir.
+	syscall.Chdir("/")
 	st.Again = r.empty && !r.lost && l.traits() == before
 	report(st)
 	return 0, st.Again
