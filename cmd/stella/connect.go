@@ -228,7 +228,6 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		// What root writes here, the owner could not write again.
 		return nil, notOwner(a.opt.home)
 	}
-	putOffGarbage()
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
 	h := &held{served: make(chan error, 1), box: io.NopCloser(nil)}
 	if opt.Executes {

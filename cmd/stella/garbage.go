@@ -11,8 +11,9 @@ import (
 // one step took 33 ms of processor time instead of 40.
 const quickHeap = 800
 
-// putOffGarbage lets a command that opens a site end before the first collection
-// of garbage, if it is short. From that one on the heap is kept as small as ever.
+// putOffGarbage lets a short command end before the first collection of garbage.
+// From that one on the heap is kept as small as ever. It comes first of all: what
+// the packages of stella's libraries make is nearly enough to begin one.
 func putOffGarbage() {
 	if os.Getenv("GOGC") != "" {
 		return // somebody knows better

@@ -98,6 +98,7 @@ func (o *outcome) Error() string { return o.err.Error() }
 
 func main() {
 	sandbox.WASMMain()
+	putOffGarbage()
 	os.Exit(start(newApp()))
 }
 
