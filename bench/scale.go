@@ -30,7 +30,7 @@ func (l *lab) fill(n int) error {
 	}
 	return errors.Join(spread(512, n, func(int) error {
 		run := model.run
-		run.RunID, run.RunToken = runID(), runner.NewToken()
+		run.RunID, run.RunToken = runID(), runner.NewRunToken(time.Now())
 		start := model.start
 		start.RunToken = run.RunToken
 		_, err := db.StartRun(run, &start, model.rest)
@@ -89,7 +89,7 @@ func (l *lab) model() (m model, err error) {
 
 // runID makes a UUIDv7, as runs have it.
 func runID() string {
-	t := runner.NewToken()
+	t := runner.NewTraceID()
 	ms := fmt.Sprintf("%012x", time.Now().UnixMilli())
 	return ms[:8] + "-" + ms[8:12] + "-7" + t[1:4] + "-8" + t[5:8] + "-" + t[8:20]
 }

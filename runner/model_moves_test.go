@@ -80,7 +80,7 @@ func (s *stage) start(m move) error {
 		return err
 	}
 	run, err := s.r.StartRun(context.Background(), runner.Start{
-		Tenant: "default", Actor: "uid:0(root)", RunToken: runner.NewToken(), TraceID: runner.NewToken(),
+		Tenant: "default", Actor: "uid:0(root)", RunToken: runner.NewRunToken(time.Now()), TraceID: runner.NewTraceID(),
 		DAG: d, Plan: p, Inputs: []byte("{}"), Priority: int64(m.B % 3),
 	})
 	if err == nil {

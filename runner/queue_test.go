@@ -38,7 +38,7 @@ func (w *world) startIn(tenant string, priority int64, d *manifests.DAG) state.R
 		w.t.Fatal(err)
 	}
 	run, err := w.r.StartRun(context.Background(), runner.Start{
-		Tenant: tenant, Actor: "uid:0(root)", RunToken: runner.NewToken(), TraceID: runner.NewToken(),
+		Tenant: tenant, Actor: "uid:0(root)", RunToken: runner.NewRunToken(time.Now()), TraceID: runner.NewTraceID(),
 		DAG: d, Plan: p, Inputs: []byte("{}"), Priority: priority,
 	})
 	if err != nil {

@@ -121,7 +121,7 @@ func TestWhoHasARunStartedIsExcludedAsItsStarter(t *testing.T) {
 		t.Fatal(err)
 	}
 	run, err := w.r.StartRun(context.Background(), runner.Start{
-		Tenant: "default", Actor: "schedule:s", Behalf: []string{"uid:0(root)", "uid:7(ann)"}, RunToken: runner.NewToken(), TraceID: runner.NewToken(),
+		Tenant: "default", Actor: "schedule:s", Behalf: []string{"uid:0(root)", "uid:7(ann)"}, RunToken: runner.NewRunToken(time.Now()), TraceID: runner.NewTraceID(),
 		DAG: d, Plan: p, Inputs: []byte("{}"),
 	})
 	if err != nil {

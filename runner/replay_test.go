@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -24,7 +25,7 @@ func (w *world) replay(first state.Run, d *manifests.DAG) state.Run {
 		w.t.Fatal(err)
 	}
 	run, err := w.r.StartRun(context.Background(), runner.Start{
-		Tenant: "default", Actor: "uid:0(root)", RunToken: runner.NewToken(), TraceID: runner.NewToken(),
+		Tenant: "default", Actor: "uid:0(root)", RunToken: runner.NewRunToken(time.Now()), TraceID: runner.NewTraceID(),
 		DAG: d, Plan: p, Inputs: []byte("{}"), ReplayOf: first.RunID, Rationale: "test",
 	})
 	if err != nil {

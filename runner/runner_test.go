@@ -279,7 +279,7 @@ func (w *world) tryStart(d *manifests.DAG, inputs string) (state.Run, error) {
 		return state.Run{}, err
 	}
 	return w.r.StartRun(context.Background(), runner.Start{
-		Tenant: "default", Actor: "uid:0(root)", RunToken: runner.NewToken(), TraceID: runner.NewToken(),
+		Tenant: "default", Actor: "uid:0(root)", RunToken: runner.NewRunToken(time.Now()), TraceID: runner.NewTraceID(),
 		DAG: d, Plan: p, Inputs: []byte(inputs),
 	})
 }

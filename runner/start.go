@@ -177,20 +177,33 @@ func (r *Runner) first(s Start) (*ledger.RunStart, state.Run, error) {
 
 // newRunID makes a UUIDv7 (RFC 9562): the ids of later runs sort later.
 func newRunID(now time.Time) string {
-	var b [16]byte
-	rand.Read(b[:])
-	ms := uint64(now.UnixMilli())
-	binary.BigEndian.PutUint16(b[0:], uint16(ms>>32))
-	binary.BigEndian.PutUint32(b[2:], uint32(ms))
+	b := inTime(now)
 	b[6] = b[6]&0x0f | 0x70
 	b[8] = b[8]&0x3f | 0x80
 	h := hex.EncodeToString(b[:])
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// NewToken makes a run token, or a trace id, of 32 hex digits.
-func NewToken() string {
+// NewRunToken makes a run token, of 32 hex digits, for a start without one. Later
+// ones sort later, so that the index of tokens grows at its end: with random ones
+// each start would write a page of its own.
+func NewRunToken(now time.Time) string {
+	b := inTime(now)
+	return hex.EncodeToString(b[:])
+}
+
+// NewTraceID makes a trace id of 32 hex digits.
+func NewTraceID() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
+}
+
+// inTime is random but for its first six bytes, a time in milliseconds.
+func inTime(now time.Time) (b [16]byte) {
+	rand.Read(b[:])
+	ms := uint64(now.UnixMilli())
+	binary.BigEndian.PutUint16(b[0:], uint16(ms>>32))
+	binary.BigEndian.PutUint32(b[2:], uint32(ms))
+	return b
 }

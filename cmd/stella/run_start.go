@@ -81,7 +81,7 @@ func runRunStart(ctx context.Context, a *app, opt startOptions) error {
 		return runRunPlan(ctx, a, req)
 	}
 	if req.RunToken == "" {
-		req.RunToken = runner.NewToken() // so that asking again is the same start
+		req.RunToken = runner.NewRunToken(a.now()) // so that asking again is the same start
 	}
 	req.TraceID = a.opt.traceID
 	var e execution

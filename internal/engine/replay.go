@@ -54,7 +54,7 @@ func (s *site) ReplayRun(ctx context.Context, id string, req api.ReplayRequest) 
 		return api.StartResult{}, err
 	}
 	run, err := e.runner.StartRun(ctx, runner.Start{
-		Tenant: s.tenant, Actor: s.actor, RunToken: "stella:replay:" + first.RunID + ":" + runner.NewToken(), TraceID: runner.NewToken(),
+		Tenant: s.tenant, Actor: s.actor, RunToken: "stella:replay:" + first.RunID + ":" + runner.NewTraceID()[:16], TraceID: runner.NewTraceID(),
 		Pinned: first.DAGVersion, Metadata: first.Metadata, DAG: o.DAG, Plan: o.Plan, Inputs: o.Inputs, Trust: e.currentTrust().Ref(),
 		Behalf: behalf, ReplayOf: first.RunID, Rationale: req.Rationale, Priority: first.Priority,
 	})

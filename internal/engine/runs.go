@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
@@ -70,12 +71,12 @@ func checkStart(req *api.StartRequest) error {
 	case req.DAGID == "":
 		return invalid("a start needs a DAG id")
 	case req.RunToken == "":
-		req.RunToken = runner.NewToken()
+		req.RunToken = runner.NewRunToken(time.Now())
 	case !manifests.ValidRunToken(strings.TrimPrefix(req.RunToken, "stella:")): // our own have the prefix
 		return invalid("a run token has 1 to 128 printable ASCII characters without spaces")
 	}
 	if req.TraceID == "" {
-		req.TraceID = runner.NewToken()
+		req.TraceID = runner.NewTraceID()
 	}
 	if !isHex(req.TraceID, 32) {
 		return invalid("a trace id has 32 hex digits")
