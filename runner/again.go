@@ -185,6 +185,11 @@ func (e *execution) repeatable(named, readers []*node, repeat bool) error {
 			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
 		}
 	}
+	for _, n := range named {
+		if err := e.notTwiceOutdated(n, "a reset"); err != nil {
+			return err
+		}
+	}
 	others := slices.Clone(readers)
 	for _, n := range slices.Concat(named, readers) {
 		for _, x := range e.behind(n, false) {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/stellarun/stella/internal/failpoint"
 	"github.com/stellarun/stella/internal/jcs"
-	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
@@ -28,6 +27,7 @@ const maxMessage = 1024
 type prepared struct {
 	run        state.Run                  // as it was when the attempt was claimed
 	attempt    int                        // its number, once it is claimed
+	round      int32                      // of its step, when it was claimed
 	params     []byte                     // canonical JSON
 	artifacts  map[string]ledger.Artifact // of this run, named in params
 	fault      error                      // params could not be had
@@ -73,7 +73,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 
 	p := r.prepare(e, dag, n, params, overlay, fault)
 	defer p.secrets.forget()
-	p.artifacts = artifacts
+	p.round, p.artifacts = it.round, artifacts
 	if n.plan.Plugin == nil {
 		var err error
 		alive, err = r.startChild(ctx, e, n, p)
@@ -112,6 +112,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 // back gives back what a worker took, and queues the step if it is to be tried
 // again: not before the worker has let go of it.
 func (r *Runner) back(ctx context.Context, it item, mine, alive bool) {
+	defer r.release() // not before what is left to do is in the queue
 	if mine {
 		_ = r.within(it.e, func() error {
 			it.n.worker = false
@@ -192,102 +193,6 @@ func shortest(ds ...time.Duration) time.Duration {
 		}
 	}
 	return out
-}
-
-// mayClaim says whether a step may begin now; where not, what becomes of it is
-// written. The caller holds e.mu.
-func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node) (bool, error) {
-	switch {
-	case n.status != state.Queued || !n.claimed:
-		n.claimed = false // taken away meanwhile
-		return false, nil
-	case ctx.Err() != nil:
-		n.claimed = false
-		return false, nil // it stays queued for whoever opens the site next
-	case e.ended.Load():
-		n.claimed = false
-		return false, nil
-	case e.over(n.phase):
-		n.claimed, e.swept = false, false
-		return false, r.commit(e)
-	case e.overdue():
-		n.claimed = false
-		e.timeUp()
-		return false, r.commit(e)
-	}
-	return true, nil
-}
-
-// claim writes attempt.started, after which a process may exist. It returns
-// false when the attempt ended without one.
-func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (started bool, err error) {
-	err = r.within(e, func() error {
-		if ok, err := r.mayClaim(ctx, e, n); !ok {
-			return err
-		}
-		if p.fault != nil {
-			n.claimed = false
-			e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("with: " + p.fault.Error())})
-			return r.commit(e)
-		}
-		if p.refused == nil && p.trusts != r.trusts.Load() {
-			if p.trust, p.refused = r.judge(e.run.DAGDigest, n); p.refused == nil {
-				p.refused = r.mayHave(e, e.run.DAGDigest, n, p.secrets.names)
-			}
-		}
-		if p.hit != nil && p.refused == nil {
-			return r.takeHit(e, n, p)
-		}
-		started, err = r.launch(e, n, p, cancel)
-		return err
-	})
-	return started, err
-}
-
-// launch writes the start of an attempt. The caller holds e.mu.
-func (r *Runner) launch(e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (bool, error) {
-	n.attempt++
-	n.status, p.attempt = state.Running, n.attempt
-	n.round.Add(1)
-	start := &ledger.AttemptStart{
-		Generation: e.run.Generation, Owner: r.opt.Owner, Tier: r.opt.Executor.Tier(), Plugin: n.plan.Plugin.Digest,
-		Entry: n.plan.Entry, InputsHash: p.inputsHash, PlanHash: e.run.PlanHash, Trust: p.trust, Locks: n.locks, Overlay: p.overlay,
-	}
-	if p.timeout > 0 {
-		start.Deadline = stamp.Format(r.opt.Now().Add(p.timeout))
-	}
-	refusal := r.refusal(n, p)
-	if refusal == nil {
-		start.Secrets, n.given, n.secret = p.secrets.uses, p.secrets.names, n.secret || len(p.secrets.names) > 0
-	}
-	e.propose(ledger.AttemptStarted, n, start)
-	if refusal != nil {
-		return false, r.conclude(e, n, p, refusal)
-	}
-	e.cancels[n.id] = cancel
-	if err := r.commit(e); err != nil {
-		return false, err
-	}
-	p.run = e.run
-	return true, failpoint.Hit(failpoint.RunnerClaim)
-}
-
-// refusal is the end of an attempt that must not start: trust no longer allows
-// it, or its parameters do not satisfy the action's schema.
-func (r *Runner) refusal(n *node, p *prepared) *ledger.AttemptEnd {
-	var reason interface{ Reason() string }
-	switch {
-	case p.refused != nil && errors.As(p.refused, &reason):
-		return &ledger.AttemptEnd{Outcome: string(state.Rejected), ErrorCode: reason.Reason(), Message: clip(p.refused.Error())}
-	case errors.Is(p.refused, errPlainSecrets):
-		return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.FenceUnavailable), Message: clip(p.refused.Error())}
-	case p.refused != nil:
-		return &ledger.AttemptEnd{Outcome: string(state.Infra), ErrorCode: string(state.CodeInfra), Message: clip(p.refused.Error())}
-	}
-	if fault := r.invalid(p.manifest, p.action.Params, p.params); fault != "" {
-		return &ledger.AttemptEnd{Outcome: string(state.Rejected), ErrorCode: string(state.StepRejected), Message: clip("params: " + fault)}
-	}
-	return nil
 }
 
 // invalid says why an object does not satisfy a schema of the bundle.

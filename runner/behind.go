@@ -1,7 +1,9 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/stellarun/stella/runner/state"
@@ -23,10 +25,60 @@ func (n *node) yetToBegin() bool {
 	return n.status == state.Pending || n.status == state.Skipped && machine(n.reason)
 }
 
-// keeps says whether a step that somebody names keeps the items that have completed:
-// others have not, and it is about those.
+// keeps says whether a step that somebody names keeps the items that have completed,
+// unless they are outdated: others have not, and it is about those.
 func (n *node) keeps() bool {
 	return n.status != state.Completed && n.status != state.CheckpointPending
+}
+
+// outdated are the items of a step that have completed with what a step before it gave
+// that was done again since, or is to be. They are kept nowhere.
+func (n *node) outdated() []*node {
+	if len(n.items) == 0 {
+		return nil
+	}
+	since := n.readSince(map[*node]bool{})
+	return slices.DeleteFunc(slices.Clone(n.items), func(x *node) bool { return x.status != state.Completed || x.order > since })
+}
+
+// readSince is when the last of the steps has ended that this one depends on: beyond
+// all orders, if one of them has not.
+func (n *node) readSince(seen map[*node]bool) int {
+	last := 0
+	for _, x := range n.needs {
+		if seen[x] {
+			continue
+		}
+		seen[x] = true
+		if !x.status.Ended() {
+			return math.MaxInt
+		}
+		last = max(last, x.order, x.readSince(seen))
+	}
+	return last
+}
+
+// notTwiceOutdated refuses to begin a step again, or an item of it, where items that
+// nobody has named are outdated and would do again what is not idempotent.
+func (e *execution) notTwiceOutdated(n *node, what string) error {
+	old := n.owner().outdated()
+	if len(old) == 0 || n.plan.SubPlan != "" || n.parent == nil && !n.keeps() { // for sub-runs see notTwiceBelow
+		return nil
+	}
+	once, err := e.r.onlyOnce(n)
+	if err != nil || !once {
+		return err
+	}
+	var twice []string
+	for _, x := range old {
+		if x != n {
+			twice = append(twice, x.id)
+		}
+	}
+	if len(twice) == 0 {
+		return nil
+	}
+	return NotTwice(twice, what)
 }
 
 // done says whether a step, or one of its items, may have done what it is there for, see
@@ -67,22 +119,15 @@ func (e *execution) doneBehind(behind []*node) (twice []string, err error) {
 	return twice, nil
 }
 
-// notTwiceBySkip refuses to pass over a step where items behind it have read what it
-// gave before, and must not do so again without asking: a skip does not ask.
+// notTwiceBySkip refuses to pass over an item where others are outdated, and would do
+// again with their step what is not idempotent: a skip does not ask.
 func (e *execution) notTwiceBySkip(n *node) error {
-	for _, x := range e.behind(n, false) {
-		i := slices.IndexFunc(x.items, (*node).done)
-		if i < 0 {
-			continue
-		}
-		once, err := e.r.onlyOnce(x)
-		if err != nil {
-			return err
-		}
-		if once {
-			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what its items have done with what %s gave before would be done twice", x.id, n.id),
-				Hint: fmt.Sprintf("stella orch run retry %s --step %s --repeat takes that upon you, for each item that has completed; then skip", e.runID, x.items[i].id)}
-		}
+	if n.parent == nil {
+		return nil
 	}
-	return nil
+	err := e.notTwiceOutdated(n, "its step, which goes on after a skip,")
+	if bad := (*ConflictError)(nil); errors.As(err, &bad) {
+		bad.Hint = fmt.Sprintf("stella orch run retry %s --step %s --repeat takes that upon you; then skip", e.runID, n.parent.id)
+	}
+	return err
 }

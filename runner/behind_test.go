@@ -54,8 +54,8 @@ func (r *reading) start(t *testing.T, action string) {
 	r.r = r.runner(2)
 	r.d = dag(func(d *manifests.DAG) {
 		d.MaxParallelSteps = 2
-		d.Steps[0].AllowSkip = true
 		s := &d.Steps[1]
+		d.Steps[0].AllowSkip, s.AllowSkip = true, true
 		s.Action, s.ForEach, s.MaxParallel = action, []any{int64(0), int64(1)}, 1
 		s.With = map[string]any{"x": "${ steps.x.outputs.x }"}
 		if !r.swept {
@@ -164,38 +164,20 @@ func TestItemsThatNobodyHasNamedAreNotDoneTwiceUnasked(t *testing.T) {
 		}
 	}
 	reset := func(r *reading, repeat bool) error { return second(r.r.Reset(r.now(), "uid:7", "", "x", repeat)) }
-	skip := func(r *reading, repeat bool) error {
-		if repeat {
-			if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each.0"}); err != nil {
-				return err
-			}
-			r.end()
-		}
-		return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`)}))
-	}
-	failed := func() *reading { return &reading{fail: []string{"each.1.1", "x.2"}} }
 	for name, c := range map[string]struct {
-		r     *reading
-		again []string // retried before
-		act   func(*reading, bool) error
-		asks  bool
+		r    *reading
+		act  func(*reading, bool) error
+		asks bool
 	}{
-		"a retry of what they read":            {&reading{swept: true}, nil, retry(runner.Retry{}), true},
-		"a retry with what depends on it":      {&reading{swept: true}, nil, retry(runner.Retry{Downstream: true}), false},
-		"a reset of what they read":            {&reading{swept: true}, nil, reset, true},
-		"a skip of what they read":             {failed(), []string{"x", "each"}, skip, true},
-		"a retry, and their step stays failed": {failed(), nil, retry(runner.Retry{}), false},
+		"a retry of what they read":            {&reading{swept: true}, retry(runner.Retry{}), true},
+		"a retry with what depends on it":      {&reading{swept: true}, retry(runner.Retry{Downstream: true}), false},
+		"a reset of what they read":            {&reading{swept: true}, reset, true},
+		"a retry, and their step stays failed": {&reading{fail: []string{"each.1.1", "x.2"}}, retry(runner.Retry{}), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := c.r
 			r.start(t, "once")
 			r.end()
-			for _, step := range c.again {
-				if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: step}); err != nil {
-					t.Fatal(err)
-				}
-				r.end()
-			}
 			err := c.act(r, false)
 			if asked := codeOf(err) == "CONFLICT" && strings.Contains(err.Error(), "step each is not idempotent"); asked != c.asks || !asked && err != nil {
 				t.Fatalf("without repeat: %v", err)

@@ -51,9 +51,11 @@ func (r *Runner) finishBy(o Opened, t ledger.Type, ask func(*execution), asked f
 		case e.run.Status.Ended():
 			return e.hasEnded()
 		case asked(e) && e.detached: // the process that was to see it through has ended
+			cause := ErrCancelled
 			if e.run.Aborted {
-				e.stopAll(ErrAborted, e.run.CancelReason)
+				cause = ErrAborted
 			}
+			e.stopAll(cause, e.run.CancelReason)
 			return r.commit(e)
 		case asked(e):
 			return nil

@@ -202,7 +202,6 @@ func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, input
 	if err := e.link(); err != nil {
 		return nil, err
 	}
-	e.restoreOrder(records)
 	e.late = run.TimedOutUTC != ""
 	e.timeout = e.late
 	for _, n := range e.nodes {
@@ -239,10 +238,10 @@ func (e *execution) restore(n *node, rec state.Step) {
 	}
 }
 
-// restoreOrder numbers the steps that have ended by their times.
+// restoreOrder numbers the steps and items that have ended by their times.
 func (e *execution) restoreOrder(records map[string]state.Step) {
 	var done []*node
-	for _, n := range e.nodes {
+	for _, n := range e.all() {
 		if n.status.Ended() {
 			done = append(done, n)
 		}

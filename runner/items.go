@@ -68,6 +68,7 @@ func (e *execution) goOnWithItems(actor string, p *node) {
 		}
 	}
 	if p.status != state.Running {
+		e.dropOutdated(actor, p, ledger.StepInvalidation{Reason: "retry"})
 		e.invalidate(actor, p, ledger.StepInvalidation{Reason: "retry"})
 		return
 	}
@@ -78,6 +79,13 @@ func (e *execution) goOnWithItems(actor string, p *node) {
 		}
 	}
 	e.feed(p)
+}
+
+// dropOutdated makes the outdated items of a step pending.
+func (e *execution) dropOutdated(actor string, p *node, inv ledger.StepInvalidation) {
+	for _, item := range p.outdated() {
+		e.invalidate(actor, item, inv)
+	}
 }
 
 // bringBackItems makes items pending again that were skipped because the run was

@@ -202,6 +202,9 @@ func machine(code state.Code) bool {
 // invalidateAll makes a step pending again, and of its items with all each, else those
 // that have not completed. What somebody gives a step with that is given to each of them.
 func (e *execution) invalidateAll(actor string, n *node, all bool, d ledger.StepInvalidation) {
+	if !all {
+		e.dropOutdated(actor, n, d)
+	}
 	for _, item := range n.items {
 		if all || item.status != state.Completed {
 			e.invalidate(actor, item, d)
@@ -320,6 +323,9 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 func (e *execution) notTwiceAgain(n *node, q Retry) error {
 	if q.Repeat {
 		return nil
+	}
+	if err := e.notTwiceOutdated(n, "a retry"); err != nil {
+		return err
 	}
 	behind := e.behind(n, q.Downstream)
 	if !q.Downstream {

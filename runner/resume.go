@@ -178,6 +178,7 @@ func (r *Runner) opened(o Opened) (*execution, error) {
 			return nil, err
 		}
 	}
+	e.restoreOrder(records)
 	for _, n := range e.all() {
 		if err := e.restoreResults(n, records[n.id]); err != nil {
 			return nil, err
@@ -378,6 +379,7 @@ func (r *Runner) Cancel(actor, reason string, o Opened) (state.Run, error) {
 		case e.ended.Load():
 			return ErrEnded
 		case e.run.CancelRequested() && e.detached: // the process that was to see it through has ended
+			e.stopAll(ErrCancelled, e.run.CancelReason)
 			return r.commit(e)
 		case e.run.CancelRequested():
 			return nil

@@ -419,11 +419,9 @@ func (r *Runner) done(it item, child bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.free++
-	r.busy--
 	r.executing--
 	r.queue.done(it, child)
 	r.dispatch()
-	r.signal()
 }
 
 // within lets f decide on a model under its lock, and does afterwards what

@@ -60,7 +60,7 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 	}
 	var child *execution
 	err = r.within(e, func() error {
-		if ok, err := r.mayClaim(ctx, e, n); !ok {
+		if ok, err := r.mayClaim(ctx, e, n, p.round); !ok {
 			return err
 		}
 		refusal := p.fault
