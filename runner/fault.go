@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/stellarun/stella/runner/state"
@@ -25,8 +24,7 @@ func (e *FaultError) Unwrap() error { return e.Err }
 // faulty gives up a run where its fault is to be no other run's, nil where it is not of
 // that kind. The caller holds e.mu.
 func (r *Runner) faulty(e *execution, err error) error {
-	var illegal *state.TransitionError
-	if !r.opt.Contain || e.detached || e.gaveUp == nil && !errors.As(err, &illegal) {
+	if !r.opt.Contain || e.detached || e.gaveUp == nil && !state.Disagrees(err) {
 		return nil
 	}
 	if e.gaveUp != nil {

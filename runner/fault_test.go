@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -76,5 +77,52 @@ func TestAFaultOfOneRunIsNoOthers(t *testing.T) {
 	}
 	if got, steps := w.finish(bad.RunID); got.Status != state.Completed {
 		t.Errorf("the run is %s: %v", got.Status, steps)
+	}
+}
+
+// taking is a store in which somebody else takes lock l just before a run of ours does.
+type taking struct {
+	runner.Store
+	by  string
+	all error
+}
+
+func (s *taking) Commit(runID string, p ...state.Proposal) (state.Run, error) {
+	for _, x := range p {
+		start, ok := x.Data.(*ledger.AttemptStart)
+		if ok && len(start.Locks) > 0 && s.by != "" {
+			theirs := x
+			theirs.StepID, theirs.Attempt = "a", 1
+			_, s.all = s.Store.Commit(s.by, theirs)
+			s.by = ""
+		}
+	}
+	return s.Store.Commit(runID, p...)
+}
+
+// A lock that the record says another has is a fault of the run that was given it, and
+// not of the others.
+func TestALockThatTheRecordRefusesIsAFaultOfOneRun(t *testing.T) {
+	w := newWorld(t, ok)
+	w.r = w.runner(1) // which never begins
+	other := w.start(locking("1.0.0", nil, "a"), "{}")
+	s := &taking{Store: w.db, by: other.RunID}
+	w.with(func(o *runner.Options) { o.Store, o.Contain, o.Workers = s, true, 2 })
+	w.background()
+	bad := w.start(locking("1.1.0", nil, "b"), "{}")
+	good := w.start(dag(nil, "c"), "{}")
+	if got, _ := w.ended(good.RunID); got.Status != state.Completed || s.all != nil {
+		t.Errorf("the other run is %s, %v", got.Status, s.all)
+	}
+	var fault *runner.FaultError
+	var held *state.HeldError
+	for w.r.Fault(bad.RunID) == nil {
+		runtime.Gosched()
+	}
+	if err := w.r.Fault(bad.RunID); !errors.As(err, &fault) || !errors.As(err, &held) || held.RunID != other.RunID || held.StepID != "a" {
+		t.Errorf("the fault is %v", err)
+	}
+	if h, _ := w.held(); h.RunID != other.RunID {
+		t.Errorf("held by %+v", h)
 	}
 }

@@ -78,9 +78,7 @@ func (tx *Tx) take(env ledger.Envelope, locks []ledger.Lock) error {
 		}
 		if l.Kind == "lock" && len(rec.Holders) > 0 {
 			h := rec.Holders[0] // whoever gave it out here was mistaken
-			return fmt.Errorf("%w: %w", ErrHeld, &state.TransitionError{
-				What: "lock " + l.Name, From: "held", On: env.Type, Why: fmt.Sprintf("by step %s of run %s", h.StepID, h.RunID),
-			})
+			return fmt.Errorf("%w: %w", ErrHeld, &state.HeldError{Lock: l.Name, RunID: h.RunID, StepID: h.StepID})
 		}
 		rec.Holders = append(rec.Holders, state.LockHolder{
 			RunID: env.RunID, StepID: env.StepID, Attempt: env.Attempt, Weight: l.Weight, Fence: env.Seq, SinceUTC: env.Time,

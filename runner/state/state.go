@@ -6,6 +6,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/stellarun/stella/ledger"
@@ -121,6 +122,21 @@ func (e *TransitionError) Error() string {
 		s += " (" + e.Why + ")"
 	}
 	return s
+}
+
+// A HeldError is an attempt that takes a lock which another step holds on record.
+type HeldError struct{ Lock, RunID, StepID string }
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("state: lock %s is held by step %s of run %s", e.Lock, e.StepID, e.RunID)
+}
+
+// Disagrees says whether an error is an entry that the record refuses: whoever proposed
+// it has another picture of the run than the record gives.
+func Disagrees(err error) bool {
+	var illegal *TransitionError
+	var held *HeldError
+	return errors.As(err, &illegal) || errors.As(err, &held)
 }
 
 // open are the entries that an open run takes without changing its status; what
