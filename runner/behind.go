@@ -81,16 +81,29 @@ func (e *execution) notTwiceOutdated(n *node, what string) error {
 	return NotTwice(twice, what)
 }
 
-// done says whether a step, or one of its items, may have done what it is there for, see
-// [hasDone].
-func (n *node) done() bool {
-	switch {
-	case n.step.ForEach != nil && n.parent == nil:
-		return slices.ContainsFunc(n.items, (*node).done)
-	case n.status == state.Completed, n.status == state.CheckpointPending:
-		return n.attempt > 0
+// done is the step, or the first of its items, that may have done what it is there for,
+// see [Runner.hasDone]; nil where none has.
+func (e *execution) done(n *node, records map[string]state.Step) (*node, error) {
+	all := []*node{n}
+	if n.step.ForEach != nil && n.parent == nil {
+		all = n.items
 	}
-	return n.status == state.Failed && n.reason == state.Indeterminate
+	for _, x := range all {
+		rec := records[x.id]
+		if n.plan.SubPlan == "" {
+			if done, err := e.r.hasDone(e.runID, rec); done || err != nil {
+				return x, err
+			}
+			continue
+		}
+		if rec.Child == nil || rec.StartedUTC == "" {
+			continue
+		}
+		if below, err := e.r.doneOnce(rec.Child.RunID, x.id+"/"); len(below) > 0 || err != nil {
+			return x, err
+		}
+	}
+	return nil, nil
 }
 
 // notTwiceBehind refuses to do again what steps that nobody has named have done and is
@@ -104,28 +117,63 @@ func (e *execution) notTwiceBehind(behind []*node, what string) error {
 }
 
 func (e *execution) doneBehind(behind []*node) (twice []string, err error) {
+	records, err := e.r.opt.Store.Steps(e.runID)
+	if err != nil {
+		return nil, err
+	}
 	for _, x := range behind {
-		if x.plan.SubPlan != "" || !x.done() { // for sub-runs see notTwiceBelow
+		if x.plan.SubPlan != "" { // see notTwiceBelow
 			continue
 		}
 		once, err := e.r.onlyOnce(x)
 		if err != nil {
 			return nil, err
 		}
-		if once {
+		if !once {
+			continue
+		}
+		done, err := e.done(x, records)
+		if err != nil {
+			return nil, err
+		}
+		if done != nil {
 			twice = append(twice, x.id)
 		}
 	}
 	return twice, nil
 }
 
-// notTwiceBySkip refuses to pass over an item where others are outdated, and would do
-// again with their step what is not idempotent: a skip does not ask.
+// notTwiceBySkip refuses to pass over a step or an item where items that nobody has named
+// would do again what is not idempotent: a skip does not ask.
 func (e *execution) notTwiceBySkip(n *node) error {
+	records, err := e.r.opt.Store.Steps(e.runID)
+	if err != nil {
+		return err
+	}
+	for _, x := range e.behind(n, false) { // what has completed is outdated, and was dropped; not so what was stopped
+		if len(x.items) == 0 {
+			continue
+		}
+		once, err := e.r.onlyOnce(x)
+		if err != nil {
+			return err
+		}
+		if !once {
+			continue
+		}
+		done, err := e.done(x, records)
+		if err != nil {
+			return err
+		}
+		if done != nil {
+			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what its items have done with what %s gave before would be done twice", x.id, n.id),
+				Hint: fmt.Sprintf("stella orch run retry %s --step %s --repeat takes that upon you, for each item that has done something; then skip", e.runID, done.id)}
+		}
+	}
 	if n.parent == nil {
 		return nil
 	}
-	err := e.notTwiceOutdated(n, "its step, which goes on after a skip,")
+	err = e.notTwiceOutdated(n, "its step, which goes on after a skip,")
 	if bad := (*ConflictError)(nil); errors.As(err, &bad) {
 		bad.Hint = fmt.Sprintf("stella orch run retry %s --step %s --repeat takes that upon you; then skip", e.runID, n.parent.id)
 	}

@@ -317,3 +317,47 @@ func (w *world) askedAgain(id, step string, attempt int) state.Step {
 	})
 	return steps[step]
 }
+
+// An item that was stopped may have done something, as one that has completed has.
+func TestAnItemThatWasStoppedIsNotDoneTwiceUnasked(t *testing.T) {
+	for name, again := range map[string]func(*reading, bool) error{
+		"a retry of what it reads": func(r *reading, repeat bool) error {
+			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x", Repeat: repeat}))
+		},
+		"a skip of what it reads": func(r *reading, repeat bool) error {
+			if repeat { // said of the item
+				if err := second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each.1"})); err != nil {
+					return err
+				}
+				r.ended(r.run.RunID)
+			}
+			return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`)}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &reading{hang: "each.1.1", fail: []string{"x.2"}}
+			r.start(t, "once")
+			r.background()
+			<-r.begun
+			if err := second(r.r.Fail(r.now(), "uid:7", state.FailedByHand, "")); err != nil {
+				t.Fatal(err)
+			}
+			r.ended(r.run.RunID)
+			for _, step := range []string{"x", "each.0"} { // it fails, and so the item does not begin
+				if err := second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: step})); err != nil {
+					t.Fatal(err)
+				}
+				r.ended(r.run.RunID)
+			}
+			if err := again(r, false); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step each is not idempotent") {
+				t.Errorf("without repeat: %v", err)
+			}
+			if err := again(r, true); err != nil {
+				t.Fatal(err)
+			}
+			if got, steps := r.ended(r.run.RunID); got.Status != state.Completed {
+				t.Errorf("the run is %s: %v", got.Status, steps)
+			}
+		})
+	}
+}

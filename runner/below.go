@@ -2,9 +2,11 @@ package runner
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
 )
@@ -17,14 +19,17 @@ import (
 // idempotent: those that somebody has named, and others with all of their items.
 func (e *execution) notTwiceBelow(named, others []*node, what string) error {
 	var twice []string
+	var records map[string]state.Step
 	for i, n := range slices.Concat(named, others) {
 		if n.plan.SubPlan == "" {
 			continue
 		}
 		kept := i < len(named) && n.keeps()
-		records, err := e.r.opt.Store.Steps(e.runID)
-		if err != nil {
-			return err
+		if records == nil { // once: they are those of the whole run
+			var err error
+			if records, err = e.r.opt.Store.Steps(e.runID); err != nil {
+				return err
+			}
 		}
 		for _, x := range append([]*node{n}, n.items...) {
 			c := records[x.id].Child
@@ -77,32 +82,78 @@ func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 			}
 			out = append(out, below...)
 		}
-		if p == nil || p.Plugin == nil || steps[stepID] == nil || !hasDone(rec) {
+		if p == nil || p.Plugin == nil || steps[stepID] == nil {
 			continue
 		}
 		m, err := r.opt.Sealed.Manifest(p.Plugin.Digest)
 		if err != nil {
 			return nil, err
 		}
-		if !steps[stepID].Idempotent || !m.Plugin.Actions[p.Action].Idempotent {
+		if steps[stepID].Idempotent && m.Plugin.Actions[p.Action].Idempotent {
+			continue
+		}
+		done, err := r.hasDone(runID, rec)
+		if err != nil {
+			return nil, err
+		}
+		if done {
 			out = append(out, under+id)
 		}
 	}
 	return out, nil
 }
 
-// hasDone says whether a step may have done what it is there for: an attempt that has
-// failed by itself counts as one that has not, as it does for the retry rule.
-func hasDone(s state.Step) bool {
-	switch s.Status {
-	case state.Completed, state.CheckpointPending:
-		return s.Attempt > 0 && s.Cached == nil && s.Items == ""
-	case state.Cancelled:
-		return s.Attempt > 0 && s.StartedUTC != "" && s.Items == ""
-	case state.Failed:
-		return s.ErrorCode == string(state.Indeterminate)
+// hasDone says whether a step with a plugin, or an item of one, may have done what it
+// is there for: by its last attempt, whatever became of the step. Where nothing was begun
+// since it was pending, somebody has decided already that it is done again; what is
+// queued after an attempt was allowed another.
+func (r *Runner) hasDone(runID string, s state.Step) (bool, error) {
+	if s.Attempt == 0 || s.StartedUTC == "" || s.Status == state.Queued || s.Cached != nil || s.Items != "" {
+		return false, nil
 	}
-	return s.Open
+	a, err := r.opt.Store.Attempt(runID, s.StepID, s.Attempt)
+	return err == nil && leaves(a.End), err
+}
+
+// leaves says whether an attempt that is under way, or has ended so, may have left
+// something done: not where the table of the contract's section 8 has it tried again,
+// idempotent or not, or where it was not begun or has itself refused. What ended well and
+// counts for nothing has, and so has what we stopped.
+func leaves(end *ledger.AttemptEnd) bool {
+	switch {
+	case end == nil:
+		return true
+	case end.Retryable, end.Outcome == string(state.Infra):
+		return false
+	case end.ErrorCode == string(state.StepRejected), end.ErrorCode == string(state.BundleInvalid):
+		return false
+	case end.Outcome == string(state.Rejected):
+		return end.Usage != nil // trust was taken from it while it was under way
+	}
+	return true
+}
+
+// leftover is what a sub-run that has failed leaves to people.
+type leftover struct {
+	dead state.Step // see deadBelow
+	once []string   // see doneOnce; only where a retry rule would begin another
+}
+
+func (e *execution) leftBelow(n *node, run state.Run) (left leftover, err error) {
+	left.dead, err = e.r.deadBelow(run)
+	if err != nil || left.dead.StepID != "" || run.Status == state.Completed || n.failures+1 >= n.step.Retry.MaxAttempts {
+		return left, err
+	}
+	left.once, err = e.r.doneOnce(run.RunID, n.id+"/")
+	return left, err
+}
+
+// onceDone says in words what keeps a step from being done again.
+func onceDone(ids []string) string {
+	if len(ids) > 1 {
+		return fmt.Sprintf("%s and %d more steps are not idempotent, and may have done something", ids[0], len(ids)-1)
+	}
+	return ids[0] + " is not idempotent, and may have done something"
 }
 
 // deadBelow is the step of a run for which only a person lets it go on, without an id

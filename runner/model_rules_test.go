@@ -57,7 +57,9 @@ type modelStep struct {
 	people   map[string]bool
 	quorum   int
 	child    string
+	lost     bool       // it has lost its lock
 	below    state.Code // for which its last sub-run waits for a person
+	once     string     // of that sub-run: a step that no rule does again
 	failures int        // since it was pending last
 	again    bool       // a person has taken it upon himself since the last attempt
 	stale    bool       // what it reads is done again, while it was under way or waited for people

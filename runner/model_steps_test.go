@@ -32,7 +32,7 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 		was := s.child
 		s.child = ""
 		if c := r.site.runs[d.RunID]; c.ended != "" && c.ended != state.Completed {
-			s.below = c.dead()
+			s.below, s.once = c.dead(), c.once()
 		}
 		if d.Status != string(state.Completed) {
 			s.failures++
@@ -89,6 +89,9 @@ func (s *modelStep) queue(r *modelRun, d *ledger.StepQueue) error {
 		if d.Reason == "retry" && s.below != "" {
 			return fmt.Errorf("its sub-run has a step that failed with %s", s.below)
 		}
+		if d.Reason == "retry" && s.once != "" {
+			return fmt.Errorf("in its sub-run, step %s is not idempotent, and may have done something", s.once)
+		}
 		if d.Reason == "retry" && s.failures >= s.step.Retry.MaxAttempts {
 			return fmt.Errorf("it has failed %d times", s.failures)
 		}
@@ -107,7 +110,7 @@ func (r *modelRun) mayGoOn(s *modelStep) error {
 
 func (s *modelStep) start(r *modelRun, env ledger.Envelope, d *ledger.AttemptStart) error {
 	was, last, again := s.status, s.outcome, s.again
-	s.status, s.open, s.outcome, s.again, r.begun = state.Running, true, "", false, true
+	s.status, s.open, s.outcome, s.lost, s.again, r.begun = state.Running, true, "", false, false, true
 	s.attempt++
 	switch {
 	case was != state.Queued:
@@ -124,7 +127,7 @@ func (s *modelStep) start(r *modelRun, env ledger.Envelope, d *ledger.AttemptSta
 
 func (s *modelStep) endAttempt(r *modelRun, env ledger.Envelope, d *ledger.AttemptEnd) error {
 	was := s.open
-	s.open, s.outcome = false, state.Outcome(d.Outcome)
+	s.open, s.outcome, s.lost = false, state.Outcome(d.Outcome), d.ErrorCode == string(state.LockLost)
 	switch s.outcome {
 	case state.Succeeded, state.Interrupted, state.Infra, state.OutcomeCancelled:
 	default:
@@ -135,7 +138,7 @@ func (s *modelStep) endAttempt(r *modelRun, env ledger.Envelope, d *ledger.Attem
 
 func (s *modelStep) startChild(r *modelRun, env ledger.Envelope, d *ledger.SubrunStart) error {
 	was := s.status
-	s.status, s.child, s.outcome, s.below, r.begun = state.Running, d.RunID, "", "", true
+	s.status, s.child, s.outcome, s.below, s.once, r.begun = state.Running, d.RunID, "", "", "", true
 	s.attempt++
 	if err := expect(was == state.Queued && env.Attempt == s.attempt && d.Generation == r.generation, "it is %s, attempt %d, generation %d", was, s.attempt, r.generation); err != nil {
 		return err
@@ -221,6 +224,17 @@ func (r *modelRun) dead() (code state.Code) {
 		}
 	}
 	return code
+}
+
+// once names a step that is not idempotent and whose last attempt has succeeded, or was
+// stopped, unless a person has taken it upon himself since.
+func (r *modelRun) once() string {
+	for id, x := range r.steps {
+		if x.step.Action == "once" && !x.again && (x.outcome == state.Succeeded || x.outcome == state.Interrupted || x.outcome == state.OutcomeCancelled || x.lost) {
+			return id
+		}
+	}
+	return ""
 }
 
 // unclear is what a step that was under way must fail with, if it does: what its sub-run

@@ -212,7 +212,7 @@ func (e *execution) childDone(run state.Run) error {
 		return nil // its step went another way
 	}
 	outputs, fault := e.r.outputs(run.OutputsHash) // before anything is decided on
-	dead, err := e.r.deadBelow(run)
+	left, err := e.leftBelow(n, run)
 	if err != nil {
 		return err
 	}
@@ -232,14 +232,16 @@ func (e *execution) childDone(run state.Run) error {
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})
 		return nil
 	}
-	e.childFailed(n, run, dead)
+	e.childFailed(n, run, left)
 	return nil
 }
 
 // childFailed decides about a step whose sub-run has not succeeded: by the step's
 // retry rule, as if it had been an attempt. Where a step below goes on only with a
-// person, so does this one.
-func (e *execution) childFailed(n *node, run state.Run, dead state.Step) {
+// person, so does this one; and what has been done below and is not idempotent no rule
+// does again.
+func (e *execution) childFailed(n *node, run state.Run, left leftover) {
+	dead := left.dead
 	n.failures++
 	end := &ledger.AttemptEnd{Outcome: string(run.Status), ErrorCode: run.FailureReason}
 	code, why := state.ChildFailed, fmt.Sprintf("run %s is %s: %s", run.RunID, run.Status, run.FailureReason)
@@ -257,9 +259,13 @@ func (e *execution) childFailed(n *node, run state.Run, dead state.Step) {
 		}
 	}
 	again := dead.StepID == "" && !e.over(n.phase) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
-	if again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)})) {
+	again = again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)}))
+	switch {
+	case again && len(left.once) == 0:
 		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
 		return
+	case again:
+		why += "; not tried again: " + onceDone(left.once)
 	}
 	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
 }

@@ -29,21 +29,23 @@ func lasting(ctx context.Context, task runner.Task) (runner.Report, error) {
 func TestTheTimeoutOfAStepEndsItsSubRun(t *testing.T) {
 	for _, c := range []struct {
 		name     string
+		action   string
 		crash    bool
 		tries    int
 		retryOn  []string
 		want     time.Duration
 		failures int
 	}{
-		{"once", false, 1, nil, 10 * time.Minute, 1},
-		{"again by the retry rule", false, 2, []string{"timed_out"}, 20*time.Minute + time.Millisecond, 2},
-		{"not again where the retry rule has another code", false, 2, []string{"STEP_FAILED"}, 10 * time.Minute, 1},
-		{"after a restart of the process", true, 1, nil, 10 * time.Minute, 1},
+		{"once", "go", false, 1, nil, 10 * time.Minute, 1},
+		{"again by the retry rule", "go", false, 2, []string{"timed_out"}, 20*time.Minute + time.Millisecond, 2},
+		{"not again where what was stopped is not idempotent", "once", false, 2, nil, 10 * time.Minute, 1},
+		{"not again where the retry rule has another code", "go", false, 2, []string{"STEP_FAILED"}, 10 * time.Minute, 1},
+		{"after a restart of the process", "go", true, 1, nil, 10 * time.Minute, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, lasting)
-				w.child(nil, "c")
+				w.child(func(d *manifests.DAG) { d.Steps[0].Action = c.action }, "c")
 				d := parent(func(d *manifests.DAG) {
 					s := &d.Steps[0]
 					s.Timeout, s.Retry.MaxAttempts, s.Retry.RetryOn = 10*time.Minute, c.tries, c.retryOn

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 )
@@ -274,6 +275,23 @@ func halted(st api.QueueStatus, unattended time.Duration) error {
 	return e
 }
 
+// asksRepeat says whether a step is begun again only by who takes it upon himself: its
+// sub-run has done what is not idempotent. Whatever else keeps it from that is told to
+// who tries.
+func (s *site) asksRepeat(run state.Run, stepID string) bool {
+	o, err := s.e.opened(run)
+	if err != nil {
+		return false
+	}
+	retry := func(repeat bool) error {
+		_, err := s.e.runner.Try(o, func(r *runner.Runner) (state.Run, error) {
+			return r.Retry(o, runner.Retry{Actor: s.actor, StepID: stepID, Repeat: repeat})
+		})
+		return err
+	}
+	return retry(false) != nil && retry(true) == nil
+}
+
 // ListDead implements [api.Queue].
 func (s *site) ListDead(_ context.Context, limit int) ([]api.DeadStep, error) {
 	switch {
@@ -299,7 +317,11 @@ func (s *site) ListDead(_ context.Context, limit int) ([]api.DeadStep, error) {
 		step, _, _ := strings.Cut(d.Step.StepID, ".")
 		x.Next = fmt.Sprintf("stella orch run retry %s --step %s", d.Run.RunID, d.Step.StepID)
 		if spec, _, err := s.e.dagSpec(d.Run.DAGDigest); err == nil {
-			if st := findStep(spec, step); st != nil && st.AllowSkip {
+			st := findStep(spec, step)
+			if st != nil && st.DAG != "" && s.asksRepeat(d.Run, d.Step.StepID) {
+				x.Next += " --repeat"
+			}
+			if st != nil && st.AllowSkip {
 				x.AllowSkip = true
 				x.Next += fmt.Sprintf(", or stella orch run skip %s --step %s --reason TEXT", d.Run.RunID, d.Step.StepID)
 			}
