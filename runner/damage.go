@@ -46,6 +46,7 @@ type ending struct {
 	r     *Runner
 	run   state.Run
 	steps map[string]state.Step
+	dead  map[string]state.Step // by step, see deadBelow: of its sub-run
 	batch []state.Proposal
 }
 
@@ -84,7 +85,7 @@ func (r *Runner) endDamaged(o Opened, request *state.Proposal) (state.Run, error
 // ending collects what is to be written, and which sub-runs have to end first. The
 // caller holds opening.
 func (r *Runner) ending(o Opened, request *state.Proposal) (*ending, []string, error) {
-	x := &ending{r: r}
+	x := &ending{r: r, dead: map[string]state.Step{}}
 	var err error
 	if x.run, err = r.opt.Store.Run(o.Run.RunID); err != nil {
 		return x, nil, err
@@ -124,6 +125,9 @@ func (r *Runner) ending(o Opened, request *state.Proposal) (*ending, []string, e
 		}
 		if !children[id].Status.Ended() {
 			open = append(open, s.Child.RunID)
+		}
+		if x.dead[id], err = r.deadBelow(children[id]); err != nil {
+			return x, nil, err
 		}
 	}
 	if len(open) > 0 {
@@ -185,6 +189,11 @@ func (x *ending) end(id string, children map[string]state.Run) {
 	switch {
 	case x.run.Aborted:
 		x.propose(ledger.StepCancelled, id, 0, &ledger.StepEnd{Reason: string(state.RunCancelled)})
+	case s.Open: // nobody knows how far it came, and no rule above may do it again
+		x.propose(ledger.StepFailed, id, 0, &ledger.StepEnd{ErrorCode: string(state.Indeterminate)})
+	case s.Status == state.Running && x.dead[id].StepID != "":
+		dead := x.dead[id]
+		x.propose(ledger.StepFailed, id, 0, &ledger.StepEnd{ErrorCode: dead.ErrorCode, Reason: clip(dead.ErrorCode + " in " + dead.StepID + " of run " + child.RunID)})
 	case s.Status == state.Running:
 		x.propose(ledger.StepFailed, id, 0, &ledger.StepEnd{ErrorCode: x.run.FailCode})
 	default:

@@ -72,3 +72,35 @@ func TestARunThatCannotBeReadIsEnded(t *testing.T) {
 		})
 	}
 }
+
+// What was under way in a run that cannot be read, and was failed by hand, waits for a
+// person as it would have otherwise; nothing above does it again.
+func TestWhatADamagedRunLeavesUnclearWaitsForAPerson(t *testing.T) {
+	for _, deep := range []bool{false, true} {
+		child := dag(func(d *manifests.DAG) { d.ID = "child"; d.Steps[0].Action = "once" }, "charge")
+		top := parent(func(d *manifests.DAG) { d.Steps[0].Retry.MaxAttempts = 2 }, "sub")
+		below := []*manifests.DAG{child}
+		if deep { // it is the run between that cannot be read
+			top.Steps[0].DAG = "middle@1.0.0"
+			below = []*manifests.DAG{parent(func(d *manifests.DAG) { d.ID = "middle" }, "sub"), child}
+		}
+		w, runs := crashed(t, deep, top, below...)
+		o := w.opened(runs[1], below[0])
+		o.Damage = errors.New("rotten")
+		w.sealed.rotten = runs[1].PlanHash
+		if err := w.r.Resume(context.Background(), "uid:0", w.opened(runs[0], top)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.r.Fail(o, "uid:7", state.FailedByHand, "rot"); err != nil {
+			t.Fatal(err)
+		}
+		got, steps := w.finish(runs[0].RunID)
+		failed, _ := w.look(runs[1].RunID)
+		if got.FailureReason != string(state.Indeterminate) || failed.FailureReason != string(state.FailedByHand) || len(w.exec.seen) > 0 {
+			t.Errorf("deep %v: the run is %s, %v, its sub-run %s; begun: %v", deep, got.FailureReason, steps, failed.FailureReason, w.exec.seen)
+		}
+		if dead, err := w.db.DeadSteps("default", 9); err != nil || len(dead) != len(runs) {
+			t.Errorf("deep %v: %d steps wait for people, %v; want %d", deep, len(dead), err, len(runs))
+		}
+	}
+}
