@@ -3,7 +3,9 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stellarun/stella/manifests"
@@ -135,5 +137,58 @@ func TestARunIsOverriddenWithItsSubRun(t *testing.T) {
 		if want := changes != ""; got.Overridden != want || got.Status != state.Completed {
 			t.Errorf("changed by %q: the run is %s, overridden %v", changes, got.Status, got.Overridden)
 		}
+	}
+}
+
+// counted counts how often all steps of a run are read.
+type counted struct {
+	runner.Store
+	run   string
+	reads atomic.Int64
+}
+
+func (c *counted) Steps(id string) (map[string]state.Step, error) {
+	if id == c.run {
+		c.reads.Add(1)
+	}
+	return c.Store.Steps(id)
+}
+
+// What is asked for by hand, and a replay, read the steps of a run no more often where
+// it has more sub-runs.
+func TestTheStepsOfARunAreNotReadForEachSubRun(t *testing.T) {
+	reads := func(n int) (retry, replay int64) {
+		w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+			if task.StepID == "z" {
+				return exit(65), nil
+			}
+			return exit(0), nil
+		})
+		w.child(nil, "c")
+		steps := []string{"a"}
+		for i := range n {
+			steps = append(steps, fmt.Sprintf("s%d<a", i))
+		}
+		d := dag(func(d *manifests.DAG) {
+			d.FailFast = false
+			for i := range d.Steps[1 : n+1] {
+				s := &d.Steps[i+1]
+				s.Plugin, s.Action, s.DAG = nil, "", "child@1.0.0"
+			}
+		}, append(steps, "z<a")...)
+		got, _ := w.finish(w.start(d, "{}").RunID)
+		c := &counted{Store: w.db, run: got.RunID}
+		w.with(func(o *runner.Options) { o.Store = c })
+		w.finish(w.replay(got, d).RunID)
+		replay = c.reads.Swap(0)
+		w.with(func(o *runner.Options) { o.Store, o.Executor = c, nil })
+		if _, err := w.r.Retry(w.opened(got, d), runner.Retry{Actor: "uid:7", StepID: "a", Downstream: true}); err != nil {
+			t.Fatal(err)
+		}
+		return c.reads.Load(), replay
+	}
+	retry, replay := reads(1)
+	if r, p := reads(12); r != retry || p != replay {
+		t.Errorf("with 12 sub-runs a retry reads them %d times, a replay %d; with one %d and %d", r, p, retry, replay)
 	}
 }

@@ -172,6 +172,8 @@ type execution struct {
 	moved atomic.Int64 // when something last happened, since the runner began
 	slots gate         // attempts and sub-runs at a time; guarded by the runner's mu
 
+	then bornThen // of a replay
+
 	tmu    sync.Mutex // guards timers
 	timers map[*timer]struct{}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -40,14 +41,31 @@ func (r *Runner) conceive(n *node) (b birth) {
 	return b
 }
 
-// childOf is the run that a step had started.
-func (r *Runner) childOf(runID, stepID string) (string, error) {
-	steps, err := r.opt.Store.Steps(runID)
-	if err != nil {
-		return "", err
+// bornThen are the sub-runs of the run that a replay repeats, by step.
+type bornThen struct {
+	mu sync.Mutex // guards of
+	of map[string]string
+}
+
+// childOf is the run that a step had started in the run that is replayed. All of them
+// are read at once: each would take as much.
+func (e *execution) childOf(stepID string) (string, error) {
+	e.then.mu.Lock()
+	defer e.then.mu.Unlock()
+	if e.then.of == nil {
+		steps, err := e.r.opt.Store.Steps(e.replayOf)
+		if err != nil {
+			return "", err
+		}
+		e.then.of = map[string]string{}
+		for id, s := range steps {
+			if s.Child != nil {
+				e.then.of[id] = s.Child.RunID
+			}
+		}
 	}
-	if c := steps[stepID].Child; c != nil {
-		return c.RunID, nil
+	if child := e.then.of[stepID]; child != "" {
+		return child, nil
 	}
 	return "", fmt.Errorf("the run that is replayed had not started a sub-run in step %s", stepID)
 }
@@ -56,7 +74,7 @@ func (r *Runner) childOf(runID, stepID string) (string, error) {
 func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepared) (alive bool, err error) {
 	b := r.conceive(n)
 	if e.replayOf != "" && b.fault == nil {
-		b.replayOf, b.fault = r.childOf(e.replayOf, n.id)
+		b.replayOf, b.fault = e.childOf(n.id)
 	}
 	var child *execution
 	err = r.within(e, func() error {
