@@ -106,6 +106,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			"mode":       cmdMode,
 			"receiver":   cmdReceiver,
 			"smalldisk":  cmdSmallDisk,
+			"golden":     cmdGolden,
 		},
 	})
 }
