@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -146,12 +147,9 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 		if err != nil {
 			return damaged(err, "entry %d", l.Seq)
 		}
-		env, data, err := v.Add(l.Envelope, l.Data)
-		if err == nil && data == nil {
-			err = errors.New("the data line is missing")
-		}
+		env, data, err := verified(v, l)
 		if err != nil {
-			return damaged(err, "entry %d", l.Seq)
+			return err
 		}
 		if err := db.checkHashes(l); err != nil {
 			return err
@@ -174,24 +172,48 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 		}
 	}
 	rep.Blobs = len(seen)
-	stored, err := ledger.TreeHash(size, db)
+	if err := checkRoot(size, db, v); err != nil {
+		return err
+	}
+	return r.flush()
+}
+
+// verified checks the next entry, all of which must be there, and decodes it.
+func verified(v *ledger.Verifier, l Lines) (ledger.Envelope, any, error) {
+	env, data, err := v.Add(l.Envelope, l.Data)
+	if err == nil && data == nil {
+		err = errors.New("the data line is missing")
+	}
+	if err != nil {
+		return env, nil, damaged(err, "entry %d", l.Seq)
+	}
+	return env, data, nil
+}
+
+// checkRoot compares the root that stored hashes give with that of the entries.
+func checkRoot(size int64, hashes ledger.HashReader, v *ledger.Verifier) error {
+	stored, err := ledger.TreeHash(size, hashes)
 	if err != nil {
 		return damaged(err, "tree of %d entries", size)
 	}
 	if stored != v.Root() {
 		return damaged(fmt.Errorf("stored root %x, computed %x", stored, v.Root()), "tree of %d entries", size)
 	}
-	return r.flush()
+	return nil
 }
 
-// checkHashes derives the hashes that the entry added to the tree from those
-// before it, so that by induction every stored hash is checked.
 func (db *DB) checkHashes(l Lines) error {
-	want, err := ledger.StoredHashes(l.Seq, l.Envelope, db)
+	got, err := db.hashesOf(l.Seq)
 	if err != nil {
 		return damaged(err, "tree hashes of entry %d", l.Seq)
 	}
-	got, err := db.hashesOf(l.Seq)
+	return sameHashes(l, got, db)
+}
+
+// sameHashes derives the hashes that an entry added to the tree from those before it, so
+// that by induction every stored hash is checked.
+func sameHashes(l Lines, got []ledger.Hash, before ledger.HashReader) error {
+	want, err := ledger.StoredHashes(l.Seq, l.Envelope, before)
 	if err != nil {
 		return damaged(err, "tree hashes of entry %d", l.Seq)
 	}
@@ -224,14 +246,18 @@ func (db *DB) checkNotes(opt CheckOptions, rep *CheckReport) error {
 	})
 }
 
-// replay projects entries into a scratch database with the code that projects
-// them when they are written, so that both can be compared key by key.
+// replay projects entries into another database with the code that projects them when
+// they are written. A check compares both key by key; a migration goes on with the other.
+// Between two transactions it keeps nothing in memory: what a later entry moves, of a run
+// that was reopened too, is read back.
 type replay struct {
 	db   *DB
-	dir  string
+	dir  string // of a check, which throws it away
 	bolt *bolt.DB
 	tx   *Tx
 	n    int
+	page int       // entries a transaction; 0: pageSize
+	done func(*Tx) // after each transaction; may be nil
 }
 
 func (db *DB) newReplay() (*replay, error) {
@@ -261,12 +287,8 @@ func (db *DB) newReplay() (*replay, error) {
 }
 
 func (r *replay) add(env ledger.Envelope, data any) error {
-	if r.tx == nil {
-		b, err := r.bolt.Begin(true)
-		if err != nil {
-			return err
-		}
-		r.tx = newTx(r.db, b)
+	if err := r.begin(); err != nil {
+		return err
 	}
 	if env.RunID != "" {
 		if err := r.tx.put(bRecords, entryRecord(env.RunID, env.Seq), []byte{}); err != nil {
@@ -276,9 +298,23 @@ func (r *replay) add(env ledger.Envelope, data any) error {
 	if err := r.tx.project(env, data); err != nil {
 		return err
 	}
-	if r.n++; r.n%pageSize == 0 {
+	if r.n++; r.n%cmp.Or(r.page, pageSize) == 0 {
 		return r.flush()
 	}
+	return nil
+}
+
+// begin begins a transaction where none is under way.
+func (r *replay) begin() error {
+	if r.tx != nil {
+		return nil
+	}
+	b, err := r.bolt.Begin(true)
+	if err != nil {
+		return err
+	}
+	fillPages(b)
+	r.tx = newTx(r.db, b)
 	return nil
 }
 
@@ -289,15 +325,25 @@ func (r *replay) flush() error {
 	if err := r.tx.flush(); err != nil {
 		return err // close rolls it back
 	}
-	err := r.tx.bolt.Commit()
+	tx := r.tx
 	r.tx = nil
-	return err
+	if err := tx.bolt.Commit(); err != nil {
+		return err
+	}
+	if r.done != nil {
+		r.done(tx)
+	}
+	return nil
 }
 
-func (r *replay) close() {
+func (r *replay) rollback() {
 	if r.tx != nil {
 		r.tx.bolt.Rollback()
 	}
+}
+
+func (r *replay) close() {
+	r.rollback()
 	r.bolt.Close()
 	os.RemoveAll(r.dir)
 }

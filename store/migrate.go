@@ -2,15 +2,17 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -30,11 +32,6 @@ var (
 	oldHashes    = []byte("hashes")    // stored hash index → hash
 )
 
-// former are buckets of older schemas.
-func former() [][]byte {
-	return [][]byte{[]byte("runs"), []byte("steps"), []byte("attempts"), []byte("runlog"), oldEnvelopes, oldData, oldHashes}
-}
-
 // newer says whether a bucket came with a schema after the first.
 func newer(name []byte) bool {
 	return slices.ContainsFunc([][]byte{
@@ -43,10 +40,14 @@ func newer(name []byte) bool {
 	}, func(b []byte) bool { return bytes.Equal(b, name) })
 }
 
-// migrate brings the projections of an older schema up to date. The ledger is the
-// truth: it is replayed, and what follows from it now takes the place of what
-// followed before, in one transaction. A ledger that does not replay is damaged.
-func (db *DB) migrate() error {
+// migrate brings a site of an older schema up to date: a new database is made of its
+// ledger, and takes the place of the old one when it is whole and on disk. The ledger is
+// the truth: everything that follows from it is replayed, some entries a transaction, so
+// that what is held in memory does not grow with it. Until then the old database stays as
+// it is: a process that is killed leaves a site that any version opens, and the next one
+// begins anew. A ledger that does not replay is damaged, and nothing takes its place. It is
+// another file because one of bbolt never shrinks, and lists its free pages in each commit.
+func (db *DB) migrate(opt Options) error {
 	var have uint64
 	err := db.bolt.View(func(t *bolt.Tx) error {
 		have = binary.BigEndian.Uint64(t.Bucket(bMeta).Get(kSchema)) // load has checked it
@@ -55,64 +56,167 @@ func (db *DB) migrate() error {
 	if err != nil || have == schemaVersion {
 		return err
 	}
-	if have < 4 {
-		if err := db.moveEntries(); err != nil {
-			return fmt.Errorf("store: bring schema %d up to %d: %w", have, schemaVersion, err)
-		}
+	if opt.Migrating != nil {
+		opt.Migrating(db.size)
 	}
-	r, err := db.newReplay()
-	if err != nil {
-		return err
+	// Where the file is, should its name be a link.
+	path, err := filepath.EvalSymlinks(filepath.Join(db.home, fileName))
+	if err == nil {
+		err = db.moveTo(path+".new", path, opt)
 	}
-	defer r.close()
-	if err := db.replayAll(context.Background(), r, db.Size(), CheckOptions{}, &CheckReport{}); err != nil {
-		return err
-	}
-	err = r.bolt.View(func(from *bolt.Tx) error {
-		return db.bolt.Update(func(to *bolt.Tx) error { return adoptProjections(from, to) })
-	})
 	if err != nil {
 		return fmt.Errorf("store: bring schema %d up to %d: %w", have, schemaVersion, err)
 	}
 	return db.bolt.View(db.loadClock)
 }
 
-// adoptProjections puts what the ledger gives in the place of every projection.
-func adoptProjections(from, to *bolt.Tx) error {
-	for _, name := range buckets() {
-		if _, err := to.CreateBucketIfNotExists(name); err != nil {
+// moveTo makes a database under a name, puts it in the place of the one that is open, and
+// goes on with it.
+func (db *DB) moveTo(name, path string, opt Options) (err error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // one that was killed has left it
+		return err
+	}
+	var to *bolt.DB
+	defer func() {
+		if err != nil && to != nil {
+			err = errors.Join(err, to.Close())
+		}
+		if err != nil {
+			os.Remove(name) // unless it has taken the place already
+		}
+	}()
+	if to, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, opt); err != nil {
+		return err
+	}
+	to.NoSync = true // what is half done is thrown away
+	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}}
+	if err := db.bolt.View(m.run); err != nil {
+		m.r.rollback()
+		return err
+	}
+	to.NoSync = false
+	if err := errors.Join(os.Chmod(name, fi.Mode().Perm()), to.Sync()); err != nil {
+		return err
+	}
+	if err := fsx.Rename(name, path); err != nil {
+		return err
+	}
+	if opt.hooks.moved != nil {
+		opt.hooks.moved(nil)
+	}
+	old := db.bolt
+	db.bolt = to
+	// An older version that had opened the old file a moment ago gets its lock now, and
+	// must not write to it. If that cannot be said to it, nothing is lost but that.
+	_ = old.Update(func(t *bolt.Tx) error { return t.Bucket(bMeta).Put(kSchema, be64(schemaVersion)) })
+	_ = old.Close()
+	return nil
+}
+
+// A move fills a new database with what an old one holds.
+type move struct {
+	r     *replay
+	keys  int // since the last transaction
+	bytes int
+}
+
+// maxMove bounds how many bytes one transaction of a move puts.
+const maxMove = 4 << 20
+
+// run moves everything: the ledger by replaying it, the rest as it is.
+func (m *move) run(from *bolt.Tx) error {
+	err := m.r.bolt.Update(func(t *bolt.Tx) error {
+		for _, name := range buckets() {
+			if _, err := t.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.ledger(from); err != nil {
+		return err
+	}
+	for _, name := range [][]byte{bCheckpoints, bOutbox, bSinks, bSmall} {
+		b := from.Bucket(name)
+		if b == nil { // the older schema had none
+			continue
+		}
+		if err := b.ForEach(func(k, v []byte) error { return m.put(name, k, v) }); err != nil {
 			return err
 		}
 	}
-	for _, name := range projections() {
-		if err := to.DeleteBucket(name); err != nil {
-			return err
+	err = from.Bucket(bMeta).ForEach(func(k, v []byte) error {
+		if slices.ContainsFunc(append(projectedKeys(), kSchema), func(p []byte) bool { return bytes.Equal(p, k) }) {
+			return nil // the replay has given what holds
 		}
-		b, err := to.CreateBucket(name)
+		return m.put(bMeta, k, v)
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush())
+}
+
+// ledger moves the entries, each with what follows from it, and checks them.
+func (m *move) ledger(from *bolt.Tx) error {
+	v, err := ledger.NewVerifier(ledger.VerifierOptions{})
+	if err != nil {
+		return err
+	}
+	size := m.r.db.size
+	for seq := range size {
+		hashes, l, err := oldEntry(from, seq)
 		if err != nil {
 			return err
 		}
-		b.FillPercent = 0.95 // they come in order
-		if err := from.Bucket(name).ForEach(b.Put); err != nil {
+		env, data, err := verified(v, l)
+		if err != nil {
 			return err
 		}
-	}
-	for _, name := range former() {
-		if err := to.DeleteBucket(name); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+		if err := m.entry(l, hashes); err != nil {
 			return err
 		}
-	}
-	meta := to.Bucket(bMeta)
-	for _, key := range projectedKeys() {
-		v := from.Bucket(bMeta).Get(key)
-		if v == nil {
-			continue
+		if err := m.r.add(env, data); err != nil {
+			return damaged(err, "replay of entry %d", seq)
 		}
-		if err := meta.Put(key, v); err != nil {
+	}
+	if err := m.r.begin(); err != nil {
+		return err
+	}
+	return checkRoot(size, hashReader{m.r.tx.bolt}, v)
+}
+
+// entry puts an entry, once its hashes are those that follow from the entries before it.
+func (m *move) entry(l Lines, hashes []ledger.Hash) error {
+	if err := m.r.begin(); err != nil {
+		return err
+	}
+	if err := sameHashes(l, hashes, hashReader{m.r.tx.bolt}); err != nil {
+		return err
+	}
+	return m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.Data))
+}
+
+// put puts a key, in a new transaction once this one has enough.
+func (m *move) put(bucket, k, v []byte) error {
+	if m.keys++; m.keys > 10*pageSize || m.bytes+len(v) > maxMove {
+		if err := m.r.flush(); err != nil {
 			return err
 		}
+		m.keys, m.bytes = 1, 0
 	}
-	return meta.Put(kSchema, binary.BigEndian.AppendUint64(nil, schemaVersion))
+	m.bytes += len(k) + len(v)
+	if err := m.r.begin(); err != nil {
+		return err
+	}
+	return m.r.tx.add(bucket, k, v)
 }
 
 // lastEnvelope is the size of the ledger and the envelope of its last entry.
@@ -141,54 +245,24 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 	return seq + 1, v, nil
 }
 
-// moveEntries copies the ledger of an older schema, some entries a transaction. What it
-// copies stays until all is done, so that a process that is killed meanwhile leaves a
-// site that any version opens. The next begins anew: an older one may have been there.
-func (db *DB) moveEntries() error {
-	err := db.bolt.Update(func(t *bolt.Tx) error {
-		if err := t.DeleteBucket(bEntries); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
-			return err
-		}
-		_, err := t.CreateBucket(bEntries)
-		return err
-	})
-	for from := int64(0); err == nil && from < db.size; {
-		err = db.bolt.Update(func(t *bolt.Tx) error {
-			to := t.Bucket(bEntries)
-			to.FillPercent = 0.95
-			for end := min(db.size, from+10*pageSize); from < end; from++ {
-				v, err := oldEntry(t, from)
-				if err != nil {
-					return err
-				}
-				if err := to.Put(be64(from), v); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	return err
-}
-
-// oldEntry reads an entry of an older schema in the form that it has now.
-func oldEntry(t *bolt.Tx, seq int64) ([]byte, error) {
+// oldEntry reads an entry of a schema before the fourth; data is nil where there is none.
+// What it returns is good as long as the transaction.
+func oldEntry(t *bolt.Tx, seq int64) (hashes []ledger.Hash, l Lines, err error) {
 	for _, name := range [][]byte{oldEnvelopes, oldData, oldHashes} {
 		if t.Bucket(name) == nil {
-			return nil, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+			return nil, l, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
 		}
 	}
-	env := t.Bucket(oldEnvelopes).Get(be64(seq))
-	if env == nil {
-		return nil, damaged(errors.New("it is missing"), "entry %d", seq)
+	l = Lines{seq, t.Bucket(oldEnvelopes).Get(be64(seq)), t.Bucket(oldData).Get(be64(seq))}
+	if l.Envelope == nil {
+		return nil, l, damaged(errors.New("it is missing"), "entry %d", seq)
 	}
-	var hashes []ledger.Hash
 	for i := ledger.StoredHashIndex(0, seq); i < ledger.StoredHashIndex(0, seq+1); i++ {
 		h := t.Bucket(oldHashes).Get(be64(i))
 		if len(h) != len(ledger.Hash{}) {
-			return nil, damaged(errors.New("it is missing"), "tree hash %d", i)
+			return nil, l, damaged(errors.New("it is missing"), "tree hash %d", i)
 		}
 		hashes = append(hashes, ledger.Hash(h))
 	}
-	return encodeEntry(hashes, env, t.Bucket(oldData).Get(be64(seq))), nil
+	return hashes, l, nil
 }

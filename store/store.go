@@ -109,8 +109,21 @@ type siteMeta struct {
 
 // Options of a database. The zero value works.
 type Options struct {
-	Now func() time.Time // default time.Now
+	Now       func() time.Time    // default time.Now
+	Migrating func(entries int64) // is told before a site of an older stella is brought up to date; nil: nobody is
+
+	hooks hooks
 }
+
+// hooks are for tests of this package.
+type hooks struct {
+	opened func()    // a file is open, not yet locked
+	page   int       // entries a transaction of a migration
+	moved  func(*Tx) // after each of its transactions, and with nil once it has taken the place
+}
+
+// fileName is that of the database in the home.
+const fileName = "ledger.db"
 
 // DB is an open site database. Its methods may be called from any goroutine.
 type DB struct {
@@ -145,7 +158,7 @@ type request struct {
 
 // Create makes a new database in home with its genesis entry, and opens it.
 func Create(home string, init ledger.SiteInit, trust ledger.TrustChange, actor string, opt Options) (*DB, error) {
-	path := filepath.Join(home, "ledger.db")
+	path := filepath.Join(home, fileName)
 	if _, err := os.Lstat(path); err == nil {
 		return nil, ErrExists
 	}
@@ -184,7 +197,7 @@ func Create(home string, init ledger.SiteInit, trust ledger.TrustChange, actor s
 // Open opens the database of an existing site and takes its lock, or fails at
 // once with [ErrLocked].
 func Open(home string, opt Options) (*DB, error) {
-	if _, err := os.Lstat(filepath.Join(home, "ledger.db")); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(home, fileName)); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrNoSite, home)
 	}
 	db, err := open(home, opt, false)
@@ -193,7 +206,7 @@ func Open(home string, opt Options) (*DB, error) {
 	}
 	err = db.load()
 	if err == nil {
-		err = db.migrate()
+		err = db.migrate(opt)
 	}
 	if err != nil {
 		db.bolt.Close()
@@ -208,19 +221,9 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	if create {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
-	b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, &bolt.Options{
-		Timeout:         time.Millisecond, // fail at once: callers try the socket of the holder
-		FreelistType:    bolt.FreelistMapType,
-		InitialMmapSize: 256 << 20,
-		OpenFile: func(name string, _ int, perm os.FileMode) (*os.File, error) {
-			return os.OpenFile(name, flags, perm)
-		},
-	})
-	switch {
-	case errors.Is(err, bolt.ErrTimeout):
-		return nil, ErrLocked
-	case err != nil:
-		return nil, fmt.Errorf("store: open ledger.db: %w", err)
+	b, err := openFile(filepath.Join(home, fileName), flags, opt)
+	if err != nil {
+		return nil, err
 	}
 	now := opt.Now
 	if now == nil {
@@ -233,6 +236,51 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	}
 	db.blobs = newBlobs(home, db)
 	return db, nil
+}
+
+// openFile opens a database and takes its lock, or fails at once with [ErrLocked].
+func openFile(path string, flags int, opt Options) (*bolt.DB, error) {
+	var file *os.File
+	b, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:         time.Millisecond, // fail at once: callers try the socket of the holder
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: 256 << 20,
+		OpenFile: func(name string, _ int, perm os.FileMode) (f *os.File, err error) {
+			f, err = os.OpenFile(name, flags, perm)
+			if file = f; opt.hooks.opened != nil {
+				opt.hooks.opened()
+			}
+			return f, err
+		},
+	})
+	switch {
+	case errors.Is(err, bolt.ErrTimeout):
+		return nil, ErrLocked
+	case err != nil:
+		return nil, fmt.Errorf("store: open ledger.db: %w", err)
+	}
+	if err := inPlace(file, path); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// inPlace says [ErrLocked] of a file that another has taken the place of before it was
+// locked: whoever did that holds the site.
+func inPlace(file *os.File, path string) error {
+	have, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("store: open ledger.db: %w", err)
+	}
+	now, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("store: open ledger.db: %w", err)
+	}
+	if !os.SameFile(have, now) {
+		return ErrLocked
+	}
+	return nil
 }
 
 // load reads what the writer keeps in memory.
@@ -385,7 +433,7 @@ func (db *DB) Changed() (<-chan struct{}, int64) {
 
 // Bytes is the size of the database file.
 func (db *DB) Bytes() int64 {
-	fi, err := os.Stat(filepath.Join(db.home, "ledger.db"))
+	fi, err := os.Stat(filepath.Join(db.home, fileName))
 	if err != nil {
 		return 0
 	}

@@ -229,6 +229,9 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		return nil, notOwner(a.opt.home)
 	}
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
+	opt.Migrating = func(entries int64) {
+		a.stderr.note("note: an older stella wrote this site: its %d entries are put into the form of this one, which can take a while", entries)
+	}
 	h := &held{served: make(chan error, 1), box: io.NopCloser(nil)}
 	if opt.Executes {
 		box := sandbox.New(sandbox.Options{Now: a.now, Keep: 4})

@@ -51,6 +51,9 @@ type Options struct {
 	Log      *slog.Logger     // default: discard
 	Now      func() time.Time // default time.Now
 	Executor runner.Executor
+	// Migrating is told before a site of an older stella is brought up to date, which takes
+	// a while, how many entries it has; nil: nobody is.
+	Migrating func(entries int64)
 	// Waive goes on without a floor that was lost, and Accept with a clock that
 	// is not near the record: before anything else is written, and recorded.
 	Waive  *Waiver
@@ -126,7 +129,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	db, err := store.Open(opt.Home, store.Options{Now: opt.Now})
+	db, err := store.Open(opt.Home, store.Options{Now: opt.Now, Migrating: opt.Migrating})
 	if err != nil {
 		return nil, openError(opt.Home, err)
 	}

@@ -72,6 +72,8 @@ func openError(home string, err error) error {
 		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "use the stella that wrote it, or a newer one"}
 	case readOnly(err):
 		return notWritable(home, err)
+	case noSpace(err):
+		return unwritten(err)
 	}
 	return damaged("%v", err)
 }
