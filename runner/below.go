@@ -24,19 +24,23 @@ func (e *execution) notTwiceBelow(named, others []*node, what string) error {
 		if n.plan.SubPlan == "" {
 			continue
 		}
-		kept := i < len(named) && n.keeps()
+		kept, since := i < len(named) && n.keeps(), n.owner().readSince(map[*node]bool{})
+		at := append([]*node{n}, n.items...)
+		if i < len(named) && n.parent != nil { // what goes with it, see dropOutdated
+			at = append(at, slices.DeleteFunc(n.parent.outdated(), func(x *node) bool { return x == n })...)
+		}
 		if records == nil { // once: they are those of the whole run
 			var err error
 			if records, err = e.r.opt.Store.Steps(e.runID); err != nil {
 				return err
 			}
 		}
-		for _, x := range append([]*node{n}, n.items...) {
+		for _, x := range at {
 			c := records[x.id].Child
 			switch {
 			case c == nil, x.child == "" && !x.status.Ended() && x.status != state.CheckpointPending: // it was decided on before
 				continue
-			case x != n && x.status == state.Completed && kept:
+			case x != n && x.status == state.Completed && kept && x.order > since:
 				continue
 			}
 			below, err := e.r.doneOnce(c.RunID, x.id+"/")

@@ -1,13 +1,19 @@
 package runner_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
 )
 
 // Items that completed with what a step gave before it was done again are not kept
@@ -97,5 +103,66 @@ func TestASkipDoesNothingTwiceUnasked(t *testing.T) {
 	steps := r.end()
 	if diff := cmp.Diff(map[string]string{"each.0": `{"x":2}`, "each.1": `{"x":2}`}, r.gave()); diff != "" {
 		t.Errorf("they gave (-want +got):\n%s%v", diff, steps)
+	}
+}
+
+// Items that are sub-runs are outdated alike, and what they have done is asked about.
+func TestOutdatedSubRunsAreAskedAbout(t *testing.T) {
+	for _, named := range []string{"each", "each.1"} {
+		t.Run(named, func(t *testing.T) {
+			w := newWorld(t, nil)
+			fail := true
+			w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
+				switch {
+				case task.StepID == "x":
+					r := exit(0)
+					r.Output.Values = map[string]json.RawMessage{"x": json.RawMessage(fmt.Sprint(task.Attempt))}
+					return r, nil
+				case bytes.Contains(task.Request, []byte(`"i":1`)) && fail:
+					fail = false
+					return exit(3), nil
+				}
+				return says(ctx, task)
+			}
+			w.child(func(d *manifests.DAG) {
+				d.Inputs = map[string]manifests.Input{"x": {Type: "integer"}, "i": {Type: "integer"}}
+				d.Steps[0].Action = "once"
+				d.Steps[0].With = map[string]any{"x": "${ inputs.x }", "i": "${ inputs.i }"}
+				d.Outputs = map[string]any{"x": "${ steps.charge.outputs.x }"}
+			}, "charge")
+			d := dag(func(d *manifests.DAG) {
+				s := &d.Steps[1]
+				s.Plugin, s.Action, s.DAG = nil, "", "child@1.0.0"
+				s.ForEach, s.MaxParallel = []any{int64(0), int64(1)}, 1
+				s.With = map[string]any{"x": "${ steps.x.outputs.x }", "i": "${ item }"}
+			}, "x", "each<x")
+			run := w.start(d, "{}")
+			again := func(q runner.Retry) error {
+				now, _ := w.look(run.RunID)
+				q.Actor = "uid:7"
+				return second(w.r.Retry(w.opened(now, d), q))
+			}
+			if now, steps := w.finish(run.RunID); now.Status != state.Failed || steps["each.0"] != "completed" {
+				t.Fatalf("%s: %v", now.Status, steps)
+			}
+			w.r = w.runner(1)
+			if err := again(runner.Retry{StepID: "x"}); err != nil {
+				t.Fatal(err)
+			}
+			w.finish(run.RunID)
+			w.r = w.runner(1)
+			bad := (*runner.ConflictError)(nil)
+			if err := again(runner.Retry{StepID: named}); !errors.As(err, &bad) || !strings.Contains(bad.Text, "step each.0/charge is not idempotent") {
+				t.Fatal(err)
+			}
+			if err := again(runner.Retry{StepID: named, Repeat: true}); err != nil {
+				t.Fatal(err)
+			}
+			now, steps := w.finish(run.RunID)
+			recs, _ := w.db.Steps(run.RunID)
+			if now.Status != state.Completed || w.blob(recs["each.0"].OutputsHash) != `{"x":2}` || w.blob(recs["each.1"].OutputsHash) != `{"x":2}` {
+				t.Errorf("%s: %v", now.Status, steps)
+			}
+		})
 	}
 }

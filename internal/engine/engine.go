@@ -146,6 +146,9 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 }
 
 func (e *Engine) load(ctx context.Context) error {
+	// A backup may leave out what can be made again; where it cannot be made, who
+	// needs it says so.
+	_ = os.Mkdir(filepath.Join(e.opt.Home, "cache"), 0o700)
 	// Keys and signatures take a millisecond each, and neither needs the other.
 	trustDir := filepath.Join(e.opt.Home, "trust")
 	look := ahead(func() trustLook { return lookAtTrust(trustDir) })
