@@ -311,11 +311,24 @@ func (r *Runner) reclaim(tenant string, loss ledger.LockLoss) {
 	if alive {
 		return
 	}
-	err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss)
-	if err != nil {
+	if err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss); err != nil {
+		r.putOff(loss.Fence)
 		err = errors.Join(err, r.compareLocks(tenant, loss.RunID, loss.StepID))
 		r.opt.Log.Warn("a stale lock could not be reclaimed", "lock", loss.Name, "error", err)
 	}
+}
+
+// putOff lets a lock that could not be reclaimed be looked at again in a while: what
+// keeps it from being written may keep on.
+func (r *Runner) putOff(fence int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reclaiming[fence] = time.AfterFunc(StaleAfter, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.reclaiming, fence)
+		r.dispatch()
+	})
 }
 
 // compareLocks lets go of what a step holds no more on record, if nobody here gives it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,44 @@ func orphan(t *testing.T, w *world) (run state.Run, d *manifests.DAG) {
 	w.exec.run = ok
 	w.reopen()
 	return run, d
+}
+
+// noRoom is a store that takes no loss of a lock until it is told to.
+type noRoom struct {
+	runner.Store
+	room  atomic.Bool
+	tries atomic.Int32
+}
+
+func (f *noRoom) LoseLock(t ledger.Type, actor, tenant string, d ledger.LockLoss) error {
+	f.tries.Add(1)
+	if !f.room.Load() {
+		return errors.New("no room")
+	}
+	return f.Store.LoseLock(t, actor, tenant, d)
+}
+
+// A stale lock whose loss cannot be written is tried again in a while, and not at once
+// and without end.
+func TestALockThatCannotBeReclaimedIsTriedAgainInAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		orphan(t, w)
+		time.Sleep(time.Hour)
+		s := &noRoom{Store: w.db}
+		w.with(func(o *runner.Options) { o.Store = s })
+		w.background()
+		waits := w.start(locking("1.1.0", nil, "b"), "{}")
+		time.Sleep(10*runner.StaleAfter + time.Second)
+		if n := s.tries.Load(); n != 10 {
+			t.Errorf("it was tried %d times in %s", n, 10*runner.StaleAfter)
+		}
+		s.room.Store(true)
+		w.wait(waits.RunID)
+		if n := s.tries.Load(); n != 11 {
+			t.Errorf("it was tried %d times", n)
+		}
+	})
 }
 
 func TestALockWhoseHolderNobodyExecutesIsReclaimedWhenItIsStale(t *testing.T) {

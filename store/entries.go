@@ -157,33 +157,54 @@ func (db *DB) Entry(seq int64) (l Lines, err error) {
 	return l, err
 }
 
-// RunEntries reads the entries of one run in order.
-func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] {
+// RunEntries reads the entries of one run in order, those that there are now.
+func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] { return db.RunEntriesFrom(runID, 0) }
+
+// RunEntriesFrom is RunEntries from a sequence number on.
+func (db *DB) RunEntriesFrom(runID string, from int64) iter.Seq2[Lines, error] {
 	return func(yield func(Lines, error) bool) {
-		var seqs []int64
-		err := scan(db, bRecords, []byte(runID+entryPart), func(_ *bolt.Tx, k, _ []byte) error {
-			seq := k[len(runID)+len(entryPart):]
-			if len(seq) != 8 {
-				return damaged(errEntryRecord, "%s %s", bRecords, printable(k))
-			}
-			seqs = append(seqs, int64(binary.BigEndian.Uint64(seq)))
-			return nil
-		})
-		if err != nil {
-			yield(Lines{}, err)
-			return
-		}
-		for _, seq := range seqs {
-			l, err := db.Entry(seq)
+		for end := db.Size(); from < end; {
+			seqs, err := db.runSeqs(runID, from, end)
 			if err != nil {
-				yield(Lines{Seq: seq}, err)
+				yield(Lines{}, err)
 				return
 			}
-			if !yield(l, nil) {
+			for _, seq := range seqs {
+				l, err := db.Entry(seq)
+				if err != nil {
+					yield(Lines{Seq: seq}, err)
+					return
+				}
+				if !yield(l, nil) {
+					return
+				}
+			}
+			if len(seqs) < pageSize {
 				return
 			}
+			from = seqs[len(seqs)-1] + 1
 		}
 	}
+}
+
+// runSeqs are a page of the entries of a run from one on, without end.
+func (db *DB) runSeqs(runID string, from, end int64) (seqs []int64, err error) {
+	prefix := []byte(runID + entryPart)
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		c := t.Bucket(bRecords).Cursor()
+		for k, _ := c.Seek(entryRecord(runID, max(0, from))); bytes.HasPrefix(k, prefix) && len(seqs) < pageSize; k, _ = c.Next() {
+			if len(k) != len(prefix)+8 {
+				return damaged(errEntryRecord, "%s %s", bRecords, printable(k))
+			}
+			seq := int64(binary.BigEndian.Uint64(k[len(prefix):]))
+			if seq >= end {
+				return nil
+			}
+			seqs = append(seqs, seq)
+		}
+		return nil
+	})
+	return seqs, err
 }
 
 // FirstAtOrAfter is the seq of the first entry whose time is not before at (in

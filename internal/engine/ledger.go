@@ -45,8 +45,12 @@ func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerL
 		return s.tailBack(ctx, q, limit)
 	}
 	out := []api.LedgerLine{}
-	size := s.e.db.Size()
-	for l, err := range s.e.db.Entries(max(0, q.From), min(size, max(0, q.From)+maxScanned)) {
+	from, size := max(0, q.From), s.e.db.Size()
+	entries := s.e.db.Entries(from, min(size, from+maxScanned))
+	if q.RunID != "" { // they are known without looking at all others
+		entries = s.e.db.RunEntriesFrom(q.RunID, from)
+	}
+	for l, err := range entries {
 		if err != nil {
 			return nil, dbError(err)
 		}

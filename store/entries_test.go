@@ -1,0 +1,61 @@
+package store_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// The entries of a run are found among those of others, from any of them on, over more
+// than a page; what comes while they are read is left out.
+func TestEntriesOfARunFromOneOn(t *testing.T) {
+	db := create(t, newHome(t))
+	one, start := newRun(1, "t1")
+	two, start2 := newRun(2, "t2")
+	if _, err := db.StartRun(one, start, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.StartRun(two, start2, nil); err != nil {
+		t.Fatal(err)
+	}
+	nudge := func(id string, n int) {
+		p := slices.Repeat([]state.Proposal{{Type: ledger.RunNudged, Actor: "x", Data: &ledger.Nudge{}}}, n)
+		if _, err := db.Commit(id, p...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 4 {
+		nudge(one.RunID, 300)
+		nudge(two.RunID, 7)
+	}
+	var all []int64
+	for l, err := range db.RunEntries(one.RunID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l.Seq)
+		if len(all) == 2 {
+			nudge(one.RunID, 1)
+		}
+	}
+	if len(all) != 1201 || !slices.IsSorted(all) {
+		t.Fatalf("%d entries, sorted %v", len(all), slices.IsSorted(all))
+	}
+	for _, i := range []int{0, 1, 499, 500, 501, 1000, 1200} {
+		var got []int64
+		for l, err := range db.RunEntriesFrom(one.RunID, all[i]) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, l.Seq)
+		}
+		if want := append(slices.Clone(all[i:]), db.Size()-1); !slices.Equal(got, want) {
+			t.Errorf("from the %dth: %d entries, want %d", i, len(got), len(want))
+		}
+	}
+	for range db.RunEntriesFrom(one.RunID, db.Size()) {
+		t.Error("there is one from the end on")
+	}
+}
