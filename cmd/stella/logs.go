@@ -25,7 +25,7 @@ func newRunLogsCmd(a *app) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&q.StepID, "step", "", "only this `STEP`")
+	f.StringVar(&q.StepID, "step", "", "only this `STEP`, with all of its items")
 	f.IntVar(&q.Attempt, "attempt", 0, "only this attempt, a `NUMBER` (default: all)")
 	f.BoolVarP(&q.Follow, "follow", "f", false, "go on until the run has ended")
 	return c

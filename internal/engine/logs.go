@@ -40,7 +40,7 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 		if err != nil {
 			return err
 		}
-		attempts, err := s.e.db.Attempts(q.RunID, q.StepID)
+		attempts, err := s.attemptsOf(q.RunID, q.StepID)
 		if err != nil {
 			return dbError(err)
 		}
@@ -70,6 +70,21 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 			return ctx.Err()
 		}
 	}
+}
+
+// attemptsOf are those of a step, of the items of one with for_each, or of a run.
+func (s *site) attemptsOf(runID, stepID string) ([]state.Attempt, error) {
+	attempts, err := s.e.db.Attempts(runID, stepID)
+	if err != nil || stepID == "" || len(attempts) > 0 {
+		return attempts, err
+	}
+	if step, err := s.e.db.Step(runID, stepID); err != nil || step.Items == "" {
+		return nil, nil // which step is meant is asked by the caller
+	}
+	if attempts, err = s.e.db.Attempts(runID, ""); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(attempts, func(a state.Attempt) bool { return !strings.HasPrefix(a.StepID, stepID+".") }), nil
 }
 
 // meant refuses a query for a step or an attempt that the run has not, and that cannot
