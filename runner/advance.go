@@ -429,6 +429,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	e.proposeBy(actor, ledger.StepInvalidated, n, &d)
 	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
 	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false
+	n.claimed = false // who is about to begin it would begin with what was evaluated before
 	n.after, n.afresh = stampOrZero(d.After), d.Reason != "reopened"
 	if d.Overlay != "" {
 		n.overlay = d.Overlay

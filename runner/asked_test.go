@@ -2,10 +2,12 @@ package runner_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
 )
 
@@ -52,5 +54,53 @@ func TestAnEndThatDidNotReachASubRunCanBeAskedForAgain(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// asking leaves a run behind whose sub-run waits for people, and that nobody executes; an
+// end was asked for, and its process died before the sub-run heard of it.
+func asking(t *testing.T, asked state.Proposal) (w *world, d *manifests.DAG, run, child string) {
+	t.Helper()
+	w = newWorld(t, ok)
+	w.child(func(d *manifests.DAG) {
+		d.Steps[0].Plugin, d.Steps[0].Action = nil, ""
+		d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "ok?", Options: []manifests.Option{{Label: "y", Decision: "continue"}}}
+		d.Steps, d.OnCancel = d.Steps[:1], d.Steps[1:]
+	}, "ask", "tidy")
+	d = parent(nil, "sub")
+	run = w.start(d, "{}").RunID
+	if err := w.r.RunUnattended(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now, _ := w.look(run)
+	child = w.childOf(now, "sub")
+	w.r = w.runner(1)
+	if _, err := w.db.Commit(run, asked); err != nil {
+		t.Fatal(err)
+	}
+	return w, d, run, child
+}
+
+// The sub-run of a run that was failed is told why.
+func TestASubRunIsToldWhyItsRunWasFailed(t *testing.T) {
+	w, d, run, child := asking(t, state.Proposal{Type: ledger.RunFailRequested, Actor: "uid:7", Data: &ledger.RunFailing{Code: "FAILED_BY_HAND", Reason: "because"}})
+	now, _ := w.look(run)
+	if _, err := w.r.Fail(w.opened(now, d), "uid:7", state.FailedByHand, "because"); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := w.look(child); !c.CancelRequested() || !strings.HasSuffix(c.CancelReason, ": because") {
+		t.Errorf("it is %s, because %q", c.Status, c.CancelReason)
+	}
+}
+
+// A cancel of a run that was aborted before leaves its sub-run no time either.
+func TestACancelAfterAnAbortIsOne(t *testing.T) {
+	w, d, run, child := asking(t, state.Proposal{Type: ledger.RunAbortRequested, Actor: "uid:7", Data: &ledger.Note{Reason: "because"}})
+	now, _ := w.look(run)
+	if _, err := w.r.Cancel("uid:7", "x", w.opened(now, d)); err != nil {
+		t.Fatal(err)
+	}
+	if c, steps := w.look(child); !c.Aborted || steps["tidy"] == "completed" {
+		t.Errorf("it is %s, aborted %v, %v", c.Status, c.Aborted, steps)
 	}
 }

@@ -27,7 +27,6 @@ const maxMessage = 1024
 type prepared struct {
 	run        state.Run                  // as it was when the attempt was claimed
 	attempt    int                        // its number, once it is claimed
-	round      int32                      // of its step, when it was claimed
 	params     []byte                     // canonical JSON
 	artifacts  map[string]ledger.Artifact // of this run, named in params
 	fault      error                      // params could not be had
@@ -73,7 +72,7 @@ func (r *Runner) work(ctx context.Context, it item) error {
 
 	p := r.prepare(e, dag, n, params, overlay, fault)
 	defer p.secrets.forget()
-	p.round, p.artifacts = it.round, artifacts
+	p.artifacts = artifacts
 	if n.plan.Plugin == nil {
 		var err error
 		alive, err = r.startChild(ctx, e, n, p)

@@ -61,24 +61,34 @@ func (n *node) readSince(seen map[*node]bool) int {
 // notTwiceOutdated refuses to begin a step again, or an item of it, where items that
 // nobody has named are outdated and would do again what is not idempotent.
 func (e *execution) notTwiceOutdated(n *node, what string) error {
-	old := n.owner().outdated()
-	if len(old) == 0 || n.plan.SubPlan != "" || n.parent == nil && !n.keeps() { // for sub-runs see notTwiceBelow
+	if n.parent == nil && !n.keeps() {
+		return nil // all of them were named
+	}
+	old := slices.DeleteFunc(n.owner().outdated(), func(x *node) bool { return x == n })
+	if len(old) == 0 {
 		return nil
 	}
-	once, err := e.r.onlyOnce(n)
+	twice, err := e.onceOf(old)
+	if err == nil && len(twice) > 0 {
+		err = NotTwice(twice, what)
+	}
+	return err
+}
+
+// onceOf names those of the items of one step that are not idempotent, or what their
+// sub-runs have done that is not.
+func (e *execution) onceOf(items []*node) (twice []string, err error) {
+	if items[0].plan.SubPlan != "" {
+		return e.doneBelow(items)
+	}
+	once, err := e.r.onlyOnce(items[0])
 	if err != nil || !once {
-		return err
+		return nil, err
 	}
-	var twice []string
-	for _, x := range old {
-		if x != n {
-			twice = append(twice, x.id)
-		}
+	for _, x := range items {
+		twice = append(twice, x.id)
 	}
-	if len(twice) == 0 {
-		return nil
-	}
-	return NotTwice(twice, what)
+	return twice, nil
 }
 
 // done is the step, or the first of its items, that may have done what it is there for,

@@ -18,42 +18,48 @@ import (
 // notTwiceBelow refuses to begin steps again whose sub-runs have done what is not
 // idempotent: those that somebody has named, and others with all of their items.
 func (e *execution) notTwiceBelow(named, others []*node, what string) error {
-	var twice []string
-	var records map[string]state.Step
+	var all []*node
 	for i, n := range slices.Concat(named, others) {
 		if n.plan.SubPlan == "" {
 			continue
 		}
-		kept, since := i < len(named) && n.keeps(), n.owner().readSince(map[*node]bool{})
-		at := append([]*node{n}, n.items...)
-		if i < len(named) && n.parent != nil { // what goes with it, see dropOutdated
-			at = append(at, slices.DeleteFunc(n.parent.outdated(), func(x *node) bool { return x == n })...)
-		}
-		if records == nil { // once: they are those of the whole run
-			var err error
-			if records, err = e.r.opt.Store.Steps(e.runID); err != nil {
-				return err
+		kept := i < len(named) && n.keeps() // for what is outdated of that see notTwiceOutdated
+		all = append(all, n)
+		for _, x := range n.items {
+			if !kept || x.status != state.Completed {
+				all = append(all, x)
 			}
-		}
-		for _, x := range at {
-			c := records[x.id].Child
-			switch {
-			case c == nil, x.child == "" && !x.status.Ended() && x.status != state.CheckpointPending: // it was decided on before
-				continue
-			case x != n && x.status == state.Completed && kept && x.order > since:
-				continue
-			}
-			below, err := e.r.doneOnce(c.RunID, x.id+"/")
-			if err != nil {
-				return err
-			}
-			twice = append(twice, below...)
 		}
 	}
-	if len(twice) > 0 {
-		return NotTwice(twice, what)
+	twice, err := e.doneBelow(all)
+	if err == nil && len(twice) > 0 {
+		err = NotTwice(twice, what)
 	}
-	return nil
+	return err
+}
+
+// doneBelow names what the last sub-runs of steps and items have done and is not
+// idempotent.
+func (e *execution) doneBelow(list []*node) (twice []string, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	records, err := e.r.opt.Store.Steps(e.runID)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range list {
+		c := records[x.id].Child
+		if c == nil || x.child == "" && !x.status.Ended() && x.status != state.CheckpointPending { // it was decided on before
+			continue
+		}
+		below, err := e.r.doneOnce(c.RunID, x.id+"/")
+		if err != nil {
+			return nil, err
+		}
+		twice = append(twice, below...)
+	}
+	return twice, nil
 }
 
 // doneOnce names the steps of a run, and of its sub-runs, that have done something and
@@ -90,11 +96,8 @@ func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 			continue
 		}
 		m, err := r.opt.Sealed.Manifest(p.Plugin.Digest)
-		if err != nil {
-			return nil, err
-		}
-		if steps[stepID].Idempotent && m.Plugin.Actions[p.Action].Idempotent {
-			continue
+		if err == nil && steps[stepID].Idempotent && m.Plugin.Actions[p.Action].Idempotent {
+			continue // of one that cannot be read nobody knows
 		}
 		done, err := r.hasDone(runID, rec)
 		if err != nil {
@@ -145,11 +148,35 @@ type leftover struct {
 
 func (e *execution) leftBelow(n *node, run state.Run) (left leftover, err error) {
 	left.dead, err = e.r.deadBelow(run)
-	if err != nil || left.dead.StepID != "" || run.Status == state.Completed || n.failures+1 >= n.step.Retry.MaxAttempts {
+	if err != nil || left.dead.StepID != "" || !e.mayRepeat(n, run, n.failures+1) {
 		return left, err
 	}
 	left.once, err = e.r.doneOnce(run.RunID, n.id+"/")
 	return left, err
+}
+
+// mayRepeat says whether the retry rule of a step, of which so many sub-runs have
+// failed, is asked at all after the last has ended so.
+func (e *execution) mayRepeat(n *node, run state.Run, failures int) bool {
+	return (run.Status == state.Failed || overdue(n, run)) && !e.over(n.phase) && failures < n.step.Retry.MaxAttempts
+}
+
+// doneSince names what the sub-run that failed has done since and must not be done
+// twice, of a step whose retry rule is about to begin another: somebody may have
+// reopened it.
+func (e *execution) doneSince(n *node) (reason string, err error) {
+	if n.failures == 0 { // no rule begins it
+		return "", nil
+	}
+	rec, err := e.r.opt.Store.Step(e.runID, n.id)
+	if err != nil || rec.Child == nil {
+		return "", err
+	}
+	once, err := e.r.doneOnce(rec.Child.RunID, n.id+"/")
+	if err != nil || len(once) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("run %s had failed; not tried again: %s", rec.Child.RunID, onceDone(once)), nil
 }
 
 // onceDone says in words what keeps a step from being done again.

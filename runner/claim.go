@@ -12,7 +12,7 @@ import (
 
 // mayClaim says whether a step may begin now; where not, what becomes of it is
 // written. The caller holds e.mu.
-func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node, round int32) (bool, error) {
+func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node) (bool, error) {
 	switch {
 	case n.status != state.Queued || !n.claimed:
 		n.claimed = false // taken away meanwhile
@@ -23,9 +23,6 @@ func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node, round int3
 	case e.ended.Load():
 		n.claimed = false
 		return false, nil
-	case n.round.Load() != round: // reset and queued again meanwhile: what it is to be given was evaluated before
-		n.claimed = false
-		return false, nil // who let go of it queues it
 	case e.over(n.phase):
 		n.claimed, e.swept = false, false
 		return false, r.commit(e)
@@ -41,7 +38,7 @@ func (r *Runner) mayClaim(ctx context.Context, e *execution, n *node, round int3
 // false when the attempt ended without one.
 func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (started bool, err error) {
 	err = r.within(e, func() error {
-		if ok, err := r.mayClaim(ctx, e, n, p.round); !ok {
+		if ok, err := r.mayClaim(ctx, e, n); !ok {
 			return err
 		}
 		if p.fault != nil {

@@ -71,6 +71,72 @@ func TestAResetIsAlsoAboutWhatIsAboutToBegin(t *testing.T) {
 	}
 }
 
+// aboutToBegin starts a run of which a worker has taken a step, and has not begun it: the
+// step "y" after the first attempt of "x", or the only one.
+func aboutToBegin(t *testing.T, steps ...string) (w *world, d *manifests.DAG, run state.Run, second, release chan struct{}) {
+	t.Helper()
+	var block atomic.Bool
+	block.Store(len(steps) == 1)
+	blocked, release, second := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	w = newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if task.StepID == "x" && task.Attempt == 2 {
+			<-second
+		}
+		block.CompareAndSwap(false, task.StepID == "x" && task.Attempt == 1)
+		return exit(0), nil
+	})
+	w.sealed.judged = func(digest string) (ledger.TrustRef, error) {
+		if digest == strings.Repeat("1", 64) && block.CompareAndSwap(true, false) {
+			close(blocked)
+			<-release
+		}
+		return ledger.TrustRef{}, nil
+	}
+	w.with(func(o *runner.Options) { o.Workers = 2 })
+	d = dag(func(d *manifests.DAG) { d.MaxParallelSteps = 2 }, steps...)
+	run = w.start(d, "{}")
+	w.background()
+	<-blocked
+	now, _ := w.look(run.RunID)
+	if _, err := w.r.Reset(w.opened(now, d), "uid:7", "", "x", false); err != nil {
+		t.Fatal(err)
+	}
+	return w, d, run, second, release
+}
+
+// A cancel ends what a reset has queued anew, also while nothing is taken from the queue.
+func TestACancelEndsWhatAResetHasQueued(t *testing.T) {
+	w, d, run, _, release := aboutToBegin(t, "x")
+	w.r.StopQueue(state.QueueState{Paused: map[string]state.QueueNote{"": {Actor: "uid:7"}}})
+	now, _ := w.look(run.RunID)
+	if _, err := w.r.Cancel("uid:7", "", w.opened(now, d)); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	if got, _ := w.ended(run.RunID); got.Status != state.Cancelled {
+		t.Errorf("the run is %s", got.Status)
+	}
+}
+
+// A step that was about to begin, and is pending by a reset, is no reason for a cancelled
+// run to fail.
+func TestACancelEndsWhatWasAboutToBegin(t *testing.T) {
+	w, d, run, second, release := aboutToBegin(t, "x", "y<x")
+	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool {
+		return s["x"].Attempt == 2 && s["x"].Status == state.Running
+	})
+	now, _ := w.look(run.RunID)
+	if _, err := w.r.Cancel("uid:7", "", w.opened(now, d)); err != nil {
+		t.Fatal(err)
+	}
+	close(second) // it succeeds all the same
+	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["x"].Status.Ended() })
+	close(release)
+	if got, steps := w.ended(run.RunID); got.Status != state.Cancelled || steps["y"].Status != state.Cancelled {
+		t.Errorf("the run is %s %s, y is %s", got.Status, got.FailureReason, steps["y"].Status)
+	}
+}
+
 // A process that waits until nothing moves without people does not end between the end
 // of an attempt and the next of the same step.
 func TestNothingEndsBeforeARetryIsQueued(t *testing.T) {

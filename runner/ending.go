@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -44,6 +45,15 @@ func (e *execution) requestFailure(actor string, code state.Code, reason string)
 	e.stopAll(ErrCancelled, reason)
 }
 
+// passOn tells what is left of a run again of the end that was asked for.
+func (e *execution) passOn() {
+	cause := ErrCancelled
+	if e.run.Aborted {
+		cause = ErrAborted
+	}
+	e.stopAll(cause, cmp.Or(e.run.CancelReason, e.run.FailNote))
+}
+
 // finishBy asks for the end of an open run.
 func (r *Runner) finishBy(o Opened, t ledger.Type, ask func(*execution), asked func(*execution) bool) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
@@ -51,11 +61,7 @@ func (r *Runner) finishBy(o Opened, t ledger.Type, ask func(*execution), asked f
 		case e.run.Status.Ended():
 			return e.hasEnded()
 		case asked(e) && e.detached: // the process that was to see it through has ended
-			cause := ErrCancelled
-			if e.run.Aborted {
-				cause = ErrAborted
-			}
-			e.stopAll(cause, e.run.CancelReason)
+			e.passOn()
 			return r.commit(e)
 		case asked(e):
 			return nil

@@ -63,7 +63,8 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 	if err != nil {
 		return p.masked(unstarted(err))
 	}
-	if errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != "" {
+	late := errors.Is(context.Cause(ctx), errRunTimeout) && report.Stop != ""
+	if late {
 		report.Stop = StopDeadline
 	}
 	end, err := r.collect(n, p, report)
@@ -74,6 +75,7 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 		return p.masked(p.lost(n, err))
 	}
 	end.Logs.Dropped += report.Dropped
+	end.Retryable = end.Retryable && !late // not its own deadline: it was stopped
 	return end
 }
 

@@ -248,7 +248,15 @@ func (e *execution) restoreOrder(records map[string]state.Step) {
 			done = append(done, n)
 		}
 	}
-	slices.SortStableFunc(done, func(a, b *node) int { return cmp.Compare(records[a.id].EndedUTC, records[b.id].EndedUTC) })
+	slices.SortStableFunc(done, func(a, b *node) int {
+		if c := cmp.Compare(records[a.id].EndedUTC, records[b.id].EndedUTC); c != 0 || (a.parent == nil) == (b.parent == nil) {
+			return c
+		}
+		if a.parent != nil { // while the clock stands, an item is rather outdated than not
+			return -1
+		}
+		return 1
+	})
 	for i, n := range done {
 		n.order = i + 1
 	}

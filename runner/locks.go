@@ -305,24 +305,31 @@ func (r *Runner) reclaim(tenant string, loss ledger.LockLoss) {
 	}
 	defer r.release()
 	r.mu.Lock()
-	delete(r.reclaiming, loss.Fence)
 	alive := r.alive(loss.RunID, loss.StepID)
+	if alive {
+		delete(r.reclaiming, loss.Fence)
+	}
 	r.mu.Unlock()
 	if alive {
 		return
 	}
-	if err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss); err != nil {
-		r.putOff(loss.Fence)
+	err := r.LoseLock(ledger.LockReclaimed, "system:runner", tenant, loss)
+	r.reclaimed(loss.Fence, err)
+	if err != nil {
 		err = errors.Join(err, r.compareLocks(tenant, loss.RunID, loss.StepID))
 		r.opt.Log.Warn("a stale lock could not be reclaimed", "lock", loss.Name, "error", err)
 	}
 }
 
-// putOff lets a lock that could not be reclaimed be looked at again in a while: what
-// keeps it from being written may keep on.
-func (r *Runner) putOff(fence int64) {
+// reclaimed ends an attempt to reclaim a lock. One that failed lets it be looked at
+// again in a while: what kept it from being written may keep on.
+func (r *Runner) reclaimed(fence int64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.reclaiming, fence)
+		return
+	}
 	r.reclaiming[fence] = time.AfterFunc(StaleAfter, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -132,6 +133,7 @@ func TestOutdatedSubRunsAreAskedAbout(t *testing.T) {
 			}, "charge")
 			d := dag(func(d *manifests.DAG) {
 				s := &d.Steps[1]
+				s.AllowSkip = true
 				s.Plugin, s.Action, s.DAG = nil, "", "child@1.0.0"
 				s.ForEach, s.MaxParallel = []any{int64(0), int64(1)}, 1
 				s.With = map[string]any{"x": "${ steps.x.outputs.x }", "i": "${ item }"}
@@ -155,6 +157,11 @@ func TestOutdatedSubRunsAreAskedAbout(t *testing.T) {
 			if err := again(runner.Retry{StepID: named}); !errors.As(err, &bad) || !strings.Contains(bad.Text, "step each.0/charge is not idempotent") {
 				t.Fatal(err)
 			}
+			now, _ := w.look(run.RunID)
+			_, err := w.r.Skip(w.opened(now, d), runner.Skip{Actor: "uid:7", StepID: "each.1"})
+			if !errors.As(err, &bad) || !strings.Contains(bad.Text, "step each.0/charge is not idempotent") || !strings.Contains(bad.Hint, "--step each --repeat") {
+				t.Fatalf("a skip: %v", err)
+			}
 			if err := again(runner.Retry{StepID: named, Repeat: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -165,4 +172,22 @@ func TestOutdatedSubRunsAreAskedAbout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While the clock stands all ends have one time, and an item is rather done again than
+// kept with what counts no more: it is asked about.
+func TestItemsAreOutdatedWhileTheClockStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &reading{fail: []string{"each.1.1"}}
+		r.start(t, "once")
+		r.end()
+		if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		r.end()
+		bad := (*runner.ConflictError)(nil)
+		if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each"}); !errors.As(err, &bad) {
+			t.Errorf("nobody was asked: %v", err)
+		}
+	})
 }

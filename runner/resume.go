@@ -379,7 +379,7 @@ func (r *Runner) Cancel(actor, reason string, o Opened) (state.Run, error) {
 		case e.ended.Load():
 			return ErrEnded
 		case e.run.CancelRequested() && e.detached: // the process that was to see it through has ended
-			e.stopAll(ErrCancelled, e.run.CancelReason)
+			e.passOn()
 			return r.commit(e)
 		case e.run.CancelRequested():
 			return nil

@@ -41,6 +41,7 @@ type Store interface {
 	Commit(runID string, p ...state.Proposal) (state.Run, error)
 	Run(id string) (state.Run, error)
 	Steps(runID string) (map[string]state.Step, error)
+	Step(runID, stepID string) (state.Step, error)
 	Attempt(runID, stepID string, n int) (state.Attempt, error)
 	// CachedOutputs finds what was made under a cache key and is kept still.
 	CachedOutputs(key, now string) (hit ledger.CacheHit, ok bool, err error)

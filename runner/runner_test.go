@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type memory struct {
 	disabled map[string]bool
 	judged   func(digest string) (ledger.TrustRef, error) // instead of refused; nil for none
 	rotten   string                                       // digest of a blob that cannot be read
+	gone     atomic.Bool                                  // manifests cannot be read
 }
 
 func (m *memory) Put(raw []byte) (string, error) {
@@ -84,7 +86,12 @@ func (m *memory) Open(digest string) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(raw)), err
 }
 
-func (m *memory) Manifest(string) (*manifests.Bundle, error) { return m.plugin, nil }
+func (m *memory) Manifest(string) (*manifests.Bundle, error) {
+	if m.gone.Load() {
+		return nil, errors.New("its manifest is not here")
+	}
+	return m.plugin, nil
+}
 
 func (m *memory) Judge(digest string) (ledger.TrustRef, error) {
 	if judged := m.judged; judged != nil {

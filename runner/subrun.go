@@ -78,7 +78,7 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 	}
 	var child *execution
 	err = r.within(e, func() error {
-		if ok, err := r.mayClaim(ctx, e, n, p.round); !ok {
+		if ok, err := r.mayClaim(ctx, e, n); !ok {
 			return err
 		}
 		refusal := p.fault
@@ -89,6 +89,14 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 			refusal = b.fault
 		}
 		if refusal == nil {
+			var why string
+			if why, err = e.doneSince(n); why != "" {
+				n.claimed = false
+				e.end(n, ledger.StepFailed, state.Failed, state.ChildFailed, ledger.StepEnd{Reason: clip(why)})
+				return r.commit(e)
+			}
+		}
+		if refusal == nil && err == nil {
 			child, refusal, err = r.bear(e, n, p, b)
 		}
 		if err != nil {
@@ -276,7 +284,7 @@ func (e *execution) childFailed(n *node, run state.Run, left leftover) {
 			why += "; " + dead.ErrorCode + " in " + dead.StepID
 		}
 	}
-	again := dead.StepID == "" && !e.over(n.phase) && (late || run.Status == state.Failed) && n.failures < n.step.Retry.MaxAttempts
+	again := dead.StepID == "" && e.mayRepeat(n, run, n.failures)
 	again = again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)}))
 	switch {
 	case again && len(left.once) == 0:
