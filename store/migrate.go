@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -81,6 +82,7 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 		return err
 	}
 	var to *bolt.DB
+	var file *os.File
 	defer func() {
 		if err != nil && to != nil {
 			err = errors.Join(err, to.Close())
@@ -89,7 +91,7 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 			os.Remove(name) // unless it has taken the place already
 		}
 	}()
-	if to, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, opt); err != nil {
+	if to, file, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, opt); err != nil {
 		return err
 	}
 	to.NoSync = true // what is half done is thrown away
@@ -108,13 +110,20 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 	if opt.hooks.moved != nil {
 		opt.hooks.moved(nil)
 	}
-	old := db.bolt
-	db.bolt = to
-	// An older version that had opened the old file a moment ago gets its lock now, and
-	// must not write to it. If that cannot be said to it, nothing is lost but that.
-	_ = old.Update(func(t *bolt.Tx) error { return t.Bucket(bMeta).Put(kSchema, be64(schemaVersion)) })
-	_ = old.Close()
+	retire(db.bolt, db.file)
+	db.bolt, db.file = to, file
 	return nil
+}
+
+// retire closes a database that another has taken the place of. An older version that had
+// opened it a moment ago gets its lock now, and must not write to it. If that cannot be
+// said to it, nothing is lost but that. Where the file has another name still, a copy of
+// the home by hard links has it: there it is whole, and stays what it says that it is.
+func retire(old *bolt.DB, file *os.File) {
+	if fi, err := file.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {
+		_ = old.Update(func(t *bolt.Tx) error { return t.Bucket(bMeta).Put(kSchema, be64(schemaVersion)) })
+	}
+	_ = old.Close()
 }
 
 // A move fills a new database with what an old one holds.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -259,11 +260,16 @@ func TestNobodyGoesOnWithADatabaseThatWasReplaced(t *testing.T) {
 	}
 	edit(t, home, toThirdSchema)
 	path, kept := filepath.Join(home, "ledger.db"), newHome(t)
-	if err := errors.Join(os.Chmod(path, 0o640), os.Link(path, filepath.Join(kept, "ledger.db"))); err != nil {
+	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
+	old, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
 	var migrated *store.DB
-	_, err := store.Open(home, store.WithOpened(store.Options{}, func() {
+	_, err = store.Open(home, store.WithOpened(store.Options{}, func() {
 		db, err := store.Open(home, store.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -274,6 +280,10 @@ func TestNobodyGoesOnWithADatabaseThatWasReplaced(t *testing.T) {
 		t.Errorf("Open of the old one = %v", err)
 	}
 	checked(t, migrated)
+	raw, err := io.ReadAll(old)
+	if err := errors.Join(err, os.WriteFile(filepath.Join(kept, "ledger.db"), raw, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	edit(t, kept, func(tx *bolt.Tx) error {
 		if v := tx.Bucket([]byte("meta")).Get([]byte("schema")); v[7] != 4 {
 			t.Errorf("the old one says schema %d", v[7])
@@ -282,6 +292,30 @@ func TestNobodyGoesOnWithADatabaseThatWasReplaced(t *testing.T) {
 	})
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o640 {
 		t.Errorf("the new one: %v, %v", fi.Mode(), err)
+	}
+}
+
+// A database that has another name, as a copy of a home by hard links gives it, is that of
+// another site: it stays as it is, and opens.
+func TestAMigrationLeavesACopyByHardLinks(t *testing.T) {
+	home, copied := newHome(t), newHome(t)
+	if err := create(t, home).Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, home, toThirdSchema)
+	if err := os.Link(filepath.Join(home, "ledger.db"), filepath.Join(copied, "ledger.db")); err != nil {
+		t.Fatal(err)
+	}
+	was := read(t, copied, "ledger.db")
+	for _, h := range []string{home, copied} {
+		db, err := store.Open(h, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked(t, db)
+		if h == home && !bytes.Equal(read(t, copied, "ledger.db"), was) {
+			t.Error("the copy was written to")
+		}
 	}
 }
 

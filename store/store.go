@@ -129,6 +129,7 @@ const fileName = "ledger.db"
 type DB struct {
 	home  string
 	bolt  *bolt.DB
+	file  *os.File // that of bolt, which closes it
 	now   func() time.Time
 	site  siteMeta
 	blobs *Blobs
@@ -221,7 +222,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	if create {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
-	b, err := openFile(filepath.Join(home, fileName), flags, opt)
+	b, file, err := openFile(filepath.Join(home, fileName), flags, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +231,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		now = time.Now
 	}
 	db := &DB{
-		home: home, bolt: b, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
+		home: home, bolt: b, file: file, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}
@@ -238,10 +239,10 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	return db, nil
 }
 
-// openFile opens a database and takes its lock, or fails at once with [ErrLocked].
-func openFile(path string, flags int, opt Options) (*bolt.DB, error) {
-	var file *os.File
-	b, err := bolt.Open(path, 0o600, &bolt.Options{
+// openFile opens a database and takes its lock, or fails at once with [ErrLocked]. The
+// file is for looking at; it is closed with the database.
+func openFile(path string, flags int, opt Options) (b *bolt.DB, file *os.File, err error) {
+	b, err = bolt.Open(path, 0o600, &bolt.Options{
 		Timeout:         time.Millisecond, // fail at once: callers try the socket of the holder
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: 256 << 20,
@@ -255,15 +256,15 @@ func openFile(path string, flags int, opt Options) (*bolt.DB, error) {
 	})
 	switch {
 	case errors.Is(err, bolt.ErrTimeout):
-		return nil, ErrLocked
+		return nil, nil, ErrLocked
 	case err != nil:
-		return nil, fmt.Errorf("store: open ledger.db: %w", err)
+		return nil, nil, fmt.Errorf("store: open ledger.db: %w", err)
 	}
 	if err := inPlace(file, path); err != nil {
 		b.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return b, nil
+	return b, file, nil
 }
 
 // inPlace says [ErrLocked] of a file that another has taken the place of before it was
