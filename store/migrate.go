@@ -94,13 +94,13 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 	if to, file, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, opt); err != nil {
 		return err
 	}
-	to.NoSync = true // what is half done is thrown away
+	to.NoSync, to.NoGrowSync = true, true // what is half done is thrown away
 	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}}
 	if err := db.bolt.View(m.run); err != nil {
 		m.r.rollback()
 		return err
 	}
-	to.NoSync = false
+	to.NoSync, to.NoGrowSync = false, false
 	if err := errors.Join(os.Chmod(name, fi.Mode().Perm()), to.Sync()); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -74,8 +75,22 @@ func openError(home string, err error) error {
 		return notWritable(home, err)
 	case noSpace(err):
 		return unwritten(err)
+	case outside(err):
+		return notWritable(home, err)
 	}
 	return damaged("%v", err)
+}
+
+// outside says whether err comes from the system and is about no content: something is
+// mounted on a file, a limit of the process, memory, a disk that fails. Files that are
+// missing, or are none, and what the store calls damage are damage.
+func outside(err error) bool {
+	var damage *store.Damage
+	var errno syscall.Errno
+	if errors.As(err, &damage) || !errors.As(err, &errno) {
+		return false
+	}
+	return !slices.Contains([]syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.EINVAL}, errno)
 }
 
 // readOnly says whether err is about permissions or a read-only file system,
@@ -86,9 +101,12 @@ func readOnly(err error) bool {
 
 func notWritable(home string, err error) *api.Error {
 	e := &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("%s cannot be written to: %v", home, err)}
-	if errors.Is(err, syscall.EROFS) {
+	switch {
+	case errors.Is(err, syscall.EROFS):
 		e.Hint = "mount it read-write: reading commands need that too"
-	} else {
+	case outside(err) && !errors.Is(err, fs.ErrPermission):
+		e.Hint = "the site is as it was; remove what is in the way, then try again"
+	default:
 		e.Hint = fmt.Sprintf("it must belong to user %d, or stella must be started as its owner", os.Geteuid())
 	}
 	return e
