@@ -60,15 +60,31 @@ func (db *DB) migrate(opt Options) error {
 	if opt.Migrating != nil {
 		opt.Migrating(db.size)
 	}
-	// Where the file is, should its name be a link.
-	path, err := filepath.EvalSymlinks(filepath.Join(db.home, fileName))
+	path, err := place(db.home)
 	if err == nil {
-		err = db.moveTo(path+".new", path, opt)
+		err = db.moveTo(path+newSuffix, path, opt)
 	}
 	if err != nil {
 		return fmt.Errorf("store: bring schema %d up to %d: %w", have, schemaVersion, err)
 	}
 	return db.bolt.View(db.loadClock)
+}
+
+// newSuffix follows the name of the database in that of the one that is to replace it.
+const newSuffix = ".new"
+
+// place is where the database of a home is, should its name be a link.
+func place(home string) (string, error) { return filepath.EvalSymlinks(filepath.Join(home, fileName)) }
+
+// Migrating says whether the database of a home is being brought up to date, or was when
+// a process was killed. It does not open it: whoever does that holds the site.
+func Migrating(home string) bool {
+	path, err := place(home)
+	if err != nil {
+		return false
+	}
+	_, err = os.Lstat(path + newSuffix)
+	return err == nil
 }
 
 // moveTo makes a database under a name, puts it in the place of the one that is open, and

@@ -230,6 +230,10 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	}
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
 	opt.Migrating = func(entries int64) {
+		if opt.Mode == engine.ModeDaemon {
+			log.Info("an older stella wrote this site: it is put into the form of this one", "entries", entries)
+			return
+		}
 		a.stderr.note("note: an older stella wrote this site: its %d entries are put into the form of this one, which can take a while", entries)
 	}
 	h := &held{served: make(chan error, 1), box: io.NopCloser(nil)}

@@ -268,6 +268,10 @@ func (a *app) untilServed(ctx context.Context, c *daemonChild) (api.SiteStatus, 
 			if serves { // it takes up many runs, and answers meanwhile
 				return st, nil
 			}
+			if engine.Migrating(a.opt.home) { // as long as the ledger is
+				late = time.After(daemonPatience)
+				continue
+			}
 			return st, &api.Error{Code: api.CodeLocked, Message: fmt.Sprintf("the daemon (pid %d) does not answer yet", c.pid), Hint: "see " + c.log}
 		case <-ctx.Done():
 			return st, context.Cause(ctx)

@@ -64,8 +64,11 @@ func trustChanged(dir string, err error) *api.Error {
 func openError(home string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
-		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home,
-			Hint: "it answers on its socket; see: stella daemon status"}
+		e := &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "it answers on its socket; see: stella daemon status"}
+		if Migrating(home) {
+			e.Hint = "it is bringing the site up to the form of this stella, which can take a while: wait, then try again"
+		}
+		return e
 	case errors.Is(err, store.ErrNoSite):
 		return &api.Error{Code: api.CodeNoSite, Message: "there is no site in " + home,
 			Hint: "make one with: stella init --home " + home}
@@ -80,6 +83,10 @@ func openError(home string, err error) error {
 	}
 	return damaged("%v", err)
 }
+
+// Migrating says whether a site is being brought up to the form of a newer stella: whoever
+// does that answers nobody until it is done.
+func Migrating(home string) bool { return store.Migrating(home) }
 
 // outside says whether err comes from the system and is about no content: something is
 // mounted on a file, a limit of the process, memory, a disk that fails. Files that are
