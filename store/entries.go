@@ -187,18 +187,75 @@ func (db *DB) RunEntriesFrom(runID string, from int64) iter.Seq2[Lines, error] {
 	}
 }
 
-// runSeqs are a page of the entries of a run from one on, without end.
-func (db *DB) runSeqs(runID string, from, end int64) (seqs []int64, err error) {
-	prefix := []byte(runID + entryPart)
+// RunEntriesBack reads the entries of one run from the newest to the first.
+func (db *DB) RunEntriesBack(runID string) iter.Seq2[Lines, error] {
+	return func(yield func(Lines, error) bool) {
+		for end := db.Size(); end > 0; {
+			seqs, err := db.runSeqsBack(runID, end)
+			if err != nil {
+				yield(Lines{}, err)
+				return
+			}
+			for _, seq := range seqs {
+				l, err := db.Entry(seq)
+				if err != nil {
+					yield(Lines{Seq: seq}, err)
+					return
+				}
+				if !yield(l, nil) {
+					return
+				}
+				end = seq
+			}
+			if len(seqs) < pageSize {
+				return
+			}
+		}
+	}
+}
+
+// runSeqsBack are a page of the entries of a run before one, the newest first.
+func (db *DB) runSeqsBack(runID string, end int64) (seqs []int64, err error) {
 	err = db.bolt.View(func(t *bolt.Tx) error {
 		c := t.Bucket(bRecords).Cursor()
-		for k, _ := c.Seek(entryRecord(runID, max(0, from))); bytes.HasPrefix(k, prefix) && len(seqs) < pageSize; k, _ = c.Next() {
-			if len(k) != len(prefix)+8 {
-				return damaged(errEntryRecord, "%s %s", bRecords, printable(k))
+		k, _ := c.Seek(entryRecord(runID, end))
+		if k == nil {
+			k, _ = c.Last()
+		} else {
+			k, _ = c.Prev()
+		}
+		for ; len(seqs) < pageSize; k, _ = c.Prev() {
+			seq, ok, err := runSeq(runID, k)
+			if err != nil || !ok {
+				return err
 			}
-			seq := int64(binary.BigEndian.Uint64(k[len(prefix):]))
-			if seq >= end {
-				return nil
+			seqs = append(seqs, seq)
+		}
+		return nil
+	})
+	return seqs, err
+}
+
+// runSeq is the entry that a key of bRecords names, if it is one of a run.
+func runSeq(runID string, k []byte) (seq int64, ok bool, err error) {
+	rest, ok := bytes.CutPrefix(k, []byte(runID+entryPart))
+	if !ok {
+		return 0, false, nil
+	}
+	if len(rest) != 8 {
+		return 0, false, damaged(errEntryRecord, "%s %s", bRecords, printable(k))
+	}
+	return int64(binary.BigEndian.Uint64(rest)), true, nil
+}
+
+// runSeqs are a page of the entries of a run from one on, without end.
+func (db *DB) runSeqs(runID string, from, end int64) (seqs []int64, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		c := t.Bucket(bRecords).Cursor()
+		for k, _ := c.Seek(entryRecord(runID, max(0, from))); len(seqs) < pageSize; k, _ = c.Next() {
+			seq, ok, err := runSeq(runID, k)
+			if err != nil || !ok || seq >= end {
+				return err
 			}
 			seqs = append(seqs, seq)
 		}

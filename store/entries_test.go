@@ -55,6 +55,20 @@ func TestEntriesOfARunFromOneOn(t *testing.T) {
 			t.Errorf("from the %dth: %d entries, want %d", i, len(got), len(want))
 		}
 	}
+	var back []int64
+	for l, err := range db.RunEntriesBack(one.RunID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		back = append(back, l.Seq)
+	}
+	slices.Reverse(back)
+	if want := append(slices.Clone(all), db.Size()-1); !slices.Equal(back, want) {
+		t.Errorf("backwards: %d entries, want %d", len(back), len(want))
+	}
+	for range db.RunEntriesBack("no such run") {
+		t.Error("there is one of no run")
+	}
 	for range db.RunEntriesFrom(one.RunID, db.Size()) {
 		t.Error("there is one from the end on")
 	}

@@ -42,7 +42,7 @@ func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerL
 		return nil, noType(q.Type)
 	}
 	if q.Last {
-		return s.tailBack(ctx, q, limit)
+		return s.tailBack(ctx, q, limit, maxScanned)
 	}
 	out := []api.LedgerLine{}
 	from, size := max(0, q.From), s.e.db.Size()
@@ -66,12 +66,16 @@ func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerL
 	return out, ctx.Err()
 }
 
-// tailBack reads the newest entries that match, page by page backwards.
-func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int) ([]api.LedgerLine, error) {
+// tailBack reads the newest entries that match: of a run among its own, else page by page
+// backwards, as many as most.
+func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int, most int64) ([]api.LedgerLine, error) {
+	if q.RunID != "" {
+		return s.tailRun(ctx, q, limit)
+	}
 	const page = 256
 	out := []api.LedgerLine{}
 	size := s.e.db.Size()
-	for to := size; to > 0 && len(out) < limit && size-to < maxScanned; to -= page {
+	for to := size; to > 0 && len(out) < limit && size-to < most; to -= page {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -94,6 +98,25 @@ func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int) ([]ap
 		out = out[len(out)-limit:]
 	}
 	return out, nil
+}
+
+func (s *site) tailRun(ctx context.Context, q api.LedgerQuery, limit int) ([]api.LedgerLine, error) {
+	out := []api.LedgerLine{}
+	for l, err := range s.e.db.RunEntriesBack(q.RunID) {
+		if err != nil {
+			return nil, dbError(err)
+		}
+		if ok, err := matches(q, l); err != nil {
+			return nil, err
+		} else if ok {
+			out = append(out, line(l))
+		}
+		if len(out) == limit || ctx.Err() != nil {
+			break
+		}
+	}
+	slices.Reverse(out)
+	return out, ctx.Err()
 }
 
 // noType says that there are no entries of a type, and which may have been meant: those
