@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"iter"
 	"slices"
 	"testing"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/store"
 )
 
 // The entries of a run are found among those of others, from any of them on, over more
@@ -44,24 +46,12 @@ func TestEntriesOfARunFromOneOn(t *testing.T) {
 		t.Fatalf("%d entries, sorted %v", len(all), slices.IsSorted(all))
 	}
 	for _, i := range []int{0, 1, 499, 500, 501, 1000, 1200} {
-		var got []int64
-		for l, err := range db.RunEntriesFrom(one.RunID, all[i]) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, l.Seq)
-		}
+		got := seqs(t, db.RunEntriesFrom(one.RunID, all[i]))
 		if want := append(slices.Clone(all[i:]), db.Size()-1); !slices.Equal(got, want) {
 			t.Errorf("from the %dth: %d entries, want %d", i, len(got), len(want))
 		}
 	}
-	var back []int64
-	for l, err := range db.RunEntriesBack(one.RunID) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		back = append(back, l.Seq)
-	}
+	back := seqs(t, db.RunEntriesBack(one.RunID))
 	slices.Reverse(back)
 	if want := append(slices.Clone(all), db.Size()-1); !slices.Equal(back, want) {
 		t.Errorf("backwards: %d entries, want %d", len(back), len(want))
@@ -72,4 +62,16 @@ func TestEntriesOfARunFromOneOn(t *testing.T) {
 	for range db.RunEntriesFrom(one.RunID, db.Size()) {
 		t.Error("there is one from the end on")
 	}
+}
+
+// seqs are the sequence numbers of entries.
+func seqs(t *testing.T, entries iter.Seq2[store.Lines, error]) (out []int64) {
+	t.Helper()
+	for l, err := range entries {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, l.Seq)
+	}
+	return out
 }
