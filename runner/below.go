@@ -50,7 +50,7 @@ func (e *execution) doneBelow(list []*node) (twice []string, err error) {
 	}
 	for _, x := range list {
 		c := records[x.id].Child
-		if c == nil || x.child == "" && !x.status.Ended() && x.status != state.CheckpointPending { // it was decided on before
+		if c == nil || x.child == "" && x.failures == 0 && !x.status.Ended() && x.status != state.CheckpointPending { // it was decided on before
 			continue
 		}
 		below, err := e.r.doneOnce(c.RunID, x.id+"/")
@@ -164,19 +164,33 @@ func (e *execution) mayRepeat(n *node, run state.Run, failures int) bool {
 // doneSince names what the sub-run that failed has done since and must not be done
 // twice, of a step whose retry rule is about to begin another: somebody may have
 // reopened it.
-func (e *execution) doneSince(n *node) (reason string, err error) {
+func (e *execution) doneSince(n *node) (code state.Code, reason string, err error) {
 	if n.failures == 0 { // no rule begins it
-		return "", nil
+		return "", "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)
 	if err != nil || rec.Child == nil {
-		return "", err
+		return "", "", err
+	}
+	run, err := e.r.opt.Store.Run(rec.Child.RunID)
+	if err != nil {
+		return "", "", err
+	}
+	if !run.Status.Ended() {
+		return state.ChildFailed, "run " + run.RunID + " had failed; not tried again: it was reopened, and goes on", nil
+	}
+	dead, err := e.r.deadBelow(run)
+	if err != nil {
+		return "", "", err
+	}
+	if dead.StepID != "" {
+		return state.Code(dead.ErrorCode), "run " + run.RunID + " had failed; not tried again: " + dead.ErrorCode + " in " + dead.StepID, nil
 	}
 	once, err := e.r.doneOnce(rec.Child.RunID, n.id+"/")
 	if err != nil || len(once) == 0 {
-		return "", err
+		return "", "", err
 	}
-	return fmt.Sprintf("run %s had failed; not tried again: %s", rec.Child.RunID, onceDone(once)), nil
+	return state.ChildFailed, fmt.Sprintf("run %s had failed; not tried again: %s", rec.Child.RunID, onceDone(once)), nil
 }
 
 // onceDone says in words what keeps a step from being done again.

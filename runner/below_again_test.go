@@ -32,34 +32,73 @@ func charging(t *testing.T, does func(context.Context, runner.Task) (runner.Repo
 	return w, d, w.start(d, "{}")
 }
 
-// What a person has finished in a sub-run while the retry rule of its step was waiting
-// is not done again by that.
+// failsFirst fails the first time, and then does what is given.
+func failsFirst(then runner.Report) func(context.Context, runner.Task) (runner.Report, error) {
+	first := true
+	return func(context.Context, runner.Task) (runner.Report, error) {
+		if first {
+			first = false
+			return exit(1), nil
+		}
+		return then, nil
+	}
+}
+
+// A sub-run of which somebody begins a step again, while the retry rule of its step is
+// waiting, is looked at before that begins another: what it has done is not done again,
+// what nobody knows of it waits for a person, and while it goes on nothing is begun.
 func TestARetryRuleLooksAgainBeforeItBeginsAnother(t *testing.T) {
+	for name, c := range map[string]struct {
+		then  runner.Report
+		delay time.Duration
+		seen  []string
+		want  string
+	}{
+		"it is finished":    {exit(0), 0, []string{"charge.1", "charge.2"}, "not tried again: sub/charge is not idempotent"},
+		"it is interrupted": {runner.Report{Stop: runner.StopShutdown}, 0, []string{"charge.1", "charge.2"}, "INDETERMINATE"},
+		"it goes on":        {exit(0), time.Hour, []string{"charge.1"}, "not tried again: it was reopened, and goes on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, _, run := charging(t, failsFirst(c.then), nil)
+				w.background()
+				time.Sleep(time.Second)
+				child, _ := w.look(w.childOf(run, "sub"))
+				if child.Status != state.Failed {
+					t.Fatalf("the sub-run is %s", child.Status)
+				}
+				q := runner.Retry{Actor: "uid:7", StepID: "charge", Delay: c.delay}
+				if _, err := w.r.Retry(w.opened(child, w.sealed.dags["child@1.0.0"]), q); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Minute)
+				got, steps := w.look(run.RunID)
+				if diff := cmp.Diff(c.seen, w.exec.seen); diff != "" {
+					t.Error(diff)
+				}
+				if got.Status != state.Failed || !strings.Contains(steps["sub"], c.want) {
+					t.Errorf("the run is %s, %v", got.Status, steps)
+				}
+			})
+		})
+	}
+}
+
+// A reset of a step whose retry rule is waiting asks about what its sub-run has done.
+func TestAResetAsksAlsoWhileARuleIsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fails := true
-		w, _, run := charging(t, func(context.Context, runner.Task) (runner.Report, error) {
-			if fails {
-				fails = false
-				return exit(1), nil
-			}
-			return exit(0), nil
-		}, nil)
+		w, d, run := charging(t, failsFirst(exit(0)), nil)
 		w.background()
 		time.Sleep(time.Second)
 		child, _ := w.look(w.childOf(run, "sub"))
-		if child.Status != state.Failed {
-			t.Fatalf("the sub-run is %s", child.Status)
-		}
 		if _, err := w.r.Retry(w.opened(child, w.sealed.dags["child@1.0.0"]), runner.Retry{Actor: "uid:7", StepID: "charge"}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Minute)
-		got, steps := w.look(run.RunID)
-		if diff := cmp.Diff([]string{"charge.1", "charge.2"}, w.exec.seen); diff != "" {
-			t.Error(diff)
-		}
-		if got.Status != state.Failed || !strings.Contains(steps["sub"], "not tried again: sub/charge is not idempotent") {
-			t.Errorf("the run is %s, %v", got.Status, steps)
+		time.Sleep(time.Second)
+		now, _ := w.look(run.RunID)
+		bad := (*runner.ConflictError)(nil)
+		if _, err := w.r.Reset(w.opened(now, d), "uid:7", "", "sub", false); !errors.As(err, &bad) || !strings.Contains(bad.Text, "sub/charge") {
+			t.Errorf("nobody was asked: %v", err)
 		}
 	})
 }

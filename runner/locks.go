@@ -328,6 +328,7 @@ func (r *Runner) reclaimed(fence int64, err error) {
 	defer r.mu.Unlock()
 	if err == nil {
 		delete(r.reclaiming, fence)
+		r.dispatch() // its holder may hold others, under the same fence
 		return
 	}
 	r.reclaiming[fence] = time.AfterFunc(StaleAfter, func() {

@@ -93,12 +93,14 @@ func TestAHolderThatLosesItsLockFails(t *testing.T) {
 	}
 }
 
-// orphan leaves a run behind whose sub-run holds lock l and that nobody executes.
-func orphan(t *testing.T, w *world) (run state.Run, d *manifests.DAG) {
+// orphan leaves a run behind whose sub-run holds lock l, and others, and that nobody
+// executes.
+func orphan(t *testing.T, w *world, more ...string) (run state.Run, d *manifests.DAG) {
 	t.Helper()
 	w.sealed.publish(dag(func(d *manifests.DAG) { d.ID = "sub" }, "x"))
 	d = locking("1.0.0", func(d *manifests.DAG) {
 		d.Steps[0].Plugin, d.Steps[0].Action, d.Steps[0].DAG = nil, "", "sub@1.0.0"
+		d.Steps[0].Locks = append(d.Steps[0].Locks, more...)
 	}, "a")
 	w.exec.run = func(ctx context.Context, _ runner.Task) (runner.Report, error) {
 		<-ctx.Done()
@@ -113,10 +115,29 @@ func orphan(t *testing.T, w *world) (run state.Run, d *manifests.DAG) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	w.held()
+	if len(more) == 0 {
+		w.held()
+	}
 	w.exec.run = ok
 	w.reopen()
 	return run, d
+}
+
+// All locks of a holder that nobody executes are taken from it by somebody who waits for
+// them.
+func TestALockIsReclaimedBesideAnotherOfItsHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		orphan(t, w, "m")
+		time.Sleep(time.Hour)
+		w.with(func(*runner.Options) {})
+		w.background()
+		waits := w.start(locking("1.1.0", func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l", "m"} }, "b"), "{}")
+		time.Sleep(time.Hour)
+		if got, steps := w.look(waits.RunID); got.Status != state.Completed {
+			t.Errorf("the run is %s: %v; %s", got.Status, steps, w.r.Waits(waits.RunID, "b"))
+		}
+	})
 }
 
 // noRoom is a store that takes no loss of a lock until it is told to.

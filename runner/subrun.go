@@ -90,9 +90,10 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 		}
 		if refusal == nil {
 			var why string
-			if why, err = e.doneSince(n); why != "" {
+			var code state.Code
+			if code, why, err = e.doneSince(n); why != "" {
 				n.claimed = false
-				e.end(n, ledger.StepFailed, state.Failed, state.ChildFailed, ledger.StepEnd{Reason: clip(why)})
+				e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
 				return r.commit(e)
 			}
 		}
