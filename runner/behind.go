@@ -127,6 +127,9 @@ func (e *execution) notTwiceBehind(behind []*node, what string) error {
 }
 
 func (e *execution) doneBehind(behind []*node) (twice []string, err error) {
+	if len(behind) == 0 {
+		return nil, nil
+	}
 	records, err := e.r.opt.Store.Steps(e.runID)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ bundle() {
 	stella bundle sign "$1.stella" --key acme.key --quiet >/dev/null
 }
 
-# head NAME KIND: begins a manifest.
+# head_of NAME KIND: begins a manifest.
 head_of() {
 	mkdir -p "$1"
 	cat >"$1/stella.toml" <<-END

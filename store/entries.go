@@ -169,22 +169,27 @@ func (db *DB) RunEntriesFrom(runID string, from int64) iter.Seq2[Lines, error] {
 				yield(Lines{}, err)
 				return
 			}
-			for _, seq := range seqs {
-				l, err := db.Entry(seq)
-				if err != nil {
-					yield(Lines{Seq: seq}, err)
-					return
-				}
-				if !yield(l, nil) {
-					return
-				}
-			}
-			if len(seqs) < pageSize {
+			if !db.yieldEach(seqs, yield) || len(seqs) < pageSize {
 				return
 			}
 			from = seqs[len(seqs)-1] + 1
 		}
 	}
+}
+
+// yieldEach reads entries, and says whether more are wanted.
+func (db *DB) yieldEach(seqs []int64, yield func(Lines, error) bool) bool {
+	for _, seq := range seqs {
+		l, err := db.Entry(seq)
+		if err != nil {
+			yield(Lines{Seq: seq}, err)
+			return false
+		}
+		if !yield(l, nil) {
+			return false
+		}
+	}
+	return true
 }
 
 // RunEntriesBack reads the entries of one run from the newest to the first.
@@ -196,20 +201,10 @@ func (db *DB) RunEntriesBack(runID string) iter.Seq2[Lines, error] {
 				yield(Lines{}, err)
 				return
 			}
-			for _, seq := range seqs {
-				l, err := db.Entry(seq)
-				if err != nil {
-					yield(Lines{Seq: seq}, err)
-					return
-				}
-				if !yield(l, nil) {
-					return
-				}
-				end = seq
-			}
-			if len(seqs) < pageSize {
+			if !db.yieldEach(seqs, yield) || len(seqs) < pageSize {
 				return
 			}
+			end = seqs[len(seqs)-1]
 		}
 	}
 }

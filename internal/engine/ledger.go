@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,12 +45,16 @@ func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerL
 	if q.Last {
 		return s.tailBack(ctx, q, limit, maxScanned)
 	}
-	out := []api.LedgerLine{}
 	from, size := max(0, q.From), s.e.db.Size()
-	entries := s.e.db.Entries(from, min(size, from+maxScanned))
 	if q.RunID != "" { // they are known without looking at all others
-		entries = s.e.db.RunEntriesFrom(q.RunID, from)
+		return matching(ctx, q, limit, s.e.db.RunEntriesFrom(q.RunID, from))
 	}
+	return matching(ctx, q, limit, s.e.db.Entries(from, min(size, from+maxScanned)))
+}
+
+// matching are the first of some entries that a query is about.
+func matching(ctx context.Context, q api.LedgerQuery, limit int, entries iter.Seq2[store.Lines, error]) ([]api.LedgerLine, error) {
+	out := []api.LedgerLine{}
 	for l, err := range entries {
 		if err != nil {
 			return nil, dbError(err)
@@ -70,7 +75,9 @@ func (s *site) TailLedger(ctx context.Context, q api.LedgerQuery) ([]api.LedgerL
 // backwards, as many as most.
 func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int, most int64) ([]api.LedgerLine, error) {
 	if q.RunID != "" {
-		return s.tailRun(ctx, q, limit)
+		out, err := matching(ctx, q, limit, s.e.db.RunEntriesBack(q.RunID))
+		slices.Reverse(out)
+		return out, err
 	}
 	const page = 256
 	out := []api.LedgerLine{}
@@ -98,25 +105,6 @@ func (s *site) tailBack(ctx context.Context, q api.LedgerQuery, limit int, most 
 		out = out[len(out)-limit:]
 	}
 	return out, nil
-}
-
-func (s *site) tailRun(ctx context.Context, q api.LedgerQuery, limit int) ([]api.LedgerLine, error) {
-	out := []api.LedgerLine{}
-	for l, err := range s.e.db.RunEntriesBack(q.RunID) {
-		if err != nil {
-			return nil, dbError(err)
-		}
-		if ok, err := matches(q, l); err != nil {
-			return nil, err
-		} else if ok {
-			out = append(out, line(l))
-		}
-		if len(out) == limit || ctx.Err() != nil {
-			break
-		}
-	}
-	slices.Reverse(out)
-	return out, ctx.Err()
 }
 
 // noType says that there are no entries of a type, and which may have been meant: those
