@@ -81,8 +81,9 @@ type RunEnd struct {
 
 // StepQueue is the data of [StepQueued].
 type StepQueue struct {
-	Due    string `json:"due,omitempty"` // not before this time
-	Reason string `json:"reason"`        // ready | retry | interrupted | infra | nudge | restart
+	Due    string `json:"due,omitempty"`    // not before this time
+	Reason string `json:"reason"`           // ready | retry | interrupted | infra | nudge | restart
+	Repeat bool   `json:"repeat,omitempty"` // what it has done may be done twice: somebody has said so
 }
 
 // StepEnd is the data of the entries that end a step.
@@ -106,6 +107,7 @@ type StepInvalidation struct {
 	Overlay string `json:"overlay,omitempty"` // SHA-256 of the sealed merge patch (RFC 7396) on its parameters
 	After   string `json:"after,omitempty"`   // it may not be claimed before this time
 	Leaves  string `json:"leaves,omitempty"`  // the run that it had started and waits for no more: that keeps its locks until it ends
+	Repeat  bool   `json:"repeat,omitempty"`  // what it has done may be done twice: somebody has said so, or named the step
 }
 
 // CacheHit is the data of [StepCached]: the source, and what it had made.

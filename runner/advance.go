@@ -125,7 +125,8 @@ func (e *execution) queue(n *node, reason string, due time.Time) {
 	n.status, n.due, n.after = state.Queued, due, time.Time{}
 	e.swept = e.swept && !e.over(n.phase)
 	e.enter(n)
-	q := ledger.StepQueue{Reason: reason}
+	q := ledger.StepQueue{Reason: reason, Repeat: reason == "restart"}
+	n.repeat = n.repeat || q.Repeat
 	if !due.IsZero() {
 		q.Due = stamp.Format(due)
 	}
@@ -414,7 +415,12 @@ func (n *node) view() map[string]any {
 // caller sees to it that nothing of it is under way.
 func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation) {
 	if n.status == state.Pending {
-		return
+		if !d.Repeat || n.repeat || n.attempt == 0 {
+			return
+		}
+		if d.After == "" && !n.after.IsZero() {
+			d.After = stamp.Format(n.after)
+		}
 	}
 	if n.status == state.CheckpointPending {
 		e.closeApproval(n, actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
@@ -430,7 +436,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
 	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false
 	n.claimed = false // who is about to begin it would begin with what was evaluated before
-	n.after, n.afresh = stampOrZero(d.After), d.Reason != "reopened"
+	n.after, n.afresh, n.repeat = stampOrZero(d.After), d.Reason != "reopened", n.repeat || d.Repeat
 	if d.Overlay != "" {
 		n.overlay = d.Overlay
 	}
@@ -442,14 +448,14 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 }
 
 // reconsider looks again at what may run now, after steps were made pending.
-func (e *execution) reconsider(actor string) error {
+func (e *execution) reconsider(h hand) error {
 	e.swept = false
 	e.failing = false
 	for _, n := range e.nodes {
 		e.failing = e.failing || n.phase == ordinary && n.status == state.Failed && n.now && !n.settled()
 	}
 	if !e.stopping() && !e.cleaning() {
-		e.bringBack(actor)
+		e.bringBack(h)
 	}
 	mayBegin := e.mayBegin()
 	for _, n := range e.nodes {

@@ -30,7 +30,7 @@ func (e *execution) nudge(actor, reason string) error {
 			e.queue(n, "nudge", time.Time{})
 		}
 	}
-	if err := e.reconsider(actor); err != nil {
+	if err := e.reconsider(hand{actor: actor}); err != nil {
 		return err
 	}
 	if err := e.reconcile(false); err != nil {
@@ -63,11 +63,7 @@ func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 		if err := errors.Join(e.overtaken(n), e.onlyStopped(n)); err != nil {
 			return err
 		}
-		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		if err != nil {
-			return err
-		}
-		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) && !repeat {
+		if !repeat && !e.r.repeatable(n) {
 			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", n.id),
 				Hint: "with --repeat you take that upon yourself"}
 		}
@@ -112,16 +108,19 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		return &ConflictError{Text: "no step of run " + e.runID + " is under way", Hint: "name the one that is to be reset with --step"}
 	}
 	readers := e.readers(named)
-	if err := e.repeatable(named, readers, repeat); err != nil {
-		return err
+	if !repeat {
+		if err := e.resetTwice(named, readers); err != nil {
+			return err
+		}
 	}
 	for _, n := range slices.Concat(named, readers) {
 		if err := e.overtaken(n); err != nil {
 			return err
 		}
 	}
+	h := hand{actor, reason, repeat}
 	if e.run.Status == state.Failed {
-		e.reopen(actor, reason)
+		e.reopen(h)
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++
@@ -131,27 +130,27 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	}
 	for _, n := range named {
-		e.resetOne(actor, n, !n.keeps())
+		e.resetOne(h, n, !n.keeps(), n.allowed(true, repeat))
 	}
 	for _, n := range readers {
-		e.resetOne(actor, n, true)
+		e.resetOne(h, n, true, repeat)
 	}
-	if err := e.reconsider(actor); err != nil {
+	if err := e.reconsider(h); err != nil {
 		return err
 	}
 	return e.r.commit(e)
 }
 
 // resetOne makes a step pending, with all of its items or those that have not completed.
-func (e *execution) resetOne(actor string, n *node, all bool) {
+func (e *execution) resetOne(h hand, n *node, all, repeat bool) {
 	for _, x := range e.behind(n, false) {
-		e.invalidateAll(actor, x, true, ledger.StepInvalidation{Reason: "reset"})
+		e.invalidateAll(h.actor, x, true, ledger.StepInvalidation{Reason: "reset", Repeat: h.repeat})
 	}
 	e.dropChild(n, "its step was reset")
 	for _, item := range n.items {
 		e.dropChild(item, "its step was reset")
 	}
-	e.invalidateAll(actor, n, all, ledger.StepInvalidation{Reason: "reset"})
+	e.invalidateAll(h.actor, n, all, ledger.StepInvalidation{Reason: "reset", Repeat: repeat})
 }
 
 // readers are the steps under way behind those that are to be reset, and those that wait
@@ -169,39 +168,21 @@ func (e *execution) readers(named []*node) []*node {
 	return out
 }
 
-// repeatable says what cannot be begun again without asking. The generation counts for
-// the whole run, so it is about every attempt under way.
-func (e *execution) repeatable(named, readers []*node, repeat bool) error {
-	if repeat {
-		return nil
+// resetTwice refuses a reset that would do again what must not be done twice. The
+// generation counts for the whole run, so it is about every attempt under way.
+func (e *execution) resetTwice(named, readers []*node) error {
+	d := redone{others: slices.Concat(e.comeBack(), redoAll(readers))}
+	for _, n := range named {
+		d.named = append(d.named, n.redo(!n.keeps())...)
+		d.others = append(d.others, n.outdated()...)
+	}
+	for _, n := range slices.Concat(named, readers) {
+		d.others = append(d.others, redoAll(e.behind(n, false))...)
 	}
 	for id := range e.cancels {
-		n := e.find(id)
-		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		if err != nil {
-			return err
-		}
-		if !n.idempotent(m.Plugin.Actions[n.plan.Action]) {
-			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", id), Hint: "with --repeat you take that upon yourself"}
-		}
+		d.others = append(d.others, e.find(id))
 	}
-	for _, n := range named {
-		if err := e.notTwiceOutdated(n, "a reset"); err != nil {
-			return err
-		}
-	}
-	others := slices.Clone(readers)
-	for _, n := range slices.Concat(named, readers) {
-		for _, x := range e.behind(n, false) {
-			if !slices.Contains(others, x) {
-				others = append(others, x)
-			}
-		}
-	}
-	if err := e.notTwiceBehind(others, "a reset"); err != nil {
-		return err
-	}
-	return e.notTwiceBelow(named, others, "a reset")
+	return e.notTwice(d, "a reset")
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -300,7 +300,7 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 		return e.reject(n, d.Actor, state.ApprovalRefused, "rejected by "+d.Actor)
 	case "retry":
 		e.goBack(n, d, rec)
-		if err := e.reconsider(d.Actor); err != nil {
+		if err := e.reconsider(hand{actor: d.Actor, repeat: d.Repeat}); err != nil {
 			return err
 		}
 	default:

@@ -272,14 +272,14 @@ func (r *Runner) conclude(e *execution, n *node, p *prepared, end *ledger.Attemp
 	}
 	e.propose(ledger.AttemptEnded, n, end)
 	p.recorded = end
-	r.decide(e, n, p.action, end)
+	r.decide(e, n, n.idempotent(p.action), end)
 	n.again = false // it was about this attempt, however that has ended
 	return r.commit(e)
 }
 
 // decide says what becomes of a step whose attempt has ended: done, tried
 // again, or failed (CONTRACT section 8).
-func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *ledger.AttemptEnd) {
+func (r *Runner) decide(e *execution, n *node, repeatable bool, end *ledger.AttemptEnd) {
 	code := state.Code(end.ErrorCode)
 	again := !e.over(n.phase)
 	switch state.Outcome(end.Outcome) {
@@ -302,7 +302,7 @@ func (r *Runner) decide(e *execution, n *node, action manifests.Action, end *led
 		switch {
 		case restarted:
 			e.queue(n, "restart", time.Time{})
-		case !n.idempotent(action):
+		case !repeatable:
 			e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{})
 		case n.interruptions > n.step.MaxInterruptions:
 			e.end(n, ledger.StepFailed, state.Failed, state.PoisonPill, ledger.StepEnd{})

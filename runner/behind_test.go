@@ -179,7 +179,7 @@ func TestItemsThatNobodyHasNamedAreNotDoneTwiceUnasked(t *testing.T) {
 			r.start(t, "once")
 			r.end()
 			err := c.act(r, false)
-			if asked := codeOf(err) == "CONFLICT" && strings.Contains(err.Error(), "step each is not idempotent"); asked != c.asks || !asked && err != nil {
+			if asked := codeOf(err) == "CONFLICT" && strings.Contains(err.Error(), "step each.0 is not idempotent"); asked != c.asks || !asked && err != nil {
 				t.Fatalf("without repeat: %v", err)
 			}
 			if c.asks {
@@ -325,6 +325,9 @@ func TestAnItemThatWasStoppedIsNotDoneTwiceUnasked(t *testing.T) {
 			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x", Repeat: repeat}))
 		},
 		"a skip of what it reads": func(r *reading, repeat bool) error {
+			return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`), Repeat: repeat}))
+		},
+		"a skip of what it reads, after a retry of what was stopped": func(r *reading, repeat bool) error {
 			if repeat { // said of the item
 				if err := second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each.1"})); err != nil {
 					return err
@@ -349,7 +352,7 @@ func TestAnItemThatWasStoppedIsNotDoneTwiceUnasked(t *testing.T) {
 				}
 				r.ended(r.run.RunID)
 			}
-			if err := again(r, false); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step each is not idempotent") {
+			if err := again(r, false); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step each.1 is not idempotent") {
 				t.Errorf("without repeat: %v", err)
 			}
 			if err := again(r, true); err != nil {

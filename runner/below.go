@@ -2,8 +2,6 @@ package runner
 
 import (
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/stellarun/stella/ledger"
@@ -11,59 +9,13 @@ import (
 	"github.com/stellarun/stella/runner/state"
 )
 
-// What is done again with a sub-run is more than whoever names its step can see. So
-// what the sub-run has done that is not idempotent is done again only by who says so,
-// also where the step itself is named.
-
-// notTwiceBelow refuses to begin steps again whose sub-runs have done what is not
-// idempotent: those that somebody has named, and others with all of their items.
-func (e *execution) notTwiceBelow(named, others []*node, what string) error {
-	var all []*node
-	for i, n := range slices.Concat(named, others) {
-		if n.plan.SubPlan == "" {
-			continue
-		}
-		kept := i < len(named) && n.keeps() // for what is outdated of that see notTwiceOutdated
-		all = append(all, n)
-		for _, x := range n.items {
-			if !kept || x.status != state.Completed {
-				all = append(all, x)
-			}
-		}
-	}
-	twice, err := e.doneBelow(all)
-	if err == nil && len(twice) > 0 {
-		err = NotTwice(twice, what)
-	}
-	return err
-}
-
-// doneBelow names what the last sub-runs of steps and items have done and is not
-// idempotent.
-func (e *execution) doneBelow(list []*node) (twice []string, err error) {
-	if len(list) == 0 {
-		return nil, nil
-	}
-	records, err := e.r.opt.Store.Steps(e.runID)
-	if err != nil {
-		return nil, err
-	}
-	for _, x := range list {
-		c := records[x.id].Child
-		if c == nil || x.child == "" && x.failures == 0 && !x.status.Ended() && x.status != state.CheckpointPending { // it was decided on before
-			continue
-		}
-		below, err := e.r.doneOnce(c.RunID, x.id+"/")
-		if err != nil {
-			return nil, err
-		}
-		twice = append(twice, below...)
-	}
-	return twice, nil
-}
+// What the sub-run of a step leaves behind: what it has done that is not idempotent, and
+// what of it waits for a person.
 
 // doneOnce names the steps of a run, and of its sub-runs, that have done something and
 // are not idempotent. Of a run that cannot be read nobody knows, and it counts as one.
+// Those that clean up do not count: what they do is about the end of this run, and
+// another has an end of its own.
 func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 	o, err := r.load(runID)
 	if bad := (*DamageError)(nil); errors.As(err, &bad) {
@@ -77,14 +29,17 @@ func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 		return nil, err
 	}
 	steps := map[string]*manifests.Step{}
-	for _, s := range allSteps(o.DAG) {
-		steps[s.ID] = s
+	for i := range o.DAG.Steps {
+		steps[o.DAG.Steps[i].ID] = &o.DAG.Steps[i]
 	}
 	var out []string
 	for _, id := range sortedKeys(records) {
 		rec := records[id]
 		stepID, _, _ := strings.Cut(id, ".")
-		p := o.Plan.Step(stepID)
+		spec, p := steps[stepID], o.Plan.Step(stepID)
+		if spec == nil || p == nil {
+			continue
+		}
 		if rec.Child != nil {
 			below, err := r.doneOnce(rec.Child.RunID, under+id+"/")
 			if err != nil {
@@ -92,12 +47,8 @@ func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 			}
 			out = append(out, below...)
 		}
-		if p == nil || p.Plugin == nil || steps[stepID] == nil {
+		if p.Plugin == nil || r.repeatable(&node{step: spec, plan: p}) {
 			continue
-		}
-		m, err := r.opt.Sealed.Manifest(p.Plugin.Digest)
-		if err == nil && steps[stepID].Idempotent && m.Plugin.Actions[p.Action].Idempotent {
-			continue // of one that cannot be read nobody knows
 		}
 		done, err := r.hasDone(runID, rec)
 		if err != nil {
@@ -111,15 +62,19 @@ func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 }
 
 // hasDone says whether a step with a plugin, or an item of one, may have done what it
-// is there for: by its last attempt, whatever became of the step. Where nothing was begun
-// since it was pending, somebody has decided already that it is done again; what is
-// queued after an attempt was allowed another.
+// is there for: by its last attempt, whatever became of the step since.
 func (r *Runner) hasDone(runID string, s state.Step) (bool, error) {
-	if s.Attempt == 0 || s.StartedUTC == "" || s.Status == state.Queued || s.Cached != nil || s.Items != "" {
+	if s.Items != "" { // its items have the attempts
 		return false, nil
 	}
-	a, err := r.opt.Store.Attempt(runID, s.StepID, s.Attempt)
-	return err == nil && leaves(a.End), err
+	for i := s.Attempt; i > 0; i-- {
+		a, err := r.opt.Store.Attempt(runID, s.StepID, i)
+		if errors.Is(err, state.ErrNotFound) {
+			continue // the number of what was taken from the cache
+		}
+		return err == nil && leaves(a.End), err
+	}
+	return false, nil
 }
 
 // leaves says whether an attempt that is under way, or has ended so, may have left
@@ -159,46 +114,6 @@ func (e *execution) leftBelow(n *node, run state.Run) (left leftover, err error)
 // failed, is asked at all after the last has ended so.
 func (e *execution) mayRepeat(n *node, run state.Run, failures int) bool {
 	return (run.Status == state.Failed || overdue(n, run)) && !e.over(n.phase) && failures < n.step.Retry.MaxAttempts
-}
-
-// doneSince names what the sub-run that failed has done since and must not be done
-// twice, of a step whose retry rule is about to begin another: somebody may have
-// reopened it.
-func (e *execution) doneSince(n *node) (code state.Code, reason string, err error) {
-	if n.failures == 0 { // no rule begins it
-		return "", "", nil
-	}
-	rec, err := e.r.opt.Store.Step(e.runID, n.id)
-	if err != nil || rec.Child == nil {
-		return "", "", err
-	}
-	run, err := e.r.opt.Store.Run(rec.Child.RunID)
-	if err != nil {
-		return "", "", err
-	}
-	if !run.Status.Ended() {
-		return state.ChildFailed, "run " + run.RunID + " had failed; not tried again: it was reopened, and goes on", nil
-	}
-	dead, err := e.r.deadBelow(run)
-	if err != nil {
-		return "", "", err
-	}
-	if dead.StepID != "" {
-		return state.Code(dead.ErrorCode), "run " + run.RunID + " had failed; not tried again: " + dead.ErrorCode + " in " + dead.StepID, nil
-	}
-	once, err := e.r.doneOnce(rec.Child.RunID, n.id+"/")
-	if err != nil || len(once) == 0 {
-		return "", "", err
-	}
-	return state.ChildFailed, fmt.Sprintf("run %s had failed; not tried again: %s", rec.Child.RunID, onceDone(once)), nil
-}
-
-// onceDone says in words what keeps a step from being done again.
-func onceDone(ids []string) string {
-	if len(ids) > 1 {
-		return fmt.Sprintf("%s and %d more steps are not idempotent, and may have done something", ids[0], len(ids)-1)
-	}
-	return ids[0] + " is not idempotent, and may have done something"
 }
 
 // deadBelow is the step of a run for which only a person lets it go on, without an id

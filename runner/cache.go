@@ -65,7 +65,7 @@ func (r *Runner) lookUp(e *execution, n *node, p *prepared, afresh bool) {
 func (r *Runner) takeHit(e *execution, n *node, p *prepared) error {
 	hit := *p.hit
 	hit.Trust = p.trust
-	n.claimed = false
+	n.claimed, n.repeat = false, false
 	n.status = state.Running
 	n.outputs, n.artifacts = p.kept, artifactsOf(hit.Artifacts)
 	n.attempt++ // so that what people are asked about has a name of its own

@@ -54,6 +54,15 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 		if p.hit != nil && p.refused == nil {
 			return r.takeHit(e, n, p)
 		}
+		why, err := e.undecided(n)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			n.claimed = false
+			e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{Reason: clip(why)})
+			return r.commit(e)
+		}
 		started, err = r.launch(e, n, p, cancel)
 		return err
 	})
@@ -63,7 +72,7 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 // launch writes the start of an attempt. The caller holds e.mu.
 func (r *Runner) launch(e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (bool, error) {
 	n.attempt++
-	n.status, p.attempt = state.Running, n.attempt
+	n.status, n.repeat, p.attempt = state.Running, false, n.attempt
 	n.round.Add(1)
 	start := &ledger.AttemptStart{
 		Generation: e.run.Generation, Owner: r.opt.Owner, Tier: r.opt.Executor.Tier(), Plugin: n.plan.Plugin.Digest,

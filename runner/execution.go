@@ -61,6 +61,7 @@ type node struct {
 	due           time.Time
 	after         time.Time // of a pending step: not to be claimed before
 	afresh        bool      // somebody wants it done again: nothing is taken from the cache
+	repeat        bool      // what it has done may be done twice: somebody has said so since it was begun last
 	overlay       string    // digest of a merge patch on its parameters
 	again         bool      // restarted by hand: the interruption does not count, and may repeat what is not idempotent
 	secret        bool      // an attempt of it was given a secret
@@ -227,7 +228,7 @@ func (e *execution) restore(n *node, rec state.Step) {
 	n.attempt, n.failures, n.interruptions, n.infra = rec.Attempt, rec.Failures, rec.Interruptions, rec.InfraFaults
 	n.due, n.after, n.overlay, n.outputsHash = rec.DueTime(), stampOrZero(rec.After), rec.Overlay, rec.OutputsHash
 	n.now = rec.Status.Ended() && rec.Generation == e.run.Generation
-	n.list, n.afresh = rec.Items, rec.Afresh
+	n.list, n.afresh, n.repeat = rec.Items, rec.Afresh, rec.Repeat
 	if rec.Status == state.Running && rec.Child != nil && rec.Child.Status == "" && !rec.Open {
 		n.child = rec.Child.RunID
 	}

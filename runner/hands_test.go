@@ -107,7 +107,7 @@ func bringToAnEnd(t *testing.T, w *world, id string, d *manifests.DAG) {
 		case state.Completed, state.Cancelled:
 			return
 		case state.Failed:
-			if _, err := w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7"}); err != nil {
+			if _, err := w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7", Repeat: true}); err != nil {
 				t.Fatalf("retry of what has failed: %v", err)
 			}
 		}

@@ -51,25 +51,20 @@ func (e *execution) itemRetryable(n *node) error {
 	return nil
 }
 
-// itemAgain makes an item pending again.
-func (e *execution) itemAgain(actor string, n *node, inv ledger.StepInvalidation) {
-	e.invalidate(actor, n, inv)
-	e.goOnWithItems(actor, n.parent)
-}
-
 // goOnWithItems lets a step go on of which an item was begun again or passed over. Once
 // no item fails it any more, those that were given up for that get their turn.
-func (e *execution) goOnWithItems(actor string, p *node) {
+func (e *execution) goOnWithItems(h hand, p *node) {
+	inv := ledger.StepInvalidation{Reason: "retry", Repeat: h.repeat}
 	if len(p.failedItems()) == 0 {
 		for _, item := range p.items {
-			if item.status == state.Skipped && machine(item.reason) {
-				e.invalidate(actor, item, ledger.StepInvalidation{Reason: "retry"})
+			if item.lostTurn() {
+				e.invalidate(h.actor, item, inv)
 			}
 		}
 	}
 	if p.status != state.Running {
-		e.dropOutdated(actor, p, ledger.StepInvalidation{Reason: "retry"})
-		e.invalidate(actor, p, ledger.StepInvalidation{Reason: "retry"})
+		e.dropOutdated(h.actor, p, inv)
+		e.invalidate(h.actor, p, inv)
 		return
 	}
 	p.left, p.fed = 0, 0
@@ -79,6 +74,20 @@ func (e *execution) goOnWithItems(actor string, p *node) {
 		}
 	}
 	e.feed(p)
+}
+
+// leftItems are the items that go on with a step, or with an item, that is begun again or
+// passed over, and that nobody has named.
+func (n *node) leftItems() []*node {
+	out := n.owner().outdated()
+	if n.parent != nil {
+		for _, x := range n.parent.items {
+			if x.lostTurn() {
+				out = append(out, x)
+			}
+		}
+	}
+	return out
 }
 
 // dropOutdated makes the outdated items of a step pending.
@@ -91,7 +100,7 @@ func (e *execution) dropOutdated(actor string, p *node, inv ledger.StepInvalidat
 // bringBackItems makes items pending again that were skipped because the run was
 // failing, of a step that goes on; where one of them has failed, the others were skipped
 // for that.
-func (e *execution) bringBackItems(actor string, n *node) {
+func (e *execution) bringBackItems(h hand, n *node) {
 	if len(n.failedItems()) > 0 {
 		return
 	}
@@ -101,7 +110,7 @@ func (e *execution) bringBackItems(actor string, n *node) {
 	}
 	for _, item := range n.items {
 		if skipped(item) {
-			e.invalidate(actor, item, ledger.StepInvalidation{Reason: "retry"})
+			e.invalidate(h.actor, item, ledger.StepInvalidation{Reason: "retry", Repeat: h.repeat})
 			n.left++
 		}
 	}

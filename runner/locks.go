@@ -222,9 +222,7 @@ func (r *Runner) lost(e *execution, loss ledger.LockLoss, attempt int) error {
 	}
 	why := clip(loss.Kind + " " + loss.Name + " was taken away")
 	if cancel := e.cancels[n.id]; cancel != nil {
-		m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		again := err == nil && n.idempotent(m.Plugin.Actions[n.plan.Action])
-		cancel(&lockLost{stopped{ErrShutdown, why}, again})
+		cancel(&lockLost{stopped{ErrShutdown, why}, r.repeatable(n)})
 		return nil
 	}
 	if n.child == "" {

@@ -141,13 +141,23 @@ func (r *Runner) record(e *execution) error {
 	return nil
 }
 
+// hand is who does something to a run, and why.
+type hand struct {
+	actor, reason string
+	repeat        bool // what is not idempotent may do twice what it has done
+}
+
+// allowed says whether a step that is begun again may do twice what it has done: where
+// somebody says so, or has named it, unless it has done it in a sub-run.
+func (n *node) allowed(named, repeat bool) bool { return repeat || named && n.plan.SubPlan == "" }
+
 // reopen lets a failed run go on, in a new generation. What had been skipped for
 // its failure, and its cleanup, are pending again, but for what the caller sees to.
-func (e *execution) reopen(actor, reason string, but ...*node) {
+func (e *execution) reopen(h hand, but ...*node) {
 	e.run.Status, e.run.FailCode, e.run.TimedOutUTC, e.run.NoCleanup = state.Running, "", "", false
 	e.run.ReopenedUTC = stamp.Format(e.r.opt.Now()) // until the entry says so
 	e.run.Generation++
-	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+	e.proposeBy(h.actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(h.reason)})
 	e.ended.Store(false)
 	e.late, e.timeout, e.failing, e.swept = false, false, false, false
 	e.setDeadline()
@@ -156,8 +166,10 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 		switch {
 		case n.parent != nil:
 		case slices.Contains(but, n):
-		case n.phase != ordinary, n.status == state.Skipped && machine(n.reason):
-			e.invalidateAll(actor, n, n.phase != ordinary, ledger.StepInvalidation{Reason: "reopened"}) // cleanup is about a later failure
+		case n.phase != ordinary: // it is about a later failure
+			e.invalidateAll(h.actor, n, true, ledger.StepInvalidation{Reason: "reopened", Repeat: true})
+		case n.lostTurn():
+			e.invalidateAll(h.actor, n, false, ledger.StepInvalidation{Reason: "reopened", Repeat: h.repeat})
 		}
 	}
 	if e.r.opt.Executor != nil {
@@ -165,7 +177,7 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 		e.r.watch(e)
 		for _, n := range e.all() {
 			if former := n.former; former != "" {
-				e.later = append(e.later, func() { e.r.resumeFormer(actor, former) })
+				e.later = append(e.later, func() { e.r.resumeFormer(h.actor, former) })
 			}
 		}
 	}
@@ -173,22 +185,43 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 
 // bringBack makes pending again what was skipped because the run was failing, now
 // that it fails no more.
-func (e *execution) bringBack(actor string) {
-	inv := ledger.StepInvalidation{Reason: "retry"}
+func (e *execution) bringBack(h hand) {
+	inv := ledger.StepInvalidation{Reason: "retry", Repeat: h.repeat}
 	for _, n := range e.nodes {
 		switch {
 		case n.phase != ordinary:
 		case n.status == state.Running:
-			e.bringBackItems(actor, n)
+			e.bringBackItems(h, n)
 		case n.status == state.Skipped && n.reason == state.RunFailing:
 			for _, x := range append(e.downstream(n), n) {
-				if x.status == state.Skipped && machine(x.reason) {
-					e.invalidateAll(actor, x, false, inv)
+				if x.lostTurn() {
+					e.invalidateAll(h.actor, x, false, inv)
 				}
 			}
 		}
 	}
 }
+
+// comeBack are the nodes of steps that get their turn again once the run fails no more.
+func (e *execution) comeBack() (out []*node) {
+	for _, n := range e.nodes {
+		switch {
+		case n.phase != ordinary:
+		case n.lostTurn():
+			out = append(append(out, n.redo(false)...), n.outdated()...)
+		case n.status == state.Running:
+			for _, item := range n.items {
+				if item.lostTurn() {
+					out = append(out, item)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// lostTurn says whether a step was skipped only because of what others did.
+func (n *node) lostTurn() bool { return n.status == state.Skipped && machine(n.reason) }
 
 // machine says whether a step was skipped only because of what others did.
 func machine(code state.Code) bool {
@@ -246,7 +279,7 @@ func (e *execution) target(stepID string) (*node, error) {
 
 // givenUp says whether a step has not had its turn in a run that has failed.
 func (e *execution) givenUp(n *node) bool {
-	return e.run.Status == state.Failed && n.phase == ordinary && n.status == state.Skipped && machine(n.reason)
+	return e.run.Status == state.Failed && n.phase == ordinary && n.lostTurn()
 }
 
 // open is the step that is meant, if the run takes something of the kind.
@@ -266,7 +299,7 @@ type Retry struct {
 	Actor, Reason string
 	StepID        string // or an item; "" means the step that has failed the run
 	Downstream    bool   // what depends on it is done again as well
-	Repeat        bool   // also what a sub-run has done that is not idempotent
+	Repeat        bool   // also what a sub-run, or something that nobody has named, has done and is not idempotent
 	Delay         time.Duration
 	Input         json.RawMessage // a merge patch (RFC 7396) on the parameters; nil for none
 }
@@ -281,10 +314,11 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if err := errors.Join(e.underWay(n), e.retryable(n, q)); err != nil {
 			return err
 		}
-		if err := e.notTwiceAgain(n, q); err != nil {
+		if err := e.retryTwice(n, q); err != nil {
 			return err
 		}
-		inv := ledger.StepInvalidation{Reason: "retry"}
+		h := hand{q.Actor, q.Reason, q.Repeat}
+		inv := ledger.StepInvalidation{Reason: "retry", Repeat: n.allowed(true, q.Repeat)}
 		if len(q.Input) > 0 {
 			raw, err := patchOf("the input", q.Input)
 			if err != nil {
@@ -301,39 +335,37 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			inv.After = stamp.Format(r.opt.Now().Add(q.Delay))
 		}
 		if e.run.Status == state.Failed {
-			e.reopen(q.Actor, q.Reason, n.owner())
+			e.reopen(h, n.owner())
 		}
 		for _, x := range e.behind(n, q.Downstream) {
-			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry"})
+			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: x.allowed(q.Downstream, q.Repeat)})
 		}
 		if n.parent != nil {
-			e.itemAgain(q.Actor, n, inv)
+			e.invalidate(q.Actor, n, inv)
+			e.goOnWithItems(h, n.parent)
 		} else {
 			e.invalidateAll(q.Actor, n, !n.keeps(), inv)
 		}
-		if err := e.reconsider(q.Actor); err != nil {
+		if err := e.reconsider(h); err != nil {
 			return err
 		}
 		return r.commit(e)
 	})
 }
 
-// notTwiceAgain refuses a retry that would do again what must not be done twice. With
-// downstream it is about what comes after the step as well, and asks for sub-runs alone.
-func (e *execution) notTwiceAgain(n *node, q Retry) error {
+// retryTwice refuses a retry that would do again what must not be done twice. With
+// downstream somebody has named what comes after the step as well.
+func (e *execution) retryTwice(n *node, q Retry) error {
 	if q.Repeat {
 		return nil
 	}
-	if err := e.notTwiceOutdated(n, "a retry"); err != nil {
-		return err
+	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(), n.leftItems())}
+	if behind := redoAll(e.behind(n, q.Downstream)); q.Downstream {
+		d.named = append(d.named, behind...)
+	} else {
+		d.others = append(d.others, behind...)
 	}
-	behind := e.behind(n, q.Downstream)
-	if !q.Downstream {
-		if err := e.notTwiceBehind(behind, "a retry"); err != nil {
-			return err
-		}
-	}
-	return e.notTwiceBelow([]*node{n}, behind, "a retry")
+	return e.notTwice(d, "a retry")
 }
 
 // retryable says why a step cannot be begun again.
@@ -366,6 +398,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 type Skip struct {
 	Actor, Reason string
 	StepID        string          // or an item; "" means the step that has failed the run
+	Repeat        bool            // what goes on after it may do twice what it has done and is not idempotent
 	Output        json.RawMessage // replaces its outputs; nil for none
 }
 
@@ -377,7 +410,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(e.skippable(n), e.notTwiceBySkip(n)); err != nil {
+		if err := errors.Join(e.skippable(n), e.skipTwice(n, q)); err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
@@ -388,11 +421,12 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err != nil {
 			return err
 		}
+		h := hand{q.Actor, q.Reason, q.Repeat}
 		if e.run.Status == state.Failed {
-			e.reopen(q.Actor, q.Reason)
+			e.reopen(h)
 		}
 		for _, x := range e.behind(n, false) {
-			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry"})
+			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: q.Repeat})
 		}
 		if n.status == state.CheckpointPending {
 			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
@@ -404,13 +438,22 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 			e.todo = e.todo[:len(e.todo)-1]
 		}
 		if p := n.parent; p != nil && p.status.Ended() {
-			e.goOnWithItems(q.Actor, p)
+			e.goOnWithItems(h, p)
 		}
-		if err := e.reconsider(q.Actor); err != nil {
+		if err := e.reconsider(h); err != nil {
 			return err
 		}
 		return r.commit(e)
 	})
+}
+
+// skipTwice refuses a skip after which something would do twice what it has done.
+func (e *execution) skipTwice(n *node, q Skip) error {
+	if q.Repeat {
+		return nil
+	}
+	others := slices.Concat(e.comeBack(), n.leftItems(), redoAll(e.behind(n, false)))
+	return e.notTwice(redone{others: slices.DeleteFunc(others, func(x *node) bool { return x == n })}, "a skip")
 }
 
 func (e *execution) skippable(n *node) error {

@@ -159,10 +159,10 @@ func (s *stage) byHand(m move) error {
 		}
 	case "retry":
 		want = ledger.StepInvalidated
-		_, err = s.r.Retry(o, runner.Retry{Actor: actor, Reason: "r", StepID: step, Downstream: m.C%2 == 0, Delay: time.Duration(m.C%3) * time.Minute})
+		_, err = s.r.Retry(o, runner.Retry{Actor: actor, Reason: "r", StepID: step, Downstream: m.C%2 == 0, Repeat: m.C/2%2 == 0, Delay: time.Duration(m.C%3) * time.Minute})
 	case "skip":
 		want = ledger.StepSkipped
-		_, err = s.r.Skip(o, runner.Skip{Actor: actor, Reason: "r", StepID: step})
+		_, err = s.r.Skip(o, runner.Skip{Actor: actor, Reason: "r", StepID: step, Repeat: m.C%2 == 0})
 	case "reset":
 		want = ledger.RunReset
 		run, err = s.r.Reset(o, actor, "r", step, m.C%2 == 0)

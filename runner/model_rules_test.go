@@ -61,7 +61,8 @@ type modelStep struct {
 	below    state.Code // for which its last sub-run waits for a person
 	once     string     // of that sub-run: a step that no rule does again
 	failures int        // since it was pending last
-	again    bool       // a person has taken it upon himself since the last attempt
+	again    bool       // a person has taken it upon himself since the last attempt, or sub-run
+	last     string     // its last sub-run
 	stale    bool       // what it reads is done again, while it was under way or waited for people
 	anew     bool       // what it reads is done again: none of its items stays completed
 }
@@ -187,18 +188,10 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 			r.ended, r.stopping, r.begun, r.alone, r.noCleanup = "", false, true, true, false
 			return expect(was == state.Failed && person(env.Actor), "a run that was %q is reopened", was)
 		}
-		for _, s := range r.steps {
-			s.again = true
-		}
 		return expect(person(env.Actor), "nobody asked for it")
 	case *ledger.RunFailing:
 		r.stopping, r.noCleanup = true, d.Cleanup
 	case *ledger.Nudge:
-		for id, s := range r.steps {
-			if env.Type == ledger.RunRestarted && d.Repeat && (d.Step == "" || d.Step == id || strings.HasPrefix(id, d.Step+".")) {
-				s.again = true
-			}
-		}
 	case *ledger.Note:
 		if env.Type != ledger.RunResumed {
 			r.stopping = true

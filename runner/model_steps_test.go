@@ -69,7 +69,10 @@ func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 
 func (s *modelStep) queue(r *modelRun, d *ledger.StepQueue) error {
 	was := s.status
-	s.status = state.Queued
+	s.status, s.again = state.Queued, s.again || d.Repeat
+	if d.Repeat != (d.Reason == "restart") {
+		return fmt.Errorf("what it has done may be done twice: %v", d.Repeat)
+	}
 	if s.open || s.child != "" {
 		return fmt.Errorf("something is under way with it")
 	}
@@ -119,7 +122,7 @@ func (s *modelStep) start(r *modelRun, env ledger.Envelope, d *ledger.AttemptSta
 		return fmt.Errorf("it follows attempt %d", s.attempt-1)
 	case d.Generation != r.generation:
 		return fmt.Errorf("generation %d of %d", d.Generation, r.generation)
-	case s.step.Action == "once" && (last == state.Interrupted || last == state.Succeeded) && !again:
+	case s.step.Action == "once" && leavesSomething(last) && !again:
 		return fmt.Errorf("it is not idempotent, its last attempt %s, and nobody asked for another", last)
 	}
 	return r.mayGoOn(s)
@@ -137,9 +140,16 @@ func (s *modelStep) endAttempt(r *modelRun, env ledger.Envelope, d *ledger.Attem
 }
 
 func (s *modelStep) startChild(r *modelRun, env ledger.Envelope, d *ledger.SubrunStart) error {
-	was := s.status
-	s.status, s.child, s.outcome, s.below, s.once, r.begun = state.Running, d.RunID, "", "", "", true
+	was, last, again := s.status, r.site.runs[s.last], s.again
+	s.status, s.child, s.last, s.outcome, s.below, s.once, s.again, r.begun = state.Running, d.RunID, d.RunID, "", "", "", false, true
 	s.attempt++
+	switch {
+	case last == nil || again:
+	case last.ended == "":
+		return fmt.Errorf("its last sub-run goes on, and nobody asked for another")
+	case last.once() != "":
+		return fmt.Errorf("in its last sub-run, step %s is not idempotent, and nobody asked for another", last.once())
+	}
 	if err := expect(was == state.Queued && env.Attempt == s.attempt && d.Generation == r.generation, "it is %s, attempt %d, generation %d", was, s.attempt, r.generation); err != nil {
 		return err
 	}
@@ -154,8 +164,8 @@ func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepI
 	if person(env.Actor) && d.Reason != "reopened" && !(was == state.Skipped && s.reason != state.SkippedByHand) {
 		r.doneAgain(s.step.ID)
 	}
-	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", true, false
-	if was == state.Pending {
+	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", s.again || d.Repeat, false
+	if was == state.Pending && !d.Repeat {
 		return fmt.Errorf("it is pending")
 	}
 	return expect(person(env.Actor) || d.Reason == "retry" && s.item, "nobody asked for it")
@@ -226,11 +236,16 @@ func (r *modelRun) dead() (code state.Code) {
 	return code
 }
 
-// once names a step that is not idempotent and whose last attempt has succeeded, or was
-// stopped, unless a person has taken it upon himself since.
+// leavesSomething says whether an attempt that has ended so may have done something.
+func leavesSomething(o state.Outcome) bool {
+	return o == state.Succeeded || o == state.Interrupted || o == state.OutcomeCancelled
+}
+
+// once names a step that is not idempotent, cleans nothing up, and whose last attempt has
+// succeeded, or was stopped.
 func (r *modelRun) once() string {
 	for id, x := range r.steps {
-		if x.step.Action == "once" && !x.again && (x.outcome == state.Succeeded || x.outcome == state.Interrupted || x.outcome == state.OutcomeCancelled || x.lost) {
+		if x.step.Action == "once" && x.ordinary && (leavesSomething(x.outcome) || x.lost) {
 			return id
 		}
 	}

@@ -109,17 +109,13 @@ func (r *Runner) recover(e *execution) (int, error) {
 		if a.End != nil {
 			return found, fmt.Errorf("runner: run %s: step %s is running without an attempt", e.run.RunID, n.id)
 		}
-		m, err := r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		if err != nil {
-			return found, err
-		}
 		found++
-		action := m.Plugin.Actions[n.plan.Action]
 		end := &ledger.AttemptEnd{
 			Generation: e.run.Generation, Outcome: string(state.Interrupted),
 			Message: "stella ended while the attempt was under way",
 		}
-		if !n.idempotent(action) {
+		repeatable := r.repeatable(n)
+		if !repeatable {
 			end.ErrorCode = string(state.Indeterminate)
 		}
 		if a.Start != nil && len(a.Start.Secrets) > 0 {
@@ -131,7 +127,7 @@ func (r *Runner) recover(e *execution) (int, error) {
 			return found, err
 		}
 		e.propose(ledger.AttemptEnded, n, end)
-		r.decide(e, n, action, end)
+		r.decide(e, n, repeatable, end)
 	}
 	if found == 0 {
 		return 0, nil

@@ -3,10 +3,8 @@ package runner
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/stellarun/stella/ledger"
-	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
 )
 
@@ -60,88 +58,11 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if d.Repeat {
 		return nil
 	}
-	var twice []string
-	for _, x := range again {
-		if x == n || x == back || x.plan.SubPlan != "" || !x.begun() {
-			continue
-		}
-		once, err := e.r.onlyOnce(x)
-		if err != nil {
-			return err
-		}
-		if once {
-			twice = append(twice, x.id)
-		}
+	named := n.redo(true)
+	if back != n {
+		named = append(named, back.redo(true)...)
 	}
-	if len(twice) > 0 {
-		return NotTwice(twice, "going back to "+back.id)
-	}
-	return e.notTwiceBelow(nil, again, "going back to "+back.id)
-}
-
-// NotTwice refuses to do again what is not idempotent.
-func NotTwice(ids []string, what string) error {
-	subject := "step " + ids[0] + " is"
-	if len(ids) > 1 {
-		subject = "steps " + strings.Join(ids, ", ") + " are"
-	}
-	return &ConflictError{Text: fmt.Sprintf("%s not idempotent: %s would do twice what has been done", subject, what),
-		Hint: "--dry-run shows all of what is done again; with --repeat you take that upon yourself"}
-}
-
-// begun says whether a step has done something, and nobody has decided yet that it is
-// done again.
-func (n *node) begun() bool {
-	return n.status != state.Pending && n.attempt > 0 || slices.ContainsFunc(n.items, (*node).begun)
-}
-
-// Once names what must not be done twice without asking of a step: itself, or steps of
-// its sub-run.
-func (r *Runner) Once(p *PlanStep, idempotent bool) ([]string, error) {
-	return r.once(p, idempotent, "")
-}
-
-// onlyOnce says whether what a step does, or one in its sub-run, must not be done
-// twice without asking.
-func (r *Runner) onlyOnce(n *node) (bool, error) {
-	list, err := r.once(n.plan, n.step.Idempotent, "")
-	return len(list) > 0, err
-}
-
-// once names what is not idempotent of a step: itself, or steps of its sub-run.
-func (r *Runner) once(p *PlanStep, idempotent bool, under string) ([]string, error) {
-	switch {
-	case p.Plugin != nil:
-		m, err := r.opt.Sealed.Manifest(p.Plugin.Digest)
-		if err != nil {
-			return nil, err
-		}
-		if idempotent && m.Plugin.Actions[p.Action].Idempotent {
-			return nil, nil
-		}
-		return []string{under + p.StepID}, nil
-	case p.SubPlan == "":
-		return nil, nil
-	}
-	plan, err := r.planOf(p.SubPlan)
-	if err != nil {
-		return nil, err
-	}
-	d, err := r.opt.Sealed.DAG(plan.DAG.Digest)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, list := range [][]manifests.Step{d.Steps, d.OnFailure, d.OnCancel} {
-		for i := range list {
-			more, err := r.once(plan.Step(list[i].ID), list[i].Idempotent, under+p.StepID+"/")
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, more...)
-		}
-	}
-	return out, nil
+	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack())}, "going back to "+back.id)
 }
 
 // goBack makes pending again what a decision wants done again.
@@ -150,7 +71,7 @@ func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
 	again := e.rewound(n, d)
 	slices.Reverse(again)
 	for _, x := range again {
-		inv := ledger.StepInvalidation{Reason: "rewind"}
+		inv := ledger.StepInvalidation{Reason: "rewind", Repeat: x.allowed(x == n || x == back, d.Repeat)}
 		if x == back {
 			inv.Overlay = rec.Modifications
 		}

@@ -136,13 +136,6 @@ func (e *execution) sayStuck(level string, idle time.Duration) error {
 // restartable says whether everything under way may be begun again.
 func (e *execution) restartable() bool {
 	return len(e.cancels) > 0 && !slices.ContainsFunc(e.all(), func(n *node) bool {
-		if e.cancels[n.id] == nil {
-			return false
-		}
-		if e.over(n.phase) {
-			return true
-		}
-		m, err := e.r.opt.Sealed.Manifest(n.plan.Plugin.Digest)
-		return err != nil || !n.idempotent(m.Plugin.Actions[n.plan.Action])
+		return e.cancels[n.id] != nil && (e.over(n.phase) || !e.r.repeatable(n))
 	})
 }

@@ -91,7 +91,7 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 		if refusal == nil {
 			var why string
 			var code state.Code
-			if code, why, err = e.doneSince(n); why != "" {
+			if code, why, err = e.undecidedChild(n); why != "" {
 				n.claimed = false
 				e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
 				return r.commit(e)
@@ -151,7 +151,7 @@ func (r *Runner) bear(e *execution, n *node, p *prepared, b birth) (child *execu
 		return nil, err, nil
 	}
 	n.attempt++
-	n.status, n.child, n.claimed = state.Running, child.runID, false
+	n.status, n.child, n.claimed, n.repeat = state.Running, child.runID, false, false
 	n.round.Add(1)
 	e.propose(ledger.SubrunStarted, n, &ledger.SubrunStart{
 		Generation: e.run.Generation, RunID: child.runID, DAGID: dag.ID, DAGVersion: dag.Version,

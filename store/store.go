@@ -31,7 +31,7 @@ var (
 	ErrLocked       = errors.New("store: another process holds the site")
 	ErrNoSite       = errors.New("store: there is no site here")
 	ErrExists       = errors.New("store: a site exists already")
-	ErrNotFound     = errors.New("store: not found")
+	ErrNotFound     = fmt.Errorf("store: %w", state.ErrNotFound)
 	ErrNewerSchema  = errors.New("store: written by a newer stella")
 	ErrClosed       = errors.New("store: closed")
 	ErrFailed       = errors.New("store: a write failed; no more is accepted until the site is opened anew")

@@ -142,8 +142,8 @@ func newRunRetryCmd(a *app) *cobra.Command {
 			"patch: k:=null takes k away; with for_each, those of each item that is done again), and are held\n" +
 			"against the schema of the action. The run is then\n" +
 			"marked as overridden. A later --input replaces an earlier one.\n\n" +
-			"Where that starts a sub-run again which has done something that is not idempotent, or does items\n" +
-			"again that had completed, are not idempotent and were not named, it needs --repeat (else CONFLICT).\n\n" +
+			"Where that does again what is not idempotent and was not named (steps and items that go on with it, and\n" +
+			"whatever a sub-run has done), it needs --repeat (else CONFLICT).\n\n" +
 			"It is refused with CONFLICT while the step, or what depends on it, is queued or under way, or waits for\n" +
 			"people. With a daemon the run goes on at once; without one it is recorded, and goes on with stella orch\n" +
 			"run resume.",
@@ -155,7 +155,7 @@ func newRunRetryCmd(a *app) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to begin again, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.BoolVar(&opt.req.Downstream, "downstream", false, "do everything again that depends on it")
-	f.BoolVar(&opt.req.Repeat, "repeat", false, "also what a sub-run, or items that are not named, have done that is not idempotent")
+	f.BoolVar(&opt.req.Repeat, "repeat", false, "also what is not idempotent and was not named: in a sub-run, or what goes on with the step")
 	f.DurationVar(&opt.delay, "delay", 0, "`TIME` to wait before, at most 24h; it survives a restart")
 	f.StringVar(&opt.file, "inputs", "", "`FILE` with parameters to change, a JSON object")
 	f.StringArrayVar(&opt.inputs, "input", nil, "one `PARAMETER` to change: k=v or k:=json; may be given again")
@@ -242,7 +242,8 @@ func newRunSkipCmd(a *app) *cobra.Command {
 			"succeeded. Only steps whose spec says allow_skip = true can be skipped, none that is under way, and\n" +
 			"none whose approval is required. --set and --outputs give the outputs that stand for the step's own;\n" +
 			"they are held against the schema of the action. The run is marked as overridden, and one that has\n" +
-			"failed is reopened.",
+			"failed is reopened. Where what goes on then has done something that is not idempotent and would do it\n" +
+			"twice, it needs --repeat (else CONFLICT).",
 		Example: "  stella orch run skip 01935b1e-… --step notify --reason \"no mail tonight\" --dry-run\n" +
 			"  stella orch run skip 01935b1e-… --step count --set n:=0 --reason \"nothing came in\" --yes",
 		Args: cobra.ExactArgs(1),
@@ -252,6 +253,7 @@ func newRunSkipCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to pass over, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.StringVar(&opt.file, "outputs", "", "`FILE` with outputs, a JSON object")
 	f.StringArrayVar(&opt.values, "set", nil, "one `OUTPUT`: k=v or k:=json; may be given again")
+	f.BoolVar(&opt.req.Repeat, "repeat", false, "also where what goes on after it does twice what it has done")
 	f.StringVar(&opt.req.Reason, "reason", "", "why, a `TEXT`; it is recorded (required)")
 	f.BoolVar(&opt.req.DryRun, "dry-run", false, "show what would be, and change nothing")
 	_ = c.MarkFlagRequired("reason")

@@ -147,7 +147,7 @@ func (s *site) SkipStep(_ context.Context, id string, req api.SkipRequest) (api.
 		return api.Recovered{}, invalid("skipping a step needs a reason")
 	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
-		return r.Skip(o, runner.Skip{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Output: req.Outputs})
+		return r.Skip(o, runner.Skip{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Repeat: req.Repeat, Output: req.Outputs})
 	})
 }
 

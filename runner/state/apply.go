@@ -226,6 +226,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 	switch d := c.Data.(type) {
 	case *ledger.StepQueue:
 		step.Due, step.QueuedUTC, step.After = d.Due, at, ""
+		step.Repeat = step.Repeat || d.Repeat
 	case *ledger.StepEnd:
 		if step.Approval.open() {
 			return nil, illegal("its approval is open")
@@ -247,7 +248,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		if c.Envelope.Attempt != step.Attempt+1 {
 			return nil, illegal(fmt.Sprintf("attempt %d does not follow %d", c.Envelope.Attempt, step.Attempt))
 		}
-		step.Attempt, step.InputsHash, step.Due = c.Envelope.Attempt, d.InputsHash, ""
+		step.Attempt, step.InputsHash, step.Due, step.Repeat = c.Envelope.Attempt, d.InputsHash, "", false
 		step.Cached = &Cached{d.Key, d.RunID, d.StepID, d.Attempt, d.Stored, d.Expires, d.Artifacts}
 		step.CacheExpires = d.Expires
 		step.begin(run, at)

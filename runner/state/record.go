@@ -140,6 +140,7 @@ type Step struct {
 	Overlay       string    `json:"overlay,omitempty"`      // SHA-256 of a merge patch on its parameters
 	After         string    `json:"after,omitempty"`        // of a pending step: it may not be claimed before
 	Afresh        bool      `json:"afresh,omitempty"`       // somebody wants it done again: nothing is taken from the cache
+	Repeat        bool      `json:"repeat,omitempty"`       // what it has done may be done twice: somebody has said so since it was begun last
 	Generation    int       `json:"generation,omitempty"`   // of the run when it ended
 	Items         string    `json:"items,omitempty"`        // SHA-256 of the list of for_each
 	Count         int       `json:"count,omitempty"`        // of its items

@@ -12,6 +12,9 @@ import (
 	"github.com/stellarun/stella/ledger"
 )
 
+// ErrNotFound is what a store says of a record that it does not have.
+var ErrNotFound = errors.New("not found")
+
 // Status is the state of a run or of a step. The strings reach disk and JSON:
 // never change or reuse one.
 type Status string
@@ -186,6 +189,7 @@ var stepTable = map[Status]map[ledger.Type]Status{
 		ledger.StepFailed:        Failed,            // its condition or its inputs could not be evaluated
 		ledger.StepExpanded:      Running,           // it is its items from now on
 		ledger.ApprovalRequested: CheckpointPending, // a gate, which runs nothing
+		ledger.StepInvalidated:   Pending,           // what it has done may be done twice
 	},
 	Queued: {
 		ledger.AttemptStarted: Running, ledger.StepCancelled: Cancelled, ledger.StepFailed: Failed,

@@ -49,7 +49,7 @@ func TestStepsMoveOnlyLikeThis(t *testing.T) {
 	want := map[string]bool{}
 	for from, to := range map[string]string{
 		"pending": "step.queued queued, step.skipped skipped, step.cancelled cancelled, step.failed failed, step.expanded running, " +
-			"approval.requested checkpoint_pending",
+			"approval.requested checkpoint_pending, step.invalidated pending",
 		"queued": "attempt.started running, step.cancelled cancelled, step.failed failed, step.skipped skipped, step.cached running, " +
 			"subrun.started running, step.queued queued, step.invalidated pending",
 		"running": "attempt.ended running, subrun.ended running, step.queued queued, step.completed completed, step.failed failed, " +

@@ -28,7 +28,7 @@ func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
 // start begins an attempt.
 func (s *Step) start(run *Run, d *ledger.AttemptStart, e ledger.Envelope) *Attempt {
 	s.Attempt, s.Open, s.Owner = e.Attempt, true, d.Owner
-	s.InputsHash, s.Due, s.Cached = d.InputsHash, "", nil
+	s.InputsHash, s.Due, s.Cached, s.Repeat = d.InputsHash, "", nil, false
 	s.begin(run, e.Time)
 	run.Open++
 	return &Attempt{
@@ -59,7 +59,7 @@ func (s *Step) finish(run *Run, d *ledger.AttemptEnd) {
 
 // bear begins a sub-run, which counts as an attempt.
 func (s *Step) bear(run *Run, d *ledger.SubrunStart, e ledger.Envelope) {
-	s.Attempt, s.InputsHash, s.Due = e.Attempt, d.InputsHash, ""
+	s.Attempt, s.InputsHash, s.Due, s.Repeat = e.Attempt, d.InputsHash, "", false
 	s.Child = &Child{RunID: d.RunID, DAGID: d.DAGID, DAGVersion: d.DAGVersion, Locks: d.Locks, Fence: e.Seq}
 	s.begin(run, e.Time)
 }
@@ -81,6 +81,7 @@ func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
 	*s = Step{
 		StepID: s.StepID, Status: Pending, Attempt: s.Attempt, Overlay: s.Overlay, After: d.After,
 		Items: s.Items, Count: s.Count, Child: s.Child, Approval: s.Approval, LogsRef: s.LogsRef,
+		Repeat: s.Repeat || d.Repeat,
 	}
 	if d.Overlay != "" {
 		s.Overlay, run.Overridden = d.Overlay, true

@@ -32,7 +32,7 @@ type RetryRequest struct {
 	StepID     string          `json:"stepId,omitempty"`     // or an item of it; "": the one for which the run has failed
 	Downstream bool            `json:"downstream,omitempty"` // with everything that depends on it
 	DelayMs    int64           `json:"delayMs,omitempty"`    // not before this time has passed, at most a day
-	Repeat     bool            `json:"repeat,omitempty"`     // also what a sub-run has done that is not idempotent
+	Repeat     bool            `json:"repeat,omitempty"`     // also what is not idempotent and was not named
 	Input      json.RawMessage `json:"input,omitempty"`      // merge patch (RFC 7396) on its parameters
 	Reason     string          `json:"reason,omitempty"`
 	DryRun     bool            `json:"dryRun,omitempty"`
@@ -42,6 +42,7 @@ type RetryRequest struct {
 type SkipRequest struct {
 	StepID  string          `json:"stepId,omitempty"`  // or an item of it; "": the one for which the run has failed
 	Outputs json.RawMessage `json:"outputs,omitempty"` // an object that stands for its outputs
+	Repeat  bool            `json:"repeat,omitempty"`  // what goes on after it may do twice what it has done
 	Reason  string          `json:"reason,omitempty"`  // required
 	DryRun  bool            `json:"dryRun,omitempty"`
 }
