@@ -160,21 +160,36 @@ func (db *DB) Entry(seq int64) (l Lines, err error) {
 // RunEntries reads the entries of one run in order, those that there are now.
 func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] { return db.RunEntriesFrom(runID, 0) }
 
-// RunEntriesFrom is RunEntries from a sequence number on.
+// RunEntriesFrom is RunEntries from a sequence number on. Who has seen a run as it is
+// sees all that has made it so: [DB.Size] may count that a moment later.
 func (db *DB) RunEntriesFrom(runID string, from int64) iter.Seq2[Lines, error] {
 	return func(yield func(Lines, error) bool) {
-		for end := db.Size(); from < end; {
-			seqs, err := db.runSeqs(runID, from, end)
-			if err != nil {
-				yield(Lines{}, err)
-				return
+		end, err := db.onDisk()
+		for err == nil && from < end {
+			var seqs []int64
+			if seqs, err = db.runSeqs(runID, from, end); err != nil {
+				break
 			}
 			if !db.yieldEach(seqs, yield) || len(seqs) < pageSize {
 				return
 			}
 			from = seqs[len(seqs)-1] + 1
 		}
+		if err != nil {
+			yield(Lines{}, err)
+		}
 	}
+}
+
+// onDisk is how many entries there are, also those that [DB.Size] will count in a moment.
+func (db *DB) onDisk() (n int64, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		if k, _ := t.Bucket(bEntries).Cursor().Last(); len(k) == 8 {
+			n = int64(binary.BigEndian.Uint64(k)) + 1
+		}
+		return nil
+	})
+	return n, err
 }
 
 // yieldEach reads entries, and says whether more are wanted.
@@ -195,16 +210,19 @@ func (db *DB) yieldEach(seqs []int64, yield func(Lines, error) bool) bool {
 // RunEntriesBack reads the entries of one run from the newest to the first.
 func (db *DB) RunEntriesBack(runID string) iter.Seq2[Lines, error] {
 	return func(yield func(Lines, error) bool) {
-		for end := db.Size(); end > 0; {
-			seqs, err := db.runSeqsBack(runID, end)
-			if err != nil {
-				yield(Lines{}, err)
-				return
+		end, err := db.onDisk()
+		for err == nil && end > 0 {
+			var seqs []int64
+			if seqs, err = db.runSeqsBack(runID, end); err != nil {
+				break
 			}
 			if !db.yieldEach(seqs, yield) || len(seqs) < pageSize {
 				return
 			}
 			end = seqs[len(seqs)-1]
+		}
+		if err != nil {
+			yield(Lines{}, err)
 		}
 	}
 }

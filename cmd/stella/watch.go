@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -94,10 +93,15 @@ func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many 
 			if r.held == nil { // else the execution itself ends
 				over, err = w.left(ctx, r)
 			}
-			if over || err != nil {
+			if over && err == nil {
+				if err = w.rest(ctx, a, r, w.runs); err == nil {
+					err = errPeople
+				}
+			}
+			if err != nil {
 				cancel()
 				<-ended
-				return cmp.Or(err, errPeople)
+				return err
 			}
 			for _, run := range w.runs {
 				if _, watched := w.next[run.RunID]; !watched {
