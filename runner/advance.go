@@ -107,6 +107,7 @@ func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status,
 	e.ends++
 	n.afresh = false
 	n.status, n.reason, n.order, n.now, n.outputsHash = to, code, e.ends, true, data.OutputsHash
+	n.repeat = n.repeat && code != state.SkippedByHand // it was about doing it
 	e.leave(n)
 	switch to {
 	case state.Failed:
@@ -415,7 +416,9 @@ func (n *node) view() map[string]any {
 // caller sees to it that nothing of it is under way.
 func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation) {
 	if n.status == state.Pending {
-		if !d.Repeat || n.repeat || n.attempt == 0 {
+		allowed := d.Repeat && !n.repeat && n.attempt > 0
+		given := d.Overlay != "" && d.Overlay != n.overlay && (n.parent == nil || n.overlay != "") // else it has that of its step
+		if !allowed && !given {
 			return
 		}
 		if d.After == "" && !n.after.IsZero() {

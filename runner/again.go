@@ -120,7 +120,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	}
 	h := hand{actor, reason, repeat}
 	if e.run.Status == state.Failed {
-		e.reopen(h)
+		e.reopen(h, slices.DeleteFunc(slices.Concat(named, readers), func(n *node) bool { return n.phase != ordinary })...)
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++
@@ -171,18 +171,22 @@ func (e *execution) readers(named []*node) []*node {
 // resetTwice refuses a reset that would do again what must not be done twice. The
 // generation counts for the whole run, so it is about every attempt under way.
 func (e *execution) resetTwice(named, readers []*node) error {
-	d := redone{others: slices.Concat(e.comeBack(), redoAll(readers))}
+	var d redone
+	again := slices.Concat(named, readers)
+	for _, n := range again {
+		behind := e.behind(n, false)
+		again = append(again, behind...)
+		d.others = append(d.others, redoAll(behind)...)
+	}
+	d.others = append(d.others, slices.Concat(redoAll(readers), e.comeBack(again...))...)
 	for _, n := range named {
 		d.named = append(d.named, n.redo(!n.keeps())...)
 		d.others = append(d.others, n.outdated()...)
 	}
-	for _, n := range slices.Concat(named, readers) {
-		d.others = append(d.others, redoAll(e.behind(n, false))...)
-	}
 	for id := range e.cancels {
 		d.others = append(d.others, e.find(id))
 	}
-	return e.notTwice(d, "a reset")
+	return errors.Join(e.succeeded("a reset"), e.notTwice(d, "a reset"))
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -23,20 +23,26 @@ func (n *node) yetToBegin() bool {
 	return n.status == state.Pending || n.lostTurn()
 }
 
-// keeps says whether a step that somebody names keeps the items that have completed,
-// unless they are outdated: others have not, and it is about those.
+// passed says whether an item counts as done: it has completed, or somebody has passed
+// over it.
+func (n *node) passed() bool {
+	return n.status == state.Completed || n.status == state.Skipped && n.reason == state.SkippedByHand
+}
+
+// keeps says whether a step that somebody names keeps the items that are done, unless
+// they are outdated: others are not, and it is about those.
 func (n *node) keeps() bool {
 	return n.status != state.Completed && n.status != state.CheckpointPending
 }
 
-// outdated are the items of a step that have completed with what a step before it gave
-// that was done again since, or is to be. They are kept nowhere.
+// outdated are the items of a step that were done with what a step before it gave that
+// was done again since, or is to be. They are kept nowhere.
 func (n *node) outdated() []*node {
 	if len(n.items) == 0 {
 		return nil
 	}
 	since := n.readSince(map[*node]bool{})
-	return slices.DeleteFunc(slices.Clone(n.items), func(x *node) bool { return x.status != state.Completed || x.order > since })
+	return slices.DeleteFunc(slices.Clone(n.items), func(x *node) bool { return !x.passed() || x.order > since })
 }
 
 // readSince is when the last of the steps has ended that this one depends on: beyond

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 
@@ -12,27 +13,41 @@ import (
 // What the sub-run of a step leaves behind: what it has done that is not idempotent, and
 // what of it waits for a person.
 
-// doneOnce names the steps of a run, and of its sub-runs, that have done something and
-// are not idempotent. Of a run that cannot be read nobody knows, and it counts as one.
-// Those that clean up do not count: what they do is about the end of this run, and
-// another has an end of its own.
-func (r *Runner) doneOnce(runID, under string) ([]string, error) {
+// work is what has been done, or is being done, that must not be done twice.
+type work struct {
+	once []string // steps that are not idempotent and may have done something
+	open string   // a run that somebody has reopened, and that goes on
+}
+
+func (w *work) add(more work) {
+	w.once = append(w.once, more.once...)
+	w.open = cmp.Or(w.open, more.open)
+}
+
+// workOf is the work of a run and of its sub-runs. Of a run that cannot be read nobody
+// knows, and it counts. Steps that clean up do not: what they do is about the end of this
+// run, and another has an end of its own. Every attempt counts, since another run would
+// begin with the first. With ends, the run is ended first if it goes on.
+func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 	o, err := r.load(runID)
+	if !o.Run.Status.Ended() && (!ends || o.Run.ReopenedUTC != "") {
+		w.open = o.Run.RunID
+	}
 	if bad := (*DamageError)(nil); errors.As(err, &bad) {
-		return []string{strings.TrimSuffix(under, "/")}, nil
+		w.once = []string{strings.TrimSuffix(under, "/")}
+		return w, nil
 	}
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	records, err := r.opt.Store.Steps(runID)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	steps := map[string]*manifests.Step{}
 	for i := range o.DAG.Steps {
 		steps[o.DAG.Steps[i].ID] = &o.DAG.Steps[i]
 	}
-	var out []string
 	for _, id := range sortedKeys(records) {
 		rec := records[id]
 		stepID, _, _ := strings.Cut(id, ".")
@@ -41,40 +56,49 @@ func (r *Runner) doneOnce(runID, under string) ([]string, error) {
 			continue
 		}
 		if rec.Child != nil {
-			below, err := r.doneOnce(rec.Child.RunID, under+id+"/")
+			below, err := r.workOf(rec.Child.RunID, under+id+"/", true)
 			if err != nil {
-				return nil, err
+				return w, err
 			}
-			out = append(out, below...)
+			w.add(below)
 		}
 		if p.Plugin == nil || r.repeatable(&node{step: spec, plan: p}) {
 			continue
 		}
-		done, err := r.hasDone(runID, rec)
+		done, err := r.hasDone(runID, rec, true)
 		if err != nil {
-			return nil, err
+			return w, err
 		}
 		if done {
-			out = append(out, under+id)
+			w.once = append(w.once, under+id)
 		}
 	}
-	return out, nil
+	return w, nil
 }
 
 // hasDone says whether a step with a plugin, or an item of one, may have done what it
-// is there for: by its last attempt, whatever became of the step since.
-func (r *Runner) hasDone(runID string, s state.Step) (bool, error) {
+// is there for, whatever became of the step since: in every attempt, or in the last that
+// was begun.
+func (r *Runner) hasDone(runID string, s state.Step, every bool) (bool, error) {
 	if s.Items != "" { // its items have the attempts
 		return false, nil
 	}
 	for i := s.Attempt; i > 0; i-- {
 		a, err := r.opt.Store.Attempt(runID, s.StepID, i)
-		if errors.Is(err, state.ErrNotFound) {
-			continue // the number of what was taken from the cache
+		switch {
+		case errors.Is(err, state.ErrNotFound): // the number of what was taken from the cache
+		case err != nil || leaves(a.End):
+			return err == nil, err
+		case !every && begun(a.End):
+			return false, nil
 		}
-		return err == nil && leaves(a.End), err
 	}
 	return false, nil
+}
+
+// begun says whether the program of an attempt that has ended so was started.
+func begun(end *ledger.AttemptEnd) bool {
+	return end.Outcome != string(state.Infra) && (end.Outcome != string(state.Rejected) || end.Usage != nil)
 }
 
 // leaves says whether an attempt that is under way, or has ended so, may have left
@@ -98,7 +122,7 @@ func leaves(end *ledger.AttemptEnd) bool {
 // leftover is what a sub-run that has failed leaves to people.
 type leftover struct {
 	dead state.Step // see deadBelow
-	once []string   // see doneOnce; only where a retry rule would begin another
+	work            // only where a retry rule would begin another
 }
 
 func (e *execution) leftBelow(n *node, run state.Run) (left leftover, err error) {
@@ -106,7 +130,7 @@ func (e *execution) leftBelow(n *node, run state.Run) (left leftover, err error)
 	if err != nil || left.dead.StepID != "" || !e.mayRepeat(n, run, n.failures+1) {
 		return left, err
 	}
-	left.once, err = e.r.doneOnce(run.RunID, n.id+"/")
+	left.work, err = e.r.workOf(run.RunID, n.id+"/", false)
 	return left, err
 }
 

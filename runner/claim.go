@@ -54,14 +54,16 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 		if p.hit != nil && p.refused == nil {
 			return r.takeHit(e, n, p)
 		}
-		why, err := e.undecided(n)
-		if err != nil {
-			return err
-		}
-		if why != "" {
-			n.claimed = false
-			e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{Reason: clip(why)})
-			return r.commit(e)
+		if p.refused == nil {
+			why, err := e.undecided(n, p)
+			if err != nil {
+				return err
+			}
+			if why != "" {
+				n.claimed = false
+				e.end(n, ledger.StepFailed, state.Failed, state.Indeterminate, ledger.StepEnd{Reason: clip(why)})
+				return r.commit(e)
+			}
 		}
 		started, err = r.launch(e, n, p, cancel)
 		return err

@@ -52,6 +52,9 @@ func (r *Runner) Invariants() error {
 	for _, e := range execs {
 		e.mu.Lock()
 		err := e.invariants()
+		if err == nil && !e.ended.Load() {
+			err = e.asRecorded()
+		}
 		e.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("run %s: %w", e.runID, err)
@@ -139,3 +142,42 @@ func (r *Runner) Kept() (gates, plans, lanes, programs int) {
 
 // Leaves says whether an attempt that has ended so may have left something done.
 var Leaves = leaves
+
+// asRecorded says where the model differs from one that is made from its records, as
+// after a crash.
+func (e *execution) asRecorded() error {
+	o, err := e.r.load(e.runID)
+	if err != nil {
+		return err
+	}
+	f, err := e.r.opened(o)
+	if err != nil {
+		return err
+	}
+	type counts struct {
+		failing, late     bool
+		left, live, asked int
+	}
+	if a, b := (counts{e.failing, e.late, e.left, e.live, e.asked}), (counts{f.failing, f.late, f.left, f.live, f.asked}); a != b {
+		return fmt.Errorf("the model has %+v, its records give %+v", a, b)
+	}
+	a, b := e.all(), f.all()
+	if len(a) != len(b) {
+		return fmt.Errorf("the model has %d nodes, its records give %d", len(a), len(b))
+	}
+	for i := range a {
+		if a, b := a[i].recorded(), b[i].recorded(); a != b {
+			return fmt.Errorf("the model has %s, its records give %s", a, b)
+		}
+	}
+	return nil
+}
+
+// recorded is what of a node is on record.
+func (n *node) recorded() string {
+	out := fmt.Sprint(n.id, n.status, n.reason, n.attempt, n.afresh, n.repeat, n.overlay, n.child, n.former, n.list, n.now, len(n.items), n.outputsHash)
+	if !n.status.Ended() { // counts begin anew with the next turn
+		out += fmt.Sprint(n.failures, n.interruptions, n.infra, n.after.UTC().Round(0))
+	}
+	return out
+}

@@ -55,7 +55,7 @@ func (e *execution) expand(n *node) error {
 	}
 	n.attempt++ // its items have attempts of their own; this one names what people are asked about
 	e.propose(ledger.StepExpanded, n, &ledger.StepExpansion{Items: digest, Count: len(list)})
-	n.status, n.list = state.Running, digest
+	n.status, n.list, n.repeat = state.Running, digest, false
 	e.enter(n)
 	e.makeItems(n, list)
 	if n.left == 0 {
@@ -66,10 +66,11 @@ func (e *execution) expand(n *node) error {
 }
 
 // dropItems makes items pending that are about other values from now on. What somebody
-// had given one of them alone goes with its value.
+// had given one of them alone goes with its value; whether they may do twice what they
+// have done, whoever let their step begin has said.
 func (e *execution) dropItems(n *node) error {
 	for _, item := range n.items {
-		inv := ledger.StepInvalidation{Reason: "retry", Overlay: n.overlay}
+		inv := ledger.StepInvalidation{Reason: "retry", Overlay: n.overlay, Repeat: n.repeat}
 		if item.overlay != "" && n.overlay == "" {
 			digest, err := e.r.opt.Sealed.Put([]byte("{}"))
 			if err != nil {
@@ -167,8 +168,8 @@ func (e *execution) itemEnded(n, item *node) error {
 
 // feedAfter queues the next item after one has ended, without looking at all.
 func (e *execution) feedAfter(n, item *node) {
-	if item.status == state.Failed && !item.settled() || e.over(n.phase) {
-		e.feed(n)
+	if item.status == state.Failed && !item.settled() || item.reason == state.SkippedByHand || e.over(n.phase) {
+		e.feed(n) // it may have had no turn
 		return
 	}
 	for n.fed < len(n.items) {
@@ -188,7 +189,7 @@ func (e *execution) allItems(n *node) error {
 	cancelled := false
 	for i, item := range n.items {
 		cancelled = cancelled || item.status == state.Cancelled
-		if item.status == state.Completed || item.status == state.Skipped && item.reason == state.SkippedByHand {
+		if item.passed() {
 			outputs[i] = item.view()["outputs"]
 			continue
 		}

@@ -202,11 +202,22 @@ func (e *execution) bringBack(h hand) {
 	}
 }
 
-// comeBack are the nodes of steps that get their turn again once the run fails no more.
-func (e *execution) comeBack() (out []*node) {
+// comeBack are the nodes of steps that get their turn again when others, which had not
+// succeeded, are begun again or passed over, and the run fails no more. What waits for
+// another that has failed gets none.
+func (e *execution) comeBack(others ...*node) (out []*node) {
+	if !e.run.Status.Ended() && e.cleaning() {
+		return nil
+	}
+	waits := map[*node]bool{}
 	for _, n := range e.nodes {
+		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
+		if failed && n.now && e.dag.FailFast && !e.run.Status.Ended() {
+			return nil // it goes on failing
+		}
+		waits[n] = failed || slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
-		case n.phase != ordinary:
+		case n.phase != ordinary || waits[n]:
 		case n.lostTurn():
 			out = append(append(out, n.redo(false)...), n.outdated()...)
 		case n.status == state.Running:
@@ -232,15 +243,16 @@ func machine(code state.Code) bool {
 	return false
 }
 
-// invalidateAll makes a step pending again, and of its items with all each, else those
-// that have not completed. What somebody gives a step with that is given to each of them.
+// invalidateAll makes a step pending again, and of its items with all each, also those
+// that its list has had before, else those that are not done. What somebody gives a step
+// with that is given to each of them.
 func (e *execution) invalidateAll(actor string, n *node, all bool, d ledger.StepInvalidation) {
 	if !all {
 		e.dropOutdated(actor, n, d)
 	}
-	for _, item := range n.items {
-		if all || item.status != state.Completed {
-			e.invalidate(actor, item, d)
+	for _, x := range n.redo(all) {
+		if x != n {
+			e.invalidate(actor, x, d)
 		}
 	}
 	e.invalidate(actor, n, d)
@@ -359,13 +371,14 @@ func (e *execution) retryTwice(n *node, q Retry) error {
 	if q.Repeat {
 		return nil
 	}
-	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(), n.leftItems())}
-	if behind := redoAll(e.behind(n, q.Downstream)); q.Downstream {
-		d.named = append(d.named, behind...)
+	behind := e.behind(n, q.Downstream)
+	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(append(behind, n.owner())...), n.leftItems())}
+	if all := redoAll(behind); q.Downstream {
+		d.named = append(d.named, all...)
 	} else {
-		d.others = append(d.others, behind...)
+		d.others = append(d.others, all...)
 	}
-	return e.notTwice(d, "a retry")
+	return errors.Join(e.succeeded("a retry"), e.notTwice(d, "a retry"))
 }
 
 // retryable says why a step cannot be begun again.
@@ -410,7 +423,10 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(e.skippable(n), e.skipTwice(n, q)); err != nil {
+		if err := e.skippable(n); err != nil {
+			return err
+		}
+		if err := e.skipTwice(n, q); err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
@@ -452,8 +468,12 @@ func (e *execution) skipTwice(n *node, q Skip) error {
 	if q.Repeat {
 		return nil
 	}
-	others := slices.Concat(e.comeBack(), n.leftItems(), redoAll(e.behind(n, false)))
-	return e.notTwice(redone{others: slices.DeleteFunc(others, func(x *node) bool { return x == n })}, "a skip")
+	others := slices.Concat(e.comeBack(n.owner()), redoAll(e.behind(n, false)))
+	if n.parent != nil { // else it goes on without its items
+		others = append(others, n.leftItems()...)
+	}
+	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
+	return errors.Join(e.succeeded("a skip"), e.notTwice(redone{others: others}, "a skip"))
 }
 
 func (e *execution) skippable(n *node) error {

@@ -73,7 +73,10 @@ func drawStep(t *rapid.T, id string, sub bool) manifests.Step {
 	}
 	switch kind {
 	case "go", "once", "each":
-		s.Plugin, s.Action = &manifests.Ref{Publisher: "p", Name: "n", Version: "1.0.0"}, map[string]string{"go": "go", "once": "once", "each": "go"}[kind]
+		s.Plugin, s.Action = &manifests.Ref{Publisher: "p", Name: "n", Version: "1.0.0"}, kind
+		if kind == "each" {
+			s.Action = rapid.SampledFrom([]string{"go", "once"}).Draw(t, "action")
+		}
 	case "sub", "eachSub":
 		s.DAG = "child@1.0.0"
 		if rare(t, "timeout") {

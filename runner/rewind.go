@@ -62,7 +62,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if back != n {
 		named = append(named, back.redo(true)...)
 	}
-	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack())}, "going back to "+back.id)
+	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(again...))}, "going back to "+back.id)
 }
 
 // goBack makes pending again what a decision wants done again.

@@ -288,11 +288,11 @@ func (e *execution) childFailed(n *node, run state.Run, left leftover) {
 	again := dead.StepID == "" && e.mayRepeat(n, run, n.failures)
 	again = again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)}))
 	switch {
-	case again && len(left.once) == 0:
+	case again && left.word() == "":
 		e.queue(n, "retry", e.r.opt.Now().Add(e.r.backoff(n.step.Retry, n.failures, 0)))
 		return
 	case again:
-		why += "; not tried again: " + onceDone(left.once)
+		why += "; not tried again: " + left.word()
 	}
 	e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
 }

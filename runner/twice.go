@@ -1,8 +1,8 @@
 package runner
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
@@ -21,13 +21,16 @@ type redone struct {
 }
 
 // redo are the nodes of a step that are begun when it is begun again: with all, each of
-// its items, else those that have not completed.
+// its items, also those that its list has had before, else those that have not succeeded.
 func (n *node) redo(all bool) (out []*node) {
-	if n.step.ForEach == nil || n.parent != nil {
+	switch {
+	case n.step.ForEach == nil || n.parent != nil:
 		return []*node{n}
+	case all:
+		return slices.Clone(n.every)
 	}
 	for _, x := range n.items {
-		if all || x.status != state.Completed {
+		if !x.passed() {
 			out = append(out, x)
 		}
 	}
@@ -52,8 +55,7 @@ func (e *execution) notTwice(d redone, what string) error {
 		named[x] = true
 	}
 	var records map[string]state.Step
-	var twice []string
-	var open error
+	var all work
 	for _, x := range e.all() {
 		mine, in := named[x]
 		if !in || x.attempt == 0 || x.repeat || mine && x.plan.SubPlan == "" && e.cancels[x.id] == nil {
@@ -65,49 +67,82 @@ func (e *execution) notTwice(d redone, what string) error {
 				return err
 			}
 		}
-		ids, err := e.done(x, records[x.id])
+		w, err := e.workOf(x, records[x.id])
 		if err != nil {
 			return err
 		}
-		twice = append(twice, ids...)
-		if bad := (*ConflictError)(nil); open == nil {
-			if open = e.besides(x, records[x.id]); open != nil && !errors.As(open, &bad) {
-				return open
-			}
-		}
+		all.add(w)
 	}
-	if len(twice) > 0 {
-		return NotTwice(twice, what)
-	}
-	return open
+	return all.refuse(what)
 }
 
-// done names what a step or an item has done and is not idempotent: itself, or steps of
-// its last sub-run.
-func (e *execution) done(n *node, rec state.Step) ([]string, error) {
+// workOf is the work of a step or an item: its own, or that of its last sub-run.
+func (e *execution) workOf(n *node, rec state.Step) (w work, err error) {
 	switch {
 	case n.plan.SubPlan != "" && rec.Child != nil:
-		return e.r.doneOnce(rec.Child.RunID, n.id+"/")
+		return e.r.workOf(rec.Child.RunID, n.id+"/", n.child != "" || n.former != "")
 	case n.plan.Plugin == nil || e.r.repeatable(n):
-		return nil, nil
+		return w, nil
 	}
-	if done, err := e.r.hasDone(e.runID, rec); !done || err != nil {
-		return nil, err
+	done, err := e.r.hasDone(e.runID, rec, false)
+	if done {
+		w.once = []string{n.id}
 	}
-	return []string{n.id}, nil
+	return w, err
 }
 
-// besides refuses to begin another sub-run beside one that somebody has reopened.
-func (e *execution) besides(n *node, rec state.Step) error {
-	if rec.Child == nil || n.child != "" || n.former != "" { // or it is ended first
+// refuse is what keeps a decision from being made that would do this work twice, nil
+// where nothing does.
+func (w work) refuse(what string) error {
+	switch {
+	case len(w.once) > 0:
+		return NotTwice(w.once, what)
+	case w.open != "":
+		return &ConflictError{Text: fmt.Sprintf("run %s was reopened and goes on: %s would do the same beside it", w.open, what),
+			Hint: "wait for its end, or cancel it; with --repeat you take that upon yourself"}
+	}
+	return nil
+}
+
+// word says what keeps a step from being begun again, "" where nothing does.
+func (w work) word() string {
+	switch {
+	case len(w.once) > 1:
+		return fmt.Sprintf("%s and %d more steps are not idempotent, and may have done something", w.once[0], len(w.once)-1)
+	case len(w.once) == 1:
+		return w.once[0] + " is not idempotent, and may have done something"
+	case w.open != "":
+		return "run " + w.open + " was reopened, and goes on"
+	}
+	return ""
+}
+
+// succeeded refuses to reopen a run whose step in its parent, or in one above, has gone on
+// with another sub-run, where that has done, or does, what this one would do.
+func (e *execution) succeeded(what string) error {
+	if e.run.Status != state.Failed {
 		return nil
 	}
-	run, err := e.r.opt.Store.Run(rec.Child.RunID)
-	if err != nil || run.Status.Ended() {
-		return err
+	for run := e.run; run.ParentRunID != ""; {
+		steps, err := e.r.opt.Store.Steps(run.ParentRunID)
+		if err != nil {
+			return err
+		}
+		if next := steps[run.ParentStepID].Child; next != nil && next.RunID != run.RunID {
+			w, err := e.r.workOf(next.RunID, "", false)
+			if err != nil {
+				return err
+			}
+			if why := w.word(); why != "" {
+				return &ConflictError{Text: fmt.Sprintf("step %s of run %s has gone on with run %s (%s): %s would do the same here", run.ParentStepID, run.ParentRunID, next.RunID, why, what),
+					Hint: "with --repeat you take that upon yourself"}
+			}
+		}
+		if run, err = e.r.opt.Store.Run(run.ParentRunID); err != nil {
+			return err
+		}
 	}
-	return &ConflictError{Text: fmt.Sprintf("run %s, the last of step %s, was reopened and goes on: another would do the same beside it", run.RunID, n.id),
-		Hint: "wait for its end, or cancel it; with --repeat you take that upon yourself"}
+	return nil
 }
 
 // repeatable says whether a step with a plugin may be begun again after an interruption.
@@ -120,56 +155,56 @@ func (r *Runner) repeatable(n *node) bool {
 // undecided says why a step or an item whose turn it is may not begin an attempt, ""
 // where it may. Every decision asks before it comes to that; this is what holds if one
 // has not.
-func (e *execution) undecided(n *node) (string, error) {
-	if n.attempt == 0 || n.repeat {
+func (e *execution) undecided(n *node, p *prepared) (string, error) {
+	if n.attempt == 0 || n.repeat || n.phase != ordinary || n.idempotent(p.action) {
 		return "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)
 	if err != nil {
 		return "", err
 	}
-	twice, err := e.done(n, rec)
-	if err != nil || len(twice) == 0 {
+	if done, err := e.r.hasDone(e.runID, rec, false); !done || err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("attempt %d may have done something and is not idempotent, and nobody has said that it may be done twice", n.attempt), nil
+	return fmt.Sprintf("attempt %d, or one before it, may have done something and is not idempotent, and nobody has said that it may be done twice", n.attempt), nil
 }
 
 // undecidedChild says why a step or an item whose turn it is may not begin another
 // sub-run, "" where it may, and with which code it fails for that. Somebody may have
 // reopened the last one since it was decided that there be another.
 func (e *execution) undecidedChild(n *node) (code state.Code, why string, err error) {
-	if n.attempt == 0 || n.repeat {
+	if n.attempt == 0 || n.repeat || n.phase != ordinary {
 		return "", "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)
 	if err != nil || rec.Child == nil {
 		return "", "", err
 	}
-	run, err := e.r.opt.Store.Run(rec.Child.RunID)
-	if err != nil {
-		return "", "", err
-	}
-	not := func(code state.Code, why string) (state.Code, string, error) {
-		return code, "after run " + run.RunID + " no other was begun: " + why, nil
-	}
-	if !run.Status.Ended() {
-		return not(state.ChildFailed, "it was reopened, and goes on")
-	}
+	code = state.ChildFailed
 	if n.failures > 0 { // a rule begins it, and nobody has looked
+		run, err := e.r.opt.Store.Run(rec.Child.RunID)
+		if err != nil {
+			return "", "", err
+		}
 		dead, err := e.r.deadBelow(run)
 		if err != nil {
 			return "", "", err
 		}
 		if dead.StepID != "" {
-			return not(state.Code(dead.ErrorCode), dead.ErrorCode+" in "+dead.StepID)
+			code, why = state.Code(dead.ErrorCode), dead.ErrorCode+" in "+dead.StepID
 		}
 	}
-	once, err := e.r.doneOnce(run.RunID, n.id+"/")
-	if err != nil || len(once) == 0 {
-		return "", "", err
+	if why == "" {
+		w, err := e.r.workOf(rec.Child.RunID, n.id+"/", false)
+		if err != nil {
+			return "", "", err
+		}
+		why = w.word()
 	}
-	return not(state.ChildFailed, onceDone(once))
+	if why != "" {
+		why = "after run " + rec.Child.RunID + " no other was begun: " + why
+	}
+	return code, why, nil
 }
 
 // NotTwice refuses to do again what is not idempotent.
@@ -180,14 +215,6 @@ func NotTwice(ids []string, what string) error {
 	}
 	return &ConflictError{Text: fmt.Sprintf("%s not idempotent: %s would do twice what has been done", subject, what),
 		Hint: "with --repeat you take that upon yourself; --repeat --dry-run shows before all of what is done again"}
-}
-
-// onceDone says in words what keeps a step from being done again.
-func onceDone(ids []string) string {
-	if len(ids) > 1 {
-		return fmt.Sprintf("%s and %d more steps are not idempotent, and may have done something", ids[0], len(ids)-1)
-	}
-	return ids[0] + " is not idempotent, and may have done something"
 }
 
 // Once names what must not be done twice without asking of a step: itself, or steps of

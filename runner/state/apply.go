@@ -237,7 +237,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 			return nil, illegal(fmt.Sprintf("attempt %d does not follow %d", c.Envelope.Attempt, step.Attempt))
 		}
 		run.Items += d.Count - step.Count // those that it had before are the same steps
-		step.Attempt, step.Items, step.Count = c.Envelope.Attempt, d.Items, d.Count
+		step.Attempt, step.Items, step.Count, step.Repeat = c.Envelope.Attempt, d.Items, d.Count, false
 		step.begin(run, at)
 	case *ledger.StepInvalidation:
 		if step.Approval.open() {

@@ -21,6 +21,7 @@ func (s *Step) begin(run *Run, at string) {
 func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
 	s.OutputsHash, s.ErrorCode, s.Reason, s.Note = d.OutputsHash, d.ErrorCode, d.Reason, d.Note
 	s.EndedUTC, s.Generation, s.Afresh = at, run.Generation, false
+	s.Repeat = s.Repeat && d.Reason != string(SkippedByHand) // it was about doing it
 	s.DurationMs = millis(s.StartedUTC, at)
 	run.Overridden = run.Overridden || d.Overridden
 }
