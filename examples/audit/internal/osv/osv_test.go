@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/stellarun/stella/examples/audit/internal/osv"
 )
@@ -250,6 +251,7 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`{"id":"T-1","modified":"2024-01-01T00:00:00Z"}`,
 		`{"id":"T-1","modified":"2024-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"Go","name":"m"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.2.3"},{"introduced":"2.0.0-0"},{"last_affected":"2.1.0"},{"limit":"*"}]}],"versions":["1"]}]}`,
+		`{"id":"T-1","modified":"2024-01-01T00:00:00Z","affected":[{"package":{"name":"m"},"versions":[]}]}`, // no versions, and none at all, are one
 		`{"id":"T-1","modified":"2024-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"Go","name":"stdlib"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.22rc1"}]}]}]}`,
 		`{"id":"T-1","modified":"2024-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"Debian:12","name":"a"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"1:0~"},{"fixed":"1:2-3"}]}]}]}`,
 	} {
@@ -265,7 +267,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 		again, err := osv.Decode(strings.NewReader(string(raw)))
-		if diff := cmp.Diff(r, again); err != nil || diff != "" {
+		if diff := cmp.Diff(r, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Errorf("written and read again: %v\n%s", err, diff)
 		}
 		for _, a := range r.Affected {
