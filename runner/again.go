@@ -108,13 +108,11 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		return &ConflictError{Text: "no step of run " + e.runID + " is under way", Hint: "name the one that is to be reset with --step"}
 	}
 	readers := e.readers(named)
-	if !repeat {
-		if err := e.resetTwice(named, readers); err != nil {
-			return err
-		}
+	if err := e.resetTwice(named, readers, repeat); err != nil {
+		return err
 	}
 	for _, n := range slices.Concat(named, readers) {
-		if err := e.overtaken(n); err != nil {
+		if err := errors.Join(e.overtaken(n), e.held(n, named...)); err != nil {
 			return err
 		}
 	}
@@ -170,7 +168,7 @@ func (e *execution) readers(named []*node) []*node {
 
 // resetTwice refuses a reset that would do again what must not be done twice. The
 // generation counts for the whole run, so it is about every attempt under way.
-func (e *execution) resetTwice(named, readers []*node) error {
+func (e *execution) resetTwice(named, readers []*node, repeat bool) error {
 	var d redone
 	again := slices.Concat(named, readers)
 	for _, n := range again {
@@ -186,7 +184,7 @@ func (e *execution) resetTwice(named, readers []*node) error {
 	for id := range e.cancels {
 		d.others = append(d.others, e.find(id))
 	}
-	return errors.Join(e.succeeded("a reset"), e.notTwice(d, "a reset"))
+	return errors.Join(e.succeeded("a reset", repeat), e.notTwice(d, "a reset", repeat))
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -112,12 +112,10 @@ func TestItemsAreDoneAgainWithWhatTheyRead(t *testing.T) {
 			return second(r.r.Reset(r.now(), "uid:7", "", "x", false))
 		}},
 		"a skip": {&reading{fail: []string{"each.1.1", "x.2"}}, func(r *reading) error {
-			for _, step := range []string{"x", "each"} { // x fails, and each cannot go on without it
-				if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: step}); err != nil {
-					return err
-				}
-				r.end()
+			if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x", Downstream: true}); err != nil {
+				return err // x fails, and each loses its turn
 			}
+			r.end()
 			return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`)}))
 		}},
 	} {
@@ -316,51 +314,4 @@ func (w *world) askedAgain(id, step string, attempt int) state.Step {
 		return s[step].Status == state.CheckpointPending && s[step].Attempt == attempt
 	})
 	return steps[step]
-}
-
-// An item that was stopped may have done something, as one that has completed has.
-func TestAnItemThatWasStoppedIsNotDoneTwiceUnasked(t *testing.T) {
-	for name, again := range map[string]func(*reading, bool) error{
-		"a retry of what it reads": func(r *reading, repeat bool) error {
-			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x", Repeat: repeat}))
-		},
-		"a skip of what it reads": func(r *reading, repeat bool) error {
-			return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`), Repeat: repeat}))
-		},
-		"a skip of what it reads, after a retry of what was stopped": func(r *reading, repeat bool) error {
-			if repeat { // said of the item
-				if err := second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each.1"})); err != nil {
-					return err
-				}
-				r.ended(r.run.RunID)
-			}
-			return second(r.r.Skip(r.now(), runner.Skip{Actor: "uid:7", StepID: "x", Output: json.RawMessage(`{"x":2}`)}))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := &reading{hang: "each.1.1", fail: []string{"x.2"}}
-			r.start(t, "once")
-			r.background()
-			<-r.begun
-			if err := second(r.r.Fail(r.now(), "uid:7", state.FailedByHand, "")); err != nil {
-				t.Fatal(err)
-			}
-			r.ended(r.run.RunID)
-			for _, step := range []string{"x", "each.0"} { // it fails, and so the item does not begin
-				if err := second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: step})); err != nil {
-					t.Fatal(err)
-				}
-				r.ended(r.run.RunID)
-			}
-			if err := again(r, false); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step each.1 is not idempotent") {
-				t.Errorf("without repeat: %v", err)
-			}
-			if err := again(r, true); err != nil {
-				t.Fatal(err)
-			}
-			if got, steps := r.ended(r.run.RunID); got.Status != state.Completed {
-				t.Errorf("the run is %s: %v", got.Status, steps)
-			}
-		})
-	}
 }

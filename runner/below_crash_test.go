@@ -172,10 +172,15 @@ func TestAnUnclearItemIsNotPassedOver(t *testing.T) {
 func TestALostLockDoesNotHideWhatASubRunLeftUnclear(t *testing.T) {
 	child := dag(func(d *manifests.DAG) { d.ID = "child"; d.Steps[0].Action = "once" }, "a")
 	top := parent(func(d *manifests.DAG) { d.Steps[0].ContinueOnError, d.Steps[0].Locks = true, []string{"m"} }, "sub", "after<sub")
-	w, runs := crashed(t, true, top, child)
+	w, runs := crashed(t, false, top, child)
 	_, loss := w.held()
 	if err := w.r.LoseLock(ledger.LockForced, "uid:9", "default", loss); err != nil {
 		t.Fatal(err)
+	}
+	for i, d := range []*manifests.DAG{top, child} {
+		if _, err := w.r.Recover(context.Background(), w.opened(runs[i], d)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := w.r.Resume(context.Background(), "uid:0", w.opened(runs[0], top)); err != nil && !errors.Is(err, runner.ErrEnded) {
 		t.Fatal(err)

@@ -84,10 +84,15 @@ func TestWhatADamagedRunLeavesUnclearWaitsForAPerson(t *testing.T) {
 			top.Steps[0].DAG = "middle@1.0.0"
 			below = []*manifests.DAG{parent(func(d *manifests.DAG) { d.ID = "middle" }, "sub"), child}
 		}
-		w, runs := crashed(t, deep, top, below...)
+		w, runs := crashed(t, false, top, below...)
 		o := w.opened(runs[1], below[0])
 		o.Damage = errors.New("rotten")
 		w.sealed.rotten = runs[1].PlanHash
+		if deep {
+			if _, err := w.r.Recover(context.Background(), w.opened(runs[2], child)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := w.r.Resume(context.Background(), "uid:0", w.opened(runs[0], top)); err != nil {
 			t.Fatal(err)
 		}

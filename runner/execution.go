@@ -164,6 +164,7 @@ type execution struct {
 	todo  []*node // ended, their dependents not looked at yet
 	fresh []*node // queued, not handed to the dispatcher yet
 	batch []state.Proposal
+	twice []string // what is done again and is not idempotent, of what is only tried
 	freed []freed  // their sub-runs are over; what they held is given back once that is on record
 	later []func() // concerns other runs: done without the lock
 

@@ -368,9 +368,6 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 // retryTwice refuses a retry that would do again what must not be done twice. With
 // downstream somebody has named what comes after the step as well.
 func (e *execution) retryTwice(n *node, q Retry) error {
-	if q.Repeat {
-		return nil
-	}
 	behind := e.behind(n, q.Downstream)
 	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(append(behind, n.owner())...), n.leftItems())}
 	if all := redoAll(behind); q.Downstream {
@@ -378,7 +375,7 @@ func (e *execution) retryTwice(n *node, q Retry) error {
 	} else {
 		d.others = append(d.others, all...)
 	}
-	return errors.Join(e.succeeded("a retry"), e.notTwice(d, "a retry"))
+	return errors.Join(e.succeeded("a retry", q.Repeat), e.notTwice(d, "a retry", q.Repeat))
 }
 
 // retryable says why a step cannot be begun again.
@@ -395,6 +392,9 @@ func (e *execution) retryable(n *node, q Retry) error {
 		return e.withPeople(n)
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
+	}
+	if err := e.held(n); err != nil {
+		return err
 	}
 	for _, x := range e.downstream(n.owner()) {
 		if err := e.underWay(x); err != nil { // each attempt of it reads what the step gives
@@ -465,15 +465,12 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 
 // skipTwice refuses a skip after which something would do twice what it has done.
 func (e *execution) skipTwice(n *node, q Skip) error {
-	if q.Repeat {
-		return nil
-	}
 	others := slices.Concat(e.comeBack(n.owner()), redoAll(e.behind(n, false)))
 	if n.parent != nil { // else it goes on without its items
 		others = append(others, n.leftItems()...)
 	}
 	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
-	return errors.Join(e.succeeded("a skip"), e.notTwice(redone{others: others}, "a skip"))
+	return errors.Join(e.succeeded("a skip", q.Repeat), e.notTwice(redone{others: others}, "a skip", q.Repeat))
 }
 
 func (e *execution) skippable(n *node) error {

@@ -159,3 +159,31 @@ func (e *execution) nothingToRestart(stepID string) error {
 	}
 	return c
 }
+
+// held says that a step would not begin, since another that it needs has failed.
+func (e *execution) held(n *node, again ...*node) error {
+	x := n.heldBy(again, map[*node]bool{})
+	if x == nil {
+		return nil
+	}
+	return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which has failed: it would not begin", n.id, x.id),
+		Hint: fmt.Sprintf("stella orch run retry %s --step %s; what needs that gets its turn then", e.runID, x.id)}
+}
+
+// heldBy is a step that has failed, is not among those that are begun again, and that
+// this one needs.
+func (n *node) heldBy(again []*node, seen map[*node]bool) *node {
+	for _, x := range n.owner().needs {
+		if seen[x] || x.settled() || slices.Contains(again, x) {
+			continue
+		}
+		seen[x] = true
+		if x.status == state.Failed {
+			return x
+		}
+		if y := x.heldBy(again, seen); y != nil {
+			return y
+		}
+	}
+	return nil
+}

@@ -91,9 +91,12 @@ func (r *Runner) Recover(_ context.Context, o Opened) (int, error) {
 		return 0, err
 	}
 	e.detached = true
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return r.recover(e)
+	found := 0
+	err = r.within(e, func() (err error) { // a run that ends with that tells its parent, which nobody executes either
+		found, err = r.recover(e)
+		return err
+	})
+	return found, err
 }
 
 func (r *Runner) recover(e *execution) (int, error) {

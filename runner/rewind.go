@@ -55,14 +55,11 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 			return e.asksAbout(x, back, "--downstream withdraws it, and asks again")
 		}
 	}
-	if d.Repeat {
-		return nil
-	}
 	named := n.redo(true)
 	if back != n {
 		named = append(named, back.redo(true)...)
 	}
-	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(again...))}, "going back to "+back.id)
+	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(again...))}, "going back to "+back.id, d.Repeat)
 }
 
 // goBack makes pending again what a decision wants done again.

@@ -428,15 +428,26 @@ func (r *Runner) done(it item, child bool) {
 // within lets f decide on a model under its lock, and does afterwards what
 // concerns other runs: no two models are locked at a time.
 func (r *Runner) within(e *execution, f func() error) error {
-	e.mu.Lock()
-	err := f()
-	later := e.later
-	e.later = nil
-	e.mu.Unlock()
+	later, err := e.locked(f)
 	for _, f := range later {
 		f()
 	}
 	return err
+}
+
+// locked runs f under the lock of the model, and returns what is to be done without it.
+func (e *execution) locked(f func() error) (later []func(), err error) {
+	e.mu.Lock()
+	sane := false
+	defer func() {
+		if !sane { // f panics: what it was about to write is not, and the process ends
+			e.setEnded()
+		}
+		e.mu.Unlock()
+	}()
+	err = f()
+	later, e.later, sane = e.later, nil, true
+	return later, err
 }
 
 // commit writes what was decided and hands over what follows. A write that

@@ -18,6 +18,7 @@ type Effects struct {
 	Steps   []Effect  // by id
 	Subruns []string  // that are asked to end
 	Kept    []string  // that stay as they are although what they were built on is done again
+	Twice   []string  // steps, also of sub-runs, that are not idempotent and may do twice what they have done
 	Changed bool      // false: it was so before
 }
 
@@ -62,6 +63,7 @@ type tried struct {
 	old, run state.Run
 	was, is  map[string]state.Step
 	stopped  map[string]error // by step, of attempts under way: why
+	anew     []string         // steps that are begun anew
 	model    *execution       // that was worked on, nil before
 }
 
@@ -164,6 +166,9 @@ func (t *trial) apply(x *tried, p state.Proposal) error {
 	x.run = *v.Run
 	if p.StepID != "" {
 		x.is[p.StepID] = *v.Step
+		if p.Type == ledger.StepInvalidated {
+			x.anew = append(x.anew, p.StepID)
+		}
 	}
 	return nil
 }
@@ -204,7 +209,7 @@ func (t *trial) effects(runID string) (Effects, error) {
 		case state.Skipped, state.Cancelled:
 			eff.Code = state.Code(s.Reason)
 		}
-		if eff.From != eff.To || eff.Stopped > 0 {
+		if eff.From != eff.To || eff.Stopped > 0 || eff.To == state.Queued && slices.Contains(x.anew, id) {
 			out.Steps = append(out.Steps, eff)
 		}
 	}
@@ -216,7 +221,7 @@ func (t *trial) effects(runID string) (Effects, error) {
 	}
 	slices.Sort(out.Subruns)
 	if x.model != nil {
-		out.Kept = x.builtOn(x.model)
+		out.Kept, out.Twice = x.builtOn(x.model), x.model.twice
 	}
 	return out, nil
 }

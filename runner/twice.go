@@ -45,8 +45,12 @@ func redoAll(steps []*node) (out []*node) {
 	return out
 }
 
-// notTwice refuses to begin again what would do twice what it has done.
-func (e *execution) notTwice(d redone, what string) error {
+// notTwice refuses to begin again what would do twice what it has done. Where that is
+// allowed it is noted, of what is only tried.
+func (e *execution) notTwice(d redone, what string, repeat bool) error {
+	if _, tried := e.r.opt.Store.(*trial); repeat && !tried {
+		return nil
+	}
 	named := map[*node]bool{}
 	for _, x := range d.others {
 		named[x] = false
@@ -72,6 +76,10 @@ func (e *execution) notTwice(d redone, what string) error {
 			return err
 		}
 		all.add(w)
+	}
+	if repeat {
+		e.twice = all.once
+		return nil
 	}
 	return all.refuse(what)
 }
@@ -119,8 +127,8 @@ func (w work) word() string {
 
 // succeeded refuses to reopen a run whose step in its parent, or in one above, has gone on
 // with another sub-run, where that has done, or does, what this one would do.
-func (e *execution) succeeded(what string) error {
-	if e.run.Status != state.Failed {
+func (e *execution) succeeded(what string, repeat bool) error {
+	if repeat || e.run.Status != state.Failed {
 		return nil
 	}
 	for run := e.run; run.ParentRunID != ""; {

@@ -230,6 +230,7 @@ func runApprovalsDecide(ctx context.Context, a *app, id string, opt decideOption
 			return err
 		}
 		a.deadlocked(out.Approval)
+		a.twice(out.Twice)
 		a.kept(out.Kept)
 		a.goesOn(out.Run, out.Executed || out.DryRun)
 		return nil

@@ -52,6 +52,9 @@ func recoverQuestion(verb string, plan api.Recovered) string {
 		}
 	}
 	q += count(len(plan.Steps), "step is affected", "steps are affected")
+	if n := len(plan.Twice); n > 0 {
+		q += ", " + count(n, "step that is not idempotent is done twice", "steps that are not idempotent are done twice")
+	}
 	if stopped > 0 {
 		q += ", " + count(stopped, "attempt is stopped", "attempts are stopped")
 	}
@@ -71,12 +74,20 @@ func renderRecovered(a *app, out api.Recovered) error {
 	if err := a.acted(out.DryRun, out, func(s *screen) { recoveredTable(s, out) }); err != nil {
 		return err
 	}
+	a.twice(out.Twice)
 	a.kept(out.Kept)
 	a.goesOn(out.Run, out.Executed || out.DryRun)
 	if note := alone(out.Parent); note != "" && !out.Run.Status.Ended() {
 		a.stderr.note("note: %s", note)
 	}
 	return nil
+}
+
+// twice names what is not idempotent and may do twice what it has done.
+func (a *app) twice(steps []string) {
+	if len(steps) > 0 {
+		a.stderr.note("note: not idempotent, done twice: %s", strings.Join(steps, ", "))
+	}
 }
 
 // kept names what stays as it is although what it was built on is done again.
@@ -112,6 +123,8 @@ func effectsTable(s *screen, steps []api.StepEffect) {
 		note := string(x.Code)
 		if x.Stopped > 0 {
 			note = join(", ", fmt.Sprintf("attempt %d is stopped", x.Stopped), note)
+		} else if x.From == x.To {
+			note = "begun anew"
 		}
 		rows[i] = []string{x.StepID, string(x.From), string(x.To), note}
 	}

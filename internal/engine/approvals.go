@@ -175,7 +175,7 @@ func (s *site) DecideApproval(_ context.Context, id string, req api.DecisionRequ
 	if err != nil && req.DryRun {
 		return api.Decided{}, s.decisionError(err, rec)
 	}
-	out := api.Decided{DryRun: req.DryRun, Run: eff.Run, Steps: effects(eff), Kept: eff.Kept}
+	out := api.Decided{DryRun: req.DryRun, Run: eff.Run, Steps: effects(eff), Kept: eff.Kept, Twice: eff.Twice}
 	if req.DryRun {
 		out.Executed = s.e.runner.Executes(rec.Run.RunID)
 		out.Approval, err = s.showApproval(rec)

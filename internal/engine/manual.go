@@ -48,7 +48,7 @@ func (s *site) recover(id string, dry bool, do recovery) (api.Recovered, error) 
 	if err != nil {
 		return api.Recovered{}, s.refused(id, err)
 	}
-	out := api.Recovered{Run: run, DryRun: dry, Changed: eff.Changed, Steps: effects(eff), Subruns: eff.Subruns, Kept: eff.Kept}
+	out := api.Recovered{Run: run, DryRun: dry, Changed: eff.Changed, Steps: effects(eff), Subruns: eff.Subruns, Kept: eff.Kept, Twice: eff.Twice}
 	if out.Parent, err = s.parentOf(run); err != nil {
 		return out, err
 	}

@@ -36,7 +36,7 @@ func (s *site) parentOf(run state.Run) (*api.Parent, error) {
 	case c != nil && c.RunID != run.RunID:
 		out.Note = fmt.Sprintf("%s is %s and has run %s by now: whatever becomes of this run changes nothing there", what, step.Status, c.RunID)
 	case step.Status == state.Failed:
-		out.Note = fmt.Sprintf("%s has failed, and does not wait for this run any more: %s starts another one for it", what, retry)
+		out.Note = fmt.Sprintf("%s has failed, and does not wait for this run any more: %s starts another one for it, with --repeat where what this one has done is not idempotent", what, retry)
 	default:
 		out.Note = fmt.Sprintf("%s is %s, and does not wait for this run any more", what, step.Status)
 	}

@@ -93,7 +93,8 @@ type Decided struct {
 	Approval Approval     `json:"approval"`
 	Run      state.Run    `json:"run"`
 	DryRun   bool         `json:"dryRun,omitempty"`
-	Executed bool         `json:"executed"`       // somebody executes the run, so that it goes on
-	Steps    []StepEffect `json:"steps"`          // that it affects at once
-	Kept     []string     `json:"kept,omitempty"` // steps that stay as they are, although what they were built on is done again
+	Executed bool         `json:"executed"`        // somebody executes the run, so that it goes on
+	Steps    []StepEffect `json:"steps"`           // that it affects at once
+	Kept     []string     `json:"kept,omitempty"`  // steps that stay as they are, although what they were built on is done again
+	Twice    []string     `json:"twice,omitempty"` // steps, STEP/STEP in sub-runs, that are not idempotent and may do twice what they have done
 }

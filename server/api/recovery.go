@@ -75,6 +75,7 @@ type Recovered struct {
 	Steps    []StepEffect `json:"steps"`            // that it affects at once
 	Subruns  []string     `json:"subruns"`          // that are asked to end
 	Kept     []string     `json:"kept,omitempty"`   // steps that stay as they are, although what they were built on is done again
+	Twice    []string     `json:"twice,omitempty"`  // steps, STEP/STEP in sub-runs, that are not idempotent and may do twice what they have done
 	Parent   *Parent      `json:"parent,omitempty"` // of a sub-run
 }
 
