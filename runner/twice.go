@@ -132,11 +132,11 @@ func (e *execution) succeeded(what string, repeat bool) error {
 		return nil
 	}
 	for run := e.run; run.ParentRunID != ""; {
-		steps, err := e.r.opt.Store.Steps(run.ParentRunID)
+		step, err := e.r.opt.Store.Step(run.ParentRunID, run.ParentStepID)
 		if err != nil {
 			return err
 		}
-		if next := steps[run.ParentStepID].Child; next != nil && next.RunID != run.RunID {
+		if next := step.Child; next != nil && next.RunID != run.RunID {
 			w, err := e.r.workOf(next.RunID, "", false)
 			if err != nil {
 				return err
