@@ -27,3 +27,9 @@ func WithOpened(opt Options, f func()) Options {
 	opt.hooks.opened = f
 	return opt
 }
+
+// WithRename returns options under which a migration renames by f.
+func WithRename(opt Options, f func(from, to string) error) Options {
+	opt.hooks.rename = f
+	return opt
+}

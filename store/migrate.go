@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -54,13 +55,17 @@ func (db *DB) migrate(opt Options) error {
 		have = binary.BigEndian.Uint64(t.Bucket(bMeta).Get(kSchema)) // load has checked it
 		return nil
 	})
-	if err != nil || have == schemaVersion {
+	if err != nil {
 		return err
+	}
+	path, err := place(db.home)
+	if err == nil && have == schemaVersion {
+		_ = os.Remove(path + newSuffix) // of one that was killed, or of a copy: the next would say what is wrong with it
+		return nil
 	}
 	if opt.Migrating != nil {
 		opt.Migrating(db.size)
 	}
-	path, err := place(db.home)
 	if err == nil {
 		err = db.moveTo(path+newSuffix, path, opt)
 	}
@@ -76,15 +81,33 @@ const newSuffix = ".new"
 // place is where the database of a home is, should its name be a link.
 func place(home string) (string, error) { return filepath.EvalSymlinks(filepath.Join(home, fileName)) }
 
-// Migrating says whether the database of a home is being brought up to date, or was when
-// a process was killed. It does not open it: whoever does that holds the site.
-func Migrating(home string) bool {
+// Migrating says whether the database of a home is being brought up to date at this moment,
+// and when something of that was written last. It does not open it: whoever does that holds
+// the site.
+func Migrating(home string) (written time.Time, yes bool) {
 	path, err := place(home)
+	if err != nil || !locked(path+newSuffix) { // without a lock it was left by one that was killed
+		return written, false
+	}
+	fi, err := os.Stat(path + newSuffix)
+	if err != nil { // it is done
+		return written, false
+	}
+	return fi.ModTime(), true
+}
+
+// Locked says whether a process holds the site in a home, as far as this user may know.
+func Locked(home string) bool { return locked(filepath.Join(home, fileName)) }
+
+// locked says whether a file is one that somebody has locked alone. It takes a lock itself
+// for that, for a moment, which others may be there for as well.
+func locked(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
-	_, err = os.Lstat(path + newSuffix)
-	return err == nil
+	defer f.Close()
+	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
 }
 
 // moveTo makes a database under a name, puts it in the place of the one that is open, and
@@ -99,19 +122,20 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 	}
 	var to *bolt.DB
 	var file *os.File
+	moved := false
 	defer func() {
+		if err != nil && !moved {
+			os.Remove(name)
+		}
 		if err != nil && to != nil {
 			err = errors.Join(err, to.Close())
 		}
-		if err != nil {
-			os.Remove(name) // unless it has taken the place already
-		}
 	}()
-	if to, file, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, opt); err != nil {
+	if to, file, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, aMoment, opt); err != nil {
 		return err
 	}
 	to.NoSync, to.NoGrowSync = true, true // what is half done is thrown away
-	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}}
+	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}, stopped: opt.Stopped}
 	if err := db.bolt.View(m.run); err != nil {
 		m.r.rollback()
 		return err
@@ -120,13 +144,21 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 	if err := errors.Join(os.Chmod(name, fi.Mode().Perm()), to.Sync()); err != nil {
 		return err
 	}
-	if err := fsx.Rename(name, path); err != nil {
-		return err
+	rename := fsx.Rename
+	if opt.hooks.rename != nil {
+		rename = opt.hooks.rename
+	}
+	synced := rename(name, path)
+	if moved = synced == nil || inPlace(file, path) == nil; !moved {
+		return synced
 	}
 	if opt.hooks.moved != nil {
 		opt.hooks.moved(nil)
 	}
 	retire(db.bolt, db.file)
+	if synced != nil { // a power cut could bring the old one back, and nothing may be written that it would take away
+		return fmt.Errorf("%w: %w", ErrUnsynced, synced)
+	}
 	db.bolt, db.file = to, file
 	return nil
 }
@@ -144,9 +176,10 @@ func retire(old *bolt.DB, file *os.File) {
 
 // A move fills a new database with what an old one holds.
 type move struct {
-	r     *replay
-	keys  int // since the last transaction
-	bytes int
+	r       *replay
+	stopped func() error // may be nil
+	keys    int          // since the last transaction
+	bytes   int
 }
 
 // maxMove bounds how many bytes one transaction of a move puts.
@@ -231,6 +264,11 @@ func (m *move) entry(l Lines, hashes []ledger.Hash) error {
 
 // put puts a key, in a new transaction once this one has enough.
 func (m *move) put(bucket, k, v []byte) error {
+	if m.stopped != nil {
+		if err := m.stopped(); err != nil {
+			return err
+		}
+	}
 	if m.keys++; m.keys > 10*pageSize || m.bytes+len(v) > maxMove {
 		if err := m.r.flush(); err != nil {
 			return err

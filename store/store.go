@@ -39,6 +39,7 @@ var (
 	ErrTokenTaken   = errors.New("store: the run token belongs to another start")
 	ErrFloorMoved   = errors.New("store: the floor moved since the bundle was judged")
 	ErrHeadMismatch = errors.New("store: the ledger does not extend its last checkpoint")
+	ErrUnsynced     = errors.New("store: the site is in the form of this stella now, but its folder could not be synced")
 )
 
 // maxBatch bounds how many writes share one transaction.
@@ -111,15 +112,17 @@ type siteMeta struct {
 type Options struct {
 	Now       func() time.Time    // default time.Now
 	Migrating func(entries int64) // is told before a site of an older stella is brought up to date; nil: nobody is
+	Stopped   func() error        // is asked meanwhile: what it says ends that, and leaves the site as it was; nil: it goes on
 
 	hooks hooks
 }
 
 // hooks are for tests of this package.
 type hooks struct {
-	opened func()    // a file is open, not yet locked
-	page   int       // entries a transaction of a migration
-	moved  func(*Tx) // after each of its transactions, and with nil once it has taken the place
+	opened func()                      // a file is open, not yet locked
+	page   int                         // entries a transaction of a migration
+	moved  func(*Tx)                   // after each of its transactions, and with nil once it has taken the place
+	rename func(from, to string) error // nil: that of fsx
 }
 
 // fileName is that of the database in the home.
@@ -222,7 +225,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	if create {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
-	b, file, err := openFile(filepath.Join(home, fileName), flags, opt)
+	b, file, err := openFile(filepath.Join(home, fileName), flags, atOnce, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -239,11 +242,17 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	return db, nil
 }
 
-// openFile opens a database and takes its lock, or fails at once with [ErrLocked]. The
-// file is for looking at; it is closed with the database.
-func openFile(path string, flags int, opt Options) (b *bolt.DB, file *os.File, err error) {
+// How long the lock of a file is waited for.
+const (
+	atOnce  = time.Millisecond // callers try the socket of the holder
+	aMoment = time.Second      // somebody may ask for a moment whether it is locked
+)
+
+// openFile opens a database and takes its lock, or fails with [ErrLocked]. The file is for
+// looking at; it is closed with the database.
+func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.DB, file *os.File, err error) {
 	b, err = bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         time.Millisecond, // fail at once: callers try the socket of the holder
+		Timeout:         wait,
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: 256 << 20,
 		OpenFile: func(name string, _ int, perm os.FileMode) (f *os.File, err error) {

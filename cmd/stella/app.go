@@ -27,6 +27,7 @@ type app struct {
 	getenv func(string) string
 	now    func() time.Time
 	opt    options
+	parent *os.File // of a daemon that another command has started: where it says why it ends; else nil
 	// patience is how long a command looks for a site that others hold.
 	patience time.Duration
 }

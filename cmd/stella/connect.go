@@ -242,6 +242,9 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		opt.Executor, h.box = box, box
 	}
 	e, err := engine.Open(ctx, opt)
+	if errors.Is(err, errInterrupted) {
+		err = &outcome{exit: exitInterrupted, err: api.Error{Code: codeInterrupted, Message: "interrupted; the site is as it was"}}
+	}
 	if err != nil {
 		return nil, errors.Join(err, h.box.Close())
 	}

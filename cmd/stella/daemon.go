@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,9 +20,10 @@ import (
 )
 
 const (
-	daemonPatience = 30 * time.Second // for a daemon to serve
-	daemonLook     = 20 * time.Millisecond
-	maxDaemonLog   = 16 << 20 // beyond it a new log is begun; one old one is kept
+	daemonPatience    = 30 * time.Second // for a daemon to serve
+	migrationPatience = 2 * time.Minute  // for one that brings the site up to date to write something
+	daemonLook        = 20 * time.Millisecond
+	maxDaemonLog      = 16 << 20 // beyond it a new log is begun; one old one is kept
 )
 
 func newDaemonCmd(a *app) *cobra.Command {
@@ -36,6 +34,7 @@ func newDaemonCmd(a *app) *cobra.Command {
 
 func newDaemonStartCmd(a *app) *cobra.Command {
 	var foreground bool
+	var parent int
 	c := &cobra.Command{
 		Use:   "start",
 		Short: "Start the daemon",
@@ -48,12 +47,15 @@ func newDaemonStartCmd(a *app) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if foreground {
+				a.parent = inherited(parent)
 				return runDaemon(c.Context(), a)
 			}
 			return runDaemonStart(c.Context(), a)
 		},
 	}
 	c.Flags().BoolVar(&foreground, "foreground", false, "be the daemon")
+	c.Flags().IntVar(&parent, "parent", 0, "`DESCRIPTOR` of the process that waits until it serves")
+	_ = c.Flags().MarkHidden("parent")
 	return c
 }
 
@@ -179,6 +181,9 @@ func runDaemonStart(ctx context.Context, a *app) error {
 	case err != nil && !errors.Is(err, server.ErrUnreachable):
 		return err
 	}
+	if owner, err := ownerOf(a.opt.home); err == nil && owner != os.Geteuid() {
+		return notOwner(a.opt.home) // before there is a log that is not its
+	}
 	log := filepath.Join(a.opt.home, "logs", "daemon.log")
 	child, err := a.spawn(log)
 	if err != nil {
@@ -191,122 +196,6 @@ func runDaemonStart(ctx context.Context, a *app) error {
 	return a.renderStarted(st, log)
 }
 
-// A daemonChild is the daemon as its parent sees it.
-type daemonChild struct {
-	pid   int
-	log   string
-	from  int64      // where its part of the log begins
-	ended chan error // receives when it has ended
-}
-
-// keepDescriptors lets no process that is started from now on have what our caller
-// has left open for us: a lock file or a pipe would not be free before the daemon
-// ends. What stella opens itself is not inherited anyway.
-func keepDescriptors() error {
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return fmt.Errorf("own descriptors: %w", err)
-	}
-	for _, d := range open {
-		if fd, err := strconv.Atoi(d.Name()); err == nil && fd > 2 {
-			syscall.CloseOnExec(fd)
-		}
-	}
-	return nil
-}
-
-// spawn starts the daemon in a session of its own, without our descriptors.
-func (a *app) spawn(path string) (*daemonChild, error) {
-	if fi, err := os.Stat(path); err == nil && fi.Size() > maxDaemonLog {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, fmt.Errorf("log: %w", err)
-		}
-	}
-	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	defer log.Close()
-	from, err := log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("own executable: %w", err)
-	}
-	cmd := exec.Command(self, "daemon", "start", "--foreground", "--home", a.opt.home)
-	cmd.Dir = "/" // a daemon keeps no file system busy
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := keepDescriptors(); err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the daemon: %w", err)
-	}
-	c := &daemonChild{pid: cmd.Process.Pid, log: path, from: from, ended: make(chan error, 1)}
-	go func() { c.ended <- cmd.Wait() }() // ends with the daemon, or with us
-	return c, nil
-}
-
-// untilServed waits until the child answers at the socket, and has taken up the runs
-// that are open: until then it may end for a fault of theirs.
-func (a *app) untilServed(ctx context.Context, c *daemonChild) (api.SiteStatus, error) {
-	late := time.After(daemonPatience)
-	for {
-		st, err := a.asked(ctx)
-		serves := err == nil && st.PID == c.pid
-		if serves && !st.Opening {
-			return st, nil
-		}
-		select {
-		case <-time.After(daemonLook):
-		case err := <-c.ended:
-			return st, c.failure(err)
-		case <-late:
-			if serves { // it takes up many runs, and answers meanwhile
-				return st, nil
-			}
-			if engine.Migrating(a.opt.home) { // as long as the ledger is
-				late = time.After(daemonPatience)
-				continue
-			}
-			return st, &api.Error{Code: api.CodeLocked, Message: fmt.Sprintf("the daemon (pid %d) does not answer yet", c.pid), Hint: "see " + c.log}
-		case <-ctx.Done():
-			return st, context.Cause(ctx)
-		}
-	}
-}
-
-// failure is why the daemon ended before it served: the last thing that it
-// said, with its exit code.
-func (c *daemonChild) failure(err error) error {
-	out := &outcome{exit: exitFailed, err: api.Error{Code: codeNotRunning, Message: "the daemon ended at once", Hint: "see " + c.log}}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		out.exit = exit.ExitCode()
-	}
-	f, err := os.Open(c.log)
-	if err != nil {
-		return out
-	}
-	defer f.Close()
-	said, err := io.ReadAll(io.NewSectionReader(f, c.from, 64<<10))
-	if err != nil {
-		return out
-	}
-	for line := range strings.Lines(string(said)) {
-		if text, ok := strings.CutPrefix(line, "stella: daemon start: "); ok {
-			out.err.Message = strings.TrimSpace(text)
-		}
-		if text, ok := strings.CutPrefix(line, "hint: "); ok {
-			out.err.Hint = strings.TrimSpace(text)
-		}
-	}
-	return out
-}
-
 func newDaemonStopCmd(a *app) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
@@ -314,7 +203,8 @@ func newDaemonStopCmd(a *app) *cobra.Command {
 		Short: "Stop the daemon",
 		Long: "Stop the daemon and return when it has ended. It accepts nothing more, waits for the\n" +
 			"attempts under way, signs a checkpoint and lets the site go. With --force it interrupts\n" +
-			"the attempts; their runs go on at the next start. Without a daemon nothing is done.",
+			"the attempts; their runs go on at the next start. Without a daemon nothing is done. A process\n" +
+			"that brings the site up to the form of a newer stella answers nobody, and ends at SIGTERM.",
 		Example: "  stella daemon stop\n  stella daemon stop --force",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runDaemonStop(c.Context(), a, force) },
@@ -323,8 +213,49 @@ func newDaemonStopCmd(a *app) *cobra.Command {
 	return c
 }
 
+// found is asked for a command that changes something. A process that holds the site and
+// answers nobody, since it begins, ends or hangs, is waited for, as long as by any command;
+// one that brings the site up to date is not.
+func (a *app) found(ctx context.Context) (api.SiteStatus, error) {
+	deadline := a.now().Add(a.patience)
+	for {
+		st, err := a.asked(ctx)
+		if !errors.Is(err, server.ErrUnreachable) {
+			return st, err
+		}
+		locked, migrates := a.mute()
+		if locked == nil {
+			return st, err
+		}
+		if migrates || a.now().After(deadline) {
+			return st, locked
+		}
+		select {
+		case <-time.After(lastWait):
+		case <-ctx.Done():
+			return st, context.Cause(ctx)
+		}
+	}
+}
+
+// mute is what is to be said of a process that holds the site and answers nobody, nil where
+// there is none.
+func (a *app) mute() (locked *api.Error, migrates bool) {
+	if a.opt.apiURL != "" { // the socket is that of another site, for all we know
+		return nil, false
+	}
+	if _, yes := engine.Migrating(a.opt.home); yes {
+		return engine.MigratingError(a.opt.home), true
+	}
+	if !engine.Locked(a.opt.home) {
+		return nil, false
+	}
+	return &api.Error{Code: api.CodeLocked, Message: "another process holds " + a.opt.home + " and does not answer",
+		Hint: "it begins, ends or hangs: try again; fuser -v " + filepath.Join(a.opt.home, "ledger.db") + " names it"}, false
+}
+
 func runDaemonStop(ctx context.Context, a *app, force bool) error {
-	st, err := a.asked(ctx)
+	st, err := a.found(ctx)
 	switch {
 	case errors.Is(err, server.ErrUnreachable) || err == nil && st.Mode == engine.ModeCommand:
 		a.stderr.note("note: no daemon was running")
@@ -416,8 +347,18 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 	case err != nil && !errors.Is(err, server.ErrUnreachable):
 		return err
 	}
-	if err := a.emit(daemonState{}, func(s *screen) { s.fields("daemon", "not running") }); err != nil {
+	locked, _ := a.mute()
+	if err := a.emit(daemonState{}, func(s *screen) {
+		if err != nil && locked != nil {
+			s.fields("daemon", "not answering")
+		} else {
+			s.fields("daemon", "not running")
+		}
+	}); err != nil {
 		return err
+	}
+	if err != nil && locked != nil {
+		return locked
 	}
 	out := &outcome{exit: exitLocked, err: api.Error{Code: codeNotRunning, Message: "no daemon is running", Hint: "stella daemon start"}}
 	if err == nil {

@@ -19,39 +19,51 @@ func cmdGolden(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: golden name")
 	}
-	f, err := os.Open(filepath.Join(ts.Getenv("FIXTURES"), "..", "sites", args[0]+".tar.zst"))
-	ts.Check(err)
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	ts.Check(err)
-	defer z.Close()
 	home := ts.Getenv("STELLA_HOME")
 	ts.Check(os.RemoveAll(home))
 	var last time.Time
+	ts.Check(unpackSite(filepath.Join(ts.Getenv("FIXTURES"), "..", "sites", args[0]+".tar.zst"), home, &last))
+	ts.Setenv("CLOCK_SHIFT", time.Until(last.Add(time.Minute)).Round(time.Second).String())
+}
+
+// unpackSite makes a home of an archive, and says when the last of it was written.
+func unpackSite(archive, home string, last *time.Time) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
+		} else if err != nil {
+			return err
 		}
-		ts.Check(err)
 		name := strings.TrimPrefix(strings.TrimSuffix(h.Name, "/"), "site")
 		to := filepath.Join(home, filepath.FromSlash(name))
 		mode := h.FileInfo().Mode().Perm()
-		if h.ModTime.After(last) {
-			last = h.ModTime
+		if h.ModTime.After(*last) {
+			*last = h.ModTime
 		}
 		switch h.Typeflag {
 		case tar.TypeDir:
-			ts.Check(os.Mkdir(to, 0o700))
-			ts.Check(os.Chmod(to, mode|0o700))
+			err = errors.Join(os.Mkdir(to, 0o700), os.Chmod(to, mode|0o700))
 		case tar.TypeReg:
-			raw, err := io.ReadAll(r)
-			ts.Check(err)
-			ts.Check(os.WriteFile(to, raw, 0o600))
-			ts.Check(os.Chmod(to, mode))
+			var raw []byte
+			if raw, err = io.ReadAll(r); err == nil {
+				err = errors.Join(os.WriteFile(to, raw, 0o600), os.Chmod(to, mode))
+			}
 		default:
-			ts.Fatalf("%s is neither a file nor a folder", h.Name)
+			err = errors.New(h.Name + " is neither a file nor a folder")
+		}
+		if err != nil {
+			return err
 		}
 	}
-	ts.Setenv("CLOCK_SHIFT", time.Until(last.Add(time.Minute)).Round(time.Second).String())
 }

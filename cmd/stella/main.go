@@ -79,7 +79,7 @@ func exitCode(code api.Code) int {
 	case api.CodeDamaged, api.CodeFloorLost:
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
-		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite,
+		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite, api.CodeNewer,
 		api.CodeQueueDraining, api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal,
 		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired:
 		return exitFailed
@@ -162,6 +162,7 @@ func run(ctx context.Context, a *app, args []string) int {
 	}
 	code, e := judge(ctx, err)
 	a.renderError(what(cmd), e)
+	a.tellParent(code, e)
 	return code
 }
 

@@ -79,6 +79,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			e.Setenv("KIT", kit)
 			e.Setenv("FLEET", filepath.Join(filepath.Dir(filepath.Dir(fixtures)), "cmd", "stella", "testdata", "fleet", "fleet.sh"))
 			e.Setenv("FIXTURES", fixtures)
+			e.Values[holding{}] = map[string]*os.File{}
 			e.Defer(func() { stopLeftDaemon(e) })
 			return nil
 		},
@@ -107,6 +108,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			"receiver":   cmdReceiver,
 			"smalldisk":  cmdSmallDisk,
 			"golden":     cmdGolden,
+			"hold":       cmdHold,
 		},
 	})
 }

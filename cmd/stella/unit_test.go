@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -224,44 +223,6 @@ func TestALockedSiteIsGivenUp(t *testing.T) {
 	}
 	if code := <-done; code != exitDone || !strings.Contains(stdout.String(), `"siteId"`) {
 		t.Errorf("exit %d, stdout %q", code, stdout)
-	}
-}
-
-// A site that is being brought up to date: who waits for it is told so, and a daemon that
-// does it is waited for as long as it lives.
-func TestASiteThatIsBroughtUpToDateIsWaitedFor(t *testing.T) {
-	home := tempHome(t, "home")
-	if _, err := engine.Init(home, engine.InitOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	holder, err := engine.Open(t.Context(), engine.Options{Home: home})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer holder.Close()
-	created := filepath.Join(home, "ledger.db.new")
-	if err := os.WriteFile(created, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a, _, stderr := newTestApp(home)
-	a.patience = 0
-	if code := run(t.Context(), a, []string{"status"}); code != exitLocked || !strings.Contains(stderr.String(), "\nhint: it is bringing the site up to the form of this stella") {
-		t.Errorf("exit %d, stderr %q", code, stderr)
-	}
-	for _, name := range []string{created, filepath.Join(home, "there is none")} {
-		synctest.Test(t, func(t *testing.T) {
-			if err := os.Rename(created, name); err != nil {
-				t.Fatal(err)
-			}
-			c := &daemonChild{pid: 1, log: filepath.Join(home, "no log"), ended: make(chan error, 1)}
-			end := time.AfterFunc(5*daemonPatience/2, func() { c.ended <- nil })
-			defer end.Stop()
-			began := time.Now()
-			_, err := a.untilServed(t.Context(), c)
-			if waited := time.Since(began) > 2*daemonPatience; err == nil || waited != (name == created) {
-				t.Errorf("%s: after %v: %v", filepath.Base(name), time.Since(began), err)
-			}
-		})
 	}
 }
 

@@ -118,7 +118,8 @@ type Engine struct {
 }
 
 // Open opens a site and takes its lock, or fails at once. Errors are
-// *[api.Error]: NO_SITE, SITE_LOCKED, DAMAGED, TRUST_CHANGED and others.
+// *[api.Error]: NO_SITE, SITE_LOCKED, DAMAGED, TRUST_CHANGED and others; or the cause of
+// ctx, where that was done before the site was in the form of this stella.
 func Open(ctx context.Context, opt Options) (*Engine, error) {
 	if opt.Mode == "" {
 		opt.Mode = ModeCommand
@@ -129,8 +130,12 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	db, err := store.Open(opt.Home, store.Options{Now: opt.Now, Migrating: opt.Migrating})
+	stopped := func() error { return context.Cause(ctx) }
+	db, err := store.Open(opt.Home, store.Options{Now: opt.Now, Migrating: opt.Migrating, Stopped: stopped})
 	if err != nil {
+		if cause := stopped(); cause != nil && errors.Is(err, cause) {
+			return nil, cause
+		}
 		return nil, openError(opt.Home, err)
 	}
 	e := &Engine{

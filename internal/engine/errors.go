@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
@@ -65,15 +66,35 @@ func openError(home string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
 		e := &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "it answers on its socket; see: stella daemon status"}
-		if Migrating(home) {
-			e.Hint = "it is bringing the site up to the form of this stella, which can take a while: wait, then try again"
+		if _, yes := Migrating(home); yes {
+			return MigratingError(home)
 		}
 		return e
 	case errors.Is(err, store.ErrNoSite):
 		return &api.Error{Code: api.CodeNoSite, Message: "there is no site in " + home,
 			Hint: "make one with: stella init --home " + home}
 	case errors.Is(err, store.ErrNewerSchema):
-		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "use the stella that wrote it, or a newer one"}
+		return &api.Error{Code: api.CodeNewer, Message: "the site in " + home + " was written by a newer stella (" +
+			strings.TrimPrefix(err.Error(), store.ErrNewerSchema.Error()+": ") + ")", Hint: "use the stella that wrote it, or a newer one; the site is as it was"}
+	case errors.Is(err, store.ErrUnsynced):
+		text := err.Error()
+		if file := (*fs.PathError)(nil); errors.As(err, &file) {
+			text = file.Error()
+		}
+		return &api.Error{Code: api.CodeNotWritable, Message: "the site in " + home + " is in the form of this stella now, but its folder could not be synced: " + text,
+			Hint: "see to the disk (dmesg says more), then try again; nothing that was acknowledged is lost"}
+	case Unwritable(home, err) != nil:
+		return Unwritable(home, err)
+	}
+	return damaged("%v", err)
+}
+
+// Unwritable is what a command says of a home that the system does not let be written to,
+// nil where err is about something else.
+func Unwritable(home string, err error) error {
+	switch {
+	case err == nil:
+		return nil
 	case readOnly(err):
 		return notWritable(home, err)
 	case noSpace(err):
@@ -81,12 +102,22 @@ func openError(home string, err error) error {
 	case outside(err):
 		return notWritable(home, err)
 	}
-	return damaged("%v", err)
+	return nil
 }
 
-// Migrating says whether a site is being brought up to the form of a newer stella: whoever
-// does that answers nobody until it is done.
-func Migrating(home string) bool { return store.Migrating(home) }
+// Migrating says whether a site is being brought up to the form of a newer stella, and when
+// something of that was written last: whoever does that answers nobody until it is done.
+func Migrating(home string) (written time.Time, yes bool) { return store.Migrating(home) }
+
+// MigratingError is what is said meanwhile.
+func MigratingError(home string) *api.Error {
+	return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home,
+		Hint: "it is bringing the site up to the form of this stella, which can take a while: wait, then try again"}
+}
+
+// Locked says whether a process holds a site, as far as this user may know: one that
+// answers nobody yet, or hangs.
+func Locked(home string) bool { return store.Locked(home) }
 
 // outside says whether err comes from the system and is about no content: something is
 // mounted on a file, a limit of the process, memory, a disk that fails. Files that are
@@ -97,7 +128,7 @@ func outside(err error) bool {
 	if errors.As(err, &damage) || !errors.As(err, &errno) {
 		return false
 	}
-	return !slices.Contains([]syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.EINVAL}, errno)
+	return !among(err, syscall.ENOENT, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.EINVAL)
 }
 
 // readOnly says whether err is about permissions or a read-only file system,
@@ -111,12 +142,24 @@ func notWritable(home string, err error) *api.Error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
 		e.Hint = "mount it read-write: reading commands need that too"
-	case outside(err) && !errors.Is(err, fs.ErrPermission):
-		e.Hint = "the site is as it was; remove what is in the way, then try again"
-	default:
+	case errors.Is(err, fs.ErrPermission) || !outside(err):
 		e.Hint = fmt.Sprintf("it must belong to user %d, or stella must be started as its owner", os.Geteuid())
+	case among(err, syscall.EBUSY, syscall.EEXIST, syscall.ENOTEMPTY, syscall.EXDEV, syscall.ETXTBSY):
+		e.Hint = "the site is as it was; remove what is in the way, then try again"
+	case among(err, syscall.EFBIG, syscall.ENOMEM, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE):
+		e.Hint = "the site is as it was; raise the limit (ulimit -a), or free memory, then try again"
+	case among(err, syscall.EIO, syscall.ENXIO, syscall.ENODEV, syscall.EREMOTEIO, syscall.EUCLEAN, syscall.ESTALE, syscall.ETIMEDOUT):
+		e.Hint = "the site is as it was; see to the disk (dmesg says more), then try again"
+	default:
+		e.Hint = "the site is as it was; see to what the system says, then try again"
 	}
 	return e
+}
+
+// among says whether err is one of what the system says.
+func among(err error, list ...syscall.Errno) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains(list, errno)
 }
 
 // dbError turns what the store or the runner says into what the API says.

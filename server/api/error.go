@@ -33,6 +33,7 @@ const (
 	CodeQueueDraining    Code = "QUEUE_DRAINING" // no start is accepted for now; try again
 	CodeStopping         Code = "STOPPING"       // the holder is shutting down; try again
 	CodeNoSite           Code = "NO_SITE"
+	CodeNewer            Code = "SITE_NEWER"   // a newer stella has written the site
 	CodeNotWritable      Code = "NOT_WRITABLE" // the home is read-only, or not ours, or its disk fails
 	CodeSiteExists       Code = "SITE_EXISTS"
 	CodeClockBehind      Code = "CLOCK_BEHIND"
@@ -86,7 +87,7 @@ func (e *Error) Status() int {
 		return http.StatusUnauthorized
 	case CodeTenantRequired, CodeForbidden, CodePlainForbidden, CodeNotApprover, CodeStarterExcluded:
 		return http.StatusForbidden
-	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen,
+	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen, CodeNewer,
 		CodeAlreadyDecided, CodeStale, CodeApprovalExpired:
 		return http.StatusConflict
 	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeQueueDraining, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
