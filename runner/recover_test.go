@@ -440,3 +440,46 @@ func TestAbortEndsItemsOfTheCleanup(t *testing.T) {
 		t.Errorf("the run is %s: %v", got.Status, words)
 	}
 }
+
+// A restart is on record when it is answered: a crash before the attempt has ended begins
+// it again as well.
+func TestARestartThatACrashCutsShortIsOne(t *testing.T) {
+	w := newWorld(t, nil)
+	begun := make(chan bool, 9)
+	release := make(chan bool)
+	w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
+		if task.Attempt == 1 {
+			begun <- true
+			<-release
+			return runner.Report{Stop: runner.StopShutdown}, nil
+		}
+		return exit(0), nil
+	}
+	d := dag(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "a")
+	run := w.start(d, "{}")
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.r.Run(ctx, false) }()
+	<-begun
+	if err := second(w.r.Restart(w.opened(run, d), "uid:7", "", "", true)); err != nil {
+		t.Fatal(err)
+	}
+	// the process dies: its store is closed
+	w.db.Close()
+	close(release)
+	stop()
+	<-done
+	w.reopen()
+	now, _ := w.look(run.RunID)
+	if _, err := w.r.Recover(context.Background(), w.opened(now, d)); err != nil {
+		t.Fatal(err)
+	}
+	now, _ = w.look(run.RunID)
+	if err := w.r.Resume(context.Background(), "uid:7", w.opened(now, d)); err != nil {
+		t.Fatal(err)
+	}
+	got, steps := w.finish(run.RunID)
+	if recs, _ := w.db.Steps(run.RunID); got.Status != state.Completed || recs["a"].Interruptions != 0 {
+		t.Errorf("the run is %s, %v, %d interruptions", got.Status, steps, recs["a"].Interruptions)
+	}
+}

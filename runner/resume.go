@@ -118,7 +118,12 @@ func (r *Runner) recover(e *execution) (int, error) {
 			Message: "stella ended while the attempt was under way",
 		}
 		repeatable := r.repeatable(n)
-		if !repeatable {
+		if n.again, err = r.opt.Store.Restarted(e.runID, n.id); err != nil {
+			return found, err
+		}
+		if n.again { // whoever wanted it stopped has said that it be begun again
+			end.Orderly = true
+		} else if !repeatable {
 			end.ErrorCode = string(state.Indeterminate)
 		}
 		if a.Start != nil && len(a.Start.Secrets) > 0 {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -225,6 +226,39 @@ func (db *DB) RunEntriesBack(runID string) iter.Seq2[Lines, error] {
 			yield(Lines{}, err)
 		}
 	}
+}
+
+// Restarted says whether a run was restarted, or a step of it, since the last attempt of
+// that step began.
+func (db *DB) Restarted(runID, stepID string) (bool, error) {
+	of, _, _ := strings.Cut(stepID, ".")
+	for l, err := range db.RunEntriesBack(runID) {
+		if err != nil {
+			return false, err
+		}
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case env.Type == ledger.AttemptStarted && env.StepID == stepID:
+			return false, nil
+		case env.Type != ledger.RunRestarted || l.Data == nil: // erased: nobody knows which
+			continue
+		}
+		line, err := ledger.ParseData(l.Data)
+		if err != nil {
+			return false, err
+		}
+		data, err := ledger.DecodeData(env.Type, line.Data)
+		if err != nil {
+			return false, err
+		}
+		if d := data.(*ledger.Nudge); d.Step == "" || d.Step == stepID || d.Step == of {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // runSeqsBack are a page of the entries of a run before one, the newest first.

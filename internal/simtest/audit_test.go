@@ -98,7 +98,7 @@ func (a *audit) acknowledged(acks []ack) {
 type try struct {
 	start, end *entry
 	action     string
-	asked      bool // a person has taken it upon himself that it is done again after it
+	asked      bool // somebody has said that it may do twice what it has done
 }
 
 // attempts: numbers follow each other, nothing that must not be repeated silently
@@ -123,16 +123,12 @@ func (a *audit) attempts(trace trail) {
 			}
 			t.end = e
 		case *ledger.StepInvalidation:
-			if t := last[key]; t != nil && strings.HasPrefix(e.Actor, "uid:") {
-				t.asked = true
+			if t := last[key]; t != nil {
+				t.asked = t.asked || d.Repeat
 			}
-		case *ledger.RunGeneration, *ledger.Nudge:
-			nudge, restart := d.(*ledger.Nudge)
-			if e.Type == ledger.RunNudged || restart && !nudge.Repeat || !strings.HasPrefix(e.Actor, "uid:") {
-				continue
-			}
-			for key, t := range last {
-				t.asked = t.asked || key[0] == e.RunID
+		case *ledger.StepQueue:
+			if t := last[key]; t != nil {
+				t.asked = t.asked || d.Repeat
 			}
 		}
 	}
@@ -149,7 +145,7 @@ func (a *audit) follows(before, t *try) {
 		a.fault("attempt %d of %s in %s began while another was under way", t.start.Attempt, t.start.StepID, t.start.RunID)
 	case t.start.Attempt <= before.start.Attempt:
 		a.fault("attempt %d of %s in %s follows %d", t.start.Attempt, t.start.StepID, t.start.RunID, before.start.Attempt)
-	case a.once[t.action] && !before.asked && (end.Outcome == string(state.Interrupted) || end.Outcome == string(state.Succeeded)):
+	case a.once[t.action] && !before.asked && (end.Outcome == string(state.Interrupted) || end.Outcome == string(state.Succeeded) || end.Outcome == string(state.OutcomeCancelled)):
 		a.fault("%s in %s was begun again silently\n%s", t.start.StepID, t.start.RunID, a.story(t.start.RunID))
 	}
 }
@@ -170,7 +166,7 @@ func (a *audit) traced(trace []tried, tries map[tried]*try) {
 // interrupted: whoever opens a site ends what was under way before anything else
 // begins, says why, and does so at once. execs are the processes by their ids.
 func (a *audit) interrupted(execs map[int]began) {
-	open := map[tried]entry{}
+	open, restarted := map[tried]entry{}, map[tried]bool{}
 	var left int
 	var last, now began
 	a.marks = map[string]int{}
@@ -179,6 +175,11 @@ func (a *audit) interrupted(execs map[int]began) {
 		switch d := e.data.(type) {
 		case *ledger.SiteStart:
 			left, last, now = len(open), now, execs[d.PID]
+		case *ledger.Nudge:
+			for key := range open {
+				of := key.runID == e.RunID && (d.Step == "" || key.stepID == d.Step || strings.HasPrefix(key.stepID, d.Step+"."))
+				restarted[key] = restarted[key] || of && e.Type == ledger.RunRestarted
+			}
 		case *ledger.AttemptStart:
 			if left > 0 {
 				a.fault("entry %d: an attempt begins while %d of a dead process are open", e.Seq, left)
@@ -191,7 +192,7 @@ func (a *audit) interrupted(execs map[int]began) {
 				continue
 			}
 			left--
-			once := a.once[began.DAGID+"."+strings.Split(e.StepID, ".")[0]]
+			once := a.once[began.DAGID+"."+strings.Split(e.StepID, ".")[0]] && !restarted[key]
 			if d.Outcome != string(state.Interrupted) || d.Message == "" || (d.ErrorCode == string(state.Indeterminate)) != once {
 				a.fault("entry %d: attempt %d of %s was left by a dead process, and is %s %s %q", e.Seq, e.Attempt, e.StepID, d.Outcome, d.ErrorCode, d.Message)
 			}
