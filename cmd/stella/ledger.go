@@ -36,10 +36,25 @@ func entryRow(l api.LedgerLine) []string {
 	if e.Attempt > 0 {
 		subject += fmt.Sprintf("#%d", e.Attempt)
 	}
+	if e.Type == ledger.LockReclaimed || e.Type == ledger.LockForced {
+		subject = lockLost(l, subject)
+	}
 	if subject == "" && e.DAGID != "" {
 		subject = e.DAGID + " " + e.DAGVersion
 	}
 	return []string{strconv.FormatInt(l.Seq, 10), seconds(e.Time), string(e.Type), e.Actor, subject}
+}
+
+// lockLost says which lock an entry is about, and from whom it was taken.
+func lockLost(l api.LedgerLine, from string) string {
+	var line struct{ Data ledger.LockLoss }
+	if json.Unmarshal(l.Data, &line) != nil || line.Data.Name == "" { // its data may be erased
+		return from
+	}
+	if from == "" {
+		from = line.Data.RunID + " " + line.Data.StepID
+	}
+	return line.Data.Kind + " " + line.Data.Name + ", from " + from
 }
 
 // tailOptions are the flags of ledger tail.

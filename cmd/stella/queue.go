@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -194,11 +195,27 @@ func runQueueChange(ctx context.Context, a *app, opt queueOptions, do changeQueu
 		}
 		if opt.wait && !out.Status.AtRest {
 			if out.Status, err = r.WaitQueue(ctx, api.QueueQuery{All: opt.req.All}); err != nil {
-				return err
+				return unwaited(ctx, err)
 			}
 		}
 		return a.acted(false, out, func(s *screen) { queueTable(s, out.Status) })
 	})
+}
+
+// unwaited says that a drain is in force whose end was not waited for.
+func unwaited(ctx context.Context, err error) error {
+	const stands, ends = "the drain is in force, but its end was not waited for: ", "; stella orch queue resume ends the drain"
+	var known *api.Error
+	switch {
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		return &outcome{exit: exitInterrupted, err: api.Error{Code: codeInterrupted, Message: stands + errInterrupted.Error(),
+			Hint: "stella orch queue status" + ends}}
+	case errors.As(err, &known) && known.Code == api.CodeConflict:
+		out := *known
+		out.Message, out.Hint = stands+known.Message, known.Hint+ends
+		return &out
+	}
+	return err
 }
 
 // deadList is what queue dead prints as JSON.

@@ -307,6 +307,6 @@ func runRunCancelled(ctx context.Context, a *app, id, why string) error {
 		if d.Status == state.Cancelled {
 			return nil
 		}
-		return e.failed([]api.RunDetail{d}, nil)
+		return e.failed(ctx, r, []api.RunDetail{d}, nil)
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -80,7 +79,8 @@ func runRunStart(ctx context.Context, a *app, opt startOptions) error {
 	if opt.dryRun {
 		return runRunPlan(ctx, a, req)
 	}
-	if req.RunToken == "" {
+	named := req.RunToken != ""
+	if !named {
 		req.RunToken = runner.NewRunToken(a.now()) // so that asking again is the same start
 	}
 	req.TraceID = a.opt.traceID
@@ -90,6 +90,9 @@ func runRunStart(ctx context.Context, a *app, opt startOptions) error {
 			res, err := r.StartRun(ctx, req)
 			if len(e.runs) == 0 { // later calls ask again for what the first one began
 				e.replayed = res.Replayed
+			}
+			if drains := (*api.Error)(nil); !named && errors.As(err, &drains) && drains.Code == api.CodeQueueDraining {
+				drains.Hint = "try again later; stella orch queue resume ends the drain" // nobody knows the token
 			}
 			return []state.Run{res.Run}, err
 		})
@@ -275,26 +278,6 @@ func (e *execution) execute(ctx context.Context, a *app, r *reached, runs []stat
 	return e.watch.rest(ctx, a, r, runs) // the execution was over first
 }
 
-// interrupted says how things go on after a signal.
-func (e *execution) interrupted(ctx context.Context, r *reached, err error) error {
-	if !errors.Is(context.Cause(ctx), errInterrupted) {
-		return err
-	}
-	id := "--all"
-	if len(e.runs) == 1 {
-		id = e.runs[0].RunID
-	}
-	out := &outcome{exit: exitInterrupted, err: api.Error{Code: codeInterrupted}}
-	if r.held == nil {
-		out.err.Message = "interrupted; what was begun goes on in the process that executes it"
-		out.err.Hint = "stella orch run list --active"
-		return out
-	}
-	out.err.Message = "interrupted; nothing is lost"
-	out.err.Hint = "stella orch run resume " + id
-	return out
-}
-
 // startResult is what start and resume print.
 type startResult struct {
 	Run      state.Run `json:"run"`
@@ -323,9 +306,9 @@ func (e *execution) render(ctx context.Context, a *app, r *reached, ended bool) 
 // otherwise than well: a replay otherwise than the run that it repeats. What the end of
 // a sub-run means is told by its parent, if the command cares for that as well, unless
 // somebody has reopened it, since when it is a run by itself.
-func (e *execution) failed(details []api.RunDetail, compared map[string]*ledger.RunComparison) error {
+func (e *execution) failed(ctx context.Context, r *reached, details []api.RunDetail, compared map[string]*ledger.RunComparison) error {
 	for _, d := range details {
-		told := d.ReopenedUTC == "" && slices.ContainsFunc(details, func(x api.RunDetail) bool { return x.RunID == d.ParentRunID })
+		told := toldByParent(d, details)
 		if c := compared[d.RunID]; c != nil && !c.Same {
 			return differing(d, c)
 		} else if c != nil || told || d.Status == state.Completed || !d.Status.Ended() {
@@ -336,7 +319,7 @@ func (e *execution) failed(details []api.RunDetail, compared map[string]*ledger.
 			msg += ": " + why
 		}
 		return &outcome{exit: exitRunFailed, err: api.Error{
-			Code: codeRunFailed, Message: msg, TraceID: d.TraceID, Hint: "stella orch run inspect " + d.RunID + " says why; stella orch run logs " + d.RunID + " what it wrote",
+			Code: codeRunFailed, Message: msg, TraceID: d.TraceID, Hint: failedWhere(d, lowest(ctx, r, d)),
 		}}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -297,5 +298,41 @@ func TestAReceiptThatCannotBeWritten(t *testing.T) {
 	var known *api.Error
 	if err := writeReceipt(path, rep); !errors.As(err, &known) || !strings.Contains(known.Hint, "sealed/") || !strings.Contains(known.Hint, rep.ReceiptSHA256) {
 		t.Errorf("writeReceipt = %v", err)
+	}
+}
+
+// TestRunsOfOneMomentAreToldApart: what lines about several runs begin with.
+func TestRunsOfOneMomentAreToldApart(t *testing.T) {
+	run := func(id string) state.Run { return state.Run{RunID: id} }
+	for _, c := range []struct {
+		runs []state.Run
+		want string
+	}{
+		{[]state.Run{run("01935b1e-aaaa-7000-8000-0123456789ab")}, "01935b1e-aaa"},
+		{[]state.Run{run("01935b1e-aaaa-7000-8000-0123456789ab"), run("11935b1e-aaaa-7000-8000-0123456789ab")}, "01935b1e-aaa"},
+		{[]state.Run{run("01935b1e-aaaa-7000-8000-0123456789ab"), run("01935b1e-aaaa-7a01-8000-0123456789ab"), run("01935b1e-aaaa-7000-8001-0123456789ab")},
+			"01935b1e-aaaa-7000-8000"},
+	} {
+		w := watcher{wide: apart(c.runs)}
+		got := map[string]bool{}
+		for _, r := range c.runs {
+			got[w.label(r.RunID)] = true
+		}
+		if w.label(c.runs[0].RunID) != c.want || len(got) != len(c.runs) {
+			t.Errorf("labels %v, want %d of which one is %s", got, len(c.runs), c.want)
+		}
+	}
+}
+
+// TestAnEntryAboutALockNamesIt, whether its data is there or erased.
+func TestAnEntryAboutALockNamesIt(t *testing.T) {
+	for data, want := range map[string]string{
+		`{"data":{"fence":7,"kind":"lock","name":"merge","runId":"r","stepId":"sub"},"salt":"00","seq":9}`: "lock merge, from r sub",
+		"": "",
+	} {
+		l := api.LedgerLine{Seq: 9, Envelope: []byte(`{"actor":"system:runner","type":"lock.reclaimed"}`), Data: []byte(data)}
+		if row := entryRow(l); row[len(row)-1] != want {
+			t.Errorf("%q: %q", data, row)
+		}
 	}
 }

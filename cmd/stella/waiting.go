@@ -114,7 +114,7 @@ func (e *execution) ends(ctx context.Context, a *app, r *reached, details []api.
 			renderComparison(a.stdout, compared[d.RunID])
 		}
 	}
-	failed, open := e.failed(details, compared), e.open(ctx, r, details)
+	failed, open := e.failed(ctx, r, details, compared), e.open(ctx, r, details)
 	switch {
 	case failed == nil && open == nil:
 		return a.stdout.err

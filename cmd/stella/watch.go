@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellarun/stella/runner/state"
@@ -21,13 +22,14 @@ const (
 type watcher struct {
 	next map[string]int64 // first entry of a run that was not shown
 	runs []state.Run      // all that are watched
+	wide int              // characters of an id that tell them apart
 	stay bool             // also while only people let them go on
 	told map[string]bool  // what was said that a run waits for
 }
 
 // until returns when all runs have ended.
 func (w *watcher) until(ctx context.Context, a *app, r *reached, runs []state.Run) error {
-	w.runs = runs
+	w.runs, w.wide = runs, apart(runs)
 	for _, run := range runs {
 		w.begin(a, run)
 	}
@@ -37,6 +39,31 @@ func (w *watcher) until(ctx context.Context, a *app, r *reached, runs []state.Ru
 		}
 	}
 	return nil
+}
+
+// label is what lines about a run begin with where several are watched.
+func (w *watcher) label(id string) string { return id[:min(len(id), max(w.wide, shortest))] }
+
+// shortest is the least that is shown of the id of a run.
+const shortest = 12
+
+// apart is how many characters of their ids tell runs apart: those that were started in
+// one moment have a long beginning in common.
+func apart(runs []state.Run) int {
+	wide := shortest
+	ids := make([]string, len(runs))
+	for i, run := range runs {
+		ids[i] = run.RunID
+	}
+	slices.Sort(ids)
+	for i := 1; i < len(ids); i++ {
+		n := 0
+		for n < len(ids[i]) && n < len(ids[i-1]) && ids[i][n] == ids[i-1][n] {
+			n++
+		}
+		wide = max(wide, n+1)
+	}
+	return wide
 }
 
 func (w *watcher) one(ctx context.Context, a *app, r *reached, run state.Run, many bool) error {
@@ -140,7 +167,7 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 		w.told[run.RunID+st.Waiting] = true
 		text := "step " + st.StepID
 		if len(w.runs) > 1 {
-			text = short(run.RunID) + "  " + text
+			text = w.label(run.RunID) + "  " + text
 		}
 		if more > 0 {
 			text += fmt.Sprintf(" (and %d more)", more)
@@ -219,7 +246,7 @@ func (w *watcher) show(ctx context.Context, a *app, r *reached, id string, many 
 			w.next[id] = l.Seq + 1
 			if text := happening(l); text != "" {
 				if many {
-					text = short(id) + "  " + text
+					text = w.label(id) + "  " + text
 				}
 				a.stderr.note("%s", text)
 			}

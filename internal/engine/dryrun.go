@@ -30,7 +30,7 @@ func (s *site) PlanRun(_ context.Context, req api.StartRequest) (api.RunPlan, er
 	if err := checkStart(&req); err != nil {
 		return api.RunPlan{}, err
 	}
-	d := dryRun{s: s, req: req, out: api.RunPlan{
+	d := dryRun{s: s, req: req, named: token != "", out: api.RunPlan{
 		Tenant: s.tenant, DAGID: req.DAGID, InputsHash: hash, Priority: req.Priority, AllowPlain: e.site.AllowPlain, Workers: e.site.Workers,
 		Problems: []api.PlanProblem{}, Limits: []api.PlanLimit{}, Paused: []api.QueueStop{}, Steps: []api.PlannedStep{},
 	}}
@@ -55,6 +55,7 @@ func (s *site) PlanRun(_ context.Context, req api.StartRequest) (api.RunPlan, er
 type dryRun struct {
 	s     *site
 	req   api.StartRequest
+	named bool // the caller knows the token
 	out   api.RunPlan
 	locks map[[2]string]api.Lock
 }
@@ -89,7 +90,7 @@ func (d *dryRun) before(token, hash string) (done bool, err error) {
 // plan finds everything that is wrong with the start, and what it would run.
 func (d *dryRun) plan(canonical []byte) error {
 	e := d.s.e
-	d.problem(d.s.accepts())
+	d.problem(d.s.accepts(d.named))
 	if d.out.Tier == "plain" && !e.site.AllowPlain {
 		d.problem(plainForbidden())
 	}

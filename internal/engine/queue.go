@@ -211,8 +211,9 @@ func (s *site) changeQueue(t ledger.Type, req api.QueueRequest, so func(state.Qu
 	return out, err
 }
 
-// accepts refuses a start while the queue of the tenant drains.
-func (s *site) accepts() error {
+// accepts refuses a start while the queue of the tenant drains; named says whether it has a
+// token that the caller knows.
+func (s *site) accepts(named bool) error {
 	note, draining := s.e.runner.Draining(s.tenant)
 	if !draining {
 		return nil
@@ -221,7 +222,11 @@ func (s *site) accepts() error {
 	if note.Reason != "" {
 		msg += ": " + note.Reason
 	}
-	return &api.Error{Code: api.CodeQueueDraining, Message: msg, Hint: "try again later, with the same token; stella orch queue resume ends the drain"}
+	again := "try again later"
+	if named {
+		again += ", with the same token"
+	}
+	return &api.Error{Code: api.CodeQueueDraining, Message: msg, Hint: again + "; stella orch queue resume ends the drain"}
 }
 
 // patience is how long runs may be without anybody who executes them until a wait
@@ -259,12 +264,20 @@ func (s *site) WaitQueue(ctx context.Context, q api.QueueQuery) (api.QueueStatus
 	}
 }
 
+// open says in words how many runs are open.
+func open(runs int) string {
+	if runs == 1 {
+		return "1 run is open"
+	}
+	return fmt.Sprintf("%d runs are open", runs)
+}
+
 // halted says why what is queued never gets done.
 func halted(st api.QueueStatus, unattended time.Duration) error {
 	e := &api.Error{Code: api.CodeConflict}
 	switch {
 	case !st.Executes:
-		e.Message, e.Hint = fmt.Sprintf("nobody executes steps here, and %d runs are open", st.Runs), "stella daemon start, or stella orch run resume --all"
+		e.Message, e.Hint = "nobody executes steps here, and "+open(st.Runs), "stella daemon start, or stella orch run resume --all"
 	case st.Unattended > 0 && unattended > patience:
 		e.Message, e.Hint = fmt.Sprintf("nobody executes %d of the open runs", st.Unattended), "stella orch run resume --all"
 	case len(st.Paused) > 0:

@@ -36,7 +36,7 @@ func (s *site) ReplayRun(ctx context.Context, id string, req api.ReplayRequest) 
 	}
 	e.gate.RLock()
 	defer e.gate.RUnlock()
-	if err := s.accepts(); err != nil {
+	if err := s.accepts(false); err != nil {
 		return api.StartResult{}, err
 	}
 	o, err := e.opened(first)

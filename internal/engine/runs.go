@@ -31,6 +31,7 @@ func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult
 	if err != nil {
 		return api.StartResult{}, &api.Error{Code: api.CodeInputsInvalid, Message: err.Error()}
 	}
+	named := req.RunToken != "" && !strings.HasPrefix(req.RunToken, "stella:")
 	if err := checkStart(&req); err != nil {
 		return api.StartResult{}, err
 	}
@@ -43,7 +44,7 @@ func (s *site) start(ctx context.Context, req api.StartRequest) (api.StartResult
 	}
 	e.gate.RLock() // what the plan needs is not given up before the run names it
 	defer e.gate.RUnlock()
-	if err := s.accepts(); err != nil {
+	if err := s.accepts(named); err != nil {
 		return api.StartResult{}, err
 	}
 	start, err := s.plan(req)
