@@ -67,6 +67,9 @@ func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", n.id),
 				Hint: "with --repeat you take that upon yourself"}
 		}
+		if !e.r.repeatable(n) {
+			e.twice = append(e.twice, n.id)
+		}
 		meant = append(meant, n)
 	}
 	if len(meant) == 0 {
@@ -108,17 +111,18 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		return &ConflictError{Text: "no step of run " + e.runID + " is under way", Hint: "name the one that is to be reset with --step"}
 	}
 	readers := e.readers(named)
+	again := slices.Concat(named, readers)
 	if err := e.resetTwice(named, readers, repeat); err != nil {
 		return err
 	}
-	for _, n := range slices.Concat(named, readers) {
+	for _, n := range again {
 		if err := errors.Join(e.overtaken(n), e.held(n, named...)); err != nil {
 			return err
 		}
 	}
 	h := hand{actor, reason, repeat}
 	if e.run.Status == state.Failed {
-		e.reopen(h, slices.DeleteFunc(slices.Concat(named, readers), func(n *node) bool { return n.phase != ordinary })...)
+		e.reopen(h, slices.DeleteFunc(slices.Clone(again), func(n *node) bool { return n.phase != ordinary })...)
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++
@@ -126,6 +130,9 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			n.now = false // as whoever reads the record sees it
 		}
 		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+	}
+	for _, x := range e.behind(false, again...) {
+		e.invalidateAll(h.actor, x, true, ledger.StepInvalidation{Reason: "reset", Repeat: h.repeat})
 	}
 	for _, n := range named {
 		e.resetOne(h, n, !n.keeps(), n.allowed(true, repeat))
@@ -139,11 +146,8 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	return e.r.commit(e)
 }
 
-// resetOne makes a step pending, with all of its items or those that have not completed.
+// resetOne makes a step pending, with all of its items or those that are not done.
 func (e *execution) resetOne(h hand, n *node, all, repeat bool) {
-	for _, x := range e.behind(n, false) {
-		e.invalidateAll(h.actor, x, true, ledger.StepInvalidation{Reason: "reset", Repeat: h.repeat})
-	}
 	e.dropChild(n, "its step was reset")
 	for _, item := range n.items {
 		e.dropChild(item, "its step was reset")
@@ -155,28 +159,16 @@ func (e *execution) resetOne(h hand, n *node, all, repeat bool) {
 // for people: their attempts are taken back as well, and the next would read what is not
 // there yet; what people are asked is about what counts no more.
 func (e *execution) readers(named []*node) []*node {
-	var out []*node
-	for _, n := range named {
-		for _, x := range e.downstream(n) {
-			if (x.live || x.status == state.CheckpointPending) && !slices.Contains(named, x) && !slices.Contains(out, x) {
-				out = append(out, x)
-			}
-		}
-	}
-	return out
+	return slices.DeleteFunc(e.downstream(named...), func(x *node) bool { return !x.live && x.status != state.CheckpointPending })
 }
 
 // resetTwice refuses a reset that would do again what must not be done twice. The
-// generation counts for the whole run, so it is about every attempt under way.
+// generation counts for the whole run, so it is about every attempt under way, and about
+// what had lost its turn for another that has failed.
 func (e *execution) resetTwice(named, readers []*node, repeat bool) error {
-	var d redone
 	again := slices.Concat(named, readers)
-	for _, n := range again {
-		behind := e.behind(n, false)
-		again = append(again, behind...)
-		d.others = append(d.others, redoAll(behind)...)
-	}
-	d.others = append(d.others, slices.Concat(redoAll(readers), e.comeBack(again...))...)
+	behind := e.behind(false, again...)
+	d := redone{others: slices.Concat(redoAll(behind), redoAll(readers), e.comeBack(true, append(again, behind...)...))}
 	for _, n := range named {
 		d.named = append(d.named, n.redo(!n.keeps())...)
 		d.others = append(d.others, n.outdated()...)
@@ -199,7 +191,7 @@ func (e *execution) takeBack(actor string) {
 		delete(e.cancels, n.id)
 		e.strays[n] = stray{n.attempt, cancel}
 		e.apart.Store(int32(len(e.strays)))
-		e.propose(ledger.AttemptEnded, n, &ledger.AttemptEnd{
+		e.endAttempt(n, &ledger.AttemptEnd{
 			Generation: e.run.Generation, Outcome: string(state.Interrupted), Orderly: true, Message: clip("reset by " + actor),
 		})
 		n.claimed, n.again = false, false

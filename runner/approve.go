@@ -313,11 +313,14 @@ func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, ch
 	return e.r.commit(e)
 }
 
-// downstream are the steps that need one, directly or not.
-func (e *execution) downstream(n *node) []*node {
-	seen := map[*node]bool{n: true}
+// downstream are the steps that need one of these, directly or not, without these.
+func (e *execution) downstream(steps ...*node) []*node {
+	seen := make(map[*node]bool, len(steps))
+	for _, n := range steps {
+		seen[n] = true
+	}
 	var out []*node
-	for todo := []*node{n}; len(todo) > 0; todo = todo[1:] {
+	for todo := slices.Clone(steps); len(todo) > 0; todo = todo[1:] {
 		for _, d := range todo[0].dependents {
 			if !seen[d] {
 				seen[d] = true

@@ -270,11 +270,18 @@ func (r *Runner) conclude(e *execution, n *node, p *prepared, end *ledger.Attemp
 	if end.Outcome == string(state.Succeeded) {
 		r.keep(n, p, end)
 	}
-	e.propose(ledger.AttemptEnded, n, end)
+	e.endAttempt(n, end)
 	p.recorded = end
 	r.decide(e, n, n.idempotent(p.action), end)
 	n.again = false // it was about this attempt, however that has ended
 	return r.commit(e)
+}
+
+// endAttempt writes the end of an attempt. That it might do twice what has been done is
+// used up, if it was begun.
+func (e *execution) endAttempt(n *node, end *ledger.AttemptEnd) {
+	n.repeat = n.repeat && !state.Begun(end)
+	e.propose(ledger.AttemptEnded, n, end)
 }
 
 // decide says what becomes of a step whose attempt has ended: done, tried

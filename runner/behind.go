@@ -11,10 +11,10 @@ import (
 // of a step that is begun after it stays as it was: of a for_each, no item either, or
 // some would have read the old and some the new.
 
-// behind are the steps that are begun after n is done again: with every, all that
-// depend on it, else those that have not had their turn.
-func (e *execution) behind(n *node, every bool) []*node {
-	return slices.DeleteFunc(e.downstream(n.owner()), func(x *node) bool { return !every && !x.yetToBegin() })
+// behind are the steps that are begun after others are done again: with every, all that
+// depend on them, else those that have not had their turn.
+func (e *execution) behind(every bool, steps ...*node) []*node {
+	return slices.DeleteFunc(e.downstream(steps...), func(x *node) bool { return !every && !x.yetToBegin() })
 }
 
 // yetToBegin says whether a step has not had its turn, or has lost it by what became of

@@ -55,8 +55,12 @@ func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 		if spec == nil || p == nil {
 			continue
 		}
-		if rec.Child != nil {
-			below, err := r.workOf(rec.Child.RunID, under+id+"/", true)
+		children, err := r.subruns(o.Run, rec)
+		if err != nil {
+			return w, err
+		}
+		for _, child := range children {
+			below, err := r.workOf(child.RunID, under+id+"/", true)
 			if err != nil {
 				return w, err
 			}
@@ -76,6 +80,24 @@ func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 	return w, nil
 }
 
+// subruns are all that a step has begun, the first one first.
+func (r *Runner) subruns(run state.Run, s state.Step) (out []state.Run, err error) {
+	if s.Child == nil {
+		return nil, nil
+	}
+	for i := 1; i <= s.Attempt; i++ {
+		child, err := r.opt.Store.RunByToken(run.Tenant, subToken(run.RunID, s.StepID, i))
+		if errors.Is(err, state.ErrNotFound) {
+			continue // what people were asked has a number of its own
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, child)
+	}
+	return out, nil
+}
+
 // hasDone says whether a step with a plugin, or an item of one, may have done what it
 // is there for, whatever became of the step since: in every attempt, or in the last that
 // was begun.
@@ -89,16 +111,11 @@ func (r *Runner) hasDone(runID string, s state.Step, every bool) (bool, error) {
 		case errors.Is(err, state.ErrNotFound): // the number of what was taken from the cache
 		case err != nil || leaves(a.End):
 			return err == nil, err
-		case !every && begun(a.End):
+		case !every && state.Begun(a.End):
 			return false, nil
 		}
 	}
 	return false, nil
-}
-
-// begun says whether the program of an attempt that has ended so was started.
-func begun(end *ledger.AttemptEnd) bool {
-	return end.Outcome != string(state.Infra) && (end.Outcome != string(state.Rejected) || end.Usage != nil)
 }
 
 // leaves says whether an attempt that is under way, or has ended so, may have left

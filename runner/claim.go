@@ -74,7 +74,7 @@ func (r *Runner) claim(ctx context.Context, e *execution, n *node, p *prepared, 
 // launch writes the start of an attempt. The caller holds e.mu.
 func (r *Runner) launch(e *execution, n *node, p *prepared, cancel context.CancelCauseFunc) (bool, error) {
 	n.attempt++
-	n.status, n.repeat, p.attempt = state.Running, false, n.attempt
+	n.status, p.attempt = state.Running, n.attempt
 	n.round.Add(1)
 	start := &ledger.AttemptStart{
 		Generation: e.run.Generation, Owner: r.opt.Owner, Tier: r.opt.Executor.Tier(), Plugin: n.plan.Plugin.Digest,

@@ -84,6 +84,7 @@ func TestAStepKnowsAtOnceThatItsSubRunEndedWithACrash(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		w.r.Recovered()
 		got, steps := w.look(runs[0].RunID)
 		if got.Status != state.Failed || got.FailureReason != string(state.Indeterminate) {
 			t.Errorf("order %v: the run is %s, %v", order, got.Status, steps)

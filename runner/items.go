@@ -80,11 +80,12 @@ func (e *execution) goOnWithItems(h hand, p *node) {
 // passed over, and that nobody has named.
 func (n *node) leftItems() []*node {
 	out := n.owner().outdated()
-	if n.parent != nil {
-		for _, x := range n.parent.items {
-			if x.lostTurn() {
-				out = append(out, x)
-			}
+	if n.parent == nil || slices.ContainsFunc(n.parent.failedItems(), func(x *node) bool { return x != n }) {
+		return out // others stay given up
+	}
+	for _, x := range n.parent.items {
+		if x.lostTurn() {
+			out = append(out, x)
 		}
 	}
 	return out

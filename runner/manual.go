@@ -204,15 +204,15 @@ func (e *execution) bringBack(h hand) {
 
 // comeBack are the nodes of steps that get their turn again when others, which had not
 // succeeded, are begun again or passed over, and the run fails no more. What waits for
-// another that has failed gets none.
-func (e *execution) comeBack(others ...*node) (out []*node) {
+// another that has failed gets none. With forgets, what has failed fails the run no more.
+func (e *execution) comeBack(forgets bool, others ...*node) (out []*node) {
 	if !e.run.Status.Ended() && e.cleaning() {
 		return nil
 	}
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
 		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
-		if failed && n.now && e.dag.FailFast && !e.run.Status.Ended() {
+		if failed && !forgets && n.now && e.dag.FailFast && !e.run.Status.Ended() {
 			return nil // it goes on failing
 		}
 		waits[n] = failed || slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
@@ -286,6 +286,9 @@ func (e *execution) target(stepID string) (*node, error) {
 	if last == nil {
 		return nil, e.noFailedStep()
 	}
+	if x := last.heldBy(nil, map[*node]bool{}); x != nil { // it would not begin before that one
+		return x, nil
+	}
 	return last, nil
 }
 
@@ -349,7 +352,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(h, n.owner())
 		}
-		for _, x := range e.behind(n, q.Downstream) {
+		for _, x := range e.behind(q.Downstream, n.owner()) {
 			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: x.allowed(q.Downstream, q.Repeat)})
 		}
 		if n.parent != nil {
@@ -368,8 +371,8 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 // retryTwice refuses a retry that would do again what must not be done twice. With
 // downstream somebody has named what comes after the step as well.
 func (e *execution) retryTwice(n *node, q Retry) error {
-	behind := e.behind(n, q.Downstream)
-	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(append(behind, n.owner())...), n.leftItems())}
+	behind := e.behind(q.Downstream, n.owner())
+	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(false, append(behind, n.owner())...), n.leftItems())}
 	if all := redoAll(behind); q.Downstream {
 		d.named = append(d.named, all...)
 	} else {
@@ -393,7 +396,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
-	if err := e.held(n); err != nil {
+	if err := errors.Join(e.held(n), e.failingBeside(n, q)); err != nil {
 		return err
 	}
 	for _, x := range e.downstream(n.owner()) {
@@ -441,7 +444,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(h)
 		}
-		for _, x := range e.behind(n, false) {
+		for _, x := range e.behind(false, n.owner()) {
 			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: q.Repeat})
 		}
 		if n.status == state.CheckpointPending {
@@ -465,7 +468,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 
 // skipTwice refuses a skip after which something would do twice what it has done.
 func (e *execution) skipTwice(n *node, q Skip) error {
-	others := slices.Concat(e.comeBack(n.owner()), redoAll(e.behind(n, false)))
+	others := slices.Concat(e.comeBack(false, n.owner()), redoAll(e.behind(false, n.owner())))
 	if n.parent != nil { // else it goes on without its items
 		others = append(others, n.leftItems()...)
 	}

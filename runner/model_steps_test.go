@@ -113,7 +113,7 @@ func (r *modelRun) mayGoOn(s *modelStep) error {
 
 func (s *modelStep) start(r *modelRun, env ledger.Envelope, d *ledger.AttemptStart) error {
 	was, last, again := s.status, s.outcome, s.again
-	s.status, s.open, s.outcome, s.lost, s.again, r.begun = state.Running, true, "", false, false, true
+	s.status, s.open, s.outcome, s.lost, r.begun = state.Running, true, "", false, true
 	s.attempt++
 	switch {
 	case was != state.Queued:
@@ -131,6 +131,7 @@ func (s *modelStep) start(r *modelRun, env ledger.Envelope, d *ledger.AttemptSta
 func (s *modelStep) endAttempt(r *modelRun, env ledger.Envelope, d *ledger.AttemptEnd) error {
 	was := s.open
 	s.open, s.outcome, s.lost = false, state.Outcome(d.Outcome), d.ErrorCode == string(state.LockLost)
+	s.again = s.again && (s.outcome == state.Infra || s.outcome == state.Rejected && d.Usage == nil) // it was not begun
 	switch s.outcome {
 	case state.Succeeded, state.Interrupted, state.Infra, state.OutcomeCancelled:
 	default:

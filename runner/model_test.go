@@ -230,6 +230,9 @@ func (s *stage) recover() error {
 			_, err = s.r.Recover(context.Background(), o)
 		}
 	}
+	if err == nil {
+		s.r.Recovered()
+	}
 	return err
 }
 

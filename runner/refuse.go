@@ -162,6 +162,9 @@ func (e *execution) nothingToRestart(stepID string) error {
 
 // held says that a step would not begin, since another that it needs has failed.
 func (e *execution) held(n *node, again ...*node) error {
+	if n.phase != ordinary && e.run.Status.Ended() {
+		return nil // all that cleans up is begun again
+	}
 	x := n.heldBy(again, map[*node]bool{})
 	if x == nil {
 		return nil
@@ -183,6 +186,28 @@ func (n *node) heldBy(again []*node, seen map[*node]bool) *node {
 		}
 		if y := x.heldBy(again, seen); y != nil {
 			return y
+		}
+	}
+	return nil
+}
+
+// failingBeside says that a step would not begin again, since another that is left as it
+// is fails the run.
+func (e *execution) failingBeside(n *node, q Retry) error {
+	if e.run.Status.Ended() || !e.dag.FailFast || n.phase != ordinary {
+		return nil
+	}
+	var behind []*node
+	for _, x := range e.nodes {
+		if x == n.owner() || x.phase != ordinary || x.status != state.Failed || !x.now || x.settled() {
+			continue
+		}
+		if q.Downstream && behind == nil {
+			behind = e.downstream(n.owner())
+		}
+		if !slices.Contains(behind, x) {
+			return &ConflictError{Text: fmt.Sprintf("step %s has failed, and run %s is failing: step %s would not begin again", x.id, e.runID, n.id),
+				Hint: "wait for the end of the run, which can then be reopened, or retry that one"}
 		}
 	}
 	return nil

@@ -84,7 +84,7 @@ type Opened struct {
 // Recover ends the attempts of a run that nobody executes any more: after a
 // crash every attempt that was under way is interrupted, at once. It decides
 // about their steps like a live runner, and executes nothing. It returns how
-// many attempts it found.
+// many attempts it found. When all runs are done, [Runner.Recovered] is called.
 func (r *Runner) Recover(_ context.Context, o Opened) (int, error) {
 	e, err := r.open(o)
 	if err != nil {
@@ -92,11 +92,29 @@ func (r *Runner) Recover(_ context.Context, o Opened) (int, error) {
 	}
 	e.detached = true
 	found := 0
-	err = r.within(e, func() (err error) { // a run that ends with that tells its parent, which nobody executes either
+	later, err := e.locked(func() (err error) {
 		found, err = r.recover(e)
 		return err
 	})
+	if err == nil && len(later) > 0 {
+		r.mu.Lock()
+		r.recovered = append(r.recovered, later...)
+		r.mu.Unlock()
+	}
 	return found, err
+}
+
+// Recovered does what follows for other runs from what [Runner.Recover] has decided: a
+// run that has ended with it tells its parent. It comes after all that are to be recovered,
+// since until then the records show attempts that are under way no more.
+func (r *Runner) Recovered() {
+	r.mu.Lock()
+	later := r.recovered
+	r.recovered = nil
+	r.mu.Unlock()
+	for _, f := range later {
+		f()
+	}
 }
 
 func (r *Runner) recover(e *execution) (int, error) {
@@ -134,7 +152,7 @@ func (r *Runner) recover(e *execution) (int, error) {
 		if end.Logs, err = r.sealLog(e.run.RunID, n.id, n.attempt); err != nil {
 			return found, err
 		}
-		e.propose(ledger.AttemptEnded, n, end)
+		e.endAttempt(n, end)
 		r.decide(e, n, repeatable, end)
 	}
 	if found == 0 {

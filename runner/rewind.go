@@ -59,7 +59,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if back != n {
 		named = append(named, back.redo(true)...)
 	}
-	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(again...))}, "going back to "+back.id, d.Repeat)
+	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(false, again...))}, "going back to "+back.id, d.Repeat)
 }
 
 // goBack makes pending again what a decision wants done again.

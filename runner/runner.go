@@ -40,6 +40,7 @@ type Store interface {
 	// Commit writes entries of a run in one transaction.
 	Commit(runID string, p ...state.Proposal) (state.Run, error)
 	Run(id string) (state.Run, error)
+	RunByToken(tenant, token string) (state.Run, error)
 	Steps(runID string) (map[string]state.Step, error)
 	Step(runID, stepID string) (state.Step, error)
 	Attempt(runID, stepID string, n int) (state.Attempt, error)
@@ -129,6 +130,7 @@ type Runner struct {
 	reclaiming map[int64]*time.Timer // by fence, of locks whose holder may be gone
 	idle       chan struct{}         // closed and replaced when nothing is left to take care of
 	fatal      chan error            // the first fault that ends the runner
+	recovered  []func()              // see Recovered
 	chores     chan func()           // what nobody waits for
 }
 

@@ -124,6 +124,11 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 	return alive, err
 }
 
+// subToken is the run token of the sub-run that an attempt of a step is.
+func subToken(runID, stepID string, attempt int) string {
+	return fmt.Sprintf("stella:sub:%s:%s:%d", runID, stepID, attempt)
+}
+
 // bear makes the child, and writes its first entries together with the parent's.
 // The refusal is why the child cannot be; the error is a write that failed, which
 // ends the runner. The caller holds the parent's mu.
@@ -137,7 +142,7 @@ func (r *Runner) bear(e *execution, n *node, p *prepared, b birth) (child *execu
 	}
 	var start *ledger.RunStart
 	child, start, err = r.newRun(Start{
-		Tenant: e.tenant, Actor: "system:runner", RunToken: fmt.Sprintf("stella:sub:%s:%s:%d", e.runID, n.id, n.attempt+1),
+		Tenant: e.tenant, Actor: "system:runner", RunToken: subToken(e.runID, n.id, n.attempt+1),
 		TraceID: e.run.TraceID, Pinned: b.plan.DAG.Version, DAG: dag, Plan: b.plan, Inputs: p.params, Trust: b.trust,
 		Parent: e.runID, ParentStep: n.id, Depth: e.run.Depth + 1, Priority: e.priority,
 		ReplayOf: b.replayOf, Rationale: e.run.Rationale,

@@ -63,7 +63,7 @@ type tried struct {
 	old, run state.Run
 	was, is  map[string]state.Step
 	stopped  map[string]error // by step, of attempts under way: why
-	anew     []string         // steps that are begun anew
+	anew     map[string]bool  // steps that are begun anew
 	model    *execution       // that was worked on, nil before
 }
 
@@ -167,7 +167,10 @@ func (t *trial) apply(x *tried, p state.Proposal) error {
 	if p.StepID != "" {
 		x.is[p.StepID] = *v.Step
 		if p.Type == ledger.StepInvalidated {
-			x.anew = append(x.anew, p.StepID)
+			if x.anew == nil {
+				x.anew = map[string]bool{}
+			}
+			x.anew[p.StepID] = true
 		}
 	}
 	return nil
@@ -209,7 +212,7 @@ func (t *trial) effects(runID string) (Effects, error) {
 		case state.Skipped, state.Cancelled:
 			eff.Code = state.Code(s.Reason)
 		}
-		if eff.From != eff.To || eff.Stopped > 0 || eff.To == state.Queued && slices.Contains(x.anew, id) {
+		if eff.From != eff.To || eff.Stopped > 0 || eff.To == state.Queued && x.anew[id] {
 			out.Steps = append(out.Steps, eff)
 		}
 	}

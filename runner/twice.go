@@ -62,7 +62,7 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	var all work
 	for _, x := range e.all() {
 		mine, in := named[x]
-		if !in || x.attempt == 0 || x.repeat || mine && x.plan.SubPlan == "" && e.cancels[x.id] == nil {
+		if !in || x.attempt == 0 || x.repeat && e.cancels[x.id] == nil || mine && x.plan.SubPlan == "" && e.cancels[x.id] == nil {
 			continue
 		}
 		if records == nil {
@@ -136,8 +136,19 @@ func (e *execution) succeeded(what string, repeat bool) error {
 		if err != nil {
 			return err
 		}
-		if next := step.Child; next != nil && next.RunID != run.RunID {
-			w, err := e.r.workOf(next.RunID, "", false)
+		parent, err := e.r.opt.Store.Run(run.ParentRunID)
+		if err != nil {
+			return err
+		}
+		others, err := e.r.subruns(parent, step)
+		if err != nil {
+			return err
+		}
+		for _, next := range others {
+			if next.FirstSeq <= run.FirstSeq { // those before it were asked about when it was begun
+				continue
+			}
+			w, err := e.r.workOf(next.RunID, run.ParentStepID+"/", false)
 			if err != nil {
 				return err
 			}
@@ -146,9 +157,7 @@ func (e *execution) succeeded(what string, repeat bool) error {
 					Hint: "with --repeat you take that upon yourself"}
 			}
 		}
-		if run, err = e.r.opt.Store.Run(run.ParentRunID); err != nil {
-			return err
-		}
+		run = parent
 	}
 	return nil
 }

@@ -32,7 +32,11 @@ func (e *Engine) recoverRuns(ctx context.Context) error {
 	}
 	errs := make([]error, len(runs))
 	each(runs, func(run state.Run) bool { return run.Open > 0 }, func(i int, run state.Run) { errs[i] = e.recoverRun(ctx, run) })
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	e.runner.Recovered()
+	return nil
 }
 
 func (e *Engine) recoverRun(ctx context.Context, run state.Run) error {

@@ -29,7 +29,7 @@ func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
 // start begins an attempt.
 func (s *Step) start(run *Run, d *ledger.AttemptStart, e ledger.Envelope) *Attempt {
 	s.Attempt, s.Open, s.Owner = e.Attempt, true, d.Owner
-	s.InputsHash, s.Due, s.Cached, s.Repeat = d.InputsHash, "", nil, false
+	s.InputsHash, s.Due, s.Cached = d.InputsHash, "", nil
 	s.begin(run, e.Time)
 	run.Open++
 	return &Attempt{
@@ -42,6 +42,7 @@ func (s *Step) finish(run *Run, d *ledger.AttemptEnd) {
 	s.Open = false
 	run.Open--
 	s.ErrorCode, s.Retryable, s.CacheExpires = d.ErrorCode, d.Retryable, d.CacheExpires
+	s.Repeat = s.Repeat && !Begun(d)
 	if d.Logs != nil {
 		s.LogsRef = d.Logs.SHA256
 	}
@@ -56,6 +57,11 @@ func (s *Step) finish(run *Run, d *ledger.AttemptEnd) {
 	default:
 		s.Failures++
 	}
+}
+
+// Begun says whether the program of an attempt that has ended so was started.
+func Begun(d *ledger.AttemptEnd) bool {
+	return Outcome(d.Outcome) != Infra && (Outcome(d.Outcome) != Rejected || d.Usage != nil)
 }
 
 // bear begins a sub-run, which counts as an attempt.
