@@ -67,7 +67,7 @@ func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 			return &ConflictError{Text: fmt.Sprintf("step %s is not idempotent: what it has done so far would be done twice", n.id),
 				Hint: "with --repeat you take that upon yourself"}
 		}
-		if !e.r.repeatable(n) {
+		if e.tried() && !e.r.repeatable(n) {
 			e.twice = append(e.twice, n.id)
 		}
 		meant = append(meant, n)

@@ -188,6 +188,12 @@ func (t *trial) live(e *execution) {
 	}
 }
 
+// tried says whether what is decided on the model is only tried.
+func (e *execution) tried() bool {
+	_, tried := e.r.opt.Store.(*trial)
+	return tried
+}
+
 func (t *trial) effects(runID string) (Effects, error) {
 	x, err := t.of(runID)
 	if err != nil {

@@ -48,7 +48,7 @@ func redoAll(steps []*node) (out []*node) {
 // notTwice refuses to begin again what would do twice what it has done. Where that is
 // allowed it is noted, of what is only tried.
 func (e *execution) notTwice(d redone, what string, repeat bool) error {
-	if _, tried := e.r.opt.Store.(*trial); repeat && !tried {
+	if repeat && !e.tried() {
 		return nil
 	}
 	named := map[*node]bool{}
