@@ -78,7 +78,7 @@ func sealed(c runner.Content, what string) (_ *os.File, err error) {
 	if err := fill(f, c, what); err != nil {
 		return nil, err
 	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	if err := addSeals(f); err != nil {
 		return nil, fmt.Errorf("sealing %s: %w", what, err)
 	}
 	// Linux 6.3 and later: the execute bits are settled, too. Before, they
@@ -94,6 +94,18 @@ func sealed(c runner.Content, what string) (_ *os.File, err error) {
 	// The offset is shared with whoever inherits the descriptor.
 	_, err = f.Seek(0, io.SeekStart)
 	return f, err
+}
+
+// addSeals seals a memory file. While the kernel itself still has hold of one of its
+// pages, for as long as it takes to write or move it, it says EBUSY, after having waited
+// for 150 ms (memfd_wait_for_pins); on a busy machine that can be too short.
+func addSeals(f *os.File) (err error) {
+	for range 20 {
+		if _, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return err
 }
 
 // fill copies c into f and compares the size.

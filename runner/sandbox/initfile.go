@@ -58,7 +58,7 @@ func openInit() (*os.File, error) {
 	if _, err := f.ReadFrom(program); err != nil {
 		return nil, err
 	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	if err := addSeals(f); err != nil {
 		return nil, fmt.Errorf("sealing it: %w", err)
 	}
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, initFD)
