@@ -147,7 +147,11 @@ func (e *execution) leftBelow(n *node, run state.Run) (left leftover, err error)
 	if err != nil || left.dead.StepID != "" || !e.mayRepeat(n, run, n.failures+1) {
 		return left, err
 	}
-	left.work, err = e.r.workOf(run.RunID, n.id+"/", false)
+	rec, err := e.r.opt.Store.Step(e.runID, n.id)
+	if err != nil {
+		return left, err
+	}
+	left.work, err = e.workOf(n, rec)
 	return left, err
 }
 

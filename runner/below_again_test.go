@@ -73,7 +73,7 @@ func TestARetryRuleLooksAgainBeforeItBeginsAnother(t *testing.T) {
 				}
 				time.Sleep(2 * time.Minute)
 				got, steps := w.look(run.RunID)
-				if diff := cmp.Diff(c.seen, w.exec.seen); diff != "" {
+				if diff := cmp.Diff(c.seen, w.exec.list()); diff != "" {
 					t.Error(diff)
 				}
 				if got.Status != state.Failed || !strings.Contains(steps["sub"], c.want) {
@@ -108,7 +108,7 @@ func TestTheDeadlineOfASubRunLetsNothingBeDoneTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, run := charging(t, hangs, func(d *manifests.DAG) { d.Timeout = time.Second })
 		got, _ := w.finish(run.RunID)
-		if diff := cmp.Diff([]string{"charge.1"}, w.exec.seen); diff != "" || got.Status != state.Failed {
+		if diff := cmp.Diff([]string{"charge.1"}, w.exec.list()); diff != "" || got.Status != state.Failed {
 			t.Errorf("the run is %s; %s", got.Status, diff)
 		}
 	})

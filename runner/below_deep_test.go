@@ -89,8 +89,8 @@ func TestNothingIsBegunBesideAReopenedRunBelow(t *testing.T) {
 					}
 				}
 				time.Sleep(3 * time.Hour)
-				if n := count(w.exec.seen, "charge."); n != 1 {
-					t.Errorf("charge was done %d times: %v", n, w.exec.seen)
+				if n := count(w.exec.list(), "charge."); n != 1 {
+					t.Errorf("charge was done %d times: %v", n, w.exec.list())
 				}
 			})
 		})
@@ -128,8 +128,8 @@ func TestASubRunIsNotReopenedBesideItsSuccessor(t *testing.T) {
 					t.Errorf("nobody was asked: %v", err)
 				}
 				time.Sleep(2 * time.Hour)
-				if n := count(w.exec.seen, "charge."); n != 1 {
-					t.Errorf("charge was done %d times: %v", n, w.exec.seen)
+				if n := count(w.exec.list(), "charge."); n != 1 {
+					t.Errorf("charge was done %d times: %v", n, w.exec.list())
 				}
 			})
 		})

@@ -54,8 +54,8 @@ func TestAnItemThatWasPassedOverIsNotDoneAgain(t *testing.T) {
 			if now.Status != state.Completed {
 				t.Errorf("the run is %s: %v", now.Status, steps)
 			}
-			if n := count(w.exec.seen, "each.0."); n != 1 {
-				t.Errorf("each.0 was begun %d times: %v", n, w.exec.seen)
+			if n := count(w.exec.list(), "each.0."); n != 1 {
+				t.Errorf("each.0 was begun %d times: %v", n, w.exec.list())
 			}
 		})
 	}
@@ -99,8 +99,8 @@ func TestAnItemThatWasPassedOverComesBackWithItsStep(t *testing.T) {
 		if now.Status != state.Completed {
 			t.Errorf("the run is %s: %v", now.Status, steps)
 		}
-		if n := count(w.exec.seen, "each.0."); n != 1 {
-			t.Errorf("each.0 was begun %d times: %v", n, w.exec.seen)
+		if n := count(w.exec.list(), "each.0."); n != 1 {
+			t.Errorf("each.0 was begun %d times: %v", n, w.exec.list())
 		}
 	})
 }
@@ -157,8 +157,8 @@ func TestASkipOfAnItemKeepsToMaxParallel(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, steps := w.later(run.RunID)
-		if w.exec.most != 1 {
-			t.Errorf("%d ran at once: %s %v %v", w.exec.most, got.Status, steps, w.exec.seen)
+		if w.exec.peak() != 1 {
+			t.Errorf("%d ran at once: %s %v %v", w.exec.peak(), got.Status, steps, w.exec.list())
 		}
 	})
 }

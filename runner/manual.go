@@ -220,7 +220,7 @@ func (e *execution) comeBack(forgets bool, others ...*node) (out []*node) {
 		case n.phase != ordinary || waits[n]:
 		case n.lostTurn():
 			out = append(append(out, n.redo(false)...), n.outdated()...)
-		case n.status == state.Running:
+		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
 			for _, item := range n.items {
 				if item.lostTurn() {
 					out = append(out, item)

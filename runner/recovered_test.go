@@ -92,7 +92,7 @@ func TestAFaultOfOursUsesUpNoPermission(t *testing.T) {
 		}
 		got, steps := w.later(run.RunID)
 		if got.Status == state.Failed {
-			t.Errorf("an infra fault was not tried again: %v %v", steps, w.exec.seen)
+			t.Errorf("an infra fault was not tried again: %v %v", steps, w.exec.list())
 		}
 	})
 }

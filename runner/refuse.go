@@ -206,8 +206,12 @@ func (e *execution) failingBeside(n *node, q Retry) error {
 			behind = e.downstream(n.owner())
 		}
 		if !slices.Contains(behind, x) {
-			return &ConflictError{Text: fmt.Sprintf("step %s has failed, and run %s is failing: step %s would not begin again", x.id, e.runID, n.id),
-				Hint: "wait for the end of the run, which can then be reopened, or retry that one"}
+			c := &ConflictError{Text: fmt.Sprintf("step %s has failed, and run %s is failing: step %s would not begin again", x.id, e.runID, n.id),
+				Hint: "wait for the end of the run, which can then be reopened"}
+			if n.status != state.Failed { // else that would be refused for this one
+				c.Hint += "; or stella orch run retry " + e.runID + " --step " + x.id
+			}
+			return c
 		}
 	}
 	return nil

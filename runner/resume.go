@@ -117,12 +117,22 @@ func (r *Runner) Recovered() {
 	}
 }
 
-func (r *Runner) recover(e *execution) (int, error) {
-	found := 0
+func (r *Runner) recover(e *execution) (found int, err error) {
+	var open []*node
+	var ids []string
 	for _, n := range e.all() {
-		if n.status != state.Running || n.child != "" || n.items != nil || n.list != "" && n.parent == nil {
-			continue
+		if n.status == state.Running && n.child == "" && n.items == nil && (n.list == "" || n.parent != nil) {
+			open, ids = append(open, n), append(ids, n.id)
 		}
+	}
+	if len(open) == 0 {
+		return 0, nil
+	}
+	restarted, err := r.opt.Store.Restarted(e.runID, ids)
+	if err != nil {
+		return 0, err
+	}
+	for _, n := range open {
 		a, err := r.opt.Store.Attempt(e.run.RunID, n.id, n.attempt)
 		if err != nil {
 			return found, err
@@ -136,10 +146,7 @@ func (r *Runner) recover(e *execution) (int, error) {
 			Message: "stella ended while the attempt was under way",
 		}
 		repeatable := r.repeatable(n)
-		if n.again, err = r.opt.Store.Restarted(e.runID, n.id); err != nil {
-			return found, err
-		}
-		if n.again { // whoever wanted it stopped has said that it be begun again
+		if n.again = restarted[n.id]; n.again { // whoever wanted it stopped has said that it be begun again
 			end.Orderly = true
 		} else if !repeatable {
 			end.ErrorCode = string(state.Indeterminate)
@@ -154,9 +161,6 @@ func (r *Runner) recover(e *execution) (int, error) {
 		}
 		e.endAttempt(n, end)
 		r.decide(e, n, repeatable, end)
-	}
-	if found == 0 {
-		return 0, nil
 	}
 	return found, r.commit(e)
 }

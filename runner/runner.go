@@ -44,9 +44,9 @@ type Store interface {
 	Steps(runID string) (map[string]state.Step, error)
 	Step(runID, stepID string) (state.Step, error)
 	Attempt(runID, stepID string, n int) (state.Attempt, error)
-	// Restarted says whether somebody wants the last attempt of a step stopped and begun
+	// Restarted says of which steps somebody wants the last attempt stopped and begun
 	// again, since it began.
-	Restarted(runID, stepID string) (bool, error)
+	Restarted(runID string, steps []string) (map[string]bool, error)
 	// CachedOutputs finds what was made under a cache key and is kept still.
 	CachedOutputs(key, now string) (hit ledger.CacheHit, ok bool, err error)
 	// Locks reads who holds what, of one tenant or with "" of all.

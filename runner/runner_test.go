@@ -167,6 +167,20 @@ type fake struct {
 
 func (f *fake) Tier() string { return "plain" }
 
+// list is what was begun, while more may be.
+func (f *fake) list() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.seen)
+}
+
+// peak is how many ran at once.
+func (f *fake) peak() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.most
+}
+
 func (f *fake) Execute(ctx context.Context, t runner.Task) (runner.Report, error) {
 	f.mu.Lock()
 	f.now++

@@ -78,17 +78,29 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 		all.add(w)
 	}
 	if repeat {
-		e.twice = all.once
+		e.twice = all.names()
 		return nil
 	}
 	return all.refuse(what)
 }
 
-// workOf is the work of a step or an item: its own, or that of its last sub-run.
+// workOf is the work of a step or an item: its own, or that of all its sub-runs, since
+// each may have been reopened.
 func (e *execution) workOf(n *node, rec state.Step) (w work, err error) {
 	switch {
-	case n.plan.SubPlan != "" && rec.Child != nil:
-		return e.r.workOf(rec.Child.RunID, n.id+"/", n.child != "" || n.former != "")
+	case n.plan.SubPlan != "":
+		children, err := e.r.subruns(e.run, rec)
+		if err != nil {
+			return w, err
+		}
+		for _, child := range children {
+			below, err := e.r.workOf(child.RunID, n.id+"/", child.RunID == n.child || child.RunID == n.former)
+			if err != nil {
+				return w, err
+			}
+			w.add(below)
+		}
+		return w, nil
 	case n.plan.Plugin == nil || e.r.repeatable(n):
 		return w, nil
 	}
@@ -104,7 +116,7 @@ func (e *execution) workOf(n *node, rec state.Step) (w work, err error) {
 func (w work) refuse(what string) error {
 	switch {
 	case len(w.once) > 0:
-		return NotTwice(w.once, what)
+		return NotTwice(w.names(), what)
 	case w.open != "":
 		return &ConflictError{Text: fmt.Sprintf("run %s was reopened and goes on: %s would do the same beside it", w.open, what),
 			Hint: "wait for its end, or cancel it; with --repeat you take that upon yourself"}
@@ -112,13 +124,23 @@ func (w work) refuse(what string) error {
 	return nil
 }
 
+// names are the steps, each once.
+func (w work) names() []string {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(slices.Clone(w.once), func(id string) bool {
+		was := seen[id]
+		seen[id] = true
+		return was
+	})
+}
+
 // word says what keeps a step from being begun again, "" where nothing does.
 func (w work) word() string {
-	switch {
-	case len(w.once) > 1:
-		return fmt.Sprintf("%s and %d more steps are not idempotent, and may have done something", w.once[0], len(w.once)-1)
-	case len(w.once) == 1:
-		return w.once[0] + " is not idempotent, and may have done something"
+	switch once := w.names(); {
+	case len(once) > 1:
+		return fmt.Sprintf("%s and %d more steps are not idempotent, and may have done something", once[0], len(once)-1)
+	case len(once) == 1:
+		return once[0] + " is not idempotent, and may have done something"
 	case w.open != "":
 		return "run " + w.open + " was reopened, and goes on"
 	}
@@ -145,8 +167,8 @@ func (e *execution) succeeded(what string, repeat bool) error {
 			return err
 		}
 		for _, next := range others {
-			if next.FirstSeq <= run.FirstSeq { // those before it were asked about when it was begun
-				continue
+			if next.RunID == run.RunID || next.FirstSeq < run.FirstSeq && next.ReopenedUTC < run.CreatedUTC {
+				continue // what one before it had done was asked about when this was begun
 			}
 			w, err := e.r.workOf(next.RunID, run.ParentStepID+"/", false)
 			if err != nil {
@@ -212,7 +234,7 @@ func (e *execution) undecidedChild(n *node) (code state.Code, why string, err er
 		}
 	}
 	if why == "" {
-		w, err := e.r.workOf(rec.Child.RunID, n.id+"/", false)
+		w, err := e.workOf(n, rec)
 		if err != nil {
 			return "", "", err
 		}

@@ -71,7 +71,7 @@ func TestWhatStaysSkippedIsNotAskedAbout(t *testing.T) {
 		w := newWorld(t, nil)
 		w.exec.run = func(_ context.Context, task runner.Task) (runner.Report, error) {
 			switch {
-			case task.StepID == "a", task.StepID == "b" && task.Attempt == 2, task.StepID == "charge" && count(w.exec.seen, "charge") == 1:
+			case task.StepID == "a", task.StepID == "b" && task.Attempt == 2, task.StepID == "charge" && count(w.exec.list(), "charge") == 1:
 				return exit(65), nil
 			}
 			return exit(0), nil
@@ -159,7 +159,7 @@ func TestAManifestThatCannotBeReadForAMoment(t *testing.T) {
 				w.background()
 				now, steps := w.later(run.RunID)
 				if now.Status != state.Completed {
-					t.Errorf("%s %v %v", now.Status, steps, w.exec.seen)
+					t.Errorf("%s %v %v", now.Status, steps, w.exec.list())
 				}
 			})
 		})
@@ -193,8 +193,8 @@ func TestCleanupOfARunThatAnOlderVersionReopened(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, steps := w.finish(run.RunID)
-	if count(w.exec.seen, "tell.") != 2 {
-		t.Errorf("it has not cleaned up: %v %v", w.exec.seen, steps)
+	if count(w.exec.list(), "tell.") != 2 {
+		t.Errorf("it has not cleaned up: %v %v", w.exec.list(), steps)
 	}
 }
 
@@ -222,8 +222,8 @@ func TestAResetIsNotTakenFromTheCache(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if n := count(w.exec.seen, "n."); n != 2 {
-			t.Errorf("n was done %d times: %v", n, w.exec.seen)
+		if n := count(w.exec.list(), "n."); n != 2 {
+			t.Errorf("n was done %d times: %v", n, w.exec.list())
 		}
 	})
 }
@@ -257,7 +257,7 @@ func TestCleanupIsDoneWithEachFailure(t *testing.T) {
 		}
 		now, steps = w.finish(run.RunID)
 	}
-	if count(w.exec.seen, "charge.") != 6 || count(w.exec.seen, "tell.") != 6 {
-		t.Errorf("%s %v: %v", now.Status, steps, w.exec.seen)
+	if count(w.exec.list(), "charge.") != 6 || count(w.exec.list(), "tell.") != 6 {
+		t.Errorf("%s %v: %v", now.Status, steps, w.exec.list())
 	}
 }

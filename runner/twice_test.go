@@ -83,14 +83,14 @@ func TestWhatComesBackDoesNothingTwiceUnasked(t *testing.T) {
 			t.Run(name+" and "+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w, now := mended(t, what, change)
-					before := len(w.exec.seen)
+					before := len(w.exec.list())
 					err := second(act(w.r, now(), false))
 					bad := (*runner.ConflictError)(nil)
 					if !errors.As(err, &bad) || !strings.Contains(bad.Text, "step "+what+"/charge is not idempotent") || !strings.Contains(bad.Hint, "--repeat") {
 						t.Fatalf("nobody was asked: %v", err)
 					}
-					if diff := cmp.Diff(before, len(w.exec.seen)); diff != "" {
-						t.Errorf("something was begun: %v", w.exec.seen)
+					if diff := cmp.Diff(before, len(w.exec.list())); diff != "" {
+						t.Errorf("something was begun: %v", w.exec.list())
 					}
 					if err := second(act(w.r, now(), true)); err != nil {
 						t.Fatal(err)
@@ -134,7 +134,7 @@ func TestARetryThatWasPutOffDoesNothingTwiceUnasked(t *testing.T) {
 				}
 				time.Sleep(2 * time.Hour)
 				got, steps := w.look(run.RunID)
-				if diff := cmp.Diff(c.seen, w.exec.seen); diff != "" {
+				if diff := cmp.Diff(c.seen, w.exec.list()); diff != "" {
 					t.Error(diff)
 				}
 				if done := got.Status == state.Completed; done != c.repeat || !strings.Contains(steps["sub"], c.why) {
@@ -150,7 +150,7 @@ func TestNoSubRunIsBegunBesideAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
-			if task.Attempt == 1 && len(w.exec.seen) == 1 {
+			if task.Attempt == 1 && len(w.exec.list()) == 1 {
 				return exit(65), nil
 			}
 			if task.Attempt == 2 {
@@ -214,8 +214,8 @@ func TestWhatNobodyWasAskedAboutIsNotBegun(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, steps := w.finish(run.RunID)
-			if begins := slices.Contains(w.exec.seen, "a.2"); begins != c.begins {
-				t.Errorf("it has begun %v: %v", w.exec.seen, steps)
+			if begins := slices.Contains(w.exec.list(), "a.2"); begins != c.begins {
+				t.Errorf("it has begun %v: %v", w.exec.list(), steps)
 			}
 			if !c.begins && !strings.Contains(steps["a"], "INDETERMINATE") || !c.begins && !strings.Contains(steps["a"], "attempt 1, or one before it, may have done something") {
 				t.Errorf("%v", steps)
@@ -234,7 +234,7 @@ func TestWhatIsPendingIsAllowedToBeDoneTwice(t *testing.T) {
 			s.Plugin, s.Action, s.DAG = nil, "", "child@1.0.0"
 		}, "up", "sub<up")
 		w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
-			if task.StepID == "charge" && len(w.exec.seen) == 2 {
+			if task.StepID == "charge" && len(w.exec.list()) == 2 {
 				return exit(1), nil
 			}
 			return exit(0), nil
@@ -262,7 +262,7 @@ func TestWhatIsPendingIsAllowedToBeDoneTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, steps := w.later(run.RunID)
-		if diff := cmp.Diff([]string{"up.1", "charge.1", "charge.2", "up.2", "charge.1"}, w.exec.seen); diff != "" || got.Status != state.Completed {
+		if diff := cmp.Diff([]string{"up.1", "charge.1", "charge.2", "up.2", "charge.1"}, w.exec.list()); diff != "" || got.Status != state.Completed {
 			t.Errorf("%s %v", diff, steps)
 		}
 	})
@@ -286,7 +286,7 @@ func TestWhatHasCleanedUpASubRunIsNotAskedAbout(t *testing.T) {
 	run := w.start(d, "{}")
 	w.background()
 	now, _ := w.ended(run.RunID)
-	if diff := cmp.Diff([]string{"work.1", "tell.1", "work.1", "tell.1"}, w.exec.seen); diff != "" {
+	if diff := cmp.Diff([]string{"work.1", "tell.1", "work.1", "tell.1"}, w.exec.list()); diff != "" {
 		t.Error(diff)
 	}
 	if err := second(w.r.Retry(w.opened(now, d), runner.Retry{Actor: "uid:7", StepID: "sub"})); err != nil {

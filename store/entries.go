@@ -228,37 +228,51 @@ func (db *DB) RunEntriesBack(runID string) iter.Seq2[Lines, error] {
 	}
 }
 
-// Restarted says whether a run was restarted, or a step of it, since the last attempt of
-// that step began.
-func (db *DB) Restarted(runID, stepID string) (bool, error) {
-	of, _, _ := strings.Cut(stepID, ".")
+// maxRestarted is how many of the last entries of a run are looked at for a restart. What
+// it stops ends within seconds.
+const maxRestarted = 10_000
+
+// Restarted says which of these steps were to be begun again since their last attempts
+// began: a restart that was recorded, and has not stopped them yet.
+func (db *DB) Restarted(runID string, steps []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	open := make(map[string]bool, len(steps))
+	for _, id := range steps {
+		open[id] = true
+	}
+	looked := 0
 	for l, err := range db.RunEntriesBack(runID) {
-		if err != nil {
-			return false, err
+		if looked++; err != nil || len(open) == 0 || looked > maxRestarted {
+			return out, err
 		}
 		env, err := ledger.ParseEnvelope(l.Envelope)
 		if err != nil {
-			return false, err
+			return out, err
 		}
 		switch {
-		case env.Type == ledger.AttemptStarted && env.StepID == stepID:
-			return false, nil
+		case env.Type == ledger.AttemptStarted:
+			delete(open, env.StepID)
+			continue
 		case env.Type != ledger.RunRestarted || l.Data == nil: // erased: nobody knows which
 			continue
 		}
 		line, err := ledger.ParseData(l.Data)
 		if err != nil {
-			return false, err
+			return out, err
 		}
 		data, err := ledger.DecodeData(env.Type, line.Data)
 		if err != nil {
-			return false, err
+			return out, err
 		}
-		if d := data.(*ledger.Nudge); d.Step == "" || d.Step == stepID || d.Step == of {
-			return true, nil
+		d := data.(*ledger.Nudge)
+		for id := range open {
+			if of, _, _ := strings.Cut(id, "."); d.Step == "" || d.Step == id || d.Step == of {
+				out[id] = true
+				delete(open, id)
+			}
 		}
 	}
-	return false, nil
+	return out, nil
 }
 
 // runSeqsBack are a page of the entries of a run before one, the newest first.

@@ -61,7 +61,11 @@ func (s *Step) finish(run *Run, d *ledger.AttemptEnd) {
 
 // Begun says whether the program of an attempt that has ended so was started.
 func Begun(d *ledger.AttemptEnd) bool {
-	return Outcome(d.Outcome) != Infra && (Outcome(d.Outcome) != Rejected || d.Usage != nil)
+	switch {
+	case Outcome(d.Outcome) == Infra, Outcome(d.Outcome) == Rejected && d.Usage == nil:
+		return false
+	}
+	return Code(d.ErrorCode) != BundleInvalid || d.ExitCode != nil // else the system would not run it
 }
 
 // bear begins a sub-run, which counts as an attempt.
