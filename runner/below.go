@@ -17,11 +17,13 @@ import (
 type work struct {
 	once []string // steps that are not idempotent and may have done something
 	open string   // a run that somebody has reopened, and that goes on
+
+	reopened string // when one of the runs was last
 }
 
 func (w *work) add(more work) {
 	w.once = append(w.once, more.once...)
-	w.open = cmp.Or(w.open, more.open)
+	w.open, w.reopened = cmp.Or(w.open, more.open), max(w.reopened, more.reopened)
 }
 
 // workOf is the work of a run and of its sub-runs. Of a run that cannot be read nobody
@@ -29,33 +31,39 @@ func (w *work) add(more work) {
 // run, and another has an end of its own. Every attempt counts, since another run would
 // begin with the first. With ends, the run is ended first if it goes on.
 func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
-	o, err := r.load(runID)
-	if !o.Run.Status.Ended() && (!ends || o.Run.ReopenedUTC != "") {
-		w.open = o.Run.RunID
-	}
-	if bad := (*DamageError)(nil); errors.As(err, &bad) {
-		w.once = []string{strings.TrimSuffix(under, "/")}
-		return w, nil
-	}
+	run, err := r.opt.Store.Run(runID)
 	if err != nil {
 		return w, err
+	}
+	w.reopened = run.ReopenedUTC
+	if !run.Status.Ended() && (!ends || run.ReopenedUTC != "") {
+		w.open = runID
+	}
+	dag, err := r.opt.Sealed.DAG(run.DAGDigest)
+	var plan *Plan
+	if err == nil {
+		plan, err = r.planOf(run.PlanHash)
+	}
+	if err != nil { // it is damaged
+		w.once = []string{strings.TrimSuffix(under, "/")}
+		return w, nil
 	}
 	records, err := r.opt.Store.Steps(runID)
 	if err != nil {
 		return w, err
 	}
 	steps := map[string]*manifests.Step{}
-	for i := range o.DAG.Steps {
-		steps[o.DAG.Steps[i].ID] = &o.DAG.Steps[i]
+	for i := range dag.Steps {
+		steps[dag.Steps[i].ID] = &dag.Steps[i]
 	}
 	for _, id := range sortedKeys(records) {
 		rec := records[id]
 		stepID, _, _ := strings.Cut(id, ".")
-		spec, p := steps[stepID], o.Plan.Step(stepID)
+		spec, p := steps[stepID], plan.Step(stepID)
 		if spec == nil || p == nil {
 			continue
 		}
-		children, err := r.subruns(o.Run, rec)
+		children, err := r.subruns(run, rec)
 		if err != nil {
 			return w, err
 		}

@@ -62,7 +62,7 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	var all work
 	for _, x := range e.all() {
 		mine, in := named[x]
-		if !in || x.attempt == 0 || x.repeat && e.cancels[x.id] == nil || mine && x.plan.SubPlan == "" && e.cancels[x.id] == nil {
+		if !in || x.attempt == 0 || x.permitted() && e.cancels[x.id] == nil || mine && x.plan.SubPlan == "" && e.cancels[x.id] == nil {
 			continue
 		}
 		if records == nil {
@@ -82,6 +82,13 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 		return nil
 	}
 	return all.refuse(what)
+}
+
+// permitted says whether somebody has said that a step or an item may do twice what it
+// has done, and that holds. With their step, which was begun without them or passed over,
+// it is over for items.
+func (n *node) permitted() bool {
+	return n.repeat && (n.parent == nil || n.index < len(n.parent.items) && !n.parent.passed())
 }
 
 // workOf is the work of a step or an item: its own, or that of all its sub-runs, since
@@ -167,12 +174,15 @@ func (e *execution) succeeded(what string, repeat bool) error {
 			return err
 		}
 		for _, next := range others {
-			if next.RunID == run.RunID || next.FirstSeq < run.FirstSeq && next.ReopenedUTC < run.CreatedUTC {
-				continue // what one before it had done was asked about when this was begun
+			if next.RunID == run.RunID {
+				continue
 			}
 			w, err := e.r.workOf(next.RunID, run.ParentStepID+"/", false)
 			if err != nil {
 				return err
+			}
+			if next.FirstSeq < run.FirstSeq && w.reopened < run.CreatedUTC {
+				continue // it was asked about when this one was begun
 			}
 			if why := w.word(); why != "" {
 				return &ConflictError{Text: fmt.Sprintf("step %s of run %s has gone on with run %s (%s): %s would do the same here", run.ParentStepID, run.ParentRunID, next.RunID, why, what),
