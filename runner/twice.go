@@ -205,7 +205,7 @@ func (r *Runner) repeatable(n *node) bool {
 // where it may. Every decision asks before it comes to that; this is what holds if one
 // has not.
 func (e *execution) undecided(n *node, p *prepared) (string, error) {
-	if n.attempt == 0 || n.repeat || n.phase != ordinary || n.idempotent(p.action) {
+	if n.attempt == 0 || n.repeat || n.idempotent(p.action) {
 		return "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)
@@ -222,7 +222,7 @@ func (e *execution) undecided(n *node, p *prepared) (string, error) {
 // sub-run, "" where it may, and with which code it fails for that. Somebody may have
 // reopened the last one since it was decided that there be another.
 func (e *execution) undecidedChild(n *node) (code state.Code, why string, err error) {
-	if n.attempt == 0 || n.repeat || n.phase != ordinary {
+	if n.attempt == 0 || n.repeat {
 		return "", "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)

@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
@@ -163,38 +162,6 @@ func TestAManifestThatCannotBeReadForAMoment(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// A run that was reopened before this was on record cleans up nevertheless.
-func TestCleanupOfARunThatAnOlderVersionReopened(t *testing.T) {
-	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
-		if task.StepID == "a" {
-			return exit(65), nil
-		}
-		return exit(0), nil
-	})
-	d := dag(func(d *manifests.DAG) {
-		d.OnFailure = dag(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "tell").Steps
-	}, "a")
-	run := w.start(d, "{}")
-	w.finish(run.RunID)
-	p := func(typ ledger.Type, step string, data any) state.Proposal {
-		return state.Proposal{Type: typ, Actor: "uid:7", StepID: step, Data: data}
-	}
-	if _, err := w.db.Commit(run.RunID, p(ledger.RunReopened, "", &ledger.RunGeneration{Generation: 2}),
-		p(ledger.StepInvalidated, "tell", &ledger.StepInvalidation{Reason: "reopened"}),
-		p(ledger.StepInvalidated, "a", &ledger.StepInvalidation{Reason: "retry"})); err != nil {
-		t.Fatal(err)
-	}
-	w.reopen()
-	now, _ := w.look(run.RunID)
-	if err := w.r.Resume(context.Background(), "uid:7", w.opened(now, d)); err != nil {
-		t.Fatal(err)
-	}
-	_, steps := w.finish(run.RunID)
-	if count(w.exec.list(), "tell.") != 2 {
-		t.Errorf("it has not cleaned up: %v %v", w.exec.list(), steps)
 	}
 }
 
