@@ -176,7 +176,7 @@ func (e *execution) resetTwice(named, readers []*node, repeat bool) error {
 	for id := range e.cancels {
 		d.others = append(d.others, e.find(id))
 	}
-	return errors.Join(e.succeeded("a reset", repeat), e.notTwice(d, "a reset", repeat))
+	return errors.Join(e.superseded("a reset", repeat), e.notTwice(d, "a reset", repeat))
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

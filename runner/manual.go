@@ -378,7 +378,7 @@ func (e *execution) retryTwice(n *node, q Retry) error {
 	} else {
 		d.others = append(d.others, all...)
 	}
-	return errors.Join(e.succeeded("a retry", q.Repeat), e.notTwice(d, "a retry", q.Repeat))
+	return errors.Join(e.superseded("a retry", q.Repeat), e.notTwice(d, "a retry", q.Repeat))
 }
 
 // retryable says why a step cannot be begun again.
@@ -473,7 +473,7 @@ func (e *execution) skipTwice(n *node, q Skip) error {
 		others = append(others, n.leftItems()...)
 	}
 	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
-	return errors.Join(e.succeeded("a skip", q.Repeat), e.notTwice(redone{others: others}, "a skip", q.Repeat))
+	return errors.Join(e.superseded("a skip", q.Repeat), e.notTwice(redone{others: others}, "a skip", q.Repeat))
 }
 
 func (e *execution) skippable(n *node) error {

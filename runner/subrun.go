@@ -77,7 +77,7 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 		b.replayOf, b.fault = e.childOf(n.id)
 	}
 	var child *execution
-	err = r.apart(e, n, func() error {
+	err = r.withoutReopening(e, n, func() error {
 		if ok, err := r.mayClaim(ctx, e, n); !ok {
 			return err
 		}
@@ -124,9 +124,9 @@ func (r *Runner) startChild(ctx context.Context, e *execution, n *node, p *prepa
 	return alive, err
 }
 
-// apart is [Runner.within] for a step that may begin another sub-run: meanwhile nobody
+// withoutReopening is [Runner.within] for a step that may begin another sub-run: meanwhile nobody
 // reopens one that it has begun before.
-func (r *Runner) apart(e *execution, n *node, f func() error) error {
+func (r *Runner) withoutReopening(e *execution, n *node, f func() error) error {
 	e.mu.Lock()
 	first := n.attempt == 0
 	e.mu.Unlock()

@@ -62,7 +62,10 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	var all work
 	for _, x := range e.all() {
 		mine, in := named[x]
-		if !in || x.attempt == 0 || x.permitted() && e.cancels[x.id] == nil || mine && x.plan.SubPlan == "" && e.cancels[x.id] == nil {
+		if !in || x.attempt == 0 {
+			continue
+		}
+		if underWay := e.cancels[x.id] != nil; !underWay && (x.permitted() || x.allowed(mine, false)) {
 			continue
 		}
 		if records == nil {
@@ -154,9 +157,9 @@ func (w work) word() string {
 	return ""
 }
 
-// succeeded refuses to reopen a run whose step in its parent, or in one above, has gone on
+// superseded refuses to reopen a run whose step in its parent, or in one above, has gone on
 // with another sub-run, where that has done, or does, what this one would do.
-func (e *execution) succeeded(what string, repeat bool) error {
+func (e *execution) superseded(what string, repeat bool) error {
 	if repeat || e.run.Status != state.Failed {
 		return nil
 	}
