@@ -1,7 +1,7 @@
 package runner
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -60,7 +60,7 @@ func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 		if e.cancels[n.id] == nil || stepID != "" && n.id != stepID && (n.parent == nil || n.parent.id != stepID) {
 			continue
 		}
-		if err := errors.Join(e.overtaken(n), e.onlyStopped(n)); err != nil {
+		if err := cmp.Or(e.overtaken(n), e.onlyStopped(n)); err != nil {
 			return err
 		}
 		if !repeat && !e.r.repeatable(n) {
@@ -112,13 +112,13 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 	}
 	readers := e.readers(named)
 	again := slices.Concat(named, readers)
-	if err := e.resetTwice(named, readers, repeat); err != nil {
-		return err
-	}
 	for _, n := range again {
-		if err := errors.Join(e.overtaken(n), e.held(n, named...)); err != nil {
+		if err := cmp.Or(e.overtaken(n), e.held(n, named...)); err != nil {
 			return err
 		}
+	}
+	if err := e.resetTwice(named, readers, repeat); err != nil {
+		return err
 	}
 	h := hand{actor, reason, repeat}
 	if e.run.Status == state.Failed {
@@ -176,7 +176,7 @@ func (e *execution) resetTwice(named, readers []*node, repeat bool) error {
 	for id := range e.cancels {
 		d.others = append(d.others, e.find(id))
 	}
-	return errors.Join(e.superseded("a reset", repeat), e.notTwice(d, "a reset", repeat))
+	return e.notTwice(d, "a reset", repeat)
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -58,6 +58,11 @@ func (e *execution) expand(n *node) error {
 	n.status, n.list, n.repeat = state.Running, digest, false
 	e.enter(n)
 	e.makeItems(n, list)
+	for _, x := range n.every[len(list):] {
+		if x.repeat { // that was about a list with it
+			e.invalidate("system:runner", x, ledger.StepInvalidation{Reason: "retry"})
+		}
+	}
 	if n.left == 0 {
 		return e.allItems(n)
 	}

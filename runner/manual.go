@@ -1,8 +1,8 @@
 package runner
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -326,7 +326,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(e.underWay(n), e.retryable(n, q)); err != nil {
+		if err := cmp.Or(e.underWay(n), e.retryable(n, q)); err != nil {
 			return err
 		}
 		if err := e.retryTwice(n, q); err != nil {
@@ -378,7 +378,7 @@ func (e *execution) retryTwice(n *node, q Retry) error {
 	} else {
 		d.others = append(d.others, all...)
 	}
-	return errors.Join(e.superseded("a retry", q.Repeat), e.notTwice(d, "a retry", q.Repeat))
+	return e.notTwice(d, "a retry", q.Repeat)
 }
 
 // retryable says why a step cannot be begun again.
@@ -396,7 +396,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
-	if err := errors.Join(e.held(n), e.failingBeside(n, q)); err != nil {
+	if err := cmp.Or(e.held(n), e.failingBeside(n, q)); err != nil {
 		return err
 	}
 	for _, x := range e.downstream(n.owner()) {
@@ -473,7 +473,7 @@ func (e *execution) skipTwice(n *node, q Skip) error {
 		others = append(others, n.leftItems()...)
 	}
 	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
-	return errors.Join(e.superseded("a skip", q.Repeat), e.notTwice(redone{others: others}, "a skip", q.Repeat))
+	return e.notTwice(redone{others: others}, "a skip", q.Repeat)
 }
 
 func (e *execution) skippable(n *node) error {

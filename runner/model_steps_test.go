@@ -165,8 +165,8 @@ func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepI
 	if person(env.Actor) && d.Reason != "reopened" && !(was == state.Skipped && s.reason != state.SkippedByHand) {
 		r.doneAgain(s.step.ID)
 	}
-	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", s.again || d.Repeat, false
-	if was == state.Pending && !d.Repeat {
+	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", s.again && !d.Withdraws || d.Repeat, false
+	if was == state.Pending && !d.Repeat && !d.Withdraws {
 		return fmt.Errorf("it is pending")
 	}
 	return expect(person(env.Actor) || d.Reason == "retry" && s.item, "nobody asked for it")

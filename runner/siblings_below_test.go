@@ -189,6 +189,10 @@ func TestWhatWasSaidOfItemsIsOverWithTheirList(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Hour)
+				steps, err := w.db.Steps(run.RunID)
+				if err != nil || steps["each.0"].Repeat || steps["each.1"].Repeat {
+					t.Errorf("it is on record still: %v %+v %+v", err, steps["each.0"], steps["each.1"])
+				}
 			}
 			if err := second(w.r.Retry(now(), runner.Retry{Actor: "uid:9", StepID: "up", Downstream: true})); codeOf(err) != "CONFLICT" {
 				t.Errorf("nobody was asked: %v", err)

@@ -13,6 +13,11 @@ import (
 // that it makes pending before it is written ([execution.notTwice]). Whoever is about to
 // begin something looks once more ([execution.undecided], [execution.undecidedChild]):
 // more may have been done meanwhile, in a sub-run that somebody has reopened.
+//
+// Two sub-runs of a step do the same. No second one goes on beside the first, or after it
+// has done something, unless somebody says so: there are two doors, its birth
+// ([execution.undecidedChild]) and its reopening ([execution.superseded]), and each looks
+// at all the others, under one lock. So no attempt looks at other sub-runs.
 
 // redone is what a decision begins again: steps, and of a for_each its items.
 type redone struct {
@@ -45,11 +50,14 @@ func redoAll(steps []*node) (out []*node) {
 	return out
 }
 
-// notTwice refuses to begin again what would do twice what it has done. Where that is
-// allowed it is noted, of what is only tried.
+// notTwice refuses to begin again what would do twice what it has done, here or in another
+// sub-run of the same step. Where that is allowed it is noted, of what is only tried.
 func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	if repeat && !e.tried() {
 		return nil
+	}
+	if err := e.superseded(what, repeat); err != nil {
+		return err
 	}
 	named := map[*node]bool{}
 	for _, x := range d.others {
@@ -89,7 +97,8 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 
 // permitted says whether somebody has said that a step or an item may do twice what it
 // has done, and that holds. With their step, which was begun without them or passed over,
-// it is over for items.
+// it is over for items; the record says so when the item is made pending next, or when
+// the step is expanded without it.
 func (n *node) permitted() bool {
 	return n.repeat && (n.parent == nil || n.index < len(n.parent.items) && !n.parent.passed())
 }
@@ -208,7 +217,7 @@ func (r *Runner) repeatable(n *node) bool {
 // where it may. Every decision asks before it comes to that; this is what holds if one
 // has not.
 func (e *execution) undecided(n *node, p *prepared) (string, error) {
-	if n.attempt == 0 || n.repeat || n.idempotent(p.action) {
+	if n.attempt == 0 || n.permitted() || n.idempotent(p.action) {
 		return "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)
@@ -225,7 +234,7 @@ func (e *execution) undecided(n *node, p *prepared) (string, error) {
 // sub-run, "" where it may, and with which code it fails for that. Somebody may have
 // reopened the last one since it was decided that there be another.
 func (e *execution) undecidedChild(n *node) (code state.Code, why string, err error) {
-	if n.attempt == 0 || n.repeat {
+	if n.attempt == 0 || n.permitted() {
 		return "", "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)

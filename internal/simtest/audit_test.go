@@ -124,7 +124,7 @@ func (a *audit) attempts(trace trail) {
 			t.end = e
 		case *ledger.StepInvalidation:
 			if t := last[key]; t != nil {
-				t.asked = t.asked || d.Repeat
+				t.asked = t.asked && !d.Withdraws || d.Repeat
 			}
 		case *ledger.StepQueue:
 			if t := last[key]; t != nil {
