@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
@@ -19,6 +20,7 @@ type work struct {
 	open string   // a run that somebody has reopened, and that goes on
 
 	reopened string // when one of the runs was last
+	settled  bool   // of a run: it has ended, and so have all below it
 }
 
 func (w *work) add(more work) {
@@ -31,24 +33,43 @@ func (w *work) add(more work) {
 // run, and another has an end of its own. Every attempt counts, since another run would
 // begin with the first. With ends, the run is ended first if it goes on.
 func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
+	w, known, turn := r.worked.find(runID) // before the record of the run is read
 	run, err := r.opt.Store.Run(runID)
 	if err != nil {
-		return w, err
+		return work{}, err
 	}
-	w.reopened = run.ReopenedUTC
+	if !known || !run.Status.Ended() {
+		if w, err = r.workIn(run); err != nil {
+			return w, err
+		}
+		if w.settled {
+			r.worked.keep(runID, w, turn)
+		}
+	}
 	if !run.Status.Ended() && (!ends || run.ReopenedUTC != "") {
 		w.open = runID
 	}
+	once := w.once
+	w.once = make([]string, len(once))
+	for i, id := range once {
+		w.once[i] = strings.TrimSuffix(under+id, "/")
+	}
+	return w, nil
+}
+
+// workIn is the work of a run by the ids of its steps, "" where nobody knows.
+func (r *Runner) workIn(run state.Run) (w work, err error) {
+	w.reopened = run.ReopenedUTC
 	dag, err := r.opt.Sealed.DAG(run.DAGDigest)
 	var plan *Plan
 	if err == nil {
 		plan, err = r.planOf(run.PlanHash)
 	}
 	if err != nil { // it is damaged
-		w.once = []string{strings.TrimSuffix(under, "/")}
+		w.once = []string{""}
 		return w, nil
 	}
-	records, err := r.opt.Store.Steps(runID)
+	records, err := r.opt.Store.Steps(run.RunID)
 	if err != nil {
 		return w, err
 	}
@@ -56,6 +77,7 @@ func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 	for i := range dag.Steps {
 		steps[dag.Steps[i].ID] = &dag.Steps[i]
 	}
+	w.settled = run.Status.Ended()
 	for _, id := range sortedKeys(records) {
 		rec := records[id]
 		stepID, _, _ := strings.Cut(id, ".")
@@ -68,24 +90,63 @@ func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 			return w, err
 		}
 		for _, child := range children {
-			below, err := r.workOf(child.RunID, under+id+"/", true)
+			below, err := r.workOf(child.RunID, id+"/", true)
 			if err != nil {
 				return w, err
 			}
 			w.add(below)
+			w.settled = w.settled && below.settled
 		}
 		if p.Plugin == nil || r.repeatable(&node{step: spec, plan: p}) {
 			continue
 		}
-		done, err := r.hasDone(runID, rec, true)
+		done, err := r.hasDone(run.RunID, rec, true)
 		if err != nil {
 			return w, err
 		}
 		if done {
-			w.once = append(w.once, under+id)
+			w.once = append(w.once, id)
 		}
 	}
 	return w, nil
+}
+
+// worked keeps the work of runs that are settled. It is for rules that begin many
+// sub-runs, of which each has to look at all before. Runs are reopened by hand alone, and
+// whatever somebody does forgets it.
+type worked struct {
+	mu   sync.Mutex // guards what follows
+	of   map[string]work
+	turn int // counts how often it was forgotten
+}
+
+// maxWorked bounds how many runs are kept.
+const maxWorked = 10_000
+
+func (k *worked) find(runID string) (w work, known bool, turn int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w, known = k.of[runID]
+	return w, known, k.turn
+}
+
+// keep takes what was found out since the turn that find has told.
+func (k *worked) keep(runID string, w work, turn int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if turn != k.turn {
+		return
+	}
+	if k.of == nil || len(k.of) >= maxWorked {
+		k.of = map[string]work{}
+	}
+	k.of[runID] = w
+}
+
+func (k *worked) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.of, k.turn = nil, k.turn+1
 }
 
 // subruns are all that a step has begun, the first one first.

@@ -76,6 +76,7 @@ func (r *Runner) operate(o Opened, f func(*execution) error) (state.Run, error) 
 		later, e.later = append(later, e.later...), nil
 		e.mu.Unlock()
 	}
+	r.worked.forget()
 	r.opening.Unlock()
 	for _, f := range later {
 		f()

@@ -114,6 +114,7 @@ type Runner struct {
 	trusts  atomic.Int64 // how often trust has changed
 	begun   time.Time
 	opening sync.Mutex // held while a model is made from records; taken before any other
+	worked  worked
 
 	mu         sync.Mutex // guards what follows; taken after an execution's
 	execs      map[string]*execution
