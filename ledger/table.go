@@ -83,6 +83,7 @@ var table = [...]TypeInfo{
 	{StepExpanded, 1, "The items of a step were counted; each is a step id.N of its own.", fresh[StepExpansion]},
 	{StepCached, 1, "A step had been done before with the same inputs; its outputs are taken from the cache.", fresh[CacheHit]},
 	{StepInvalidated, 1, "What became of a step counts no more; it is pending again.", fresh[StepInvalidation]},
+	{RepeatWithdrawn, 1, "What somebody had said of an item, that it may do twice what it has done, holds no more.", fresh[Note]},
 	{SubrunStarted, 1, "A step started a run of another DAG. In the transaction of that run's first entry.", fresh[SubrunStart]},
 	{SubrunEnded, 1, "The run that a step had started has ended.", fresh[SubrunEnd]},
 	{ApprovalRequested, 1, "A step waits for people.", fresh[ApprovalRequest]},

@@ -72,6 +72,7 @@ const (
 	StepExpanded    Type = "step.expanded"    // StepExpansion; for_each has been evaluated
 	StepCached      Type = "step.cached"      // CacheHit; done before, in the same way
 	StepInvalidated Type = "step.invalidated" // StepInvalidation; pending again
+	RepeatWithdrawn Type = "repeat.withdrawn" // Note; of an item: Repeat of what came before holds no more
 
 	SubrunStarted Type = "subrun.started" // SubrunStart; in the transaction of the child's first entry
 	SubrunEnded   Type = "subrun.ended"   // SubrunEnd

@@ -108,9 +108,6 @@ type StepInvalidation struct {
 	After   string `json:"after,omitempty"`   // it may not be claimed before this time
 	Leaves  string `json:"leaves,omitempty"`  // the run that it had started and waits for no more: that keeps its locks until it ends
 	Repeat  bool   `json:"repeat,omitempty"`  // what it has done may be done twice: somebody has said so, or named the step
-
-	// What somebody had said of doing it twice holds no more, but for Repeat.
-	Withdraws bool `json:"withdraws,omitempty"`
 }
 
 // CacheHit is the data of [StepCached]: the source, and what it had made.

@@ -415,9 +415,8 @@ func (n *node) view() map[string]any {
 // invalidate makes a step pending again, with what has become of its items. The
 // caller sees to it that nothing of it is under way.
 func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation) {
-	d.Withdraws = n.repeat && !n.permitted()
 	if n.status == state.Pending {
-		allowed := d.Withdraws || d.Repeat && !n.repeat && n.attempt > 0
+		allowed := d.Repeat && !n.repeat && n.attempt > 0
 		given := d.Overlay != "" && d.Overlay != n.overlay && (n.parent == nil || n.overlay != "") // else it has that of its step
 		if !allowed && !given {
 			return
@@ -440,7 +439,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
 	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false
 	n.claimed = false // who is about to begin it would begin with what was evaluated before
-	n.after, n.afresh, n.repeat = stampOrZero(d.After), d.Reason != "reopened", n.permitted() || d.Repeat
+	n.after, n.afresh, n.repeat = stampOrZero(d.After), d.Reason != "reopened", n.repeat || d.Repeat
 	if d.Overlay != "" {
 		n.overlay = d.Overlay
 	}

@@ -170,8 +170,8 @@ func (e *execution) resetTwice(named, readers []*node, repeat bool) error {
 	behind := e.behind(false, again...)
 	d := redone{others: slices.Concat(redoAll(behind), redoAll(readers), e.comeBack(true, append(again, behind...)...))}
 	for _, n := range named {
-		d.named = append(d.named, n.redo(!n.keeps())...)
-		d.others = append(d.others, n.outdated()...)
+		d.named = append(d.named, e.redoNamed(n)...)
+		d.others = append(append(d.others, n.outdated()...), e.relisted(n)...)
 	}
 	for id := range e.cancels {
 		d.others = append(d.others, e.find(id))

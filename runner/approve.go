@@ -228,7 +228,7 @@ func (e *execution) decideBy(n *node, d Decision) error {
 	n.approval = &a
 	agree := 0
 	for _, made := range a.Decisions {
-		if made.Decision == rec.Decision && made.BackTo == rec.BackTo && made.Downstream == rec.Downstream && made.Modifications == rec.Modifications {
+		if made.Decision == rec.Decision && made.BackTo == rec.BackTo && made.Downstream == rec.Downstream && made.Repeat == rec.Repeat && made.Modifications == rec.Modifications {
 			agree++
 		}
 	}

@@ -3,6 +3,7 @@ package runner
 import (
 	"cmp"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 
@@ -19,13 +20,13 @@ type work struct {
 	once []string // steps that are not idempotent and may have done something
 	open string   // a run that somebody has reopened, and that goes on
 
-	reopened string // when one of the runs was last
-	settled  bool   // of a run: it has ended, and so have all below it
+	until   int64 // seq of the last entry of the runs, beyond all if one goes on
+	settled bool  // of a run: it has ended, and so have all below it
 }
 
 func (w *work) add(more work) {
 	w.once = append(w.once, more.once...)
-	w.open, w.reopened = cmp.Or(w.open, more.open), max(w.reopened, more.reopened)
+	w.open, w.until = cmp.Or(w.open, more.open), max(w.until, more.until)
 }
 
 // workOf is the work of a run and of its sub-runs. Of a run that cannot be read nobody
@@ -59,7 +60,9 @@ func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 
 // workIn is the work of a run by the ids of its steps, "" where nobody knows.
 func (r *Runner) workIn(run state.Run) (w work, err error) {
-	w.reopened = run.ReopenedUTC
+	if w.until = run.LastSeq; !run.Status.Ended() {
+		w.until = math.MaxInt64
+	}
 	dag, err := r.opt.Sealed.DAG(run.DAGDigest)
 	var plan *Plan
 	if err == nil {

@@ -95,6 +95,9 @@ func (n *names) add(of names) {
 	n.whole, n.item = n.whole || of.whole, n.item || of.item
 }
 
+// anyStep says whether what a step gives is used.
+func (n names) anyStep() bool { return n.whole || len(n.steps) > 0 }
+
 // of is the list of one variable, nil where there is none of that name.
 func (n *names) of(variable string) *[]string {
 	switch variable {

@@ -49,7 +49,7 @@ func (e *execution) expand(n *node) error {
 		return e.fault("for_each of "+n.id, err)
 	}
 	if digest != n.list { // other items now: what became of the old ones counts no more
-		if err := e.dropItems(n); err != nil {
+		if err := e.dropItems(n, len(list)); err != nil {
 			return err
 		}
 	}
@@ -58,11 +58,7 @@ func (e *execution) expand(n *node) error {
 	n.status, n.list, n.repeat = state.Running, digest, false
 	e.enter(n)
 	e.makeItems(n, list)
-	for _, x := range n.every[len(list):] {
-		if x.repeat { // that was about a list with it
-			e.invalidate("system:runner", x, ledger.StepInvalidation{Reason: "retry"})
-		}
-	}
+	e.withdraw("system:runner", "the list has it no more", n.every[len(list):])
 	if n.left == 0 {
 		return e.allItems(n)
 	}
@@ -72,10 +68,11 @@ func (e *execution) expand(n *node) error {
 
 // dropItems makes items pending that are about other values from now on. What somebody
 // had given one of them alone goes with its value; whether they may do twice what they
-// have done, whoever let their step begin has said.
-func (e *execution) dropItems(n *node) error {
-	for _, item := range n.items {
-		inv := ledger.StepInvalidation{Reason: "retry", Overlay: n.overlay, Repeat: n.repeat}
+// have done, whoever let their step begin has said. That is for as many as the new list
+// has, be they in the last one or in one before it.
+func (e *execution) dropItems(n *node, size int) error {
+	for _, item := range n.every {
+		inv := ledger.StepInvalidation{Reason: "retry", Overlay: n.overlay, Repeat: n.repeat && item.index < size}
 		if item.overlay != "" && n.overlay == "" {
 			digest, err := e.r.opt.Sealed.Put([]byte("{}"))
 			if err != nil {

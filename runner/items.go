@@ -64,6 +64,11 @@ func (e *execution) goOnWithItems(h hand, p *node) {
 	}
 	if p.status != state.Running {
 		e.dropOutdated(h.actor, p, inv)
+		for _, item := range p.items {
+			if item.status == state.Pending { // it goes on, too, and may do so with what was said
+				e.invalidate(h.actor, item, inv)
+			}
+		}
 		e.invalidate(h.actor, p, inv)
 		return
 	}
@@ -78,17 +83,49 @@ func (e *execution) goOnWithItems(h hand, p *node) {
 
 // leftItems are the items that go on with a step, or with an item, that is begun again or
 // passed over, and that nobody has named.
-func (n *node) leftItems() []*node {
-	out := n.owner().outdated()
-	if n.parent == nil || slices.ContainsFunc(n.parent.failedItems(), func(x *node) bool { return x != n }) {
-		return out // others stay given up
+func (e *execution) leftItems(n *node) (out []*node) {
+	p := n.owner()
+	out = append(p.outdated(), e.relisted(p)...)
+	if n.parent == nil {
+		return out
 	}
-	for _, x := range n.parent.items {
-		if x.lostTurn() {
+	stays := slices.ContainsFunc(p.failedItems(), func(x *node) bool { return x != n }) // what was given up for that does, too
+	for _, x := range p.items {
+		if !stays && x.lostTurn() || p.status.Ended() && x.status == state.Pending {
 			out = append(out, x)
 		}
 	}
 	return out
+}
+
+// relisted are the items of a step that its next list may have again, with other values:
+// the steps that the list is made from have ended once more since.
+func (e *execution) relisted(p *node) []*node {
+	if t := e.prog.forEach[p.step.ID]; t == nil || !p.status.Ended() || !t.named().anyStep() {
+		return nil
+	}
+	since := p.readSince(map[*node]bool{})
+	return slices.DeleteFunc(slices.Clone(p.every), func(x *node) bool { return x.order > since })
+}
+
+// redoNamed are the nodes that are begun again with a step, or an item, that somebody names.
+func (e *execution) redoNamed(n *node) []*node {
+	out := n.redo(!n.keeps())
+	if n.parent == nil {
+		out = append(out, slices.DeleteFunc(e.relisted(n), (*node).passed)...)
+	}
+	return out
+}
+
+// withdraw takes back on record what was said of items: that they may do twice what they
+// have done.
+func (e *execution) withdraw(actor, reason string, items []*node) {
+	for _, x := range items {
+		if x.repeat {
+			x.repeat = false
+			e.proposeBy(actor, ledger.RepeatWithdrawn, x, &ledger.Note{Reason: reason})
+		}
+	}
 }
 
 // dropOutdated makes the outdated items of a step pending.

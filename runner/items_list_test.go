@@ -173,3 +173,38 @@ func TestAListThatChangesIsDoneWhereThatWasAllowed(t *testing.T) {
 		t.Errorf("with --repeat the run is %s: %v", now.Status, steps)
 	}
 }
+
+// Repeat says so of all: also of an item that comes back with a longer list.
+func TestRepeatCoversAnItemThatComesBack(t *testing.T) {
+	for _, name := range []string{"the step", "the other item"} {
+		t.Run(name, func(t *testing.T) {
+			w, d, run := listing(t, "once", []string{`["a","b"]`, `["c"]`, `["d","e"]`}, func(task runner.Task) *runner.Report {
+				if task.StepID == "each.1" && task.Attempt == 1 {
+					return &runner.Report{Stop: runner.StopResource}
+				}
+				if task.StepID == "each.0" && task.Attempt == 2 {
+					r := exit(3)
+					return &r
+				}
+				return nil
+			})
+			now, steps := w.finish(run.RunID)
+			step := map[string]string{"the step": "each", "the other item": "each.0"}[name]
+			for _, q := range []runner.Retry{
+				{StepID: "x", Downstream: true, Repeat: true}, // the list is shorter
+				{StepID: "x", Repeat: true},                   // and longer again; each stays failed
+				{StepID: step, Repeat: true},
+			} {
+				q.Actor = "uid:7"
+				w.r = w.runner(1)
+				if err := second(w.r.Retry(w.opened(now, d), q)); err != nil {
+					t.Fatalf("%+v: %v", q, err)
+				}
+				now, steps = w.finish(run.RunID)
+			}
+			if now.Status != state.Completed {
+				t.Errorf("with --repeat the run is %s: %v", now.Status, steps)
+			}
+		})
+	}
+}

@@ -220,7 +220,8 @@ func (e *execution) comeBack(forgets bool, others ...*node) (out []*node) {
 		switch {
 		case n.phase != ordinary || waits[n]:
 		case n.lostTurn():
-			out = append(append(out, n.redo(false)...), n.outdated()...)
+			out = append(append(out, n.redo(false)...), e.relisted(n)...)
+			out = append(out, n.outdated()...)
 		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
 			for _, item := range n.items {
 				if item.lostTurn() {
@@ -373,7 +374,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 // downstream somebody has named what comes after the step as well.
 func (e *execution) retryTwice(n *node, q Retry) error {
 	behind := e.behind(q.Downstream, n.owner())
-	d := redone{n.redo(!n.keeps()), slices.Concat(e.comeBack(false, append(behind, n.owner())...), n.leftItems())}
+	d := redone{e.redoNamed(n), slices.Concat(e.comeBack(false, append(behind, n.owner())...), e.leftItems(n))}
 	if all := redoAll(behind); q.Downstream {
 		d.named = append(d.named, all...)
 	} else {
@@ -454,6 +455,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		ended := n.status.Ended()
 		n.outputs, n.artifacts, n.outputsHash = outputs, nil, hash
 		e.endBy(q.Actor, n, ledger.StepSkipped, state.Skipped, state.SkippedByHand, ledger.StepEnd{OutputsHash: hash, Note: clip(q.Reason), Overridden: true})
+		e.withdraw(q.Actor, "its step was passed over", n.every)
 		if ended { // its dependents were told before
 			e.todo = e.todo[:len(e.todo)-1]
 		}
@@ -471,7 +473,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 func (e *execution) skipTwice(n *node, q Skip) error {
 	others := slices.Concat(e.comeBack(false, n.owner()), redoAll(e.behind(false, n.owner())))
 	if n.parent != nil { // else it goes on without its items
-		others = append(others, n.leftItems()...)
+		others = append(others, e.leftItems(n)...)
 	}
 	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
 	return e.notTwice(redone{others: others}, "a skip", q.Repeat)

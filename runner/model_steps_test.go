@@ -13,13 +13,19 @@ import (
 // add moves a step by an entry, if it may move so.
 func (s *modelStep) add(r *modelRun, env ledger.Envelope, data any) error {
 	switch env.Type {
-	case ledger.StepInvalidated, ledger.ApprovalClosed, ledger.ApprovalRefused:
+	case ledger.StepInvalidated, ledger.RepeatWithdrawn, ledger.ApprovalClosed, ledger.ApprovalRefused:
 	default:
 		if s.stale {
 			return fmt.Errorf("what it reads is done again, and it goes on")
 		}
 	}
 	switch d := data.(type) {
+	case *ledger.Note:
+		if !s.again || !s.item {
+			return fmt.Errorf("nothing was said that could be withdrawn")
+		}
+		s.again = false
+		return nil
 	case *ledger.StepQueue:
 		return s.queue(r, d)
 	case *ledger.AttemptStart:
@@ -165,8 +171,8 @@ func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepI
 	if person(env.Actor) && d.Reason != "reopened" && !(was == state.Skipped && s.reason != state.SkippedByHand) {
 		r.doneAgain(s.step.ID)
 	}
-	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", s.again && !d.Withdraws || d.Repeat, false
-	if was == state.Pending && !d.Repeat && !d.Withdraws {
+	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", s.again || d.Repeat, false
+	if was == state.Pending && !d.Repeat {
 		return fmt.Errorf("it is pending")
 	}
 	return expect(person(env.Actor) || d.Reason == "retry" && s.item, "nobody asked for it")

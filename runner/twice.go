@@ -16,7 +16,7 @@ import (
 //
 // Two sub-runs of a step do the same. No second one goes on beside the first, or after it
 // has done something, unless somebody says so: there are two doors, its birth
-// ([execution.undecidedChild]) and its reopening ([execution.superseded]), and each looks
+// ([execution.undecidedChild]) and its reopening ([execution.beside]), and each looks
 // at all the others, under one lock. So no attempt looks at other sub-runs.
 
 // redone is what a decision begins again: steps, and of a for_each its items.
@@ -56,7 +56,8 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	if repeat && !e.tried() {
 		return nil
 	}
-	if err := e.superseded(what, repeat); err != nil {
+	all, err := e.beside(what, repeat)
+	if err != nil {
 		return err
 	}
 	named := map[*node]bool{}
@@ -67,13 +68,12 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 		named[x] = true
 	}
 	var records map[string]state.Step
-	var all work
 	for _, x := range e.all() {
 		mine, in := named[x]
 		if !in || x.attempt == 0 {
 			continue
 		}
-		if underWay := e.cancels[x.id] != nil; !underWay && (x.permitted() || x.allowed(mine, false)) {
+		if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(mine, false)) {
 			continue
 		}
 		if records == nil {
@@ -93,14 +93,6 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 		return nil
 	}
 	return all.refuse(what)
-}
-
-// permitted says whether somebody has said that a step or an item may do twice what it
-// has done, and that holds. With their step, which was begun without them or passed over,
-// it is over for items; the record says so when the item is made pending next, or when
-// the step is expanded without it.
-func (n *node) permitted() bool {
-	return n.repeat && (n.parent == nil || n.index < len(n.parent.items) && !n.parent.passed())
 }
 
 // workOf is the work of a step or an item: its own, or that of all its sub-runs, since
@@ -166,46 +158,6 @@ func (w work) word() string {
 	return ""
 }
 
-// superseded refuses to reopen a run whose step in its parent, or in one above, has gone on
-// with another sub-run, where that has done, or does, what this one would do.
-func (e *execution) superseded(what string, repeat bool) error {
-	if repeat || e.run.Status != state.Failed {
-		return nil
-	}
-	for run := e.run; run.ParentRunID != ""; {
-		step, err := e.r.opt.Store.Step(run.ParentRunID, run.ParentStepID)
-		if err != nil {
-			return err
-		}
-		parent, err := e.r.opt.Store.Run(run.ParentRunID)
-		if err != nil {
-			return err
-		}
-		others, err := e.r.subruns(parent, step)
-		if err != nil {
-			return err
-		}
-		for _, next := range others {
-			if next.RunID == run.RunID {
-				continue
-			}
-			w, err := e.r.workOf(next.RunID, run.ParentStepID+"/", false)
-			if err != nil {
-				return err
-			}
-			if next.FirstSeq < run.FirstSeq && w.reopened < run.CreatedUTC {
-				continue // it was asked about when this one was begun
-			}
-			if why := w.word(); why != "" {
-				return &ConflictError{Text: fmt.Sprintf("step %s of run %s has gone on with run %s (%s): %s would do the same here", run.ParentStepID, run.ParentRunID, next.RunID, why, what),
-					Hint: "with --repeat you take that upon yourself"}
-			}
-		}
-		run = parent
-	}
-	return nil
-}
-
 // repeatable says whether a step with a plugin may be begun again after an interruption.
 // Where its manifest cannot be read nobody knows, and it may not.
 func (r *Runner) repeatable(n *node) bool {
@@ -217,7 +169,7 @@ func (r *Runner) repeatable(n *node) bool {
 // where it may. Every decision asks before it comes to that; this is what holds if one
 // has not.
 func (e *execution) undecided(n *node, p *prepared) (string, error) {
-	if n.attempt == 0 || n.permitted() || n.idempotent(p.action) {
+	if n.attempt == 0 || n.repeat || n.idempotent(p.action) {
 		return "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)
@@ -234,7 +186,7 @@ func (e *execution) undecided(n *node, p *prepared) (string, error) {
 // sub-run, "" where it may, and with which code it fails for that. Somebody may have
 // reopened the last one since it was decided that there be another.
 func (e *execution) undecidedChild(n *node) (code state.Code, why string, err error) {
-	if n.attempt == 0 || n.permitted() {
+	if n.attempt == 0 || n.repeat {
 		return "", "", nil
 	}
 	rec, err := e.r.opt.Store.Step(e.runID, n.id)

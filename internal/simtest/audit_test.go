@@ -124,7 +124,11 @@ func (a *audit) attempts(trace trail) {
 			t.end = e
 		case *ledger.StepInvalidation:
 			if t := last[key]; t != nil {
-				t.asked = t.asked && !d.Withdraws || d.Repeat
+				t.asked = t.asked || d.Repeat
+			}
+		case *ledger.Note:
+			if t := last[key]; t != nil && e.Type == ledger.RepeatWithdrawn {
+				t.asked = false
 			}
 		case *ledger.StepQueue:
 			if t := last[key]; t != nil {

@@ -244,6 +244,8 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 			return nil, illegal("its approval is open")
 		}
 		step.invalidate(run, d)
+	case *ledger.Note:
+		step.Repeat = false
 	case *ledger.CacheHit:
 		if c.Envelope.Attempt != step.Attempt+1 {
 			return nil, illegal(fmt.Sprintf("attempt %d does not follow %d", c.Envelope.Attempt, step.Attempt))

@@ -18,7 +18,7 @@ type Reach struct {
 // vote is what people must agree in.
 type vote struct {
 	decision, backTo, modifications string
-	downstream                      bool
+	downstream, repeat              bool
 }
 
 // Reach says whether an open approval can still reach its quorum. The starters are who
@@ -41,7 +41,7 @@ func (a *Approval) Reach(starters []string) Reach {
 	}
 	best, votes := 0, map[vote]int{}
 	for _, d := range a.Decisions {
-		said := vote{d.Decision, d.BackTo, d.Modifications, d.Downstream}
+		said := vote{d.Decision, d.BackTo, d.Modifications, d.Downstream, d.Repeat}
 		votes[said]++
 		best = max(best, votes[said])
 	}

@@ -29,6 +29,7 @@ func TestWhetherAQuorumCanStillBeReached(t *testing.T) {
 		"the starter would have been needed":      {"uid:1,uid:9(x)", "", 2, true, "", state.Reach{Known: true, Left: []string{"uid:1"}, Lost: true, Never: true, Abort: true}},
 		"one person under two names counts once":  {"uid:1(a),uid:1(b)", "", 2, false, "", state.Reach{Known: true, Left: []string{"uid:1(a)"}, Lost: true, Never: true, Abort: true}},
 		"retries back to different steps differ":  {"uid:1,uid:2", "uid:1 retry a,uid:2 retry b", 2, false, "", state.Reach{Known: true, Lost: true}},
+		"who says repeat says something else":     {"uid:1,uid:2", "uid:1 retry a,uid:2 retry a repeat", 2, false, "", state.Reach{Known: true, Lost: true}},
 		"a closed approval reaches nothing more":  {"closed", "", 2, false, "", state.Reach{}},
 		"a single quorum is reached by who comes": {"uid:1", "", 1, false, "", state.Reach{Known: true, Left: []string{"uid:1"}, Abort: true}},
 	} {
@@ -47,8 +48,8 @@ func TestWhetherAQuorumCanStillBeReached(t *testing.T) {
 				a.Request.Options = append(a.Request.Options, ledger.ApprovalOption{Label: o, Decision: o})
 			}
 			for _, text := range strings.Split(c.said, ",") {
-				if f := append(strings.Fields(text), ""); len(f) > 2 {
-					a.Decisions = append(a.Decisions, state.Decision{Actor: f[0], ApprovalDecision: ledger.ApprovalDecision{Decision: f[1], BackTo: f[2]}})
+				if f := append(strings.Fields(text), "", ""); len(f) > 3 {
+					a.Decisions = append(a.Decisions, state.Decision{Actor: f[0], ApprovalDecision: ledger.ApprovalDecision{Decision: f[1], BackTo: f[2], Repeat: f[3] != ""}})
 				}
 			}
 			if diff := cmp.Diff(c.want, a.Reach([]string{"schedule:s", "uid:9(starter)"}), cmpopts.EquateEmpty()); diff != "" {

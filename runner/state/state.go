@@ -150,7 +150,7 @@ func open(s Status) map[ledger.Type]Status {
 	}
 	for _, t := range []ledger.Type{
 		ledger.StepQueued, ledger.StepSkipped, ledger.StepCancelled, ledger.StepFailed, ledger.StepExpanded, ledger.StepInvalidated,
-		ledger.RunCancelRequested, ledger.RunAbortRequested, ledger.RunFailRequested, ledger.RunResumed, ledger.RunTimedOut,
+		ledger.RepeatWithdrawn, ledger.RunCancelRequested, ledger.RunAbortRequested, ledger.RunFailRequested, ledger.RunResumed, ledger.RunTimedOut,
 		ledger.RunReset, ledger.RunStuck, ledger.RunNudged, ledger.RunRestarted,
 		ledger.ApprovalDecided, ledger.ApprovalRefused, ledger.ApprovalClosed,
 	} {
@@ -190,6 +190,7 @@ var stepTable = map[Status]map[ledger.Type]Status{
 		ledger.StepExpanded:      Running,           // it is its items from now on
 		ledger.ApprovalRequested: CheckpointPending, // a gate, which runs nothing
 		ledger.StepInvalidated:   Pending,           // what it has done may be done twice
+		ledger.RepeatWithdrawn:   Pending,
 	},
 	Queued: {
 		ledger.AttemptStarted: Running, ledger.StepCancelled: Cancelled, ledger.StepFailed: Failed,
@@ -208,9 +209,9 @@ var stepTable = map[Status]map[ledger.Type]Status{
 		ledger.StepInvalidated: Pending,
 	},
 	Completed: {ledger.StepInvalidated: Pending},
-	Failed:    {ledger.StepInvalidated: Pending, ledger.StepSkipped: Skipped},
-	Skipped:   {ledger.StepInvalidated: Pending},
-	Cancelled: {ledger.StepInvalidated: Pending},
+	Failed:    {ledger.StepInvalidated: Pending, ledger.StepSkipped: Skipped, ledger.RepeatWithdrawn: Failed},
+	Skipped:   {ledger.StepInvalidated: Pending, ledger.RepeatWithdrawn: Skipped},
+	Cancelled: {ledger.StepInvalidated: Pending, ledger.RepeatWithdrawn: Cancelled},
 }
 
 // NextRun returns the status of a run after an entry. An illegal pair is a

@@ -49,7 +49,7 @@ func TestStepsMoveOnlyLikeThis(t *testing.T) {
 	want := map[string]bool{}
 	for from, to := range map[string]string{
 		"pending": "step.queued queued, step.skipped skipped, step.cancelled cancelled, step.failed failed, step.expanded running, " +
-			"approval.requested checkpoint_pending, step.invalidated pending",
+			"approval.requested checkpoint_pending, step.invalidated pending, repeat.withdrawn pending",
 		"queued": "attempt.started running, step.cancelled cancelled, step.failed failed, step.skipped skipped, step.cached running, " +
 			"subrun.started running, step.queued queued, step.invalidated pending",
 		"running": "attempt.ended running, subrun.ended running, step.queued queued, step.completed completed, step.failed failed, " +
@@ -57,9 +57,9 @@ func TestStepsMoveOnlyLikeThis(t *testing.T) {
 		"checkpoint_pending": "approval.decided checkpoint_pending, approval.closed checkpoint_pending, step.completed completed, " +
 			"step.failed failed, step.cancelled cancelled, step.skipped skipped, step.invalidated pending",
 		"completed": "step.invalidated pending",
-		"failed":    "step.invalidated pending, step.skipped skipped",
-		"skipped":   "step.invalidated pending",
-		"cancelled": "step.invalidated pending",
+		"failed":    "step.invalidated pending, step.skipped skipped, repeat.withdrawn failed",
+		"skipped":   "step.invalidated pending, repeat.withdrawn skipped",
+		"cancelled": "step.invalidated pending, repeat.withdrawn cancelled",
 	} {
 		for _, move := range strings.Split(to, ", ") {
 			on, to, _ := strings.Cut(move, " ")
@@ -171,6 +171,8 @@ func data(t *rapid.T, typ ledger.Type, generation int) any {
 		return &ledger.StepExpansion{Items: "i", Count: rapid.IntRange(0, 3).Draw(t, "count")}
 	case ledger.StepCached:
 		return &ledger.CacheHit{Key: "k"}
+	case ledger.RepeatWithdrawn:
+		return &ledger.Note{Reason: "x"}
 	case ledger.StepInvalidated:
 		return &ledger.StepInvalidation{Reason: "retry", Overlay: draw("", "o")}
 	case ledger.StepSkipped, ledger.StepCompleted, ledger.StepFailed, ledger.StepCancelled:

@@ -92,7 +92,7 @@ func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
 	*s = Step{
 		StepID: s.StepID, Status: Pending, Attempt: s.Attempt, Overlay: s.Overlay, After: d.After,
 		Items: s.Items, Count: s.Count, Child: s.Child, Approval: s.Approval, LogsRef: s.LogsRef,
-		Repeat: s.Repeat && !d.Withdraws || d.Repeat,
+		Repeat: s.Repeat || d.Repeat,
 	}
 	if d.Overlay != "" {
 		s.Overlay, run.Overridden = d.Overlay, true
