@@ -43,6 +43,10 @@ type Report struct {
 	Verdict Verdict  `json:"verdict"`
 	Checks  []Check  `json:"checks"`
 	Summary *Summary `json:"summary,omitempty"` // nil if the manifest could not be read
+
+	// Witnessed is how many of the witnesses that were named have signed a tree that holds
+	// the window. With none nobody can tell two ledgers of one operator apart.
+	Witnessed int `json:"witnessed"`
 }
 
 // Summary is what an archive says of itself.

@@ -25,6 +25,14 @@ type VerifyOptions struct {
 	Previous    []byte
 	Consistency []ledger.Hash
 
+	// Cosigned is a tree head of the same site, of a tree that holds the window, with
+	// signatures of witnesses. Those of Witnesses count. MinWitnesses of them are demanded.
+	// CosignedConsistency is for the two trees what Consistency is for the other.
+	Cosigned            []byte
+	CosignedConsistency []ledger.Hash
+	Witnesses           []ledger.Witness
+	MinWitnesses        int
+
 	Withheld        int64 // how many things the auditor knows to be withheld
 	MaxBytes        int64 // of the archive; 0 means 64 GiB
 	MaxUncompressed int64 // of all its compressed files together; 0 means 256 GiB
@@ -46,6 +54,7 @@ const (
 	checkRoot       = "root"
 	checkEdges      = "edges"
 	checkPrevious   = "previous"
+	checkWitnesses  = "witnesses"
 	checkData       = "data"
 	checkGenesis    = "genesis"
 	checkRuns       = "runs"
@@ -120,6 +129,9 @@ func Verify(ctx context.Context, path string, opt VerifyOptions) (*Report, error
 }
 
 func (v *verifier) keys() (err error) {
+	if v.opt.MinWitnesses > len(v.opt.Witnesses) {
+		return fmt.Errorf("%w: %d witnesses are demanded, and %d are named", ErrKey, v.opt.MinWitnesses, len(v.opt.Witnesses))
+	}
 	if v.opt.LogKey != nil {
 		if v.logKey, err = parseLogKey(v.opt.LogKey); err != nil {
 			return err
@@ -128,6 +140,11 @@ func (v *verifier) keys() (err error) {
 	if v.opt.SiteKey != nil {
 		if v.siteKey, err = parseSiteKey(v.opt.SiteKey); err != nil {
 			return err
+		}
+	}
+	for _, w := range v.opt.Witnesses {
+		if w.Key.Equal(v.logKey.log) {
+			return fmt.Errorf("%w: witness %s is the log itself", ErrKey, w.Name)
 		}
 	}
 	return nil
@@ -159,6 +176,7 @@ func (v *verifier) checks(opened error) []step {
 		{checkRoot, "these envelopes, and no others, lead to the root of the checkpoint", []string{checkEnvelopes, checkWindow}, v.root},
 		{checkEdges, "no entry of the window's time lies outside it: its neighbours are before and after", []string{checkRoot}, v.edges},
 		{checkPrevious, "the ledger only grew since the checkpoint that the auditor holds", []string{checkRoot}, v.previous},
+		{checkWitnesses, "others than the site have signed a tree that holds the window, and that only grew under their eyes", []string{checkRoot, checkCheckpoint}, v.witnesses},
 		{checkData, "every data line is the one that its envelope names, or is declared as withheld", []string{checkEnvelopes}, v.data},
 		{checkGenesis, "entry 0 binds the site to these keys", []string{checkData}, v.firstEntry},
 		{checkRuns, "runs and steps are what their entries fold to, and no entry of a run is left out", []string{checkData}, v.runs},

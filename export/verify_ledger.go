@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/telemetry"
@@ -291,18 +292,24 @@ func (v *verifier) previous() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the earlier checkpoint: %w", err)
 	}
+	return v.agrees(old, v.opt.Consistency)
+}
+
+// agrees checks that the archive's tree and another are of one history: the smaller one is
+// the beginning of the larger.
+func (v *verifier) agrees(old ledger.Checkpoint, proof []ledger.Hash) (string, error) {
 	size := v.proof.TreeSize
 	root, err := ledger.ParseHash(v.m.Ledger.Root)
 	if err != nil {
 		return "", err
 	}
-	if old.Size > size { // it is in fact a later one
-		return v.consistent(old.Size, old.Root, size, root)
+	if old.Size > size {
+		return consistent(proof, old.Size, old.Root, size, root)
 	}
 	got, err := ledger.RootAtSize(old.Size, v.proof.First, v.proof.Count, size, v.left, v.right, v.allLeaves())
 	switch {
 	case errors.Is(err, ledger.ErrInsideSubtree):
-		return v.consistent(size, root, old.Size, old.Root)
+		return consistent(proof, size, root, old.Size, old.Root)
 	case err != nil:
 		return "", badFile(windowPath, err)
 	case !bytes.Equal(got[:], old.Root[:]):
@@ -312,12 +319,54 @@ func (v *verifier) previous() (string, error) {
 }
 
 // consistent uses the proof that came beside the archive.
-func (v *verifier) consistent(size int64, root ledger.Hash, old int64, oldRoot ledger.Hash) (string, error) {
-	if v.opt.Consistency == nil {
+func consistent(proof []ledger.Hash, size int64, root ledger.Hash, old int64, oldRoot ledger.Hash) (string, error) {
+	if proof == nil {
 		return "", &skip{fmt.Sprintf("only a consistency proof from size %d to %d can tell", old, size), Incomplete}
 	}
-	if err := ledger.CheckConsistency(v.opt.Consistency, size, root, old, oldRoot); err != nil {
+	if err := ledger.CheckConsistency(proof, size, root, old, oldRoot); err != nil {
 		return "", fmt.Errorf("the proof does not hold, or there are two histories: %w", err)
 	}
 	return fmt.Sprintf("size %d, by the proof from %d to %d", old, old, size), nil
+}
+
+// witnesses counts who else has signed a tree that holds the window.
+func (v *verifier) witnesses() (string, error) {
+	lacks := Verified
+	if v.opt.MinWitnesses > 0 {
+		lacks = Incomplete
+	}
+	switch {
+	case len(v.opt.Witnesses) == 0:
+		return "", &skip{"UNWITNESSED: no witness was named, and without one nobody can tell two ledgers of one operator apart", lacks}
+	case v.opt.Cosigned == nil:
+		return "", &skip{"UNWITNESSED: no cosigned note was given", lacks}
+	case v.logKey.log == nil:
+		return "", &skip{"no key of the log was given", Unauthenticated}
+	}
+	head, err := ledger.OpenCheckpoint(v.opt.Cosigned, v.logKey.log, v.siteID)
+	if err != nil {
+		return "", fmt.Errorf("the cosigned note: %w", err)
+	}
+	if end := v.proof.First + v.proof.Count; head.Size <= end {
+		return "", &skip{fmt.Sprintf("UNWITNESSED: the tree that was cosigned has %d entries, and the window is followed by entry %d", head.Size, end), lacks}
+	}
+	if _, err := v.agrees(head, v.opt.CosignedConsistency); err != nil {
+		return "", fmt.Errorf("the cosigned note: %w", err)
+	}
+	who, err := ledger.Witnesses(v.opt.Cosigned, v.opt.Witnesses)
+	if err != nil {
+		return "", fmt.Errorf("the cosigned note: %w", err)
+	}
+	v.report.Witnessed = len(who)
+	said := fmt.Sprintf("WITNESSED %d", len(who))
+	if len(who) == 0 {
+		said = "UNWITNESSED"
+	}
+	for i, w := range who {
+		said += map[bool]string{true: ": ", false: ", "}[i == 0] + w.Name + " at " + w.Time.Format(time.RFC3339)
+	}
+	if len(who) < v.opt.MinWitnesses {
+		return "", &skip{fmt.Sprintf("%s, of %d that are demanded", said, v.opt.MinWitnesses), Incomplete}
+	}
+	return said, nil
 }

@@ -12,6 +12,8 @@ var (
 	ErrMismatch        = errors.New("data line of another envelope")   // digest or seq differ
 	ErrProof           = errors.New("proof does not lead to the root") // inclusion, consistency or window
 	ErrUnauthenticated = errors.New("not signed by this site's key")   // checkpoint of another key or site
+	ErrCosigned        = errors.New("cosigned already")                // by this witness
+	ErrCosignature     = errors.New("the cosignature does not verify") // of a witness that was asked about
 	ErrInsideSubtree   = errors.New("size lies inside a subtree")      // only a consistency proof can tell its root
 )
 

@@ -230,8 +230,8 @@ func (c *Client) ProveEntry(ctx context.Context, seq int64) ([]byte, error) {
 }
 
 // ProveConsistency implements [api.Ledger].
-func (c *Client) ProveConsistency(ctx context.Context, size int64) (api.ConsistencyProof, error) {
-	return get[api.ConsistencyProof](ctx, c, call{method: http.MethodGet, path: "/ledger/consistency", query: query("size", size)})
+func (c *Client) ProveConsistency(ctx context.Context, size, to int64) (api.ConsistencyProof, error) {
+	return get[api.ConsistencyProof](ctx, c, call{method: http.MethodGet, path: "/ledger/consistency", query: query("size", size, "to", to)})
 }
 
 // ListExports implements [api.Exports].

@@ -298,7 +298,7 @@ func siteCalls() []siteCall {
 		{"checkpoint", "Checkpoint", func(ctx context.Context, s api.Site) (any, error) { return s.Checkpoint(ctx) }},
 		{"proof", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 3) }},
 		{"proof of an unknown entry", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 6) }},
-		{"consistency", "ProveConsistency", func(ctx context.Context, s api.Site) (any, error) { return s.ProveConsistency(ctx, 4) }},
+		{"consistency", "ProveConsistency", func(ctx context.Context, s api.Site) (any, error) { return s.ProveConsistency(ctx, 4, 0) }},
 		{"export", "CreateExport", func(ctx context.Context, s api.Site) (any, error) {
 			return s.CreateExport(ctx, api.ExportRequest{From: "f", To: "t", Path: "/out", Force: true}, func(_, _ int64) {})
 		}},

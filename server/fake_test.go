@@ -441,7 +441,7 @@ func (f *fake) ProveEntry(_ context.Context, seq int64) ([]byte, error) {
 	return []byte("c2sp.org/tlog-proof@v1\nindex 3\n"), nil
 }
 
-func (f *fake) ProveConsistency(_ context.Context, size int64) (api.ConsistencyProof, error) {
+func (f *fake) ProveConsistency(_ context.Context, size, _ int64) (api.ConsistencyProof, error) {
 	return api.ConsistencyProof{OldSize: size, Size: 9, Proof: []string{"aa", "bb"}}, nil
 }
 

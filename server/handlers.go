@@ -353,11 +353,11 @@ func (h *handler) proveEntry(w http.ResponseWriter, q *request) error {
 
 func (h *handler) proveConsistency(w http.ResponseWriter, q *request) error {
 	p := q.params()
-	size := p.int64("size")
+	size, to := p.int64("size"), p.int64("to")
 	if err := p.err(); err != nil {
 		return err
 	}
-	proof, err := q.site.ProveConsistency(q.Context(), size)
+	proof, err := q.site.ProveConsistency(q.Context(), size, to)
 	return h.reply(w, q, http.StatusOK, proof, err)
 }
 

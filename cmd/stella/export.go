@@ -86,6 +86,9 @@ func runExportCreate(ctx context.Context, a *app, opt exportOptions) error {
 // verifyOptions are the flags of export verify.
 type verifyOptions struct {
 	logKey, siteKey, previous, consistency string
+	cosigned, cosignedProof                string
+	witnesses                              []string
+	min                                    int
 	siteID                                 string
 	withheld                               int64
 }
@@ -99,10 +102,15 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 			"outside: --log-key and --site-key are the log.pub and site.pub that the site handed over\n" +
 			"earlier. Without them, or with another site's, the archive is at best consistent, never\n" +
 			"authenticated.\n\n" +
+			"A site that holds its own keys can keep two ledgers, and show each auditor another. --previous\n" +
+			"tells whether this one goes on from what you saw before, --witness whether others saw the\n" +
+			"same: --cosigned is a note that `ledger cosign` has signed, of a tree that holds the window.\n\n" +
 			"Exit 0 VERIFIED, 8 INCOMPLETE, 5 UNAUTHENTICATED, 7 FAILED.",
-		Example: "  stella export verify november.tar --log-key log.pub --site-key site.pub --previous october.note",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return runExportVerify(c.Context(), a, args[0], opt) },
+		Example: "  stella export verify november.tar --log-key log.pub --site-key site.pub --previous october.note\n" +
+			"  stella export verify november.tar --log-key log.pub --site-key site.pub \\\n" +
+			"    --cosigned november.note --witness audit.key.pub --min 1",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runExportVerify(c.Context(), a, args[0], opt) },
 	}
 	f := c.Flags()
 	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
@@ -110,33 +118,50 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of (default: the one it names)")
 	f.StringVar(&opt.previous, "previous", "", "`FILE` with a signed note that you hold of an earlier tree")
 	f.StringVar(&opt.consistency, "consistency", "", "`FILE` with a proof from that tree, as \"ledger prove --consistency\" writes it")
+	f.StringVar(&opt.cosigned, "cosigned", "", "`FILE` with a note of a tree that holds the window, which witnesses have signed")
+	f.StringVar(&opt.cosignedProof, "cosigned-consistency", "", "`FILE` with a proof between that tree and the archive's, as \"ledger prove --consistency\" writes it")
+	f.StringArrayVar(&opt.witnesses, "witness", nil, "`FILE` with the public key of a witness, or the key itself; may be given again")
+	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
 	f.Int64Var(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
 	return c
 }
 
 func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions) error {
-	o := export.VerifyOptions{SiteID: opt.siteID, Withheld: opt.withheld}
+	o := export.VerifyOptions{SiteID: opt.siteID, Withheld: opt.withheld, MinWitnesses: opt.min}
 	if a.stderr.terminal && !a.opt.quiet {
 		o.Progress = func(check string) { a.stderr.showProgress("checking " + check) }
 	}
 	for _, f := range []struct {
 		path string
 		to   *[]byte
-	}{{opt.logKey, &o.LogKey}, {opt.siteKey, &o.SiteKey}, {opt.previous, &o.Previous}} {
+	}{{opt.logKey, &o.LogKey}, {opt.siteKey, &o.SiteKey}, {opt.previous, &o.Previous}, {opt.cosigned, &o.Cosigned}} {
 		if f.path == "" {
 			continue
 		}
-		raw, err := fsx.ReadFile(f.path, 64<<10)
+		raw, err := fsx.ReadFile(f.path, ledger.MaxNote)
 		if err != nil {
 			return fileError(f.path, err)
 		}
 		*f.to = raw
 	}
-	if opt.consistency != "" {
+	for _, f := range []struct {
+		path string
+		to   *[]ledger.Hash
+	}{{opt.consistency, &o.Consistency}, {opt.cosignedProof, &o.CosignedConsistency}} {
+		if f.path == "" {
+			continue
+		}
 		var err error
-		if o.Consistency, err = readConsistency(opt.consistency); err != nil {
+		if *f.to, err = readConsistency(f.path); err != nil {
 			return err
 		}
+	}
+	for _, arg := range opt.witnesses {
+		w, err := readWitness(arg)
+		if err != nil {
+			return err
+		}
+		o.Witnesses = append(o.Witnesses, w)
 	}
 	rep, err := export.Verify(ctx, path, o)
 	if err != nil {
@@ -150,21 +175,25 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 
 // readConsistency reads the hashes of a proof that ledger prove wrote.
 func readConsistency(path string) ([]ledger.Hash, error) {
-	raw, err := fsx.ReadFile(path, 64<<10)
+	raw, err := fsx.ReadFile(path, ledger.MaxNote+64<<10)
 	if err != nil {
 		return nil, fileError(path, err)
 	}
-	var p api.ConsistencyProof
+	_, proof, err := parseConsistency(path, raw)
+	return proof, err
+}
+
+func parseConsistency(path string, raw []byte) (p api.ConsistencyProof, proof []ledger.Hash, err error) {
 	if err := json.Unmarshal(raw, &p); err != nil {
-		return nil, invalid("%s: %v", path, err)
+		return p, nil, invalid("%s: %v", path, err)
 	}
-	out := make([]ledger.Hash, len(p.Proof))
+	proof = make([]ledger.Hash, len(p.Proof))
 	for i, s := range p.Proof {
-		if out[i], err = ledger.ParseHash(s); err != nil {
-			return nil, invalid("%s: %v", path, err)
+		if proof[i], err = ledger.ParseHash(s); err != nil {
+			return p, nil, invalid("%s: %v", path, err)
 		}
 	}
-	return out, nil
+	return p, proof, nil
 }
 
 // archiveOutcome makes a verdict the outcome of the command.
@@ -192,7 +221,11 @@ func archiveOutcome(path string, rep *export.Report) error {
 }
 
 func renderReport(s *screen, rep *export.Report) {
-	s.fields(append([]string{"verdict", string(rep.Verdict)}, summaryFacts(rep.Summary)...)...)
+	witnessed := "UNWITNESSED"
+	if rep.Witnessed > 0 {
+		witnessed = fmt.Sprintf("WITNESSED %d", rep.Witnessed)
+	}
+	s.fields(append([]string{"verdict", string(rep.Verdict), "witnesses", witnessed}, summaryFacts(rep.Summary)...)...)
 	rows := make([][]string, len(rep.Checks))
 	for i, c := range rep.Checks {
 		note := c.Proves

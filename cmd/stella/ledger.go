@@ -18,7 +18,8 @@ import (
 func newLedgerCmd(a *app) *cobra.Command {
 	return group("ledger", "The append-only record",
 		"Read the ledger, check it, sign its head, and prove what it holds.",
-		newLedgerTailCmd(a), newLedgerShowCmd(a), newLedgerVerifyCmd(a), newLedgerCheckpointCmd(a), newLedgerProveCmd(a))
+		newLedgerTailCmd(a), newLedgerShowCmd(a), newLedgerVerifyCmd(a), newLedgerCheckpointCmd(a), newLedgerProveCmd(a),
+		newLedgerCosignCmd(a), newLedgerKeygenCmd(a))
 }
 
 func entryHeader() []string { return []string{"SEQ", "TIME", "TYPE", "ACTOR", "SUBJECT"} }
@@ -227,23 +228,25 @@ func runLedgerCheckpoint(ctx context.Context, a *app) error {
 
 // proveOptions are the flags of ledger prove.
 type proveOptions struct {
-	consistency int64
-	out         string
+	consistency, to int64
+	out             string
 }
 
 func newLedgerProveCmd(a *app) *cobra.Command {
 	opt := proveOptions{consistency: -1}
 	c := &cobra.Command{
-		Use:   "prove SEQ | --consistency SIZE",
+		Use:   "prove SEQ | --consistency SIZE [--to SIZE]",
 		Short: "Prove that an entry is in the ledger, or that nothing was taken away",
 		Long: "Write a proof that the ledger under the newest checkpoint holds an entry, as a C2SP\n" +
 			"tlog-proof file; or, with --consistency, that it extends the tree of the first SIZE\n" +
-			"entries, as JSON.",
-		Example: "  stella ledger prove 42 --out 42.tlog-proof\n  stella ledger prove --consistency 40",
+			"entries, as JSON that holds the checkpoint, too. --to takes an earlier checkpoint than the\n" +
+			"newest, by the size of its tree: that of an archive, or one that a witness has signed.",
+		Example: "  stella ledger prove 42 --out 42.tlog-proof\n  stella ledger prove --consistency 40\n  stella ledger prove --consistency 40 --to 95 --out 40-95.proof",
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runLedgerProve(c.Context(), a, args, opt) },
 	}
 	c.Flags().Int64Var(&opt.consistency, "consistency", -1, "`SIZE` of the smaller tree")
+	c.Flags().Int64Var(&opt.to, "to", 0, "`SIZE` of the larger tree, of which there is a checkpoint (default the newest)")
 	c.Flags().StringVarP(&opt.out, "out", "o", "", "`FILE` to write (default stdout)")
 	return c
 }
@@ -251,6 +254,9 @@ func newLedgerProveCmd(a *app) *cobra.Command {
 func runLedgerProve(ctx context.Context, a *app, args []string, opt proveOptions) error {
 	if (len(args) == 1) == (opt.consistency >= 0) {
 		return invalid("name an entry or --consistency, one of the two")
+	}
+	if opt.to != 0 && opt.consistency < 0 {
+		return invalid("--to goes with --consistency")
 	}
 	var seq int64
 	if len(args) == 1 {
@@ -261,7 +267,7 @@ func runLedgerProve(ctx context.Context, a *app, args []string, opt proveOptions
 	}
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
 		if opt.consistency >= 0 {
-			p, err := r.ProveConsistency(ctx, opt.consistency)
+			p, err := r.ProveConsistency(ctx, opt.consistency, opt.to)
 			if err != nil {
 				return err
 			}

@@ -60,6 +60,8 @@ const (
 	codeFileInvalid api.Code = "FILE_INVALID"    // a file that was to be checked has faults
 	codeNotReady    api.Code = "NOT_READY"       // something that was looked at cannot be started
 	codeDifferent   api.Code = "DIFFERENT"       // two things that were compared, and --exit-code
+	codeNote        api.Code = "NOTE_REFUSED"    // a tree head that the key of the log has not signed
+	codeForked      api.Code = "TREE_FORKED"     // a tree head that does not extend the one before
 )
 
 // errInterrupted is the cause with which a signal ends the context.

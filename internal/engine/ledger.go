@@ -222,14 +222,18 @@ func (s *site) ProveEntry(_ context.Context, seq int64) ([]byte, error) {
 	return ledger.FormatProof(seq, proof, note, nil), nil
 }
 
-// ProveConsistency proves that the newest checkpoint extends an earlier size.
-func (s *site) ProveConsistency(_ context.Context, old int64) (api.ConsistencyProof, error) {
+// ProveConsistency proves that the newest checkpoint, or an earlier one, extends an
+// earlier size.
+func (s *site) ProveConsistency(_ context.Context, old, to int64) (api.ConsistencyProof, error) {
 	c, err := s.e.issueCheckpoint()
+	if err == nil && to != 0 {
+		c, err = s.storedCheckpoint(to)
+	}
 	if err != nil {
 		return api.ConsistencyProof{}, err
 	}
 	if old < 1 || old > c.Size {
-		return api.ConsistencyProof{}, invalid("the ledger has %d entries; %d is not the size of an earlier tree", c.Size, old)
+		return api.ConsistencyProof{}, invalid("the tree has %d entries; %d is not the size of an earlier one", c.Size, old)
 	}
 	proof, err := ledger.ProveConsistency(c.Size, old, s.e.db)
 	if err != nil {
@@ -244,6 +248,23 @@ func (s *site) ProveConsistency(_ context.Context, old int64) (api.ConsistencyPr
 		out.Proof = append(out.Proof, ledger.HexHash(h))
 	}
 	return out, nil
+}
+
+// storedCheckpoint is the checkpoint of a tree of size entries.
+func (s *site) storedCheckpoint(size int64) (api.CheckpointNote, error) {
+	note, found, err := s.e.db.CheckpointCovering(size - 1)
+	if size < 1 || store.IsNotFound(err) || err == nil && found != size {
+		return api.CheckpointNote{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no checkpoint of %d entries was signed", size),
+			Hint: "ledger/checkpoint.note of an archive is one, and so is what stella ledger checkpoint has printed"}
+	}
+	if err != nil {
+		return api.CheckpointNote{}, dbError(err)
+	}
+	c, err := ledger.ParseCheckpoint(note)
+	if err != nil {
+		return api.CheckpointNote{}, dbError(err)
+	}
+	return api.CheckpointNote{Size: c.Size, Root: ledger.HexHash(c.Root), Note: string(note)}, nil
 }
 
 // checkNote holds the ledger against a checkpoint in a file.

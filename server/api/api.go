@@ -115,9 +115,9 @@ type Ledger interface {
 	Checkpoint(ctx context.Context) (CheckpointNote, error)
 	// ProveEntry returns an inclusion proof as a C2SP tlog-proof file.
 	ProveEntry(ctx context.Context, seq int64) ([]byte, error)
-	// ProveConsistency proves that the newest checkpoint extends the tree of
-	// the first size entries.
-	ProveConsistency(ctx context.Context, size int64) (ConsistencyProof, error)
+	// ProveConsistency proves that a checkpoint extends the tree of the first
+	// size entries: the one of a tree of to entries, with 0 the newest.
+	ProveConsistency(ctx context.Context, size, to int64) (ConsistencyProof, error)
 }
 
 // Exports are archives of evidence.
