@@ -305,6 +305,7 @@ func (c *compiler) meant(s *manifests.Step, n names) string {
 
 // oneOfThem says which of the known names was meant, or which there are.
 func oneOfThem(name, there string, known []string) string {
+	known = slices.DeleteFunc(known, func(s string) bool { return s == "" }) // of one whose id is none
 	if near := manifests.Nearest(name, known); near != "" {
 		return "did you mean " + near + "?"
 	}

@@ -67,8 +67,20 @@ func (e *execution) noFailedStep() error {
 	case 1:
 		step = read[0]
 	}
-	c.Hint = fmt.Sprintf("they read %s: stella orch run retry %s --step %s; what no step can mend needs a new version of the DAG", listed(read), e.runID, step)
+	c.Hint = fmt.Sprintf("they read %s: %s; what no step can mend needs a new version of the DAG", listed(read), e.givesElse(step))
 	return c
+}
+
+// givesElse is the command with which a step that has ended gives something else.
+func (e *execution) givesElse(step string) string {
+	n := e.byID[step]
+	switch {
+	case n != nil && n.status == state.Skipped && n.reason == state.SkippedByHand:
+		return fmt.Sprintf("stella orch run skip %s --step %s --reason TEXT --set NAME=VALUE", e.runID, step)
+	case n != nil && len(n.items) > 0:
+		return fmt.Sprintf("stella orch run retry %s --step %s.N begins one item again, --step %s all of them (--dry-run shows before what that does)", e.runID, step, step)
+	}
+	return fmt.Sprintf("stella orch run retry %s --step %s", e.runID, step)
 }
 
 // listed joins names, a few of many.

@@ -70,6 +70,7 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	var records map[string]state.Step
 	for _, x := range e.all() {
 		mine, in := named[x]
+		mine = mine && !(x.parent != nil && x.passed() && x.status == state.Skipped) // who names its step does not say so of what another has passed over
 		if !in || x.attempt == 0 {
 			continue
 		}

@@ -97,7 +97,7 @@ func (c *compiler) misplaced(x *expr, inText bool) (text, hint string) {
 // or only known when it is evaluated.
 func (c *compiler) notA(want string, x *expr) string {
 	if in, ok := c.input(x); ok {
-		if in.Type != want {
+		if in.Type != want && in.Type != "" { // else that is the fault
 			return fmt.Sprintf("the input %s, of type %s", x.names.inputs[0], in.Type)
 		}
 		return ""

@@ -99,6 +99,11 @@ func (c *Client) CancelRun(ctx context.Context, id, reason string) (state.Run, e
 	return get[state.Run](ctx, c, call{method: http.MethodPost, path: "/runs/" + segment(id) + ":cancel", body: reasonBody{reason}})
 }
 
+// TryCancelRun implements [api.Runs].
+func (c *Client) TryCancelRun(ctx context.Context, id, reason string) (api.Recovered, error) {
+	return get[api.Recovered](ctx, c, call{method: http.MethodPost, path: "/runs/" + segment(id) + ":cancel", body: api.EndRequest{Reason: reason, DryRun: true}})
+}
+
 // ReplayRun implements [api.Runs].
 func (c *Client) ReplayRun(ctx context.Context, id string, req api.ReplayRequest) (api.StartResult, error) {
 	return get[api.StartResult](ctx, c, call{method: http.MethodPost, path: "/runs/" + segment(id) + ":replay", body: req})

@@ -143,9 +143,13 @@ func (h *handler) inspectRun(w http.ResponseWriter, q *request) error {
 }
 
 func (h *handler) cancelRun(w http.ResponseWriter, q *request) error {
-	var body reasonBody
+	var body api.EndRequest
 	if err := q.decode(&body); err != nil {
 		return err
+	}
+	if body.DryRun {
+		out, err := q.site.TryCancelRun(q.Context(), q.id, body.Reason)
+		return h.reply(w, q, http.StatusOK, out, err)
 	}
 	run, err := q.site.CancelRun(q.Context(), q.id, body.Reason)
 	return h.reply(w, q, http.StatusOK, run, err)

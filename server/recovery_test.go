@@ -36,6 +36,10 @@ func (f *fake) SkipStep(_ context.Context, id string, req api.SkipRequest) (api.
 	return f.recovered(id, "skip", req, req.DryRun)
 }
 
+func (f *fake) TryCancelRun(_ context.Context, id, reason string) (api.Recovered, error) {
+	return f.recovered(id, "try to cancel "+reason, nil, true)
+}
+
 func (f *fake) AbortRun(_ context.Context, id string, req api.EndRequest) (api.Recovered, error) {
 	return f.recovered(id, "abort", req, req.DryRun)
 }
@@ -119,6 +123,7 @@ func recoveryCalls() []siteCall {
 		{"skip", "SkipStep", func(ctx context.Context, s api.Site) (any, error) {
 			return s.SkipStep(ctx, "run-1", api.SkipRequest{StepID: "a", Outputs: json.RawMessage(`{"x":[1,null]}`), Reason: "known", DryRun: true})
 		}},
+		{"what a cancel would do", "TryCancelRun", func(ctx context.Context, s api.Site) (any, error) { return s.TryCancelRun(ctx, "run-1", "x") }},
 		{"abort", "AbortRun", func(ctx context.Context, s api.Site) (any, error) { return s.AbortRun(ctx, "run-1", end) }},
 		{"fail", "FailRun", func(ctx context.Context, s api.Site) (any, error) { return s.FailRun(ctx, "run-1", end) }},
 		{"restart", "RestartRun", func(ctx context.Context, s api.Site) (any, error) { return s.RestartRun(ctx, "run-1", again) }},

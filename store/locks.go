@@ -242,7 +242,7 @@ type StepRef struct {
 func (db *DB) DeadSteps(tenant string, limit int) ([]StepRef, error) {
 	var out []StepRef
 	err := db.steps(bDead, nil, func(run state.Run, step state.Step) bool {
-		if run.Tenant == tenant {
+		if final := run.Status == state.Completed || run.Status == state.Cancelled; run.Tenant == tenant && !final {
 			out = append(out, StepRef{run, step})
 		}
 		return len(out) < limit

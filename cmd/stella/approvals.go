@@ -231,7 +231,7 @@ func runApprovalsDecide(ctx context.Context, a *app, id string, opt decideOption
 		}
 		a.deadlocked(out.Approval)
 		a.twice(out.Twice)
-		a.kept(out.Kept)
+		a.kept(out.Kept, "--downstream")
 		a.goesOn(out.Run, out.Executed || out.DryRun)
 		return nil
 	})

@@ -190,10 +190,19 @@ func runDaemonStart(ctx context.Context, a *app) error {
 		return err
 	}
 	st, err = a.untilServed(ctx, child)
+	if holder, bad := a.asked(ctx); err != nil && bad == nil && holder.Mode == engine.ModeForeground {
+		return foreground(a, holder)
+	}
 	if err != nil {
 		return err
 	}
 	return a.renderStarted(st, log)
+}
+
+// foreground is what is to be said of a command that executes runs while there is no daemon.
+func foreground(a *app, st api.SiteStatus) *api.Error {
+	return &api.Error{Code: api.CodeLocked, Message: fmt.Sprintf("a command (pid %d) holds %s, and executes its runs until they have ended", st.PID, a.opt.home),
+		Hint: "wait for it; or stella daemon restart, which lets what executes come to its end, and goes on with the runs"}
 }
 
 func newDaemonStopCmd(a *app) *cobra.Command {
@@ -364,6 +373,9 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 	if err == nil {
 		out.err.Message = fmt.Sprintf("no daemon is running; the %s with pid %d holds the site", st.Mode, st.PID)
 		out.err.Hint = ""
+		if st.Mode == engine.ModeForeground {
+			out.err.Hint = foreground(a, st).Hint
+		}
 	}
 	return out
 }

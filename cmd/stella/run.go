@@ -226,7 +226,7 @@ func attempts(n int) string {
 
 func newRunCancelCmd(a *app) *cobra.Command {
 	var why string
-	var wait bool
+	var wait, dry bool
 	c := &cobra.Command{
 		Use:   "cancel RUN",
 		Short: "Ask for the end of a run",
@@ -238,6 +238,11 @@ func newRunCancelCmd(a *app) *cobra.Command {
 		Example: "  stella orch run cancel 01935b1e-… --reason \"wrong advisories\" --wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if dry {
+				return recoverRun(c.Context(), a, "", true, func(ctx context.Context, r *reached, _ bool) (api.Recovered, error) {
+					return r.TryCancelRun(ctx, args[0], why)
+				})
+			}
 			if wait {
 				return runRunCancelled(c.Context(), a, args[0], why)
 			}
@@ -246,6 +251,8 @@ func newRunCancelCmd(a *app) *cobra.Command {
 	}
 	c.Flags().StringVar(&why, "reason", "", "why, a `TEXT`; it is recorded")
 	c.Flags().BoolVar(&wait, "wait", false, "wait for the end of the run, if somebody executes it")
+	c.Flags().BoolVar(&dry, "dry-run", false, "show what would be, and change nothing")
+	c.MarkFlagsMutuallyExclusive("wait", "dry-run")
 	return c
 }
 

@@ -24,7 +24,7 @@ func recoverRun(ctx context.Context, a *app, verb string, dry bool, do recoverin
 		if err != nil {
 			return err
 		}
-		return renderRecovered(a, out)
+		return renderRecovered(a, verb, out)
 	})
 }
 
@@ -64,7 +64,7 @@ func recoverQuestion(verb string, plan api.Recovered) string {
 	return q + "."
 }
 
-func renderRecovered(a *app, out api.Recovered) error {
+func renderRecovered(a *app, verb string, out api.Recovered) error {
 	switch {
 	case out.DryRun:
 		a.stderr.note("dry run: nothing was changed")
@@ -75,7 +75,11 @@ func renderRecovered(a *app, out api.Recovered) error {
 		return err
 	}
 	a.twice(out.Twice)
-	a.kept(out.Kept)
+	how := "--downstream"
+	if verb == "Reset" { // which has no such flag
+		how = "run retry " + out.Run.RunID + " --step STEP --downstream"
+	}
+	a.kept(out.Kept, how)
 	a.goesOn(out.Run, out.Executed || out.DryRun)
 	if note := alone(out.Parent); note != "" && !out.Run.Status.Ended() {
 		a.stderr.note("note: %s", note)
@@ -91,9 +95,9 @@ func (a *app) twice(steps []string) {
 }
 
 // kept names what stays as it is although what it was built on is done again.
-func (a *app) kept(steps []string) {
+func (a *app) kept(steps []string, how string) {
 	if len(steps) > 0 {
-		a.stderr.note("note: built on what is done again, and left as it is: %s; --downstream does that again, too", strings.Join(steps, ", "))
+		a.stderr.note("note: built on what is done again, and left as it is: %s; %s does that again, too", strings.Join(steps, ", "), how)
 	}
 }
 
@@ -210,7 +214,7 @@ func runRunRetry(ctx context.Context, a *app, id string, opt retryOptions) error
 					return err
 				}
 				if !now.Status.Ended() {
-					return renderRecovered(a, out)
+					return renderRecovered(a, "Retry", out)
 				}
 			}
 			e.runs, e.watch.stay = []state.Run{out.Run}, true

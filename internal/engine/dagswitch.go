@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
@@ -113,6 +114,9 @@ func (e *Engine) findDAG(id, version string) (store.DAGRecord, error) {
 	}
 	if rec, ok := newestEnabled(recs); ok {
 		return rec, nil
+	}
+	if name, version, ok := strings.Cut(id, "@"); ok && len(recs) == 0 {
+		return store.DAGRecord{}, notFound("the id of a DAG has no version in it: --dag-id %s --version %s", name, version)
 	}
 	if len(recs) == 0 {
 		return store.DAGRecord{}, notFound("there is no enabled version of the DAG %q; see: stella orch dag list", id)

@@ -208,6 +208,14 @@ func (s *site) CancelRun(_ context.Context, id, reason string) (state.Run, error
 	return out, dbError(err)
 }
 
+// TryCancelRun says what CancelRun would do.
+func (s *site) TryCancelRun(_ context.Context, id, reason string) (api.Recovered, error) {
+	return s.recover(id, true, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
+		run, err := r.Cancel(s.actor, reason, o)
+		return already(run, state.Cancelled, err)
+	})
+}
+
 // ResumeRun lets an open run, or all of them, go on here.
 func (s *site) ResumeRun(ctx context.Context, id string) ([]state.Run, error) {
 	if id == "" {

@@ -210,7 +210,7 @@ var stepTable = map[Status]map[ledger.Type]Status{
 	},
 	Completed: {ledger.StepInvalidated: Pending},
 	Failed:    {ledger.StepInvalidated: Pending, ledger.StepSkipped: Skipped, ledger.RepeatWithdrawn: Failed},
-	Skipped:   {ledger.StepInvalidated: Pending, ledger.RepeatWithdrawn: Skipped},
+	Skipped:   {ledger.StepInvalidated: Pending, ledger.RepeatWithdrawn: Skipped, ledger.StepSkipped: Skipped}, // by hand, with other outputs
 	Cancelled: {ledger.StepInvalidated: Pending, ledger.RepeatWithdrawn: Cancelled},
 }
 

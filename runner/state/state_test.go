@@ -58,7 +58,7 @@ func TestStepsMoveOnlyLikeThis(t *testing.T) {
 			"step.failed failed, step.cancelled cancelled, step.skipped skipped, step.invalidated pending",
 		"completed": "step.invalidated pending",
 		"failed":    "step.invalidated pending, step.skipped skipped, repeat.withdrawn failed",
-		"skipped":   "step.invalidated pending, repeat.withdrawn skipped",
+		"skipped":   "step.invalidated pending, repeat.withdrawn skipped, step.skipped skipped",
 		"cancelled": "step.invalidated pending, repeat.withdrawn cancelled",
 	} {
 		for _, move := range strings.Split(to, ", ") {

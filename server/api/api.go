@@ -96,6 +96,8 @@ type Runs interface {
 	// RunLogs calls f for each stored line, oldest first within an attempt.
 	RunLogs(ctx context.Context, q LogQuery, f func(LogLine) error) error
 	CancelRun(ctx context.Context, id, reason string) (state.Run, error)
+	// TryCancelRun says what CancelRun would do.
+	TryCancelRun(ctx context.Context, id, reason string) (Recovered, error)
 	// ReplayRun runs again what an ended run has run, and compares every output
 	// when that has ended.
 	ReplayRun(ctx context.Context, id string, req ReplayRequest) (StartResult, error)

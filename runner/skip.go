@@ -1,0 +1,121 @@
+package runner
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Skip says how a step is passed over by hand.
+type Skip struct {
+	Actor, Reason string
+	StepID        string          // or an item; "" means the step that has failed the run
+	Repeat        bool            // what goes on after it may do twice what it has done and is not idempotent
+	Output        json.RawMessage // replaces its outputs; nil for none
+}
+
+// Skip passes over a step by hand, where the spec allows it: its dependents go on
+// as if it had succeeded. A failed run is reopened. What was passed over already can be
+// given other outputs: those that could not read the old ones begin again.
+func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
+	return r.operate(o, func(e *execution) error {
+		n, err := e.open(q.StepID, "skip")
+		if err != nil {
+			return err
+		}
+		if err := e.skippable(n, q); err != nil {
+			return err
+		}
+		if err := e.skipTwice(n, q); err != nil {
+			return err
+		}
+		outputs, err := e.replaced(n, q.Output)
+		if err != nil {
+			return err
+		}
+		hash, err := r.seal(outputs, state.ContractViolation)
+		if err != nil {
+			return err
+		}
+		h := hand{q.Actor, q.Reason, q.Repeat}
+		if e.run.Status == state.Failed {
+			e.reopen(h)
+		}
+		for _, x := range append(e.behind(false, n.owner()), e.unread(n)...) {
+			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: q.Repeat})
+		}
+		if n.status == state.CheckpointPending {
+			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
+		}
+		ended := n.status.Ended()
+		n.outputs, n.artifacts, n.outputsHash = outputs, nil, hash
+		e.endBy(q.Actor, n, ledger.StepSkipped, state.Skipped, state.SkippedByHand, ledger.StepEnd{OutputsHash: hash, Note: clip(q.Reason), Overridden: true})
+		e.withdraw(q.Actor, "its step was passed over", n.every)
+		if ended { // its dependents were told before
+			e.todo = e.todo[:len(e.todo)-1]
+		}
+		if p := n.parent; p != nil && p.status.Ended() {
+			e.goOnWithItems(h, p)
+		}
+		if err := e.reconsider(h); err != nil {
+			return err
+		}
+		return r.commit(e)
+	})
+}
+
+// skipTwice refuses a skip after which something would do twice what it has done.
+func (e *execution) skipTwice(n *node, q Skip) error {
+	others := slices.Concat(e.comeBack(false, n.owner()), redoAll(e.behind(false, n.owner())), redoAll(e.unread(n)))
+	if n.parent != nil { // else it goes on without its items
+		others = append(others, e.leftItems(n)...)
+	}
+	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
+	return e.notTwice(redone{others: others}, "a skip", q.Repeat)
+}
+
+func (e *execution) skippable(n *node, q Skip) error {
+	switch {
+	case !n.step.AllowSkip:
+		return &ConflictError{Text: "the spec does not allow step " + n.id + " to be skipped", Hint: "allow_skip = true, in a new version of the DAG"}
+	case n.status == state.CheckpointPending && n.step.Checkpoint.Required:
+		return conflict("the approval of step %s is required", n.id)
+	case n.claimed || n.status == state.Running || n.status == state.Queued:
+		return e.underWay(n)
+	case n.status == state.Skipped && n.reason == state.SkippedByHand:
+		return e.replaceable(n, q)
+	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
+		return conflict("step %s is %s already", n.id, n.status)
+	}
+	return nil
+}
+
+// replaceable says why what was passed over by hand is not given other outputs.
+func (e *execution) replaceable(n *node, q Skip) error {
+	if q.Output == nil {
+		return &ConflictError{Text: "step " + n.id + " is skipped already", Hint: "with an output it is given another: --set NAME=VALUE, or --outputs FILE"}
+	}
+	for _, x := range e.downstream(n.owner()) {
+		if err := e.underWay(x); err != nil { // it reads the old one
+			return err
+		}
+		if x.status == state.CheckpointPending {
+			return e.asksAbout(x, n.owner(), fmt.Sprintf("stella orch run reset %s --step %s withdraws it", e.runID, x.id))
+		}
+	}
+	return nil
+}
+
+// unread are the steps that failed since they could not read what a step had given that
+// was passed over by hand.
+func (e *execution) unread(n *node) []*node {
+	if n.status != state.Skipped || n.reason != state.SkippedByHand {
+		return nil
+	}
+	return slices.DeleteFunc(e.downstream(n.owner()), func(x *node) bool {
+		return x.status != state.Failed || x.reason != state.ExpressionInvalid
+	})
+}
