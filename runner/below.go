@@ -103,6 +103,9 @@ func (r *Runner) workIn(run state.Run) (w work, err error) {
 		if p.Plugin == nil || r.repeatable(&node{step: spec, plan: p}) {
 			continue
 		}
+		if _, err := r.opt.Sealed.Manifest(p.Plugin.Digest); err != nil {
+			w.settled = false // it may be read again later
+		}
 		done, err := r.hasDone(run.RunID, rec, true)
 		if err != nil {
 			return w, err

@@ -108,11 +108,12 @@ func (e *execution) relisted(p *node) []*node {
 	return slices.DeleteFunc(slices.Clone(p.every), func(x *node) bool { return x.order > since })
 }
 
-// redoNamed are the nodes that are begun again with a step, or an item, that somebody names.
+// redoNamed are the nodes that are begun again with a step, or an item, that somebody names:
+// not what had completed, or has left the list, of which nobody sees that it is meant.
 func (e *execution) redoNamed(n *node) []*node {
 	out := n.redo(!n.keeps())
 	if n.parent == nil {
-		out = append(out, slices.DeleteFunc(e.relisted(n), (*node).passed)...)
+		out = append(out, slices.DeleteFunc(e.relisted(n), func(x *node) bool { return x.passed() || x.status == state.Pending })...)
 	}
 	return out
 }

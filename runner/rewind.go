@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -59,7 +60,11 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	if back != n {
 		named = append(named, back.redo(true)...)
 	}
-	return e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(false, again...))}, "going back to "+back.id, d.Repeat)
+	err := e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(false, again...))}, "going back to "+back.id, d.Repeat)
+	if c := (*ConflictError)(nil); errors.As(err, &c) && len(n.approval.Decisions) > 0 {
+		c.Hint = fmt.Sprintf("others have decided without --repeat, and with it this is another decision: stella orch run reset %s --step %s asks all again", e.runID, n.id)
+	}
+	return err
 }
 
 // goBack makes pending again what a decision wants done again.

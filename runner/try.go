@@ -180,6 +180,9 @@ func (t *trial) apply(x *tried, p state.Proposal) error {
 // which of them it stops.
 func (t *trial) live(e *execution) {
 	x := t.runs[e.runID]
+	if x.model != nil { // it was worked on before, and this one takes its place
+		e.twice = x.model.twice
+	}
 	x.model = e
 	for id, s := range x.is {
 		if s.Open {
