@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,12 +23,25 @@ import (
 
 // gambler draws what becomes of attempts and what people do, and notes it.
 type gambler struct {
-	*rand.Rand
-	story []string
 	alone bool // nobody names more than one step at a time
+
+	mu    sync.Mutex // guards what follows
+	rand  *rand.Rand
+	story []string
 }
 
-func (g *gambler) note(format string, a ...any) { g.story = append(g.story, fmt.Sprintf(format, a...)) }
+// IntN is a number below n.
+func (g *gambler) IntN(n int) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rand.IntN(n)
+}
+
+func (g *gambler) note(format string, a ...any) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.story = append(g.story, fmt.Sprintf(format, a...))
+}
 
 // attempt takes a while, if nobody stops it, and ends in some way.
 func (g *gambler) attempt(ctx context.Context) (runner.Report, error) {
@@ -90,7 +104,7 @@ func (g *gambler) act(r *runner.Runner, o runner.Opened, step string, repeat boo
 // gamble plays f with what a seed gives. Where f says what is wrong, so does the test.
 func gamble(t *testing.T, f func(t *testing.T, g *gambler) (wrong string)) {
 	rapid.Check(t, func(rt *rapid.T) {
-		g := &gambler{Rand: rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))}
+		g := &gambler{rand: rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))}
 		wrong := ""
 		synctest.Test(t, func(t *testing.T) { wrong = f(t, g) })
 		if wrong != "" {
@@ -189,7 +203,10 @@ func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 			rep, err := g.attempt(ctx)
 			failed := rep.ExitCode != nil && *rep.ExitCode != 0
 			if task.StepID == "charge" && err == nil && !failed {
-				charged[above(task.RunID)]++
+				item := above(task.RunID)
+				g.mu.Lock()
+				charged[item]++
+				g.mu.Unlock()
 			}
 			if task.StepID != "charge" && err == nil && !failed && g.IntN(2) == 0 {
 				rep = exit([]int{1, 65}[g.IntN(2)])
@@ -230,7 +247,10 @@ func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 			runs := w.tree(run.RunID)
 			r := runs[g.IntN(len(runs))]
 			g.act(w.r, w.opened(r, dags[r.DAGID]), steps[r.DAGID][g.IntN(len(steps[r.DAGID]))], false)
-			for item, n := range charged {
+			g.mu.Lock()
+			done := maps.Clone(charged)
+			g.mu.Unlock()
+			for item, n := range done {
 				if n > 1 {
 					return fmt.Sprintf("charge was done %d times below %s", n, item)
 				}
