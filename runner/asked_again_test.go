@@ -97,38 +97,39 @@ func TestAManifestThatCanBeReadAgain(t *testing.T) {
 	})
 }
 
-// What cleans up after an end before the last can be mended.
-func TestCleanupOfAnEarlierEndGoesOn(t *testing.T) {
+// Two sub-runs that a rule has begun for one cleanup step do the same.
+func TestCleanupBySeveralSubRunsIsAskedAbout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		var afters atomic.Int32
+		var firsts atomic.Int32
 		w.exec.run = func(_ context.Context, task runner.Task) (runner.Report, error) {
-			if task.StepID == "work" || task.StepID == "after" && afters.Add(1) == 1 {
-				return exit(65), nil
+			if task.StepID == "work" || task.StepID == "first" && firsts.Add(1) == 1 {
+				return exit(1), nil
 			}
 			return exit(0), nil
 		}
-		k := dag(func(d *manifests.DAG) { d.ID, d.Steps[0].Action = "clean", "once" }, "tidy", "after<tidy")
+		k := dag(func(d *manifests.DAG) { d.ID, d.Steps[1].Action = "clean", "once" }, "first", "refund<first")
 		w.sealed.publish(k)
 		d := dag(func(d *manifests.DAG) {
 			d.OnFailure = dag(func(d *manifests.DAG) {
 				d.Steps[0].Plugin, d.Steps[0].Action, d.Steps[0].DAG = nil, "", "clean@1.0.0"
+				d.Steps[0].Retry = manifests.Retry{MaxAttempts: 2, Backoff: time.Minute, MaxBackoff: time.Minute}
 			}, "k").Steps
 		}, "work")
 		w.r = w.runner(2)
 		run := w.start(d, "{}")
 		w.background()
-		now, _ := w.later(run.RunID)
+		time.Sleep(time.Second)
 		k1 := w.childOf(run, "k")
-		if err := second(w.r.Retry(w.opened(now, d), runner.Retry{Actor: "uid:7", StepID: "work"})); err != nil {
-			t.Fatal(err)
-		}
 		w.later(run.RunID)
 		r, _ := w.look(k1)
-		if err := second(w.r.Retry(w.opened(r, k), runner.Retry{Actor: "uid:7", StepID: "after"})); err != nil {
-			t.Errorf("the cleanup of the earlier end cannot be mended: %v", err)
+		if err := second(w.r.Retry(w.opened(r, k), runner.Retry{Actor: "uid:7", StepID: "first"})); codeOf(err) != "CONFLICT" {
+			t.Errorf("nobody was asked: %v", err)
 		}
 		w.later(run.RunID)
+		if n := count(w.exec.list(), "refund."); n != 1 {
+			t.Errorf("refund was done %d times: %v", n, w.exec.list())
+		}
 	})
 }
 

@@ -25,9 +25,6 @@ func (e *execution) beside(what string, repeat bool) (all work, err error) {
 		if err != nil {
 			return all, err
 		}
-		if e.r.cleansUp(parent, run.ParentStepID) {
-			return all, nil // it is about one end of that run, and another is cleaned up after by itself
-		}
 		others, err := e.r.subruns(parent, step)
 		if err != nil {
 			return all, err
@@ -48,6 +45,9 @@ func (e *execution) beside(what string, repeat bool) (all work, err error) {
 					Hint: "with --repeat you take that upon yourself; --repeat --dry-run shows before all of what is done again"}
 			}
 			all.add(w)
+		}
+		if e.r.cleansUp(parent, run.ParentStepID) {
+			return all, nil // it is about the end of that run, and another has an end of its own
 		}
 		run = parent
 	}

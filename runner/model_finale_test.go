@@ -64,7 +64,7 @@ func (s *stage) abortAll() error {
 // endAll lets people and programs do their part until every run has ended.
 func (s *stage) endAll() error {
 	s.told = append(s.told, "end")
-	for round := range 200 {
+	for round := range 500 { // a single worker may have hundreds of attempts to do
 		if err := s.unpause(); err != nil {
 			return err
 		}

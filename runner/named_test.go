@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -145,4 +146,119 @@ func TestWhatWasPassedOverCanBeGivenOutputs(t *testing.T) {
 	if err := skip(`{"v":"y"}`); !errors.Is(err, runner.ErrEnded) {
 		t.Errorf("after its end: %v", err)
 	}
+}
+
+// What people are asked about is not given other outputs behind their backs, and the hint
+// is a way that works.
+func TestOutputsAreNotReplacedWhilePeopleLook(t *testing.T) {
+	conflict := func(err error, hint string) {
+		t.Helper()
+		var c *runner.ConflictError
+		if !errors.As(err, &c) || !strings.Contains(c.Hint, hint) {
+			t.Errorf("%v: %+v", err, c)
+		}
+	}
+	t.Run("at its items", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+				if task.StepID == "each.0" {
+					return exit(65), nil
+				}
+				return says(ctx, task)
+			})
+			d := dag(func(d *manifests.DAG) {
+				d.FailFast = false
+				d.Steps[0].AllowSkip, d.Steps[0].ForEach, d.Steps[0].Checkpoint = true, []any{int64(0), int64(1)}, &manifests.Checkpoint{}
+			}, "each", "after<each")
+			w.r = w.runner(2)
+			run := w.start(d, "{}")
+			w.background()
+			w.later(run.RunID)
+			skip := func(output string) error {
+				now, _ := w.look(run.RunID)
+				err := second(w.r.Skip(w.opened(now, d), runner.Skip{Actor: "uid:7", StepID: "each.0", Reason: "x", Output: json.RawMessage(output)}))
+				w.later(run.RunID)
+				return err
+			}
+			if err := skip(`{"v":"old"}`); err != nil {
+				t.Fatal(err)
+			}
+			conflict(skip(`{"v":"new"}`), "approvals decide")
+		})
+	})
+	t.Run("behind it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+				if task.StepID == "pay" {
+					return exit(65), nil
+				}
+				return says(ctx, task)
+			})
+			d := dag(func(d *manifests.DAG) {
+				d.Steps[0].AllowSkip = true
+				d.Steps[1].Plugin, d.Steps[1].Action, d.Steps[1].Checkpoint = nil, "", &manifests.Checkpoint{}
+			}, "pay", "gate<pay")
+			w.r = w.runner(2)
+			run := w.start(d, "{}")
+			w.background()
+			w.later(run.RunID)
+			now := func() runner.Opened { r, _ := w.look(run.RunID); return w.opened(r, d) }
+			skip := func(output string) error {
+				err := second(w.r.Skip(now(), runner.Skip{Actor: "uid:7", StepID: "pay", Reason: "x", Output: json.RawMessage(output)}))
+				w.later(run.RunID)
+				return err
+			}
+			if err := skip(`{"v":"old"}`); err != nil {
+				t.Fatal(err)
+			}
+			conflict(skip(`{"v":"new"}`), "run fail")
+			if err := second(w.r.Fail(now(), "uid:7", state.FailedByHand, "x")); err != nil {
+				t.Fatal(err)
+			}
+			w.later(run.RunID)
+			if err := skip(`{"v":"new"}`); err != nil {
+				t.Error(err)
+			}
+			recs, _ := w.db.Steps(run.RunID)
+			if recs["gate"].Status != state.CheckpointPending || w.blob(recs["pay"].OutputsHash) != `{"v":"new"}` {
+				t.Errorf("%+v", recs)
+			}
+		})
+	})
+}
+
+// A dry run of a second skip names the step, and what has read the old outputs.
+func TestADryRunNamesWhatHasReadTheOldOutputs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+			if task.StepID == "pay" || task.StepID == "z" {
+				return exit(65), nil
+			}
+			return says(ctx, task)
+		})
+		d := dag(func(d *manifests.DAG) {
+			d.Steps[0].AllowSkip = true
+			d.Steps[1].With = map[string]any{"v": "${ steps.pay.outputs.v }"}
+		}, "pay", "after<pay", "z<after")
+		w.r = w.runner(2)
+		run := w.start(d, "{}")
+		w.background()
+		w.later(run.RunID)
+		var eff runner.Effects
+		for _, out := range []string{`{"v":"old"}`, `{"v":"new"}`} {
+			now, _ := w.look(run.RunID)
+			o, q := w.opened(now, d), runner.Skip{Actor: "uid:7", StepID: "pay", Reason: "x", Output: json.RawMessage(out)}
+			var err error
+			if eff, err = w.r.Try(o, func(r *runner.Runner) (state.Run, error) { return r.Skip(o, q) }); err != nil {
+				t.Fatal(err)
+			}
+			if err := second(w.r.Skip(o, q)); err != nil {
+				t.Fatal(err)
+			}
+			w.later(run.RunID)
+		}
+		if len(eff.Steps) == 0 || eff.Steps[0].StepID != "pay" || !slices.Contains(eff.Kept, "after") {
+			t.Errorf("it names %+v, kept %v", eff.Steps, eff.Kept)
+		}
+	})
 }

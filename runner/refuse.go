@@ -77,6 +77,10 @@ func (e *execution) givesElse(step string) string {
 	switch {
 	case n != nil && n.status == state.Skipped && n.reason == state.SkippedByHand:
 		return fmt.Sprintf("stella orch run skip %s --step %s --reason TEXT --set NAME=VALUE", e.runID, step)
+	case n != nil && n.status == state.Skipped:
+		return "which was skipped, and gives nothing"
+	case n != nil && slices.ContainsFunc(n.items, func(x *node) bool { return x.status == state.Skipped }):
+		return fmt.Sprintf("stella orch run skip %s --step %s.N --reason TEXT --set NAME=VALUE gives an item that was passed over something else", e.runID, step)
 	case n != nil && len(n.items) > 0:
 		return fmt.Sprintf("stella orch run retry %s --step %s.N begins one item again, --step %s all of them (--dry-run shows before what that does)", e.runID, step, step)
 	}

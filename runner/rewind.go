@@ -61,7 +61,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 		named = append(named, back.redo(true)...)
 	}
 	err := e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(false, again...))}, "going back to "+back.id, d.Repeat)
-	if c := (*ConflictError)(nil); errors.As(err, &c) && len(n.approval.Decisions) > 0 {
+	if c := (*ConflictError)(nil); errors.As(err, &c) && slices.ContainsFunc(n.approval.Decisions, func(x state.Decision) bool { return !x.Repeat }) {
 		c.Hint = fmt.Sprintf("others have decided without --repeat, and with it this is another decision: stella orch run reset %s --step %s asks all again", e.runID, n.id)
 	}
 	return err
@@ -82,12 +82,12 @@ func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
 }
 
 // builtOn are the steps that stay as they are although what they were built on is done
-// again.
+// again, or gives something else.
 func (x *tried) builtOn(e *execution) []string {
 	seen := map[*node]bool{}
 	var todo []*node
 	for _, n := range e.nodes {
-		if x.was[n.id].Status.Ended() && !x.is[n.id].Status.Ended() {
+		if x.was[n.id].Status.Ended() && !x.is[n.id].Status.Ended() || givesElse(x.was[n.id], x.is[n.id]) {
 			todo = append(todo, n)
 		}
 	}

@@ -98,12 +98,15 @@ func (e *execution) replaceable(n *node, q Skip) error {
 	if q.Output == nil {
 		return &ConflictError{Text: "step " + n.id + " is skipped already", Hint: "with an output it is given another: --set NAME=VALUE, or --outputs FILE"}
 	}
+	if n.owner().status == state.CheckpointPending { // people look at what its items gave
+		return e.withPeople(n.owner())
+	}
 	for _, x := range e.downstream(n.owner()) {
 		if err := e.underWay(x); err != nil { // it reads the old one
 			return err
 		}
 		if x.status == state.CheckpointPending {
-			return e.asksAbout(x, n.owner(), fmt.Sprintf("stella orch run reset %s --step %s withdraws it", e.runID, x.id))
+			return e.asksAbout(x, n.owner(), fmt.Sprintf("end the run, stella orch run fail %s --reason TEXT, and skip then: that lets it go on, and asks anew", e.runID))
 		}
 	}
 	return nil

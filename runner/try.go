@@ -197,6 +197,11 @@ func (e *execution) tried() bool {
 	return tried
 }
 
+// givesElse says whether a step that had ended has ended with other outputs.
+func givesElse(was, is state.Step) bool {
+	return was.Status.Ended() && is.Status.Ended() && was.OutputsHash != is.OutputsHash
+}
+
 func (t *trial) effects(runID string) (Effects, error) {
 	x, err := t.of(runID)
 	if err != nil {
@@ -221,7 +226,7 @@ func (t *trial) effects(runID string) (Effects, error) {
 		case state.Skipped, state.Cancelled:
 			eff.Code = state.Code(s.Reason)
 		}
-		if eff.From != eff.To || eff.Stopped > 0 || eff.To == state.Queued && x.anew[id] {
+		if eff.From != eff.To || eff.Stopped > 0 || eff.To == state.Queued && x.anew[id] || givesElse(old, s) {
 			out.Steps = append(out.Steps, eff)
 		}
 	}

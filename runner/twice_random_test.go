@@ -185,8 +185,9 @@ func (w *world) tree(runID string) []state.Run {
 func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 	gamble(t, func(t *testing.T, g *gambler) string {
 		w := newWorld(t, nil)
-		g.alone = true              // who names what comes after a step has named charge
-		charged := map[string]int{} // by the step at the top
+		g.alone = true               // who names what comes after a step has named charge
+		charged := map[string]int{}  // by the step at the top
+		refunded := map[string]int{} // by the run that was cleaned up after
 		above := func(runID string) string {
 			for {
 				r, err := w.db.Run(runID)
@@ -202,13 +203,19 @@ func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 		w.exec.run = func(ctx context.Context, task runner.Task) (runner.Report, error) {
 			rep, err := g.attempt(ctx)
 			failed := rep.ExitCode != nil && *rep.ExitCode != 0
-			if task.StepID == "charge" && err == nil && !failed {
+			once := task.StepID == "charge" || task.StepID == "refund"
+			if once && err == nil && !failed {
+				run, _ := w.db.Run(task.RunID)
 				item := above(task.RunID)
 				g.mu.Lock()
-				charged[item]++
+				if task.StepID == "charge" {
+					charged[item]++
+				} else {
+					refunded[run.ParentRunID]++
+				}
 				g.mu.Unlock()
 			}
-			if task.StepID != "charge" && err == nil && !failed && g.IntN(2) == 0 {
+			if !once && err == nil && !failed && g.IntN(2) == 0 {
 				rep = exit([]int{1, 65}[g.IntN(2)])
 			}
 			g.note("  %s.%d in %s: %s", task.StepID, task.Attempt, task.RunID, told(rep, err))
@@ -226,7 +233,16 @@ func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 			d.ID = "child"
 			d.Steps[0].Plugin, d.Steps[0].Action, d.Steps[0].DAG = nil, "", "grand@1.0.0"
 			rule(&d.Steps[0])
+			d.OnFailure = dag(func(d *manifests.DAG) {
+				d.Steps[0].Plugin, d.Steps[0].Action, d.Steps[0].DAG = nil, "", "clean@1.0.0"
+				rule(&d.Steps[0])
+			}, "k").Steps
 		}, "mid", "after<mid")
+		clean := dag(func(d *manifests.DAG) {
+			d.ID, d.Steps[1].Action = "clean", "once"
+			rule(&d.Steps[1])
+		}, "first", "refund<first", "after<refund")
+		w.sealed.publish(clean)
 		top := dag(func(d *manifests.DAG) {
 			d.FailFast = g.IntN(2) == 0
 			d.Steps[0].Plugin, d.Steps[0].Action, d.Steps[0].DAG = nil, "", "child@1.0.0"
@@ -237,8 +253,8 @@ func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 		}, "sub", "other")
 		w.sealed.publish(grand)
 		w.sealed.publish(child)
-		dags := map[string]*manifests.DAG{"grand": grand, "child": child, "d": top}
-		steps := map[string][]string{"grand": {"first", "after"}, "child": {"mid", "after", ""}, "d": {"sub", "sub.0", "sub.1", "other", ""}}
+		dags := map[string]*manifests.DAG{"grand": grand, "child": child, "clean": clean, "d": top}
+		steps := map[string][]string{"grand": {"first", "after"}, "child": {"mid", "after", "k", ""}, "clean": {"first", "after"}, "d": {"sub", "sub.0", "sub.1", "other", ""}}
 		w.r = w.runner(4)
 		run := w.start(top, "{}")
 		w.background()
@@ -248,8 +264,13 @@ func TestNothingBelowIsDoneTwiceUnasked(t *testing.T) {
 			r := runs[g.IntN(len(runs))]
 			g.act(w.r, w.opened(r, dags[r.DAGID]), steps[r.DAGID][g.IntN(len(steps[r.DAGID]))], false)
 			g.mu.Lock()
-			done := maps.Clone(charged)
+			done, undone := maps.Clone(charged), maps.Clone(refunded)
 			g.mu.Unlock()
+			for id, n := range undone {
+				if r, _ := w.look(id); n > r.Generation { // at most once for each end
+					return fmt.Sprintf("refund was done %d times in generation %d of %s", n, r.Generation, id)
+				}
+			}
 			for item, n := range done {
 				if n > 1 {
 					return fmt.Sprintf("charge was done %d times below %s", n, item)
