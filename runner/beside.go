@@ -29,9 +29,10 @@ func (e *execution) beside(what string, repeat bool) (all work, err error) {
 		if err != nil {
 			return all, err
 		}
+		cleans := e.r.cleansUp(parent, run.ParentStepID)
 		for _, other := range others {
-			if other.RunID == run.RunID {
-				continue
+			if other.RunID == run.RunID || cleans && (other.CreatedUTC < parent.ReopenedUTC) != (run.CreatedUTC < parent.ReopenedUTC) {
+				continue // itself, or it has cleaned up after another end
 			}
 			w, err := e.r.workOf(other.RunID, run.ParentStepID+"/", false)
 			if err != nil {
@@ -46,7 +47,7 @@ func (e *execution) beside(what string, repeat bool) (all work, err error) {
 			}
 			all.add(w)
 		}
-		if e.r.cleansUp(parent, run.ParentStepID) {
+		if cleans {
 			return all, nil // it is about the end of that run, and another has an end of its own
 		}
 		run = parent

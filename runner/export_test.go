@@ -127,10 +127,23 @@ func (e *execution) invariantsOf(n *node) error {
 		return fmt.Errorf("its approval is %+v", n.approval)
 	case n.now && !n.status.Ended():
 		return fmt.Errorf("it ended in this generation")
+	case n.status == state.Running && n.list != "" && n.parent == nil && n.left != unended(n.items):
+		return fmt.Errorf("%d items are left, counted %d", n.left, unended(n.items))
+	case n.parent != nil && n.live && n.parent.status != state.Running:
+		return fmt.Errorf("it is under way, and its step is %s", n.parent.status)
 	case n.waiting != open:
 		return fmt.Errorf("it waits for %d needs, %d have not ended", n.waiting, open)
 	}
 	return nil
+}
+
+func unended(items []*node) (n int) {
+	for _, x := range items {
+		if !x.status.Ended() {
+			n++
+		}
+	}
+	return n
 }
 
 // Kept is how much a runner keeps of runs beyond their models.

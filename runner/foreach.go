@@ -18,9 +18,9 @@ const maxListBytes = 4 << 20
 // with the variables item and index, at most max_parallel of them at a time. It
 // succeeds when all of them have, and its outputs are {"items": [outputs of each]}.
 
-// expand evaluates for_each and makes the items. Items that had completed when
-// the step was begun anew, with the same list, stay as they are.
-func (e *execution) expand(n *node) error {
+// listOf evaluates for_each: the list, and its canonical form. Where there is none, why
+// says so.
+func (e *execution) listOf(n *node) (list []any, raw []byte, code state.Code, why string) {
 	t := e.prog.forEach[n.step.ID]
 	v, err := t.eval(context.Background(), e.scope(n, t.named()))
 	list, isList := v.([]any)
@@ -28,20 +28,27 @@ func (e *execution) expand(n *node) error {
 		err = fmt.Errorf("it gives a value of type %s", typeName(v))
 	}
 	if err != nil {
-		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("for_each: " + err.Error())})
-		return nil
+		return nil, nil, state.ExpressionInvalid, "for_each: " + err.Error()
 	}
 	if len(list) > e.r.opt.MaxItems {
-		e.end(n, ledger.StepFailed, state.Failed, state.TooManyItems, ledger.StepEnd{
-			Reason: fmt.Sprintf("for_each gives %d items; at most %d (max_items in site.toml)", len(list), e.r.opt.MaxItems)})
-		return nil
+		return nil, nil, state.TooManyItems, fmt.Sprintf("for_each gives %d items; at most %d (max_items in site.toml)", len(list), e.r.opt.MaxItems)
 	}
-	raw, err := jcs.Marshal(list)
+	raw, err = jcs.Marshal(list)
 	if err == nil && len(raw) > maxListBytes {
 		err = fmt.Errorf("the items have %d bytes in canonical form; at most %d", len(raw), maxListBytes)
 	}
 	if err != nil {
-		e.end(n, ledger.StepFailed, state.Failed, state.ExpressionInvalid, ledger.StepEnd{Reason: clip("for_each: " + err.Error())})
+		return nil, nil, state.ExpressionInvalid, "for_each: " + err.Error()
+	}
+	return list, raw, "", ""
+}
+
+// expand evaluates for_each and makes the items. Items that had completed when
+// the step was begun anew, with the same list, stay as they are.
+func (e *execution) expand(n *node) error {
+	list, raw, code, why := e.listOf(n)
+	if why != "" {
+		e.end(n, ledger.StepFailed, state.Failed, code, ledger.StepEnd{Reason: clip(why)})
 		return nil
 	}
 	digest, err := e.r.opt.Sealed.Put(raw)

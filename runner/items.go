@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/stellarun/stella/ledger"
@@ -47,6 +48,33 @@ func (e *execution) itemRetryable(n *node) error {
 			return &ConflictError{Text: "item " + x.id + " has failed, too, and run " + e.runID + " is failing: item " + n.id + " would not begin again",
 				Hint: "wait for the end of the run, which can then be reopened; without an item a retry is about all of step " + p.id}
 		}
+	}
+	return nil
+}
+
+// sameList refuses what is said of one item of a step that has ended, if the step would not
+// go on with that item as it was: its list is made anew when it does.
+func (e *execution) sameList(n *node) error {
+	p := n.parent
+	if p == nil || !p.status.Ended() {
+		return nil
+	}
+	read := e.prog.forEach[p.step.ID].named()
+	if !read.anyStep() {
+		return nil
+	}
+	hint := fmt.Sprintf("without an item it is about all of step %s", p.id)
+	for _, x := range p.needs {
+		if !x.status.Ended() && (read.whole || slices.Contains(read.steps, x.id)) {
+			return &ConflictError{Text: fmt.Sprintf("the list of step %s is made when step %s has ended: nobody knows yet what item %s will be", p.id, x.id, n.id), Hint: "wait for that; " + hint}
+		}
+	}
+	_, raw, _, why := e.listOf(p)
+	switch {
+	case why != "":
+		return &ConflictError{Text: fmt.Sprintf("step %s would have no list, and no item %s: %s", p.id, n.id, why), Hint: hint}
+	case Hash(raw) != p.list:
+		return &ConflictError{Text: fmt.Sprintf("the list of step %s is another now: item %s would be about another value", p.id, n.id), Hint: hint}
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
-	if err := cmp.Or(e.held(n), e.failingBeside(n, q)); err != nil {
+	if err := cmp.Or(e.held(n), e.failingBeside(n, q), e.sameList(n)); err != nil {
 		return err
 	}
 	for _, x := range e.downstream(n.owner()) {

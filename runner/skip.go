@@ -54,7 +54,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		n.outputs, n.artifacts, n.outputsHash = outputs, nil, hash
 		e.endBy(q.Actor, n, ledger.StepSkipped, state.Skipped, state.SkippedByHand, ledger.StepEnd{OutputsHash: hash, Note: clip(q.Reason), Overridden: true})
 		e.withdraw(q.Actor, "its step was passed over", n.every)
-		if ended { // its dependents were told before
+		if ended || n.parent != nil && n.parent.status != state.Running { // its dependents were told before, or its step goes on below
 			e.todo = e.todo[:len(e.todo)-1]
 		}
 		if p := n.parent; p != nil && p.status.Ended() {
@@ -90,7 +90,7 @@ func (e *execution) skippable(n *node, q Skip) error {
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
 	}
-	return nil
+	return e.sameList(n)
 }
 
 // replaceable says why what was passed over by hand is not given other outputs.
@@ -109,7 +109,7 @@ func (e *execution) replaceable(n *node, q Skip) error {
 			return e.asksAbout(x, n.owner(), fmt.Sprintf("end the run, stella orch run fail %s --reason TEXT, and skip then: that lets it go on, and asks anew", e.runID))
 		}
 	}
-	return nil
+	return e.sameList(n)
 }
 
 // unread are the steps that failed since they could not read what a step had given that

@@ -70,7 +70,7 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	var records map[string]state.Step
 	for _, x := range e.all() {
 		mine, in := named[x]
-		mine = mine && !(x.parent != nil && x.passed() && x.status == state.Skipped) // who names its step does not say so of what another has passed over
+		mine = mine && (x.parent == nil || x.status != state.Skipped && x.index < len(x.parent.items)) // who names its step does not say so of what was passed over, or has left the list
 		if !in || x.attempt == 0 {
 			continue
 		}
@@ -106,6 +106,9 @@ func (e *execution) workOf(n *node, rec state.Step) (w work, err error) {
 			return w, err
 		}
 		for _, child := range children {
+			if n.phase != ordinary && child.CreatedUTC < e.run.ReopenedUTC {
+				continue // it has cleaned up after another end
+			}
 			below, err := e.r.workOf(child.RunID, n.id+"/", child.RunID == n.child || child.RunID == n.former)
 			if err != nil {
 				return w, err

@@ -154,6 +154,10 @@ func TestNothingBeginsThatNobodyWasAskedAbout(t *testing.T) {
 				}
 			}
 			g.act(w.r, w.opened(now, d), steps[g.IntN(len(steps))], g.IntN(3) == 0)
+			synctest.Wait()
+			if err := w.r.Invariants(); err != nil {
+				return err.Error()
+			}
 		}
 		time.Sleep(3 * time.Hour)
 		if now, steps := w.look(run.RunID); !now.Status.Ended() {
