@@ -59,15 +59,14 @@ func (e *execution) sameList(n *node) error {
 	if p == nil || !p.status.Ended() {
 		return nil
 	}
-	read := e.prog.forEach[p.step.ID].named()
-	if !read.anyStep() {
-		return nil
-	}
 	hint := fmt.Sprintf("without an item it is about all of step %s", p.id)
 	for _, x := range p.needs {
-		if !x.status.Ended() && (read.whole || slices.Contains(read.steps, x.id)) {
-			return &ConflictError{Text: fmt.Sprintf("the list of step %s is made when step %s has ended: nobody knows yet what item %s will be", p.id, x.id, n.id), Hint: "wait for that; " + hint}
+		if !x.status.Ended() {
+			return &ConflictError{Text: fmt.Sprintf("step %s is begun again when step %s has ended, with all of its items: item %s would not stay as it is made now", p.id, x.id, n.id), Hint: "wait for that; " + hint}
 		}
+	}
+	if !e.prog.forEach[p.step.ID].named().anyStep() {
+		return nil
 	}
 	_, raw, _, why := e.listOf(p)
 	switch {

@@ -190,3 +190,49 @@ func TestCleanupAtASecondEndIsTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+// While a step before it is done again, which all items will read, nothing is said of one
+// of them: it would be lost.
+func TestNothingIsSaidOfAnItemThatIsToBeDoneAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ys := 0
+		w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
+			switch task.StepID {
+			case "y":
+				if ys++; ys == 2 {
+					time.Sleep(time.Minute)
+				}
+			case "each.0":
+				return runner.Report{Stop: runner.StopResource}, nil
+			}
+			return exit(0), nil
+		})
+		d := dag(func(d *manifests.DAG) {
+			d.Steps[1].Action, d.Steps[1].AllowSkip, d.Steps[1].ForEach = "once", true, []any{int64(0), int64(1)}
+		}, "y", "each<y")
+		w.r = w.runner(4)
+		run := w.start(d, "{}")
+		w.background()
+		w.later(run.RunID)
+		now := func() runner.Opened { r, _ := w.look(run.RunID); return w.opened(r, d) }
+		if err := second(w.r.Retry(now(), runner.Retry{Actor: "uid:7", StepID: "y"})); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		skip := func() error {
+			return second(w.r.Skip(now(), runner.Skip{Actor: "uid:7", StepID: "each.0", Reason: "it is done"}))
+		}
+		var c *runner.ConflictError
+		if err := skip(); !errors.As(err, &c) || !strings.Contains(c.Hint, "wait for that") {
+			t.Errorf("while y is under way: %v", err)
+		}
+		w.later(run.RunID)
+		if err := skip(); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+		_, steps := w.later(run.RunID)
+		if n := count(w.exec.list(), "each.0."); n != 1 || steps["each"] != "completed" {
+			t.Errorf("each.0 was begun %d times: %v", n, steps)
+		}
+	})
+}
