@@ -26,8 +26,11 @@ func (n *node) yetToBegin() bool {
 // passed says whether an item counts as done: it has completed, or somebody has passed
 // over it.
 func (n *node) passed() bool {
-	return n.status == state.Completed || n.status == state.Skipped && n.reason == state.SkippedByHand
+	return n.status == state.Completed || n.byHand()
 }
+
+// byHand says whether somebody has passed over a step or an item.
+func (n *node) byHand() bool { return n.status == state.Skipped && n.reason == state.SkippedByHand }
 
 // keeps says whether a step that somebody names keeps the items that are done, unless
 // they are outdated: others are not, and it is about those.

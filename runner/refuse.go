@@ -75,7 +75,7 @@ func (e *execution) noFailedStep() error {
 func (e *execution) givesElse(step string) string {
 	n := e.byID[step]
 	switch {
-	case n != nil && n.status == state.Skipped && n.reason == state.SkippedByHand:
+	case n != nil && n.byHand():
 		return fmt.Sprintf("stella orch run skip %s --step %s --reason TEXT --set NAME=VALUE", e.runID, step)
 	case n != nil && n.status == state.Skipped:
 		return "which was skipped, and gives nothing"

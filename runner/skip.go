@@ -85,7 +85,7 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return conflict("the approval of step %s is required", n.id)
 	case n.claimed || n.status == state.Running || n.status == state.Queued:
 		return e.underWay(n)
-	case n.status == state.Skipped && n.reason == state.SkippedByHand:
+	case n.byHand():
 		return e.replaceable(n, q)
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
@@ -115,7 +115,7 @@ func (e *execution) replaceable(n *node, q Skip) error {
 // unread are the steps that failed since they could not read what a step had given that
 // was passed over by hand.
 func (e *execution) unread(n *node) []*node {
-	if n.status != state.Skipped || n.reason != state.SkippedByHand {
+	if !n.byHand() {
 		return nil
 	}
 	return slices.DeleteFunc(e.downstream(n.owner()), func(x *node) bool {

@@ -70,7 +70,7 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 	var records map[string]state.Step
 	for _, x := range e.all() {
 		mine, in := named[x]
-		mine = mine && (x.parent == nil || x.status != state.Skipped && x.index < len(x.parent.items)) // who names its step does not say so of what was passed over, or has left the list
+		mine = mine && (x.parent == nil || !x.byHand() && x.index < len(x.parent.items)) // who names its step does not say so of what was passed over, or has left the list
 		if !in || x.attempt == 0 {
 			continue
 		}

@@ -167,8 +167,7 @@ func runLedgerCosign(a *app, path string, opt cosignOptions) error {
 		if err != nil {
 			return invalid("%s: %v", path, err)
 		}
-		// It is kept before anybody has it: what was signed is never forgotten.
-		if err := fsx.WriteFile(kept, signed, 0o600); err != nil {
+		if err := fsx.WriteFile(kept, signed, 0o600); err != nil { // before anybody has it: what was signed is never forgotten
 			return fileError(kept, err)
 		}
 		res.Time, res.Note = stamp.Format(now), string(signed)
@@ -180,13 +179,15 @@ func runLedgerCosign(a *app, path string, opt cosignOptions) error {
 			return a.deliver("", signed)
 		}
 	}
-	return a.acted(opt.dryRun, res, func(s *screen) {
-		last := "none"
-		if before > 0 {
-			last = fmt.Sprintf("size %d", before)
-		}
-		s.fields("origin", res.Origin, "size", strconv.FormatInt(res.Size, 10), "root", res.Root, "before", last, "witness", key.Name, "note", opt.out)
-	})
+	return a.acted(opt.dryRun, res, func(s *screen) { cosignText(s, res, key.Name, opt.out) })
+}
+
+func cosignText(s *screen, res cosignResult, witness, out string) {
+	last := "none"
+	if res.Before > 0 {
+		last = fmt.Sprintf("size %d", res.Before)
+	}
+	s.fields("origin", res.Origin, "size", strconv.FormatInt(res.Size, 10), "root", res.Root, "before", last, "witness", witness, "note", out)
 }
 
 // extendsKept holds a tree head against the last one of its site that was signed, and
