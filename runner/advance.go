@@ -451,14 +451,16 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 }
 
 // reconsider looks again at what may run now, after steps were made pending.
-func (e *execution) reconsider(h hand) error {
+func (e *execution) reconsider() error {
 	e.swept = false
 	e.failing = false
 	for _, n := range e.nodes {
 		e.failing = e.failing || n.phase == ordinary && n.status == state.Failed && n.now && !n.settled()
 	}
-	if !e.stopping() && !e.cleaning() {
-		e.bringBack(h)
+	for _, n := range e.nodes {
+		if n.items != nil && n.status == state.Running {
+			e.feed(n)
+		}
 	}
 	mayBegin := e.mayBegin()
 	for _, n := range e.nodes {

@@ -30,7 +30,7 @@ func (e *execution) nudge(actor, reason string) error {
 			e.queue(n, "nudge", time.Time{})
 		}
 	}
-	if err := e.reconsider(hand{actor: actor}); err != nil {
+	if err := e.reconsider(); err != nil {
 		return err
 	}
 	if err := e.reconcile(false); err != nil {
@@ -117,12 +117,12 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			return err
 		}
 	}
-	if err := e.resetTwice(named, readers, repeat); err != nil {
+	d := e.afterReset(named, readers, repeat)
+	if err := e.notTwice(d, "a reset"); err != nil {
 		return err
 	}
-	h := hand{actor, reason, repeat}
 	if e.run.Status == state.Failed {
-		e.reopen(h, slices.DeleteFunc(slices.Clone(again), func(n *node) bool { return n.phase != ordinary })...)
+		e.reopen(actor, reason, slices.DeleteFunc(slices.Clone(again), func(n *node) bool { return n.phase != ordinary })...)
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++
@@ -131,28 +131,17 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		}
 		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	}
-	for _, x := range e.behind(false, again...) {
-		e.invalidateAll(h.actor, x, true, ledger.StepInvalidation{Reason: "reset", Repeat: h.repeat})
+	for _, n := range again {
+		e.dropChild(n, "its step was reset")
+		for _, item := range n.items {
+			e.dropChild(item, "its step was reset")
+		}
 	}
-	for _, n := range named {
-		e.resetOne(h, n, !n.keeps(), n.allowed(true, repeat))
-	}
-	for _, n := range readers {
-		e.resetOne(h, n, true, repeat)
-	}
-	if err := e.reconsider(h); err != nil {
+	e.beginAgain(actor, d)
+	if err := e.reconsider(); err != nil {
 		return err
 	}
 	return e.r.commit(e)
-}
-
-// resetOne makes a step pending, with all of its items or those that are not done.
-func (e *execution) resetOne(h hand, n *node, all, repeat bool) {
-	e.dropChild(n, "its step was reset")
-	for _, item := range n.items {
-		e.dropChild(item, "its step was reset")
-	}
-	e.invalidateAll(h.actor, n, all, ledger.StepInvalidation{Reason: "reset", Repeat: repeat})
 }
 
 // readers are the steps under way behind those that are to be reset, and those that wait
@@ -162,21 +151,24 @@ func (e *execution) readers(named []*node) []*node {
 	return slices.DeleteFunc(e.downstream(named...), func(x *node) bool { return !x.live && x.status != state.CheckpointPending })
 }
 
-// resetTwice refuses a reset that would do again what must not be done twice. The
-// generation counts for the whole run, so it is about every attempt under way, and about
-// what had lost its turn for another that has failed.
-func (e *execution) resetTwice(named, readers []*node, repeat bool) error {
+// afterReset is what a reset begins again. The generation counts for the whole run, so it
+// is about every attempt under way, and about what had lost its turn for another that has
+// failed.
+func (e *execution) afterReset(named, readers []*node, repeat bool) redone {
 	again := slices.Concat(named, readers)
 	behind := e.behind(false, again...)
-	d := redone{others: slices.Concat(redoAll(behind), redoAll(readers), e.comeBack(true, append(again, behind...)...))}
+	inv := ledger.StepInvalidation{Reason: "reset"}
+	d := newRedone(repeat)
+	d.comeBack(e, true, append(again, behind...)...)
+	d.steps(e, behind, false, inv)
 	for _, n := range named {
-		d.named = append(d.named, e.redoNamed(n)...)
-		d.others = append(append(d.others, n.outdated()...), e.relisted(n)...)
+		d.step(e, n, !n.keeps(), true, inv)
 	}
+	d.steps(e, readers, false, inv)
 	for id := range e.cancels {
-		d.others = append(d.others, e.find(id))
+		d.addLater(e.find(id))
 	}
-	return e.notTwice(d, "a reset", repeat)
+	return d
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -197,45 +197,68 @@ func (e *execution) starters() ([]string, error) {
 	return run.Starters(), nil
 }
 
+// ruling is a decision that counts, with all that it needs sealed.
+type ruling struct {
+	rec         ledger.ApprovalDecision
+	outputs     map[string]any // that continue has changed, nil where it has not
+	outputsHash string         // of these
+	again       redone         // what retry begins again
+}
+
+// rule makes ready what a decision does, and refuses one that makes no sense. It seals
+// before anything is decided: a disk may be full.
+func (e *execution) rule(n *node, d Decision) (x ruling, err error) {
+	if err := e.checkDecision(n, d); err != nil {
+		return x, err
+	}
+	x.rec = ledger.ApprovalDecision{Decision: d.Decision, Option: d.Option, BackTo: d.BackTo, Downstream: d.Downstream, Repeat: d.Repeat, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
+	var patch []byte
+	if len(d.Modifications) > 0 {
+		if patch, err = patchOf("modifications", d.Modifications); err != nil {
+			return x, err
+		}
+		x.rec.Modifications = Hash(patch)
+		if x.outputs, err = e.modified(n, d, patch); err != nil {
+			return x, err
+		}
+	}
+	if d.Decision == "retry" {
+		x.again = e.afterRewind(n, d, x.rec.Modifications)
+		if err := e.rewindTwice(n, d, x.again); err != nil {
+			return x, err
+		}
+	}
+	if x.outputs != nil {
+		if x.outputsHash, err = e.r.seal(x.outputs, state.ContractViolation); err != nil {
+			return x, err
+		}
+	}
+	if patch != nil {
+		_, err = e.r.opt.Sealed.Put(patch)
+	}
+	return x, err
+}
+
 // decideBy takes a decision that counts.
 func (e *execution) decideBy(n *node, d Decision) error {
-	if err := e.checkDecision(n, d); err != nil {
-		return err
-	}
-	rec := ledger.ApprovalDecision{Decision: d.Decision, Option: d.Option, BackTo: d.BackTo, Downstream: d.Downstream, Repeat: d.Repeat, Notes: clipTo(d.Notes, maxNotes), PlanHash: d.PlanHash}
-	changed, err := e.modified(n, d)
+	x, err := e.rule(n, d)
 	if err != nil {
 		return err
 	}
-	hash := ""
-	if changed != nil { // before anything is decided: a disk may be full
-		if hash, err = e.r.seal(changed, state.ContractViolation); err != nil {
-			return err
-		}
-	}
-	if len(d.Modifications) > 0 {
-		raw, err := patchOf("modifications", d.Modifications)
-		if err != nil {
-			return err
-		}
-		if rec.Modifications, err = e.r.opt.Sealed.Put(raw); err != nil {
-			return err
-		}
-	}
-	e.proposeBy(d.Actor, ledger.ApprovalDecided, n, &rec)
+	e.proposeBy(d.Actor, ledger.ApprovalDecided, n, &x.rec)
 	a := *n.approval
-	a.Decisions = append(slices.Clone(a.Decisions), state.Decision{Actor: d.Actor, ApprovalDecision: rec})
+	a.Decisions = append(slices.Clone(a.Decisions), state.Decision{Actor: d.Actor, ApprovalDecision: x.rec})
 	n.approval = &a
 	agree := 0
 	for _, made := range a.Decisions {
-		if made.Decision == rec.Decision && made.BackTo == rec.BackTo && made.Downstream == rec.Downstream && made.Repeat == rec.Repeat && made.Modifications == rec.Modifications {
+		if made.Decision == d.Decision && made.BackTo == d.BackTo && made.Downstream == d.Downstream && made.Repeat == d.Repeat && made.Modifications == x.rec.Modifications {
 			agree++
 		}
 	}
 	if d.Decision != "abort" && agree < a.Request.Quorum { // one who says abort is enough
 		return e.r.commit(e)
 	}
-	return e.resolve(n, d, rec, changed, hash)
+	return e.resolve(n, d.Actor, x)
 }
 
 // checkDecision says whether a decision makes sense.
@@ -259,56 +282,49 @@ func (e *execution) checkDecision(n *node, d Decision) error {
 }
 
 // modified applies the modifications of a continue to the outputs, checked
-// against the action's schema; nil if there are none. Those of a retry are held
-// against what the step that is gone back to takes.
-func (e *execution) modified(n *node, d Decision) (map[string]any, error) {
-	if len(d.Modifications) == 0 {
-		return nil, nil
-	}
-	raw, err := patchOf("modifications", d.Modifications)
-	if err != nil {
-		return nil, err
-	}
+// against the action's schema. Those of a retry are held against what the step that is
+// gone back to takes; it has none of its own.
+func (e *execution) modified(n *node, d Decision, patch []byte) (map[string]any, error) {
 	if d.Decision == "retry" {
-		return nil, e.checkOverlay(e.backTo(n, d), raw)
+		return nil, e.checkOverlay(e.backTo(n, d), patch)
 	}
-	patch, err := decodeJSON(raw)
+	v, err := decodeJSON(patch)
 	if err != nil {
 		return nil, &RequestError{Text: "modifications: " + err.Error()}
 	}
-	if err := e.tells(n, "what is modified", raw); err != nil {
+	if err := e.tells(n, "what is modified", patch); err != nil {
 		return nil, err
 	}
 	before, _ := n.outputs.(map[string]any)
 	if before == nil {
 		before = map[string]any{}
 	}
-	out, _ := mergePatch(before, patch).(map[string]any)
+	out, _ := mergePatch(before, v).(map[string]any)
 	return out, e.r.checkOutputs(n, out)
 }
 
-// resolve does what enough people have decided. What they have changed of the outputs,
-// nil where nothing, is sealed already.
-func (e *execution) resolve(n *node, d Decision, rec ledger.ApprovalDecision, changed map[string]any, hash string) error {
-	closing := ledger.ApprovalClosing{Result: state.ApprovalApproved, Decision: d.Decision, BackTo: d.BackTo, Downstream: d.Downstream, Modifications: rec.Modifications}
+// resolve does what enough people have decided.
+func (e *execution) resolve(n *node, actor string, x ruling) error {
+	d := x.rec
+	closing := ledger.ApprovalClosing{Result: state.ApprovalApproved, Decision: d.Decision, BackTo: d.BackTo, Downstream: d.Downstream, Modifications: d.Modifications}
 	if d.Decision == "abort" {
 		closing.Result = state.ApprovalRejected
 	}
-	e.closeApproval(n, d.Actor, closing)
+	e.closeApproval(n, actor, closing)
 	switch d.Decision {
 	case "abort":
-		return e.reject(n, d.Actor, state.ApprovalRefused, "rejected by "+d.Actor)
+		return e.reject(n, actor, state.ApprovalRefused, "rejected by "+actor)
 	case "retry":
-		e.goBack(n, d, rec)
-		if err := e.reconsider(hand{actor: d.Actor, repeat: d.Repeat}); err != nil {
+		e.beginAgain(actor, x.again)
+		if err := e.reconsider(); err != nil {
 			return err
 		}
 	default:
 		end := ledger.StepEnd{OutputsHash: n.outputsHash}
-		if changed != nil {
-			n.outputs, end.OutputsHash, end.Overridden = changed, hash, true
+		if x.outputs != nil {
+			n.outputs, end.OutputsHash, end.Overridden = x.outputs, x.outputsHash, true
 		}
-		e.endBy(d.Actor, n, ledger.StepCompleted, state.Completed, "", end)
+		e.endBy(actor, n, ledger.StepCompleted, state.Completed, "", end)
 	}
 	return e.r.commit(e)
 }

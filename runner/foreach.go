@@ -95,14 +95,11 @@ func (e *execution) dropItems(n *node, size int) error {
 // makeItems makes the nodes of the items, or adapts those that there are.
 func (e *execution) makeItems(n *node, list []any) {
 	n.reserve(len(list))
-	n.items, n.left, n.fed = n.every[:len(list)], 0, 0
+	n.items = n.every[:len(list)]
 	for i, v := range list {
-		item := n.items[i]
-		item.item = v
-		if !item.status.Ended() {
-			n.left++
-		}
+		n.items[i].item = v
 	}
+	n.recount()
 }
 
 // reserve makes the nodes of so many items. Those that a shorter list has no more stay:
@@ -263,11 +260,6 @@ func (e *execution) restoreItems(n *node, records map[string]state.Step, most in
 			e.restore(item, rec)
 		}
 	}
-	n.left, n.fed = 0, 0
-	for _, item := range n.items {
-		if !item.status.Ended() {
-			n.left++
-		}
-	}
+	n.recount()
 	return nil
 }

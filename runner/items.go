@@ -78,53 +78,6 @@ func (e *execution) sameList(n *node) error {
 	return nil
 }
 
-// goOnWithItems lets a step go on of which an item was begun again or passed over. Once
-// no item fails it any more, those that were given up for that get their turn.
-func (e *execution) goOnWithItems(h hand, p *node) {
-	inv := ledger.StepInvalidation{Reason: "retry", Repeat: h.repeat}
-	if len(p.failedItems()) == 0 {
-		for _, item := range p.items {
-			if item.lostTurn() {
-				e.invalidate(h.actor, item, inv)
-			}
-		}
-	}
-	if p.status != state.Running {
-		e.dropOutdated(h.actor, p, inv)
-		for _, item := range p.items {
-			if item.status == state.Pending { // it goes on, too, and may do so with what was said
-				e.invalidate(h.actor, item, inv)
-			}
-		}
-		e.invalidate(h.actor, p, inv)
-		return
-	}
-	p.left, p.fed = 0, 0
-	for _, item := range p.items {
-		if !item.status.Ended() {
-			p.left++
-		}
-	}
-	e.feed(p)
-}
-
-// leftItems are the items that go on with a step, or with an item, that is begun again or
-// passed over, and that nobody has named.
-func (e *execution) leftItems(n *node) (out []*node) {
-	p := n.owner()
-	out = append(p.outdated(), e.relisted(p)...)
-	if n.parent == nil {
-		return out
-	}
-	stays := slices.ContainsFunc(p.failedItems(), func(x *node) bool { return x != n }) // what was given up for that does, too
-	for _, x := range p.items {
-		if !stays && x.lostTurn() || p.status.Ended() && x.status == state.Pending {
-			out = append(out, x)
-		}
-	}
-	return out
-}
-
 // relisted are the items of a step that its next list may have again, with other values:
 // the steps that the list is made from have ended once more since.
 func (e *execution) relisted(p *node) []*node {
@@ -133,16 +86,6 @@ func (e *execution) relisted(p *node) []*node {
 	}
 	since := p.readSince(map[*node]bool{})
 	return slices.DeleteFunc(slices.Clone(p.every), func(x *node) bool { return x.order > since })
-}
-
-// redoNamed are the nodes that are begun again with a step, or an item, that somebody names:
-// not what had completed, or has left the list, of which nobody sees that it is meant.
-func (e *execution) redoNamed(n *node) []*node {
-	out := n.redo(!n.keeps())
-	if n.parent == nil {
-		out = append(out, slices.DeleteFunc(e.relisted(n), func(x *node) bool { return x.passed() || x.status == state.Pending })...)
-	}
-	return out
 }
 
 // withdraw takes back on record what was said of items: that they may do twice what they
@@ -156,31 +99,12 @@ func (e *execution) withdraw(actor, reason string, items []*node) {
 	}
 }
 
-// dropOutdated makes the outdated items of a step pending.
-func (e *execution) dropOutdated(actor string, p *node, inv ledger.StepInvalidation) {
-	for _, item := range p.outdated() {
-		e.invalidate(actor, item, inv)
-	}
-}
-
-// bringBackItems makes items pending again that were skipped because the run was
-// failing, of a step that goes on; where one of them has failed, the others were skipped
-// for that.
-func (e *execution) bringBackItems(h hand, n *node) {
-	if len(n.failedItems()) > 0 {
-		return
-	}
-	skipped := func(item *node) bool { return item.status == state.Skipped && item.reason == state.RunFailing }
-	if slices.ContainsFunc(n.items, skipped) {
-		n.fed = 0
-	}
+// recount looks at all items of a step again: what is to be begun, and what has not ended.
+func (n *node) recount() {
+	n.left, n.fed = 0, 0
 	for _, item := range n.items {
-		if skipped(item) {
-			e.invalidate(h.actor, item, ledger.StepInvalidation{Reason: "retry", Repeat: h.repeat})
+		if !item.status.Ended() {
 			n.left++
 		}
-	}
-	if n.fed == 0 {
-		e.feed(n)
 	}
 }

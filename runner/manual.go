@@ -139,35 +139,24 @@ func (r *Runner) record(e *execution) error {
 	return nil
 }
 
-// hand is who does something to a run, and why.
-type hand struct {
-	actor, reason string
-	repeat        bool // what is not idempotent may do twice what it has done
-}
-
 // allowed says whether a step that is begun again may do twice what it has done: where
 // somebody says so, or has named it, unless it has done it in a sub-run.
 func (n *node) allowed(named, repeat bool) bool { return repeat || named && n.plan.SubPlan == "" }
 
-// reopen lets a failed run go on, in a new generation. What had been skipped for
-// its failure, and its cleanup, are pending again, but for what the caller sees to.
-func (e *execution) reopen(h hand, but ...*node) {
+// reopen lets a failed run go on, in a new generation. Its cleanup is pending again, since it
+// is about a later failure, but for what the caller sees to.
+func (e *execution) reopen(actor, reason string, but ...*node) {
 	e.run.Status, e.run.FailCode, e.run.TimedOutUTC, e.run.NoCleanup = state.Running, "", "", false
 	e.run.ReopenedUTC = stamp.Format(e.r.opt.Now()) // until the entry says so
 	e.run.Generation++
-	e.proposeBy(h.actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(h.reason)})
+	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
 	e.ended.Store(false)
 	e.late, e.timeout, e.failing, e.swept = false, false, false, false
 	e.setDeadline()
 	for _, n := range e.all() {
 		n.now = false
-		switch {
-		case n.parent != nil:
-		case slices.Contains(but, n):
-		case n.phase != ordinary: // it is about a later failure
-			e.invalidateAll(h.actor, n, true, ledger.StepInvalidation{Reason: "reopened", Repeat: true})
-		case n.lostTurn():
-			e.invalidateAll(h.actor, n, false, ledger.StepInvalidation{Reason: "reopened", Repeat: h.repeat})
+		if n.phase != ordinary && !slices.Contains(but, n.owner()) {
+			e.invalidate(actor, n, ledger.StepInvalidation{Reason: "reopened", Repeat: true})
 		}
 	}
 	if e.r.opt.Executor != nil {
@@ -175,59 +164,10 @@ func (e *execution) reopen(h hand, but ...*node) {
 		e.r.watch(e)
 		for _, n := range e.all() {
 			if former := n.former; former != "" {
-				e.later = append(e.later, func() { e.r.resumeFormer(h.actor, former) })
+				e.later = append(e.later, func() { e.r.resumeFormer(actor, former) })
 			}
 		}
 	}
-}
-
-// bringBack makes pending again what was skipped because the run was failing, now
-// that it fails no more.
-func (e *execution) bringBack(h hand) {
-	inv := ledger.StepInvalidation{Reason: "retry", Repeat: h.repeat}
-	for _, n := range e.nodes {
-		switch {
-		case n.phase != ordinary:
-		case n.status == state.Running:
-			e.bringBackItems(h, n)
-		case n.status == state.Skipped && n.reason == state.RunFailing:
-			for _, x := range append(e.downstream(n), n) {
-				if x.lostTurn() {
-					e.invalidateAll(h.actor, x, false, inv)
-				}
-			}
-		}
-	}
-}
-
-// comeBack are the nodes of steps that get their turn again when others, which had not
-// succeeded, are begun again or passed over, and the run fails no more. What waits for
-// another that has failed gets none. With forgets, what has failed fails the run no more.
-func (e *execution) comeBack(forgets bool, others ...*node) (out []*node) {
-	if !e.run.Status.Ended() && e.cleaning() {
-		return nil
-	}
-	waits := map[*node]bool{}
-	for _, n := range e.nodes {
-		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
-		if failed && !forgets && n.now && e.dag.FailFast && !e.run.Status.Ended() {
-			return nil // it goes on failing
-		}
-		waits[n] = failed || slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
-		switch {
-		case n.phase != ordinary || waits[n]:
-		case n.lostTurn():
-			out = append(append(out, n.redo(false)...), e.relisted(n)...)
-			out = append(out, n.outdated()...)
-		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
-			for _, item := range n.items {
-				if item.lostTurn() {
-					out = append(out, item)
-				}
-			}
-		}
-	}
-	return out
 }
 
 // lostTurn says whether a step was skipped only because of what others did.
@@ -240,21 +180,6 @@ func machine(code state.Code) bool {
 		return true
 	}
 	return false
-}
-
-// invalidateAll makes a step pending again, and of its items with all each, also those
-// that its list has had before, else those that are not done. What somebody gives a step
-// with that is given to each of them.
-func (e *execution) invalidateAll(actor string, n *node, all bool, d ledger.StepInvalidation) {
-	if !all {
-		e.dropOutdated(actor, n, d)
-	}
-	for _, x := range n.redo(all) {
-		if x != n {
-			e.invalidate(actor, x, d)
-		}
-	}
-	e.invalidate(actor, n, d)
 }
 
 // target is the step or item that is meant: the one that is named, else the step for

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -33,63 +32,67 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if err := cmp.Or(e.underWay(n), e.retryable(n, q)); err != nil {
 			return err
 		}
-		named := q.StepID != "" || n.id == e.run.FailedStep // what a run says that it has failed for
-		if err := e.retryTwice(n, q, named); err != nil {
+		if len(q.Input) > 0 {
+			if q.Input, err = patchOf("the input", q.Input); err != nil {
+				return err
+			}
+			if err := e.checkOverlay(n, q.Input); err != nil {
+				return err
+			}
+		}
+		d := e.retried(n, q)
+		if err := e.retryTwice(n, q, d); err != nil {
 			return err
 		}
-		h := hand{q.Actor, q.Reason, q.Repeat}
-		inv := ledger.StepInvalidation{Reason: "retry", Repeat: n.allowed(named, q.Repeat)}
 		if len(q.Input) > 0 {
-			raw, err := patchOf("the input", q.Input)
-			if err != nil {
+			if _, err := r.opt.Sealed.Put(q.Input); err != nil {
 				return err
 			}
-			if err := e.checkOverlay(n, raw); err != nil {
-				return err
-			}
-			if inv.Overlay, err = r.opt.Sealed.Put(raw); err != nil {
-				return err
-			}
-		}
-		if q.Delay > 0 {
-			inv.After = stamp.Format(r.opt.Now().Add(q.Delay))
 		}
 		if e.run.Status == state.Failed {
-			e.reopen(h, n.owner())
+			e.reopen(q.Actor, q.Reason, n.owner())
 		}
-		for _, x := range e.behind(q.Downstream, n.owner()) {
-			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: x.allowed(q.Downstream, q.Repeat)})
-		}
-		if n.parent != nil {
-			e.invalidate(q.Actor, n, inv)
-			e.goOnWithItems(h, n.parent)
-		} else {
-			e.invalidateAll(q.Actor, n, !n.keeps(), inv)
-		}
-		if err := e.reconsider(h); err != nil {
+		e.beginAgain(q.Actor, d)
+		if err := e.reconsider(); err != nil {
 			return err
 		}
 		return r.commit(e)
 	})
 }
 
-// retryTwice refuses a retry that would do again what must not be done twice. With
-// downstream somebody has named what comes after the step as well.
-func (e *execution) retryTwice(n *node, q Retry, named bool) error {
+// retried is what a retry begins again.
+func (e *execution) retried(n *node, q Retry) redone {
 	behind := e.behind(q.Downstream, n.owner())
-	d := redone{others: slices.Concat(e.comeBack(false, append(behind, n.owner())...), e.leftItems(n))}
-	if again := e.redoNamed(n); named {
-		d.named = again
-	} else {
-		d.others = append(d.others, again...)
+	d := newRedone(q.Repeat)
+	d.comeBack(e, false, append(behind, n, n.owner())...)
+	inv := ledger.StepInvalidation{Reason: "retry"}
+	d.steps(e, behind, q.Downstream, inv) // with downstream somebody has named them as well
+	if n.parent != nil {
+		d.goOn(e, n, inv)
 	}
-	if all := redoAll(behind); q.Downstream {
-		d.named = append(d.named, all...)
-	} else {
-		d.others = append(d.others, all...)
+	if len(q.Input) > 0 {
+		inv.Overlay = Hash(q.Input)
 	}
-	err := e.notTwice(d, "a retry", q.Repeat)
-	if c := (*ConflictError)(nil); !named && errors.As(err, &c) {
+	if q.Delay > 0 {
+		inv.After = stamp.Format(e.r.opt.Now().Add(q.Delay))
+	}
+	named := e.names(n, q)
+	if n.parent != nil {
+		d.add(named, inv, n)
+	} else {
+		d.step(e, n, !n.keeps(), named, inv)
+	}
+	return d
+}
+
+// names says whether a retry names the step that it begins again: it does, or the run says
+// that it has failed for it.
+func (e *execution) names(n *node, q Retry) bool { return q.StepID != "" || n.id == e.run.FailedStep }
+
+// retryTwice refuses a retry that would do again what must not be done twice.
+func (e *execution) retryTwice(n *node, q Retry, d redone) error {
+	err := e.notTwice(d, "a retry")
+	if c := (*ConflictError)(nil); !e.names(n, q) && errors.As(err, &c) {
 		c.Hint = fmt.Sprintf("the run names no step that it has failed for: stella orch run retry %s --step %s does, if that one is meant; %s", e.runID, n.id, c.Hint)
 	}
 	return err

@@ -56,29 +56,33 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 			return e.asksAbout(x, back, "--downstream withdraws it, and asks again")
 		}
 	}
-	named := n.redo(true)
-	if back != n {
-		named = append(named, back.redo(true)...)
+	return nil
+}
+
+// afterRewind is what is begun again when a decision about n goes back, with the parameters
+// of the step that it goes back to changed by a sealed patch, "" for none.
+func (e *execution) afterRewind(n *node, d Decision, patch string) redone {
+	back := e.backTo(n, d)
+	steps := e.rewound(n, d)
+	again := newRedone(d.Repeat)
+	again.comeBack(e, false, steps...)
+	for _, x := range steps {
+		inv := ledger.StepInvalidation{Reason: "rewind"}
+		if x == back {
+			inv.Overlay = patch
+		}
+		again.step(e, x, true, x == n || x == back, inv)
 	}
-	err := e.notTwice(redone{named, slices.Concat(redoAll(again), e.comeBack(false, again...))}, "going back to "+back.id, d.Repeat)
+	return again
+}
+
+// rewindTwice refuses to go back where that would do again what must not be done twice.
+func (e *execution) rewindTwice(n *node, d Decision, again redone) error {
+	err := e.notTwice(again, "going back to "+e.backTo(n, d).id)
 	if c := (*ConflictError)(nil); errors.As(err, &c) && slices.ContainsFunc(n.approval.Decisions, func(x state.Decision) bool { return !x.Repeat }) {
 		c.Hint = fmt.Sprintf("others have decided without --repeat, and with it this is another decision: stella orch run reset %s --step %s asks all again", e.runID, n.id)
 	}
 	return err
-}
-
-// goBack makes pending again what a decision wants done again.
-func (e *execution) goBack(n *node, d Decision, rec ledger.ApprovalDecision) {
-	back := e.backTo(n, d)
-	again := e.rewound(n, d)
-	slices.Reverse(again)
-	for _, x := range again {
-		inv := ledger.StepInvalidation{Reason: "rewind", Repeat: x.allowed(x == n || x == back, d.Repeat)}
-		if x == back {
-			inv.Overlay = rec.Modifications
-		}
-		e.invalidateAll(d.Actor, x, true, inv)
-	}
 }
 
 // builtOn are the steps that stay as they are although what they were built on is done

@@ -3,6 +3,7 @@ package runner
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/stellarun/stella/ledger"
@@ -29,7 +30,8 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		if err := e.skipTwice(n, q); err != nil {
+		d := e.afterSkip(n, q)
+		if err := e.notTwice(d, "a skip"); err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
@@ -40,13 +42,10 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err != nil {
 			return err
 		}
-		h := hand{q.Actor, q.Reason, q.Repeat}
 		if e.run.Status == state.Failed {
-			e.reopen(h)
+			e.reopen(q.Actor, q.Reason)
 		}
-		for _, x := range append(e.behind(false, n.owner()), e.unread(n)...) {
-			e.invalidateAll(q.Actor, x, true, ledger.StepInvalidation{Reason: "retry", Repeat: q.Repeat})
-		}
+		e.beginAgain(q.Actor, d)
 		if n.status == state.CheckpointPending {
 			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
 		}
@@ -57,24 +56,25 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if ended || n.parent != nil && n.parent.status != state.Running { // its dependents were told before, or its step goes on below
 			e.todo = e.todo[:len(e.todo)-1]
 		}
-		if p := n.parent; p != nil && p.status.Ended() {
-			e.goOnWithItems(h, p)
-		}
-		if err := e.reconsider(h); err != nil {
+		if err := e.reconsider(); err != nil {
 			return err
 		}
 		return r.commit(e)
 	})
 }
 
-// skipTwice refuses a skip after which something would do twice what it has done.
-func (e *execution) skipTwice(n *node, q Skip) error {
-	others := slices.Concat(e.comeBack(false, n.owner()), redoAll(e.behind(false, n.owner())), redoAll(e.unread(n)))
-	if n.parent != nil { // else it goes on without its items
-		others = append(others, e.leftItems(n)...)
+// afterSkip is what is begun again when a step or an item is passed over, without that.
+func (e *execution) afterSkip(n *node, q Skip) redone {
+	d := newRedone(q.Repeat)
+	inv := ledger.StepInvalidation{Reason: "retry"}
+	d.comeBack(e, false, n, n.owner())
+	d.steps(e, e.behind(false, n.owner()), false, inv)
+	d.steps(e, e.unread(n), false, inv)
+	if n.parent != nil {
+		d.goOn(e, n, inv)
 	}
-	others = slices.DeleteFunc(others, func(x *node) bool { return x == n || x.parent == n })
-	return e.notTwice(redone{others: others}, "a skip", q.Repeat)
+	maps.DeleteFunc(d.of, func(x *node, _ redoing) bool { return x == n || x.parent == n })
+	return d
 }
 
 func (e *execution) skippable(n *node, q Skip) error {

@@ -19,62 +19,23 @@ import (
 // ([execution.undecidedChild]) and its reopening ([execution.beside]), and each looks
 // at all the others, under one lock. So no attempt looks at other sub-runs.
 
-// redone is what a decision begins again: steps, and of a for_each its items.
-type redone struct {
-	named  []*node // that somebody has named, which says so of what they have done themselves and have ended, not of their sub-runs: nobody sees from a step what is below
-	others []*node
-}
-
-// redo are the nodes of a step that are begun when it is begun again: with all, each of
-// its items, also those that its list has had before, else those that have not succeeded.
-func (n *node) redo(all bool) (out []*node) {
-	switch {
-	case n.step.ForEach == nil || n.parent != nil:
-		return []*node{n}
-	case all:
-		return slices.Clone(n.every)
-	}
-	for _, x := range n.items {
-		if !x.passed() {
-			out = append(out, x)
-		}
-	}
-	return out
-}
-
-// redoAll are the nodes of steps that are begun again with all of their items.
-func redoAll(steps []*node) (out []*node) {
-	for _, x := range steps {
-		out = append(out, x.redo(true)...)
-	}
-	return out
-}
-
 // notTwice refuses to begin again what would do twice what it has done, here or in another
 // sub-run of the same step. Where that is allowed it is noted, of what is only tried.
-func (e *execution) notTwice(d redone, what string, repeat bool) error {
-	if repeat && !e.tried() {
+func (e *execution) notTwice(d redone, what string) error {
+	if d.repeat && !e.tried() {
 		return nil
 	}
-	all, err := e.beside(what, repeat)
+	all, err := e.beside(what, d.repeat)
 	if err != nil {
 		return err
 	}
-	named := map[*node]bool{}
-	for _, x := range d.others {
-		named[x] = false
-	}
-	for _, x := range d.named {
-		named[x] = true
-	}
 	var records map[string]state.Step
 	for _, x := range e.all() {
-		mine, in := named[x]
-		mine = mine && (x.parent == nil || !x.byHand() && x.index < len(x.parent.items)) // who names its step does not say so of what was passed over, or has left the list
-		if !in || x.attempt == 0 {
+		redo, in := d.of[x]
+		if !in || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
 			continue
 		}
-		if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(mine, false)) {
+		if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(redo.named, false)) {
 			continue
 		}
 		if records == nil {
@@ -89,7 +50,7 @@ func (e *execution) notTwice(d redone, what string, repeat bool) error {
 		}
 		all.add(w)
 	}
-	if repeat {
+	if d.repeat {
 		e.twice = all.names()
 		return nil
 	}

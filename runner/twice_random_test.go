@@ -101,6 +101,22 @@ func (g *gambler) act(r *runner.Runner, o runner.Opened, step string, repeat boo
 	}
 }
 
+// decide lets somebody say something about what waits for people, or nothing.
+func (g *gambler) decide(r *runner.Runner, o runner.Opened, steps map[string]state.Step, repeat bool) {
+	for _, id := range slices.Sorted(maps.Keys(steps)) {
+		if steps[id].Status != state.CheckpointPending || g.IntN(3) == 0 {
+			continue
+		}
+		d := decision(steps[id], "uid:7", "continue")
+		if g.IntN(2) == 0 {
+			d.Decision, d.BackTo, d.Downstream, d.Repeat = "retry", []string{"", "x", "each"}[g.IntN(3)], g.IntN(3) == 0, repeat
+		}
+		if _, err := r.Decide(o, d); err == nil {
+			g.note("%s of %s, back to %q, downstream %v, repeat %v", d.Decision, id, d.BackTo, d.Downstream, d.Repeat)
+		}
+	}
+}
+
 // gamble plays f with what a seed gives. Where f says what is wrong, so does the test.
 func gamble(t *testing.T, f func(t *testing.T, g *gambler) (wrong string)) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -138,6 +154,11 @@ func TestNothingBeginsThatNobodyWasAskedAbout(t *testing.T) {
 					s.Action = "once"
 				}
 			}
+			for _, i := range []int{1, 2, 3} { // y, each, z
+				if g.IntN(3) == 0 {
+					d.Steps[i].Checkpoint = &manifests.Checkpoint{Question: "?", Required: true}
+				}
+			}
 			d.Steps[2].AllowSkip, d.Steps[2].ForEach, d.Steps[2].MaxParallel = true, "${ steps.x.outputs.list }", 1+g.IntN(2)
 		}, "x", "y", "each<x,y", "z<each", "v")
 		w.r = w.runner(4)
@@ -153,13 +174,23 @@ func TestNothingBeginsThatNobodyWasAskedAbout(t *testing.T) {
 					return id + ": " + s.Reason
 				}
 			}
+			g.decide(w.r, w.opened(now, d), recs, g.IntN(3) == 0)
 			g.act(w.r, w.opened(now, d), steps[g.IntN(len(steps))], g.IntN(3) == 0)
 			synctest.Wait()
 			if err := w.r.Invariants(); err != nil {
 				return err.Error()
 			}
 		}
-		time.Sleep(3 * time.Hour)
+		for range 100 {
+			time.Sleep(2 * time.Minute)
+			now, _ := w.look(run.RunID)
+			recs, _ := w.db.Steps(run.RunID)
+			for _, s := range recs {
+				if s.Status == state.CheckpointPending {
+					_, _ = w.r.Decide(w.opened(now, d), decision(s, "uid:7", "continue"))
+				}
+			}
+		}
 		if now, steps := w.look(run.RunID); !now.Status.Ended() {
 			return fmt.Sprint("it hangs: ", steps)
 		}

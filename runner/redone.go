@@ -1,0 +1,154 @@
+package runner
+
+import (
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// A decision makes one list of what it begins again, asks about it ([execution.notTwice]),
+// and makes pending what is on it ([execution.beginAgain]): steps, and of a for_each its
+// items. Where a node is added twice, what was said last of it holds.
+
+// redone is what a decision begins again.
+type redone struct {
+	repeat bool // what is not idempotent may do twice what it has done
+	of     map[*node]redoing
+}
+
+// redoing is how a decision begins a step or an item again.
+type redoing struct {
+	named bool // somebody has named it, which says so of what it has done itself and has ended, not of its sub-runs: nobody sees from a step what is below
+	later bool // not by the decision itself, but by what follows from it
+	inv   ledger.StepInvalidation
+}
+
+func newRedone(repeat bool) redone { return redone{repeat, map[*node]redoing{}} }
+
+// add puts nodes on the list. Who names a step does not say so of items of it that
+// somebody has passed over, or that have left its list.
+func (d redone) add(named bool, inv ledger.StepInvalidation, nodes ...*node) {
+	for _, x := range nodes {
+		mine := named && (x.parent == nil || !x.byHand() && x.index < len(x.parent.items))
+		given := inv
+		given.Repeat = x.allowed(mine, d.repeat)
+		d.of[x] = redoing{named: mine, inv: given}
+	}
+}
+
+// addLater puts nodes on the list that follow, unless they are on it.
+func (d redone) addLater(nodes ...*node) {
+	for _, x := range nodes {
+		if _, is := d.of[x]; !is {
+			d.of[x] = redoing{later: true}
+		}
+	}
+}
+
+// step puts a step on the list: with all, with each of its items, also those that its list
+// has had before, else with those that are not done, or not with what there is now. What
+// somebody gives a step with that is given to each of them.
+func (d redone) step(e *execution, n *node, all, named bool, inv ledger.StepInvalidation) {
+	switch {
+	case all:
+		d.add(named, inv, n.every...)
+	default:
+		d.add(false, inv, n.outdated()...)
+		d.add(named, inv, slices.DeleteFunc(slices.Clone(n.items), (*node).passed)...)
+		d.addLater(e.relisted(n)...)
+	}
+	d.add(named, inv, n)
+}
+
+// steps puts steps on the list with all of their items.
+func (d redone) steps(e *execution, steps []*node, named bool, inv ledger.StepInvalidation) {
+	for _, x := range steps {
+		d.step(e, x, true, named, inv)
+	}
+}
+
+// goOn puts on the list what goes on, unnamed, with an item that is begun again or passed
+// over: its step, if that has ended, and other items. Once no item fails the step any more,
+// those that were given up for that get their turn.
+func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
+	p := item.parent
+	stays := p.status == state.Running && e.over(p.phase) || slices.ContainsFunc(p.failedItems(), func(x *node) bool { return x != item })
+	for _, x := range p.items {
+		if !stays && x.lostTurn() {
+			d.add(false, inv, x)
+		}
+	}
+	if !p.status.Ended() {
+		return
+	}
+	d.add(false, inv, p.outdated()...)
+	d.addLater(e.relisted(p)...)
+	for _, x := range p.items {
+		if x.status == state.Pending { // it may do so with what is said now
+			d.add(false, inv, x)
+		}
+	}
+	d.add(false, inv, p)
+}
+
+// comeBack puts steps on the list that get their turn again when others, which had not
+// succeeded, are begun again or passed over, and the run fails no more. What waits for
+// another that has failed gets none. With forgets, what has failed fails the run no more.
+func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
+	reason := "reopened"
+	if !e.run.Status.Ended() {
+		reason = "retry"
+		if e.cleaning() || e.run.CancelRequested() || e.run.FailRequested() || e.late || !forgets && e.dag.FailFast && e.failsBeside(others) {
+			return
+		}
+	}
+	inv := ledger.StepInvalidation{Reason: reason}
+	waits := map[*node]bool{}
+	for _, n := range e.nodes {
+		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
+		waits[n] = failed || slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
+		switch {
+		case n.phase != ordinary || waits[n]:
+		case n.lostTurn():
+			d.step(e, n, false, false, inv)
+		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
+			for _, item := range n.items {
+				if item.lostTurn() {
+					d.add(false, inv, item)
+				}
+			}
+		}
+	}
+}
+
+// failsBeside says whether a step that is not among others fails the run.
+func (e *execution) failsBeside(others []*node) bool {
+	return slices.ContainsFunc(e.nodes, func(n *node) bool {
+		return n.phase == ordinary && n.status == state.Failed && n.now && !n.settled() && !slices.Contains(others, n)
+	})
+}
+
+// beginAgain makes pending what is on the list: what comes last first, items before
+// their step.
+func (e *execution) beginAgain(actor string, d redone) {
+	for _, n := range slices.Backward(e.nodes) {
+		changed := false
+		for _, item := range n.every {
+			changed = e.makePending(actor, item, d) || changed
+		}
+		if !e.makePending(actor, n, d) && changed && n.status == state.Running {
+			n.recount()
+		}
+	}
+}
+
+// makePending makes a node pending if it is on the list, and says whether it is.
+func (e *execution) makePending(actor string, n *node, d redone) bool {
+	x, in := d.of[n]
+	if !in || x.later {
+		return false
+	}
+	e.invalidate(actor, n, x.inv)
+	return true
+}
