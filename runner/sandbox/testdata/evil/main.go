@@ -98,10 +98,12 @@ func main() {
 	case "slow-init": // every thread of it, of which one forks
 		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(os.Getppid()) + "/task")
 		check(err)
+		now, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0) // of the kernel: 20 - nice
+		check(err)
 		for _, t := range tasks {
 			tid, err := strconv.Atoi(t.Name())
 			check(err)
-			check(syscall.Setpriority(syscall.PRIO_PROCESS, tid, 5))
+			check(syscall.Setpriority(syscall.PRIO_PROCESS, tid, 20-now+5))
 		}
 	case "peek-init":
 		peekInit()
