@@ -72,6 +72,7 @@ var table = [...]TypeInfo{
 	{RunNudged, 1, "A run was looked at again: waiting times are over.", fresh[Nudge]},
 	{RunRestarted, 1, "Attempts of a run were stopped to be begun again.", fresh[Nudge]},
 	{RunCompared, 1, "A replay has ended, and its outputs were compared with the first run's.", fresh[RunComparison]},
+	{RunAttested, 1, "A signed statement about a completed run has left the site: what it was made of, and what became of it.", fresh[RunAttestation]},
 	{RunCompleted, 1, "A run ended well.", fresh[RunEnd]},
 	{RunFailed, 1, "A run failed, and why.", fresh[RunEnd]},
 	{RunCancelled, 1, "A run ended because somebody asked for it.", fresh[RunEnd]},

@@ -60,6 +60,7 @@ const (
 	RunNudged          Type = "run.nudged"           // Nudge; looked at again by hand or by the chain for stuck runs
 	RunRestarted       Type = "run.restarted"        // Nudge; attempts under way are stopped and begun again
 	RunCompared        Type = "run.compared"         // RunComparison; of a replay that has ended
+	RunAttested        Type = "run.attested"         // RunAttestation; after its end, and before the statement leaves
 	RunCompleted       Type = "run.completed"        // RunEnd
 	RunFailed          Type = "run.failed"           // RunEnd
 	RunCancelled       Type = "run.cancelled"        // RunEnd

@@ -79,6 +79,15 @@ type RunEnd struct {
 	Message       string `json:"message,omitempty"` // what somebody said about it, or the child's error
 }
 
+// RunAttestation is the data of [RunAttested]. The same statement, signed by the same
+// key, has one entry, however often it is asked for.
+type RunAttestation struct {
+	SHA256    string   `json:"sha256"`              // of the Sigstore bundle
+	Statement string   `json:"statement"`           // SHA-256 of the in-toto statement in it
+	Subjects  int      `json:"subjects"`            // how many it is about
+	Artifacts []string `json:"artifacts,omitempty"` // STEP/NAME of each, where it is not about all
+}
+
 // StepQueue is the data of [StepQueued].
 type StepQueue struct {
 	Due    string `json:"due,omitempty"`    // not before this time

@@ -265,6 +265,12 @@ func siteCalls() []siteCall {
 		{"replay of an unknown run", "ReplayRun", func(ctx context.Context, s api.Site) (any, error) {
 			return s.ReplayRun(ctx, "nope", api.ReplayRequest{Rationale: "audit"})
 		}},
+		{"attest", "AttestRun", func(ctx context.Context, s api.Site) (any, error) {
+			return s.AttestRun(ctx, "run-1", api.AttestRequest{Artifacts: []string{"a/sbom"}})
+		}},
+		{"attest an unknown run", "AttestRun", func(ctx context.Context, s api.Site) (any, error) {
+			return s.AttestRun(ctx, "nope", api.AttestRequest{})
+		}},
 		{"resume", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "run-1") }},
 		{"resume all", "ResumeRun", func(ctx context.Context, s api.Site) (any, error) { return s.ResumeRun(ctx, "") }},
 		{"wait", "WaitRun", func(ctx context.Context, s api.Site) (any, error) { return s.WaitRun(ctx, "run-1") }},

@@ -42,6 +42,7 @@ func Routes() []Route {
 		{Method: "POST", Path: "/runs:resume", Scope: ScopeWrite, Does: "let all open runs go on", handle: (*handler).resumeRun},
 		{Method: "GET", Path: "/runs/{id}", Scope: ScopeRead, Does: "one run with its steps", handle: (*handler).getRun},
 		{Method: "POST", Path: "/runs/{id}:cancel", Scope: ScopeWrite, Does: "ask for the end of a run", handle: (*handler).cancelRun},
+		{Method: "POST", Path: "/runs/{id}:attest", Scope: ScopeWrite, Does: "sign what a completed run was made of and what became of it", handle: (*handler).attestRun},
 		{Method: "POST", Path: "/runs/{id}:replay", Scope: ScopeWrite, Does: "run again what an ended run has run, and compare", Once: true, handle: (*handler).replayRun},
 		{Method: "POST", Path: "/runs/{id}:resume", Scope: ScopeWrite, Does: "let an interrupted run go on", handle: (*handler).resumeRun},
 		{Method: "POST", Path: "/runs/{id}:retry", Scope: ScopeWrite, Does: "begin a step again", Once: true, handle: (*handler).retryRun},

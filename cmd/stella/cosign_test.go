@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/provenance"
 	"github.com/stellarun/stella/verify/verifytest"
 )
 
@@ -106,6 +108,7 @@ func TestCosign(t *testing.T) {
 		x.write("changed", []byte("else\n"))
 		t.Run("cosign signs", func(t *testing.T) { x.t = t; cosignSigns(x) })
 		t.Run("stella signs", func(t *testing.T) { x.t = t; stellaSigns(x) })
+		t.Run("stella attests", func(t *testing.T) { x.t = t; stellaAttests(x) })
 		t.Run("certificates", func(t *testing.T) { x.t = t; certificates(x) })
 	})
 }
@@ -143,12 +146,39 @@ func stellaSigns(x *tools) {
 	x.agree("stella verify FILE --bundle sig.json --key stella.key.pub --no-log",
 		"cosign verify-blob --bundle sig.json --key stella.key.pub"+ignoringLogs)
 
-	x.must("stella init --quiet")
+	x.must("stella init --quiet --allow-plain")
 	x.must("stella ledger checkpoint")
 	x.must("stella export create --out archive.tar")
 	x.must("tar -xf archive.tar --transform s|^SHA256SUMS$|file| SHA256SUMS SHA256SUMS.sigstore.json keys")
 	x.agree("stella verify FILE --bundle SHA256SUMS.sigstore.json --key keys/site.pub --no-log",
 		"cosign verify-blob --bundle SHA256SUMS.sigstore.json --key keys/site.pub"+ignoringLogs)
+}
+
+// stellaAttests goes on with the site and the plugin of stellaSigns.
+func stellaAttests(x *tools) {
+	if err := os.CopyFS(filepath.Join(x.dir, "flow"), os.DirFS(filepath.Join("testdata", "flow"))); err != nil {
+		x.t.Fatal(err)
+	}
+	x.must("stella trust add acme --key stella.key.pub --kind plugin,dag --name work,flow --interpreter /bin/sh")
+	x.must("stella bundle import work.stella")
+	x.must("stella bundle pack flow --out flow.stella")
+	x.must("stella bundle sign flow.stella --key stella.key")
+	x.must("stella orch dag publish flow.stella")
+	x.must("stella orch run start --dag-id flow --wait")
+	code, out := x.run("stella", "orch", "run", "list", "--output", "json")
+	var list struct{ Runs []struct{ RunID string } }
+	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 || len(list.Runs) != 1 {
+		x.t.Fatalf("run list: exit %d, %v\n%s", code, err, out)
+	}
+	x.must("stella orch run attest " + list.Runs[0].RunID + " --out run.json")
+	x.write("file", []byte(`{"said":"hello"}`)) // the outputs of the run
+	const stella, cosign = "stella verify FILE --bundle run.json --key keys/site.pub --no-log --predicate-type ", "cosign verify-blob-attestation --bundle run.json --key keys/site.pub" + ignoringLogs + " --type "
+	x.agree(stella+provenance.PredicateType, cosign+provenance.PredicateType)
+	file := strings.NewReplacer("FILE", "file")
+	x.must(file.Replace(cosign + "slsaprovenance1"))
+	x.refuse(file.Replace(stella)+verifytest.SPDX, file.Replace(cosign)+verifytest.SPDX)
+	x.refuse(file.Replace(strings.ReplaceAll(stella, "keys/site.pub", "stella.key.pub"))+provenance.PredicateType,
+		file.Replace(strings.ReplaceAll(cosign, "keys/site.pub", "stella.key.pub"))+provenance.PredicateType)
 }
 
 // certificates are of a private Sigstore: nothing of it is ignored by either.

@@ -83,7 +83,7 @@ func exitCode(code api.Code) int {
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite, api.CodeNewer,
 		api.CodeQueueDraining, api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal,
-		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired:
+		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired, api.CodeNotCompleted:
 		return exitFailed
 	}
 	return exitFailed

@@ -20,7 +20,7 @@ func newRunCmd(a *app) *cobra.Command {
 		"Start, watch, resume and end runs, and help those that are in trouble. Without a daemon, start and\n"+
 			"resume execute the run themselves and end with it; all other commands may be used meanwhile.",
 		newRunStartCmd(a), newRunResumeCmd(a), newRunListCmd(a), newRunStatusCmd(a),
-		newRunInspectCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunStreamCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a),
+		newRunInspectCmd(a), newRunAttestCmd(a), newRunReplayCmd(a), newRunGraphCmd(a), newRunDiffCmd(a), newRunLogsCmd(a), newRunStreamCmd(a), newRunArtifactsCmd(a), newRunCancelCmd(a),
 		newRunRetryCmd(a), newRunSkipCmd(a), newRunAbortCmd(a), newRunFailCmd(a), newRunRestartCmd(a), newRunNudgeCmd(a), newRunResetCmd(a))
 }
 

@@ -103,6 +103,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			"together":   cmdTogether,
 			"remember":   cmdRemember,
 			"sigstore":   cmdSigstore,
+			"statement":  cmdStatement,
 			"damage":     cmdDamage,
 			"mode":       cmdMode,
 			"receiver":   cmdReceiver,

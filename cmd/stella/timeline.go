@@ -111,6 +111,8 @@ func runInWords(e ledger.Envelope, data any) (text string, minor bool) {
 			return fmt.Sprintf("the replay gave the same as run %s in %d steps", d.With, d.Steps), false
 		}
 		return fmt.Sprintf("the replay differs from run %s: %s", d.With, differencesInWords(d.Differs)), false
+	case *ledger.RunAttestation:
+		return fmt.Sprintf("attested by %s, %s, sha256:%s", e.Actor, count(d.Subjects, "subject", "subjects"), short(d.SHA256)), false
 	case *ledger.RunEnd:
 		text = string(e.Type[len("run."):])
 		why := d.FailureReason

@@ -45,6 +45,7 @@ var layers = map[string]struct {
 	"runner/sandbox":          {3, nil},
 	"export":                  {3, nil},
 	"outbox":                  {3, nil},
+	"provenance":              {3, nil},
 	"internal/engine":         {4, nil},
 	"server":                  {4, nil},
 	"cmd/stella":              {5, nil},

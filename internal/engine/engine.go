@@ -28,6 +28,7 @@ import (
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/provenance"
 	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
@@ -91,6 +92,7 @@ type Engine struct {
 	runner  *runner.Runner
 	sched   *scheduler
 	started time.Time
+	begun   *provenance.Start // the entry of this process, where it executes
 
 	mu        sync.RWMutex // guards what follows
 	trust     *inForce
@@ -105,6 +107,7 @@ type Engine struct {
 	gate       sync.RWMutex  // held in writing while a collection decides: no start, no publication
 	collecting sync.Mutex    // one collection at a time
 	stopping   sync.Mutex    // one change of the queue at a time
+	attesting  sync.Mutex    // one statement about a run at a time: the same one is recorded once
 	issuing    sync.Mutex    // one checkpoint at a time: the file of an older one never replaces a newer
 
 	stop     chan struct{} // closed when somebody asked for the end
@@ -270,10 +273,12 @@ func (e *Engine) recordStart(config []byte) error {
 		return err
 	}
 	digest := sha256.Sum256(config)
-	_, err = e.db.Append(ledger.SiteStarted, "system:engine", &ledger.SiteStart{
+	own := ledger.SiteStart{
 		Stella: e.opt.Version, BinarySHA256: sum, ConfigSHA256: hex.EncodeToString(digest[:]),
 		BootID: bootID(), PID: os.Getpid(), Mode: e.opt.Mode,
-	})
+	}
+	seq, err := e.db.Append(ledger.SiteStarted, "system:engine", &own)
+	e.begun = &provenance.Start{Seq: seq, SiteStart: own}
 	return err
 }
 

@@ -169,7 +169,7 @@ func applyRun(run *Run, c Change) error {
 		} else {
 			run.Restarts, run.Nudges = run.Restarts+1, 0
 		}
-	case *ledger.RunComparison:
+	case *ledger.RunComparison, *ledger.RunAttestation:
 	case *ledger.RunEnd:
 		if run.Open > 0 || run.Waiting > 0 {
 			return illegal("an attempt is under way, or an approval is open")

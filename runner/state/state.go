@@ -178,7 +178,7 @@ var runTable = map[Status]map[ledger.Type]Status{
 	Running:    begun(Running),
 	Checkpoint: begun(Checkpoint),
 	Failed:     {ledger.RunReopened: Running, ledger.ApprovalRefused: Failed, ledger.RunCompared: Failed},
-	Completed:  {ledger.ApprovalRefused: Completed, ledger.RunCompared: Completed},
+	Completed:  {ledger.ApprovalRefused: Completed, ledger.RunCompared: Completed, ledger.RunAttested: Completed},
 	Cancelled:  {ledger.ApprovalRefused: Cancelled, ledger.RunCompared: Cancelled},
 }
 

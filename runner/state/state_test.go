@@ -84,7 +84,7 @@ func TestRunsThatEndedMoveNoMore(t *testing.T) {
 				t.Errorf("NextRun(%s, %s) = %v, want a TransitionError", from, on, err)
 			case err != nil && to != from:
 				t.Errorf("NextRun(%s, %s) = %s with an error", from, on, to)
-			case err == nil && to == from && (on == ledger.RunCompared || on == ledger.ApprovalRefused):
+			case err == nil && to == from && (on == ledger.RunCompared || on == ledger.ApprovalRefused || on == ledger.RunAttested && from == state.Completed):
 			case err == nil && from == state.Failed && on == ledger.RunReopened:
 			case err == nil && from.Ended():
 				t.Errorf("a run that is %s moves to %s on %s", from, to, on)
@@ -163,6 +163,8 @@ func data(t *rapid.T, typ ledger.Type, generation int) any {
 		return &ledger.Nudge{}
 	case ledger.RunCompared:
 		return &ledger.RunComparison{}
+	case ledger.RunAttested:
+		return &ledger.RunAttestation{}
 	case ledger.RunCompleted, ledger.RunFailed, ledger.RunCancelled:
 		return &ledger.RunEnd{}
 	case ledger.StepQueued:
@@ -305,7 +307,7 @@ func checkMove(t *rapid.T, before, after *state.Run, c state.Change) {
 	case after.Generation > before.Generation && typ != ledger.RunReopened && typ != ledger.RunReset:
 		t.Fatalf("%s makes a new generation", typ)
 	case !before.Status.Ended():
-	case typ == ledger.ApprovalRefused || typ == ledger.RunCompared:
+	case typ == ledger.ApprovalRefused || typ == ledger.RunCompared || typ == ledger.RunAttested:
 		if before.Status != after.Status {
 			t.Fatalf("%s: a run that was %s is %s", typ, before.Status, after.Status)
 		}

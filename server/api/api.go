@@ -31,6 +31,7 @@ type Site interface {
 	Recovery
 	Approvals
 	Artifacts
+	Attestations
 	Sessions
 	Outbox
 	Workspaces

@@ -16,6 +16,7 @@ const (
 	CodeUnauthenticated  Code = "UNAUTHENTICATED"
 	CodeRunTokenConflict Code = "RUN_TOKEN_CONFLICT"
 	CodeRunEnded         Code = "RUN_ENDED"
+	CodeNotCompleted     Code = "RUN_NOT_COMPLETED" // only a run that ended well can be attested
 	CodeConflict         Code = "CONFLICT"
 	CodeAlreadyDecided   Code = "ALREADY_DECIDED"
 	CodeStale            Code = "STALE" // the decision is about something else than what waits
@@ -87,7 +88,7 @@ func (e *Error) Status() int {
 		return http.StatusUnauthorized
 	case CodeTenantRequired, CodeForbidden, CodePlainForbidden, CodeNotApprover, CodeStarterExcluded:
 		return http.StatusForbidden
-	case CodeRunTokenConflict, CodeRunEnded, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen, CodeNewer,
+	case CodeRunTokenConflict, CodeRunEnded, CodeNotCompleted, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen, CodeNewer,
 		CodeAlreadyDecided, CodeStale, CodeApprovalExpired:
 		return http.StatusConflict
 	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeQueueDraining, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:

@@ -10,6 +10,10 @@ say)
 	echo "said: $(field text)"
 	printf '{"output":{"text":"%s"}}\n' "$(field text)" >>"$STELLA_OUTPUT"
 	;;
+make)
+	field text >"$STELLA_ARTIFACTS/report.txt"
+	echo '{"artifact":{"name":"report.txt","mediaType":"text/plain"}}' >>"$STELLA_OUTPUT"
+	;;
 moody)
 	[ "$(field mood)" = good ] && exit 0
 	case $(sed -n 's/.*"attempt": *\([0-9]*\).*/\1/p' "$STELLA_INPUT") in
