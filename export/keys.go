@@ -90,6 +90,16 @@ type sigstoreHint struct {
 	} `json:"publicKey"`
 }
 
+// CheckSums returns nil if signature is the Sigstore file of a list of digests, as archives
+// have it, by the key of a site in PEM.
+func CheckSums(sums, signature, siteKey []byte) error {
+	key, err := parseSiteKey(siteKey)
+	if err != nil {
+		return err
+	}
+	return checkSignature(sums, signature, key)
+}
+
 // checkSignature returns nil if file is the signature of sums by the key. Only
 // the signature is taken from the file: all the rest of it follows from sums
 // and key, and is compared.

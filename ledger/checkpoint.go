@@ -156,6 +156,14 @@ func OpenCheckpoint(raw []byte, pub ed25519.PublicKey, siteID string) (Checkpoin
 	return c, nil
 }
 
+// WithoutCosignatures is a note that [ParseCheckpoint] accepts, with its site's signature
+// only.
+func WithoutCosignatures(note []byte) string {
+	head, sigs, _ := bytes.Cut(note, []byte("\n\n"))
+	first, _, _ := bytes.Cut(sigs, []byte("\n"))
+	return string(head) + "\n\n" + string(first) + "\n"
+}
+
 // ParseCheckpoint reads a checkpoint for display. Nothing it returns is
 // authenticated; [OpenCheckpoint] is for all other uses. It accepts one form
 // only: the three lines, a signature line with the origin as its name, and

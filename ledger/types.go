@@ -17,11 +17,14 @@ const (
 	TrustExtended     Type = "trust.extended"     // TrustExtension; break-glass
 	ClockAccepted     Type = "clock.accepted"     // ClockAcceptance
 	FloorWaived       Type = "floor.waived"       // FloorWaiver
+	EpochBegun        Type = "epoch.begun"        // EpochStart; what follows is of another origin
 	BundleAdmitted    Type = "bundle.admitted"    // BundleAdmission
 	BundleRejected    Type = "bundle.rejected"    // BundleRejection
 	BundlesRejected   Type = "bundles.rejected"   // BundleRejections; what came faster than one entry each
 	ImportReceived    Type = "import.received"    // MediaImport; after the entries of the bundles themselves
 	GCCompleted       Type = "gc.completed"       // GarbageCollection; on disk before anything is moved away
+	SnapshotCreated   Type = "snapshot.created"   // SnapshotCreation; after it is in its place
+	SiteCompacted     Type = "site.compacted"     // Compaction
 	DAGPublished      Type = "dag.published"      // DAGPublication
 	WorkspacesRemoved Type = "workspaces.removed" // WorkspaceRemoval; after they are gone
 	DAGDisabled       Type = "dag.disabled"       // DAGSwitch
@@ -160,12 +163,45 @@ type ClockAcceptance struct {
 	Reason   string `json:"reason"`
 }
 
-// FloorWaiver is the data of [FloorWaived]: a floor outside the ledger was lost,
-// and somebody decided to go on without it.
+// FloorWaiver is the data of [FloorWaived]: a floor outside the ledger was lost, or is
+// ahead of a ledger that was restored, and somebody decided to go on without it.
 type FloorWaiver struct {
-	Floor  string `json:"floor"` // path of the copy of checkpoint.note, or checkpoint.note
-	Fault  string `json:"fault"` // lost
+	Floor  string `json:"floor"`          // path of the copy of checkpoint.note, or checkpoint.note
+	Fault  string `json:"fault"`          // lost | ahead
+	Note   string `json:"note,omitempty"` // that was ahead, without cosignatures
 	Reason string `json:"reason"`
+}
+
+// EpochStart is the data of [EpochBegun], the first entry of an epoch: the same tree goes on
+// under another origin, since entries of the old one that came after the first Size are lost
+// or may be. Its seq is Size.
+type EpochStart struct {
+	Epoch     int64  `json:"epoch"`
+	Cause     string `json:"cause"`              // restored | recovered
+	OldOrigin string `json:"oldOrigin"`          // of the entries before this one
+	Size      int64  `json:"size"`               // entries that were adopted
+	Root      string `json:"root"`               // of the tree of these
+	Known     string `json:"known,omitempty"`    // the highest checkpoint known of the site, a signed note without cosignatures
+	Snapshot  string `json:"snapshot,omitempty"` // id of what was restored
+	Evidence  string `json:"evidence,omitempty"` // SHA-256 of the sealed list of what could not be adopted
+	Reason    string `json:"reason"`
+}
+
+// SnapshotCreation is the data of [SnapshotCreated].
+type SnapshotCreation struct {
+	ID        string `json:"id"`
+	Size      int64  `json:"size"` // entries in it
+	Root      string `json:"root"` // of their tree
+	Files     int64  `json:"files"`
+	Bytes     int64  `json:"bytes"`
+	Sums      string `json:"sums"`                // SHA-256 of its SHA256SUMS
+	Encrypted bool   `json:"encrypted,omitempty"` // to the site's recovery recipients
+}
+
+// Compaction is the data of [SiteCompacted]: ledger.db was rewritten without its free pages.
+type Compaction struct {
+	Before int64 `json:"before"` // bytes
+	After  int64 `json:"after"`
 }
 
 // TrustRef names the trust that a judgement was made under.

@@ -298,6 +298,19 @@ func siteCalls() []siteCall {
 		}},
 		{"an entry", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, 1) }},
 		{"an entry that cannot be", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, -1) }},
+		{"snapshot", "CreateSnapshot", func(ctx context.Context, s api.Site) (any, error) {
+			var p progressLog
+			snap, err := s.CreateSnapshot(ctx, api.SnapshotRequest{Dir: "/out", DryRun: true}, p.note)
+			return []any{snap, p}, err
+		}},
+		{"snapshot in silence", "CreateSnapshot", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+		}},
+		{"snapshot nowhere", "CreateSnapshot", func(ctx context.Context, s api.Site) (any, error) {
+			return s.CreateSnapshot(ctx, api.SnapshotRequest{Dir: "nowhere"}, nil)
+		}},
+		{"snapshots", "ListSnapshots", func(ctx context.Context, s api.Site) (any, error) { return s.ListSnapshots(ctx, "/a b&c") }},
+		{"no snapshots", "ListSnapshots", func(ctx context.Context, s api.Site) (any, error) { return s.ListSnapshots(ctx, "") }},
 		{"verify the ledger", "VerifyLedger", func(ctx context.Context, s api.Site) (any, error) {
 			return s.VerifyLedger(ctx, func(_, _ int64) {})
 		}},

@@ -421,6 +421,23 @@ func (f *fake) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) 
 	return line(seq), nil
 }
 
+func (f *fake) CreateSnapshot(_ context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
+	if req.Dir == "nowhere" {
+		return api.Snapshot{}, &api.Error{Code: api.CodeInvalid, Message: "no folder", Hint: "name one"}
+	}
+	if p != nil {
+		p(1, 2)
+	}
+	return api.Snapshot{ID: "7-x", Path: req.Dir, Size: 7, DryRun: req.DryRun}, nil
+}
+
+func (f *fake) ListSnapshots(_ context.Context, dir string) ([]api.Snapshot, error) {
+	if dir == "" {
+		return []api.Snapshot{}, nil
+	}
+	return []api.Snapshot{{ID: "7-x", Path: dir}}, nil
+}
+
 func (f *fake) VerifyLedger(_ context.Context, p api.Progress) (api.LedgerReport, error) {
 	if p != nil {
 		for i := range int64(1000) {

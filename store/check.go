@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,6 +46,8 @@ type CheckOptions struct {
 	Blobs    bool                                         // re-hash everything sealed that the ledger names: evidence, contents of bundles, artifacts
 	Logs     func(digest string) (io.ReadCloser, error)   // opens a log segment, which Blobs then hashes too; nil: none is
 	OpenNote func(note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint; nil: none is checked
+	Hashed   map[string]bool                              // sealed files and segments that were hashed a moment ago
+	Scratch  string                                       // folder for what a check writes; default cache/ of the home
 	Progress func(done, total int64)
 }
 
@@ -57,7 +60,7 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err := db.checkPages(); err != nil {
 		return rep, err
 	}
-	r, err := db.newReplay()
+	r, err := db.newReplay(opt.Scratch)
 	if err != nil {
 		return rep, err
 	}
@@ -142,7 +145,10 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
+	seen := maps.Clone(opt.Hashed)
+	if seen == nil {
+		seen = map[string]bool{}
+	}
 	for l, err := range db.Entries(0, size) {
 		if err != nil {
 			return damaged(err, "entry %d", l.Seq)
@@ -260,8 +266,8 @@ type replay struct {
 	done func(*Tx) // after each transaction; may be nil
 }
 
-func (db *DB) newReplay() (*replay, error) {
-	dir, err := os.MkdirTemp(filepath.Join(db.home, "cache"), "check-")
+func (db *DB) newReplay(scratch string) (*replay, error) {
+	dir, err := os.MkdirTemp(cmp.Or(scratch, filepath.Join(db.home, "cache")), "check-")
 	if err != nil {
 		return nil, fmt.Errorf("store: check: %w", err)
 	}

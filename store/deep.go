@@ -83,9 +83,12 @@ func (db *DB) givenUp(digest string) (bool, error) {
 	return rec.Removed > 0, err
 }
 
+// logKey is what a segment is called among what was hashed: it lies elsewhere than blobs.
+func logKey(digest string) string { return "log " + digest }
+
 // checkLog hashes the log segment of an attempt.
 func checkLog(seq int64, ref ledger.LogRef, opt CheckOptions, seen map[string]bool) error {
-	key := "log " + ref.SHA256 // segments lie elsewhere than blobs
+	key := logKey(ref.SHA256)
 	if seen[key] {
 		return nil
 	}

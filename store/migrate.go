@@ -67,7 +67,7 @@ func (db *DB) migrate(opt Options) error {
 		opt.Migrating(db.size)
 	}
 	if err == nil {
-		err = db.moveTo(path+newSuffix, path, opt)
+		err = db.moveTo(path+newSuffix, path, opt, db.upgrade)
 	}
 	if err != nil {
 		return fmt.Errorf("store: bring schema %d up to %d: %w", have, schemaVersion, err)
@@ -112,7 +112,7 @@ func locked(path string) bool {
 
 // moveTo makes a database under a name, puts it in the place of the one that is open, and
 // goes on with it.
-func (db *DB) moveTo(name, path string, opt Options) (err error) {
+func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options) error) (err error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -135,9 +135,7 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 		return err
 	}
 	to.NoSync, to.NoGrowSync = true, true // what is half done is thrown away
-	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}, stopped: opt.Stopped}
-	if err := db.bolt.View(m.run); err != nil {
-		m.r.rollback()
+	if err := fill(to, opt); err != nil {
 		return err
 	}
 	to.NoSync, to.NoGrowSync = false, false
@@ -161,6 +159,16 @@ func (db *DB) moveTo(name, path string, opt Options) (err error) {
 	}
 	db.bolt, db.file = to, file
 	return nil
+}
+
+// upgrade fills a new database with what this one holds, in the form of this stella.
+func (db *DB) upgrade(to *bolt.DB, opt Options) error {
+	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}, stopped: opt.Stopped}
+	err := db.bolt.View(m.run)
+	if err != nil {
+		m.r.rollback()
+	}
+	return err
 }
 
 // retire closes a database that another has taken the place of. An older version that had

@@ -32,12 +32,14 @@ func TestAMigrationThatIsKilledBeginsAnew(t *testing.T) {
 
 func killedAnywhere(t *testing.T, r *rand.Rand) {
 	home := newHome(t)
-	randomLedger(t, create(t, home), r)
+	site := create(t, home)
+	randomLedger(t, site, r)
+	page := 1 + r.IntN(min(9, int(site.Size())/3)) // at least three transactions
 	want := contents(t, home)
 	edit(t, home, toThirdSchema)
 	old := read(t, home, "ledger.db")
 	var images []string
-	db, err := store.Open(home, store.WithMigration(store.Options{}, 1+r.IntN(9), func(store.Held) {
+	db, err := store.Open(home, store.WithMigration(store.Options{}, page, func(store.Held) {
 		image := newHome(t)
 		for _, name := range []string{"ledger.db", "ledger.db.new"} {
 			if raw := read(t, home, name); raw != nil {

@@ -77,6 +77,10 @@ type DAGRecord struct {
 // changes them, so that a replay of the ledger must give the same.
 func (tx *Tx) project(env ledger.Envelope, data any) error {
 	switch d := data.(type) {
+	case *ledger.SiteInit:
+		return tx.putJSON(bMeta, kSite, firstSite(d))
+	case *ledger.EpochStart:
+		return tx.projectEpoch(env, d)
 	case *ledger.TrustChange:
 		return tx.projectTrust(d)
 	case *ledger.BundleAdmission:

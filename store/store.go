@@ -10,6 +10,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,7 @@ var (
 	ErrTokenTaken   = errors.New("store: the run token belongs to another start")
 	ErrFloorMoved   = errors.New("store: the floor moved since the bundle was judged")
 	ErrHeadMismatch = errors.New("store: the ledger does not extend its last checkpoint")
+	ErrRestoring    = errors.New("store: a snapshot is being put in the place of the site, or that was cut off")
 	ErrUnsynced     = errors.New("store: the site is in the form of this stella now, but its folder could not be synced")
 )
 
@@ -90,7 +92,7 @@ func buckets() [][]byte {
 }
 
 // projectedKeys are those of bMeta that a replay of the ledger gives.
-func projectedKeys() [][]byte { return [][]byte{kTrust, kTrustPrev, kExtension, kClock, kQueue} }
+func projectedKeys() [][]byte { return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue} }
 
 // Keys of bMeta.
 var (
@@ -104,17 +106,27 @@ var (
 )
 
 type siteMeta struct {
-	SiteID string `json:"siteId"`
-	Epoch  int64  `json:"epoch"`
+	SiteID  string  `json:"siteId"`
+	Epoch   int64   `json:"epoch"`
+	Adopted []Epoch `json:"adopted,omitempty"` // one for each epoch but the first
+}
+
+// An Epoch is the beginning of one: the ledger went on with the first Size entries that it
+// had, and what had followed them counts no more.
+type Epoch struct {
+	Epoch int64 `json:"epoch"`
+	Size  int64 `json:"size"`
 }
 
 // Options of a database. The zero value works.
 type Options struct {
 	Now       func() time.Time    // default time.Now
 	Migrating func(entries int64) // is told before a site of an older stella is brought up to date; nil: nobody is
+	Compact   bool                // rewrite the file without its free pages
 	Stopped   func() error        // is asked meanwhile: what it says ends that, and leaves the site as it was; nil: it goes on
 
-	hooks hooks
+	sealed string // home whose sealed files these are; "" is its own
+	hooks  hooks
 }
 
 // hooks are for tests of this package.
@@ -170,16 +182,13 @@ func Create(home string, init ledger.SiteInit, trust ledger.TrustChange, actor s
 	if err != nil {
 		return nil, err
 	}
-	db.site = siteMeta{SiteID: init.SiteID, Epoch: 1}
+	db.site = firstSite(&init)
 	db.start()
 	err = db.update(func(tx *Tx) error {
 		for _, b := range buckets() {
 			if _, err := tx.bolt.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
-		}
-		if err := tx.putJSON(bMeta, kSite, db.site); err != nil {
-			return err
 		}
 		if err := tx.put(bMeta, kSchema, binary.BigEndian.AppendUint64(nil, schemaVersion)); err != nil {
 			return err
@@ -201,6 +210,9 @@ func Create(home string, init ledger.SiteInit, trust ledger.TrustChange, actor s
 // Open opens the database of an existing site and takes its lock, or fails at
 // once with [ErrLocked].
 func Open(home string, opt Options) (*DB, error) {
+	if exists(filepath.Join(home, journalName)) {
+		return nil, fmt.Errorf("%w: %s", ErrRestoring, home)
+	}
 	if _, err := os.Lstat(filepath.Join(home, fileName)); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrNoSite, home)
 	}
@@ -211,6 +223,9 @@ func Open(home string, opt Options) (*DB, error) {
 	err = db.load()
 	if err == nil {
 		err = db.migrate(opt)
+	}
+	if err == nil && opt.Compact {
+		err = db.compact(opt)
 	}
 	if err != nil {
 		db.bolt.Close()
@@ -238,7 +253,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}
-	db.blobs = newBlobs(home, db)
+	db.blobs = newBlobs(cmp.Or(opt.sealed, home), db)
 	return db, nil
 }
 

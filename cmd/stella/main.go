@@ -76,9 +76,9 @@ func exitCode(code api.Code) int {
 		return exitEnded
 	case api.CodeTrustChanged:
 		return exitRefused
-	case api.CodeLocked, api.CodeNotWritable, api.CodeNotExecuting, api.CodeStopping:
+	case api.CodeLocked, api.CodeNotWritable, api.CodeNotExecuting, api.CodeStopping, api.CodeRestoring:
 		return exitLocked
-	case api.CodeDamaged, api.CodeFloorLost:
+	case api.CodeDamaged, api.CodeFloorLost, api.CodeFloorAhead:
 		return exitDamaged
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite, api.CodeNewer,

@@ -44,7 +44,7 @@ func allCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newInitCmd(a), newStatusCmd(a), newDaemonCmd(a),
 		newBundleCmd(a), newVerifyCmd(a), newTrustCmd(a), newOrchCmd(a), newSecretCmd(a), newSessionCmd(a), newWorkspaceCmd(a), newLockCmd(a),
-		newLedgerCmd(a), newExportCmd(a),
+		newLedgerCmd(a), newExportCmd(a), newMaintenanceCmd(a),
 		newVersionCmd(a), newCompletionCmd(a),
 	}
 }

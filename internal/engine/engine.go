@@ -59,6 +59,8 @@ type Options struct {
 	// is not near the record: before anything else is written, and recorded.
 	Waive  *Waiver
 	Accept *Acceptance
+	// Compact rewrites ledger.db without its free pages before anything else.
+	Compact bool
 }
 
 // Waiver names a floor outside the ledger that was lost: the path of a copy of
@@ -134,7 +136,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		opt.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	stopped := func() error { return context.Cause(ctx) }
-	db, err := store.Open(opt.Home, store.Options{Now: opt.Now, Migrating: opt.Migrating, Stopped: stopped})
+	db, err := store.Open(opt.Home, store.Options{Now: opt.Now, Migrating: opt.Migrating, Stopped: stopped, Compact: opt.Compact})
 	if err != nil {
 		if cause := stopped(); cause != nil && errors.Is(err, cause) {
 			return nil, cause

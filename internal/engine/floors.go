@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
 )
@@ -23,16 +25,26 @@ const noteName = "checkpoint.note"
 
 // floorError is what is wrong with a floor.
 type floorError struct {
-	name string
-	lost bool
-	err  error
+	name  string
+	fault string // faultLost, faultAhead, "" for one that cannot be waived
+	err   error
 }
+
+// Faults of floors that can be waived.
+const (
+	faultLost  = "lost"
+	faultAhead = "ahead" // it is of an older epoch, and covers more than was restored
+)
 
 func (f *floorError) Error() string { return f.err.Error() }
 
 // api is f as the API says it.
 func (f *floorError) api() error {
-	if f.lost {
+	switch f.fault {
+	case faultAhead:
+		return &api.Error{Code: api.CodeFloorAhead, Message: "the floor " + f.name + " is ahead of the ledger that was restored: " + f.err.Error(),
+			Hint: "a newer snapshot, or the home itself, may have what is missing; to go on without that: stella trust waive " + f.name + " --reason TEXT"}
+	case faultLost:
 		return &api.Error{Code: api.CodeFloorLost, Message: "the floor " + f.name + " is lost: " + f.err.Error(),
 			Hint: "put it back from where it was kept; to go on without it: stella trust waive " + f.name + " --reason TEXT"}
 	}
@@ -52,9 +64,9 @@ func (e *Engine) checkHead() error {
 	if err != nil {
 		return dbError(err)
 	}
-	for _, lost := range []bool{false, true} { // what disagrees is the worse
+	for _, fault := range []string{"", faultAhead, faultLost} { // what disagrees is the worst
 		for _, f := range broken {
-			if f.lost == lost {
+			if f.fault == fault {
 				return f.api()
 			}
 		}
@@ -78,16 +90,16 @@ func (e *Engine) brokenFloors() ([]*floorError, error) {
 		}
 		err := e.checkNote(path)
 		if err != nil && (name == noteName || !missing(err) || slices.Contains(written, name)) {
-			broken = append(broken, &floorError{name, missing(err), err})
+			broken = append(broken, &floorError{name, faultOf(err), err})
 		}
 	}
 	for _, name := range written {
 		if slices.Contains(e.site.CheckpointCopies, name) {
 			continue
 		}
-		f := &floorError{name, true, errors.New("it was written, and site.toml does not name it any more")}
+		f := &floorError{name, faultLost, errors.New("it was written, and site.toml does not name it any more")}
 		if err := e.checkNote(name); err != nil && !missing(err) {
-			f = &floorError{name, false, err}
+			f = &floorError{name, faultOf(err), err}
 		}
 		broken = append(broken, f)
 	}
@@ -106,7 +118,7 @@ func (e *Engine) acceptFirst() error {
 		return dbError(err)
 	}
 	for _, f := range broken {
-		if !f.lost {
+		if f.fault == "" {
 			return f.api()
 		}
 	}
@@ -129,7 +141,7 @@ func (e *Engine) waive() error {
 	}
 	var found *floorError
 	for _, f := range broken {
-		if !f.lost {
+		if f.fault == "" {
 			return f.api()
 		}
 		if f.name == w.Floor {
@@ -137,14 +149,24 @@ func (e *Engine) waive() error {
 		}
 	}
 	if found == nil {
-		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("the floor %s is not lost: there is nothing to waive", w.Floor)}
+		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("the floor %s is neither lost nor ahead: there is nothing to waive", w.Floor)}
 	}
-	entry := &ledger.FloorWaiver{Floor: found.name, Fault: "lost", Reason: clip(w.Reason)}
+	entry := &ledger.FloorWaiver{Floor: found.name, Fault: found.fault, Reason: clip(w.Reason)}
+	if found.fault == faultAhead {
+		if entry.Note, err = e.floorNote(found.name); err != nil {
+			return err
+		}
+	}
 	if _, err := e.db.Append(ledger.FloorWaived, w.Actor, entry); err != nil {
 		return dbError(err)
 	}
 	if found.name == noteName {
 		return e.writeNote()
+	}
+	if found.fault == faultAhead { // what it says is on record now
+		if err := os.Remove(found.name); err != nil {
+			return invalid("the copy of the checkpoint: %v", err)
+		}
 	}
 	written, err := e.db.NotePaths()
 	if err != nil {
@@ -159,6 +181,41 @@ func (e *Engine) waive() error {
 func (e *Engine) writeNote() error {
 	_, err := e.issueCheckpoint()
 	return err
+}
+
+// aheadError says that a checkpoint of an older epoch covers more than what was adopted.
+type aheadError struct {
+	path          string
+	size, adopted int64
+}
+
+func (a *aheadError) Error() string {
+	return fmt.Sprintf("%s covers %d entries, of which the ledger has %d", a.path, a.size, a.adopted)
+}
+
+// faultOf is the fault of a floor that is not whole, "" where it cannot be waived.
+func faultOf(err error) string {
+	var ahead *aheadError
+	switch {
+	case missing(err):
+		return faultLost
+	case errors.As(err, &ahead):
+		return faultAhead
+	}
+	return ""
+}
+
+// floorNote is the signed note in a floor, without cosignatures.
+func (e *Engine) floorNote(name string) (string, error) {
+	path := name
+	if name == noteName {
+		path = filepath.Join(e.opt.Home, noteName)
+	}
+	note, err := fsx.ReadFile(path, ledger.MaxNote)
+	if err != nil {
+		return "", internal(err)
+	}
+	return ledger.WithoutCosignatures(note), nil
 }
 
 func missing(err error) bool {

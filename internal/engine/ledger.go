@@ -277,8 +277,15 @@ func (e *Engine) checkNote(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if c.Origin != e.db.Origin() {
+	_, epoch, err := ledger.ParseOrigin(c.Origin)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if epoch > e.db.Epoch() {
 		return fmt.Errorf("%s: it is of %s, the ledger is %s", path, c.Origin, e.db.Origin())
+	}
+	if adopted, over := e.db.Adopted(epoch); over && c.Size > adopted {
+		return &aheadError{path, c.Size, adopted}
 	}
 	if err := e.db.CheckHead(c); err != nil {
 		return fmt.Errorf("%s: %w", path, err)

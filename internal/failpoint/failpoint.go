@@ -38,6 +38,8 @@ const (
 	RunnerClaim       = "runner.claim"        // an attempt is recorded, no process exists
 	RunnerFinish      = "runner.finish"       // a process has ended, nothing is recorded
 	ExportWrite       = "export.write"        // a part of an archive
+	SnapshotWrite     = "snapshot.write"      // a file of a snapshot
+	RestoreSwap       = "restore.swap"        // a part of a home that is restored into its place
 	OutboxWrite       = "outbox.write"        // events into the file of a sink
 	OutboxSettle      = "outbox.settle"       // events are delivered, nothing of it is recorded
 )
@@ -50,6 +52,7 @@ func Names() []string {
 		SealBlob, GCMove, GCEmpty, CheckpointWrite,
 		RunnerClaim, RunnerFinish,
 		ExportWrite,
+		SnapshotWrite, RestoreSwap,
 		OutboxWrite, OutboxSettle,
 	}
 }

@@ -42,6 +42,7 @@ type Site interface {
 	Cache
 	Ledger
 	Exports
+	Maintenance
 	Host
 }
 
@@ -121,6 +122,14 @@ type Ledger interface {
 	// ProveConsistency proves that a checkpoint extends the tree of the first
 	// size entries: the one of a tree of to entries, with 0 the newest.
 	ProveConsistency(ctx context.Context, size, to int64) (ConsistencyProof, error)
+}
+
+// Maintenance is what keeps a site that lasts.
+type Maintenance interface {
+	// CreateSnapshot copies the site while it is in use.
+	CreateSnapshot(ctx context.Context, req SnapshotRequest, p Progress) (Snapshot, error)
+	// ListSnapshots lists those in a folder, oldest first; "" is snapshots/ of the home.
+	ListSnapshots(ctx context.Context, dir string) ([]Snapshot, error)
 }
 
 // Exports are archives of evidence.

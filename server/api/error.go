@@ -39,7 +39,9 @@ const (
 	CodeSiteExists       Code = "SITE_EXISTS"
 	CodeClockBehind      Code = "CLOCK_BEHIND"
 	CodeClockAhead       Code = "CLOCK_AHEAD"
-	CodeFloorLost        Code = "FLOOR_LOST" // what bounds the ledger from outside is gone
+	CodeFloorLost        Code = "FLOOR_LOST"  // what bounds the ledger from outside is gone
+	CodeFloorAhead       Code = "FLOOR_AHEAD" // what bounds it covers more than was restored
+	CodeRestoring        Code = "RESTORING"   // a restore was cut off
 	CodeTrustChanged     Code = "TRUST_CHANGED"
 	CodeDamaged          Code = "DAMAGED"
 	CodeNoSpace          Code = "NO_SPACE"

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/server"
+	"github.com/stellarun/stella/server/api"
+)
+
+func newMaintenanceCmd(a *app) *cobra.Command {
+	return group("maintenance", "Snapshots and their restore, compaction",
+		"Copy a site while it is in use, put a copy in the place of what was lost, and give back\nthe space that its database does not need.",
+		newSnapshotCmd(a), newSnapshotsCmd(a), newRestoreCmd(a), newCompactCmd(a))
+}
+
+func newSnapshotCmd(a *app) *cobra.Command {
+	var req api.SnapshotRequest
+	c := &cobra.Command{
+		Use:   "snapshot",
+		Short: "Copy the site while it is in use",
+		Long: "Copy ledger, trust, secrets (which stay encrypted), sealed files and logs as they are at one\n" +
+			"moment, while runs go on. Keys are left out: keep a copy of keys/ by a way of its own. Every\n" +
+			"file is hashed while it is copied, the copy of the ledger is checked entry by entry, and the\n" +
+			"list of all files is signed. A snapshot has its name only when all of that is done and on disk.",
+		Example: "  stella maintenance snapshot\n  stella maintenance snapshot --out /mnt/backup\n  stella maintenance snapshot --dry-run",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshot(c.Context(), a, req) },
+	}
+	f := c.Flags()
+	f.StringVar(&req.Dir, "out", "", "`FOLDER` that gets it (default: snapshots/ of the home)")
+	f.BoolVar(&req.DryRun, "dry-run", false, "only say how large it becomes, and whether that fits")
+	return c
+}
+
+func runSnapshot(ctx context.Context, a *app, req api.SnapshotRequest) (err error) {
+	if req.Dir != "" {
+		if req.Dir, err = absolute(req.Dir); err != nil {
+			return err
+		}
+	}
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		snap, err := r.CreateSnapshot(ctx, req, a.progressOf("copying"))
+		if err != nil {
+			return err
+		}
+		return a.acted(req.DryRun, snap, func(s *screen) {
+			if req.DryRun {
+				s.fields("would go to", snap.Path, "size", size(snap.Bytes), "entries", strconv.FormatInt(snap.Size, 10))
+				return
+			}
+			s.fields("snapshot", snap.ID, "folder", snap.Path, "entries", strconv.FormatInt(snap.Size, 10),
+				"root", snap.Root, "files", strconv.FormatInt(snap.Files, 10), "size", size(snap.Bytes))
+		})
+	})
+}
+
+func newSnapshotsCmd(a *app) *cobra.Command {
+	var from string
+	c := &cobra.Command{
+		Use:     "snapshots",
+		Short:   "List snapshots",
+		Long:    "List snapshots, oldest first, by what they say of themselves: a restore verifies it.",
+		Example: "  stella maintenance snapshots\n  stella maintenance snapshots --from /mnt/backup --output json",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshots(c.Context(), a, from) },
+	}
+	c.Flags().StringVar(&from, "from", "", "`FOLDER` that they lie in (default: snapshots/ of the home)")
+	return c
+}
+
+func runSnapshots(ctx context.Context, a *app, from string) (err error) {
+	if from != "" {
+		if from, err = absolute(from); err != nil {
+			return err
+		}
+	}
+	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		all, err := r.ListSnapshots(ctx, from)
+		if err != nil {
+			return err
+		}
+		return emitList(a, map[string]any{"snapshots": all}, all, []string{"ID", "CREATED", "ENTRIES", "SIZE", "ORIGIN"}, func(s api.Snapshot) []string {
+			return []string{s.ID, seconds(s.Created), strconv.FormatInt(s.Size, 10), size(s.Bytes), s.Origin}
+		})
+	})
+}
+
+func newRestoreCmd(a *app) *cobra.Command {
+	var opt engine.RestoreOptions
+	c := &cobra.Command{
+		Use:   "restore-snapshot (--latest | --id ID)",
+		Short: "Put a snapshot in the place of what the home has",
+		Long: "Verify a snapshot with the site's own key, add what is sealed, and put its ledger, trust and\n" +
+			"secrets in the place of those of the home, which are kept in replaced/. Nobody may hold the\n" +
+			"site. The home needs its keys/, which no snapshot has.\n\n" +
+			"The ledger goes on in a new epoch, whose first entry says what was adopted and which\n" +
+			"checkpoint is known beyond it. A checkpoint.note, or a copy of it, that covers more than the\n" +
+			"snapshot keeps the site closed until it is waived by name (trust waive): what it covers\n" +
+			"beyond is lost. Where runs are open the queue is paused, since they may have gone on after\n" +
+			"the snapshot. A restore that was cut off is finished by the same command.",
+		Example: "  stella maintenance restore-snapshot --latest --dry-run\n" +
+			"  stella maintenance restore-snapshot --id 0000004711-20261126T221500Z --from /mnt/backup --reason \"disk failed\"",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runRestore(c.Context(), a, opt) },
+	}
+	f := c.Flags()
+	f.BoolVar(&opt.Latest, "latest", false, "the newest one")
+	f.StringVar(&opt.ID, "id", "", "the one with this `ID`")
+	f.StringVar(&opt.Dir, "from", "", "`FOLDER` that it lies in (default: snapshots/ of the home)")
+	f.Int64Var(&opt.Epoch, "epoch", 0, "`N` of the new epoch, where a higher one is known than the home tells")
+	f.StringVar(&opt.Reason, "reason", "", "`TEXT` that is recorded")
+	f.BoolVar(&opt.DryRun, "dry-run", false, "only verify it, and say what would be lost")
+	c.MarkFlagsMutuallyExclusive("latest", "id")
+	c.MarkFlagsOneRequired("latest", "id")
+	return c
+}
+
+func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions) (err error) {
+	if err := a.needHome(); err != nil {
+		return err
+	}
+	if opt.Dir != "" {
+		if opt.Dir, err = absolute(opt.Dir); err != nil {
+			return err
+		}
+	}
+	opt.Home, opt.Actor, opt.Version, opt.Now = a.opt.home, server.LocalPrincipal(os.Getuid()), version, a.now
+	if !opt.DryRun && !a.opt.yes {
+		dry := opt
+		dry.DryRun = true
+		plan, err := engine.Restore(ctx, dry)
+		if err != nil {
+			return err
+		}
+		renderRestored(a.stderr, plan)
+		if err := a.confirm("Put this in the place of what the home has?"); err != nil {
+			return err
+		}
+	}
+	opt.Progress = a.progressOf("restoring")
+	res, err := engine.Restore(ctx, opt)
+	if err != nil {
+		return err
+	}
+	return a.acted(opt.DryRun, res, func(s *screen) { renderRestored(s, res) })
+}
+
+func renderRestored(s *screen, r api.Restored) {
+	if r.Finished {
+		s.fields("finished", "a restore that was cut off, of "+r.Snapshot.ID, "kept", r.Kept)
+		return
+	}
+	kv := []string{"snapshot", r.Snapshot.ID, "made", seconds(r.Snapshot.Created), "entries", strconv.FormatInt(r.Snapshot.Size, 10)}
+	lost := "none that is known"
+	switch {
+	case r.Known == 0:
+		lost = "not known: nothing says how far the ledger had come"
+	case r.Lost > 0:
+		lost = fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known)
+	}
+	kv = append(kv, "lost", lost, "origin", r.Origin)
+	if r.Kept != "" {
+		kv = append(kv, "kept", r.Kept)
+	}
+	if len(r.Runs) > 0 {
+		kv = append(kv, "open runs", strings.Join(r.Runs, " "))
+	}
+	s.fields(kv...)
+	if r.DryRun {
+		s.printf("nothing was changed\n")
+		return
+	}
+	for _, f := range r.Floors {
+		s.printf("next: stella trust waive %s --reason TEXT\n", f)
+	}
+	if r.Paused {
+		s.printf("the queue is paused: look at the open runs (stella orch run list --active), then stella orch queue resume\n")
+	}
+}
+
+func newCompactCmd(a *app) *cobra.Command {
+	var dry bool
+	c := &cobra.Command{
+		Use:   "compact",
+		Short: "Rewrite ledger.db without its free pages",
+		Long: "Copy ledger.db into a file without free pages, check that, and put it in its place. No entry\n" +
+			"is touched. Nobody may hold the site meanwhile; cut off at any moment, the site is as it was\n" +
+			"or compacted.",
+		Example: "  stella daemon stop && stella maintenance compact && stella daemon start",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runCompact(c.Context(), a, dry) },
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "only say how large it is, and how much of it is free")
+	return c
+}
+
+func runCompact(ctx context.Context, a *app, dry bool) error {
+	if err := a.needHome(); err != nil {
+		return err
+	}
+	opt := engine.Options{Home: a.opt.home, Version: version, Log: a.log(false), Now: a.now}
+	res, err := engine.Compact(ctx, opt, server.LocalPrincipal(os.Getuid()), dry)
+	if err != nil {
+		return err
+	}
+	return a.acted(dry, res, func(s *screen) {
+		if dry {
+			s.fields("size", size(res.Before), "free", size(res.Free))
+			return
+		}
+		s.fields("before", size(res.Before), "after", size(res.After))
+	})
+}

@@ -1,0 +1,148 @@
+//go:build failpoint
+
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/server/api"
+)
+
+// TestCrashRestoreChild is the process that is killed: it makes a snapshot, compacts, and
+// restores, and says what it was told is done.
+func TestCrashRestoreChild(t *testing.T) {
+	home := os.Getenv("STELLA_CRASH_RESTORE")
+	if home == "" {
+		t.Skip("it is started by TestCrashInARestore")
+	}
+	if err := keepHouse(home); err != nil {
+		fmt.Println("failed:", err)
+		os.Exit(3)
+	}
+	os.Exit(0)
+}
+
+func keepHouse(home string) error {
+	ctx := context.Background()
+	e, err := engine.Open(ctx, engine.Options{Home: home, Version: "0.1.0"})
+	if err != nil {
+		return err
+	}
+	snap, err := e.As(api.Principal{Name: who}).CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err == nil {
+		fmt.Println("snapshot", snap.ID)
+		_, err = e.As(api.Principal{Name: who}).RevokeTrust(ctx, api.TrustRevocation{Blob: strings.Repeat("0", 64), Reason: "after the snapshot"})
+	}
+	if err := errors.Join(err, e.Close()); err != nil {
+		return err
+	}
+	if _, err := engine.Compact(ctx, engine.Options{Home: home, Version: "0.1.0"}, who, false); err != nil {
+		return err
+	}
+	fmt.Println("compacted")
+	if _, err = restoreLatest(home); err == nil {
+		fmt.Println("restored")
+	}
+	return err
+}
+
+func restoreLatest(home string) (api.Restored, error) {
+	return engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who, Reason: "a test", Version: "0.1.0"})
+}
+
+// Wherever a snapshot, a compaction or a restore is cut off: a snapshot that is listed is
+// whole, and the site opens as it was before or after, or says that a restore was cut off,
+// which the same command finishes.
+func TestCrashInARestore(t *testing.T) {
+	l := newLab(t)
+	l.importFile(l.dataFile("audit-data", 1, map[string]string{"a.txt": strings.Repeat("a", 5000)}))
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		failpoint.FSXWrite, failpoint.FSXSync, failpoint.FSXRename, failpoint.FSXSyncDir,
+		failpoint.StoreCommitBefore, failpoint.StoreCommitAfter, failpoint.SnapshotWrite, failpoint.RestoreSwap,
+	} {
+		for hit := 1; ; hit++ {
+			home := filepath.Join(t.TempDir(), "site")
+			copySite(t, l.home, home)
+			if !crashRestoreOnce(t, home, fmt.Sprintf("%s=%d:kill", name, hit)) {
+				if hit == 1 {
+					t.Errorf("%s is not on the way", name)
+				}
+				break
+			}
+		}
+	}
+}
+
+func crashRestoreOnce(t *testing.T, home, fail string) (killed bool) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashRestoreChild$")
+	cmd.Env = append(os.Environ(), "STELLA_CRASH_RESTORE="+home, failpoint.Env+"="+fail)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == -1:
+		killed = true
+	case err != nil:
+		t.Errorf("%s: the child ended with %v:\n%s", fail, err, out)
+		return false
+	}
+	if err := afterRestoreCrash(home, string(out)); err != nil {
+		t.Errorf("%s: %v; the child said:\n%s", fail, err, out)
+	}
+	return killed
+}
+
+func afterRestoreCrash(home, told string) error {
+	ctx := context.Background()
+	open := func(w *engine.Waiver) (*engine.Engine, error) {
+		return engine.Open(ctx, engine.Options{Home: home, Version: "0.1.0", Waive: w})
+	}
+	e, err := open(nil)
+	restored := strings.Contains(told, "restored")
+	if codeOf(err) == api.CodeRestoring {
+		if r, err := restoreLatest(home); err != nil || !r.Finished {
+			return fmt.Errorf("finishing: %+v, %w", r, err)
+		}
+		restored = true
+		e, err = open(nil)
+	}
+	if codeOf(err) == api.CodeFloorAhead {
+		restored = true
+		e, err = open(&engine.Waiver{Floor: "checkpoint.note", Reason: "a test", Actor: who})
+	}
+	if err != nil {
+		return fmt.Errorf("the site does not open: %w", err)
+	}
+	site := e.As(api.Principal{Name: who})
+	_, err = site.VerifyLedger(ctx, nil)
+	rep, aerr := site.AuditStorage(ctx, nil)
+	if err := errors.Join(err, aerr, e.Close()); err != nil || rep.Damage > 0 {
+		return fmt.Errorf("it is damaged: %+v, %w", rep.Findings, err)
+	}
+	if restored {
+		return nil
+	}
+	// What is listed can be restored, and what was acknowledged is listed.
+	all, err := filepath.Glob(filepath.Join(home, "snapshots", "[0-9]*"))
+	if err != nil || strings.Contains(told, "snapshot") && len(all) != 1 {
+		return fmt.Errorf("the snapshots are %v, %w", all, err)
+	}
+	if len(all) > 0 {
+		if _, err := restoreLatest(home); err != nil {
+			return fmt.Errorf("a snapshot that is listed is not restored: %w", err)
+		}
+	}
+	return nil
+}

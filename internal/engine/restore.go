@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// A snapshot is put in the place of what a home has while nobody holds the site. What the
+// ledger had beyond it is lost, and that is on record: the first entry of the new epoch names
+// what was adopted and the highest checkpoint that is known (THREATS 27). Floors that are
+// ahead of it refuse everything until each is waived by name. Where runs are open in the
+// snapshot the queue is paused: they may have gone on after it, and only people can know.
+
+// RestoreOptions say what is restored where. Home, and one of ID and Latest, are required.
+type RestoreOptions struct {
+	Home          string
+	Dir           string // folder of snapshots; default snapshots/ of the home
+	ID            string
+	Latest        bool
+	Epoch         int64 // of what follows; 0: the one after the highest that is known
+	Actor, Reason string
+	Version       string
+	DryRun        bool
+	Now           func() time.Time // default time.Now
+	Progress      api.Progress
+}
+
+// maxRunsShown bounds how many open runs an answer lists.
+const maxRunsShown = 20
+
+// Restore restores a snapshot, or finishes a restore that was cut off.
+func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	out := api.Restored{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}
+	if !opt.DryRun {
+		r, found, err := store.FinishRestore(opt.Home)
+		if err != nil {
+			return out, restoreError(opt.Home, err)
+		}
+		if found {
+			out.Finished, out.Kept, out.Snapshot.ID = true, filepath.Join(opt.Home, r.Kept), r.Snapshot.ID
+			return out, nil
+		}
+	}
+	snap, err := opt.choose()
+	if err != nil {
+		return out, err
+	}
+	out.Snapshot = snap
+	x := &restoring{opt: opt, out: &out}
+	if err := x.prepare(); err != nil {
+		return out, err
+	}
+	r, err := store.Restore(ctx, store.RestoreOptions{
+		Home: opt.Home, From: snap.Path, Kept: opt.Now().UTC().Format("20060102T150405Z"), DryRun: opt.DryRun, Progress: opt.Progress,
+		Verify: func(sums, sig []byte) error { return export.CheckSums(sums, sig, x.sitePub) },
+		Check: store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
+			return ledger.OpenCheckpoint(note, x.keys.logPublic(), x.siteID)
+		}},
+		Open:  store.Options{Now: opt.Now},
+		Begin: x.begin,
+	})
+	if err != nil {
+		return out, restoreError(opt.Home, err)
+	}
+	out.Snapshot = showSnapshot(r.Snapshot, snap.Path)
+	if !opt.DryRun {
+		out.Kept = filepath.Join(opt.Home, r.Kept)
+	}
+	return out, nil
+}
+
+// choose finds the snapshot that is meant.
+func (opt RestoreOptions) choose() (api.Snapshot, error) {
+	all, err := listSnapshots(opt.Home, opt.Dir)
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	if len(all) == 0 {
+		return api.Snapshot{}, &api.Error{Code: api.CodeNotFound, Message: "there is no snapshot", Hint: "--from names another folder of snapshots"}
+	}
+	if opt.Latest {
+		return all[len(all)-1], nil
+	}
+	i := slices.IndexFunc(all, func(s api.Snapshot) bool { return s.ID == opt.ID })
+	if i < 0 {
+		return api.Snapshot{}, &api.Error{Code: api.CodeNotFound, Message: "there is no snapshot " + opt.ID, Hint: "the newest is " + all[len(all)-1].ID}
+	}
+	return all[i], nil
+}
+
+// restoring is a restore under way.
+type restoring struct {
+	opt     RestoreOptions
+	out     *api.Restored
+	keys    *keys
+	sitePub []byte
+	siteID  string
+	known   string // the highest checkpoint that is known, "" for none
+	epoch   int64  // the highest that is known
+}
+
+// prepare reads the keys of the home, and what is known of the ledger from outside the
+// snapshot.
+func (x *restoring) prepare() (err error) {
+	home := x.opt.Home
+	if x.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
+		return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("keys of the site: %v", err),
+			Hint: "a snapshot has none: put the copy of the keys into " + filepath.Join(home, "keys") + " (0700) first"}
+	}
+	if x.sitePub, err = publicPEM(&x.keys.site.PublicKey); err != nil {
+		return internal(err)
+	}
+	snap, err := store.ReadSnapshot(x.out.Snapshot.Path)
+	if err != nil {
+		return damaged("%v", err)
+	}
+	x.siteID = snap.SiteID
+	_, x.epoch, err = ledger.ParseOrigin(snap.Origin)
+	if err != nil {
+		return damaged("%v", err)
+	}
+	if err := x.roomFor(snap.Bytes); err != nil {
+		return err
+	}
+	return x.look(snap)
+}
+
+// roomFor says whether a snapshot fits beside what the home has.
+func (x *restoring) roomFor(need int64) error {
+	e := &Engine{opt: Options{Home: x.opt.Home}}
+	return e.roomOf("the snapshot", need)
+}
+
+// look gathers what is known of the ledger: its checkpoints, in the home and outside, and the
+// ledger itself as far as it can be read.
+func (x *restoring) look(snap store.Snapshot) error {
+	home := x.opt.Home
+	head := store.Peek(home)
+	paths := append([]string{noteName}, head.NotePaths...)
+	if raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10); err == nil {
+		if site, err := manifests.ParseSite("site.toml", raw); err == nil {
+			paths = append(paths, site.CheckpointCopies...)
+		}
+	}
+	slices.Sort(paths[1:])
+	var best ledger.Checkpoint
+	for _, name := range slices.Compact(paths) {
+		path := name
+		if name == noteName {
+			path = filepath.Join(home, noteName)
+		}
+		note, err := fsx.ReadFile(path, ledger.MaxNote)
+		if missing(err) {
+			if name == noteName {
+				x.out.Floors = append(x.out.Floors, name)
+			}
+			continue
+		}
+		if err != nil {
+			return invalid("%v", err)
+		}
+		c, err := ledger.OpenCheckpoint(note, x.keys.logPublic(), x.siteID)
+		if err != nil {
+			return damaged("%s is no checkpoint of this site: %v", path, err)
+		}
+		_, epoch, _ := ledger.ParseOrigin(c.Origin) // it was opened
+		if x.epoch = max(x.epoch, epoch); c.Size > snap.Size {
+			x.out.Floors = append(x.out.Floors, name)
+		}
+		if c.Size > best.Size {
+			best, x.known = c, ledger.WithoutCosignatures(note)
+		}
+	}
+	x.epoch = max(x.epoch, head.Epoch)
+	x.out.Known = max(best.Size, head.Size)
+	x.out.Lost = max(0, x.out.Known-snap.Size)
+	if x.opt.Epoch == 0 {
+		x.opt.Epoch = x.epoch + 1
+	}
+	if x.opt.Epoch <= x.epoch {
+		return invalid("epoch %d is not after %d, which is known", x.opt.Epoch, x.epoch)
+	}
+	x.out.Origin = ledger.Origin(x.siteID, x.opt.Epoch)
+	return nil
+}
+
+// begin begins the epoch in the copy.
+func (x *restoring) begin(db *store.DB) error {
+	err := db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason),
+	})
+	if err != nil {
+		return err
+	}
+	open, err := db.ActiveRuns()
+	if err != nil {
+		return err
+	}
+	for _, run := range open[:min(len(open), maxRunsShown)] {
+		x.out.Runs = append(x.out.Runs, run.RunID)
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	x.out.Paused = true
+	_, err = db.ChangeQueue(ledger.QueuePaused, x.opt.Actor, ledger.QueueChange{
+		Reason: "restored: open runs may have gone on after the snapshot; look at each before the queue is resumed",
+	})
+	return err
+}
+
+func restoreError(home string, err error) error {
+	var damage *store.Damage
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "stop it first: stella daemon stop"}
+	case errors.Is(err, store.ErrNewerSchema):
+		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
+	case errors.As(err, &damage):
+		d := damaged("%v", err)
+		d.Hint = "the site is as it was; try another snapshot: stella maintenance snapshots"
+		return d
+	case errors.Is(err, os.ErrNotExist):
+		return damaged("%v", err)
+	case Unwritable(home, err) != nil:
+		return Unwritable(home, err)
+	}
+	return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "the site is as it was"}
+}

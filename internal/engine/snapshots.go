@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+	"github.com/stellarun/stella/verify"
+)
+
+// snapshotsName is the folder of the home that snapshots go to by default.
+const snapshotsName = "snapshots"
+
+// snapshotDir is the folder that is meant; it must be there, unless it is the home's own.
+func snapshotDir(home, dir string) (string, error) {
+	if dir == "" {
+		dir = filepath.Join(home, snapshotsName)
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", internal(err)
+		}
+		return dir, nil
+	}
+	if !filepath.IsAbs(dir) {
+		return "", invalid("the folder of snapshots must be absolute: %s", dir)
+	}
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+		return "", invalid("%s is no folder", dir)
+	}
+	return dir, nil
+}
+
+// CreateSnapshot copies the site while it is in use. Nothing is given up meanwhile.
+func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
+	e := s.e
+	dir, err := snapshotDir(e.opt.Home, req.Dir)
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	e.collecting.Lock() // nothing is given up meanwhile, and no other is made
+	defer e.collecting.Unlock()
+	need := e.db.SnapshotBytes()
+	if err := e.roomIn(dir, "a snapshot", need); err != nil {
+		return api.Snapshot{}, err
+	}
+	if req.DryRun {
+		return api.Snapshot{Path: dir, Origin: e.db.Origin(), Size: e.db.Size(), LastTime: stamp.Format(e.db.LastTime()), Bytes: need, DryRun: true}, nil
+	}
+	if req.Dir == "" { // nobody else makes one there
+		if err := store.SweepSnapshots(dir); err != nil {
+			return api.Snapshot{}, spaceError(err)
+		}
+	}
+	snap, path, sums, err := e.db.Snapshot(ctx, store.SnapshotOptions{
+		Dir: dir, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
+		Sign: func(sums []byte) ([]byte, error) {
+			a, err := verify.SignManifest(sums, e.keys.site)
+			return a.Data, err
+		},
+		Check: store.CheckOptions{OpenNote: e.openNote},
+	})
+	if err != nil {
+		return api.Snapshot{}, snapshotError(err)
+	}
+	out := showSnapshot(snap, path)
+	out.Seq, err = e.db.Append(ledger.SnapshotCreated, s.actor, &ledger.SnapshotCreation{
+		ID: snap.ID, Size: snap.Size, Root: snap.Root, Files: snap.Files, Bytes: snap.Bytes, Sums: sums,
+	})
+	return out, dbError(err)
+}
+
+// openNote verifies a checkpoint of this site.
+func (e *Engine) openNote(note []byte) (ledger.Checkpoint, error) {
+	return ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
+}
+
+// roomIn says whether something fits on the disk of a folder: on that of the home beside what
+// is kept for the ledger.
+func (e *Engine) roomIn(dir, what string, need int64) error {
+	var there, home syscall.Stat_t
+	if err := errors.Join(syscall.Stat(dir, &there), syscall.Stat(e.opt.Home, &home)); err != nil {
+		return internal(err)
+	}
+	if there.Dev == home.Dev {
+		return e.roomOf(what, need)
+	}
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return internal(err)
+	}
+	if free := int64(disk.Bavail) * disk.Bsize; free < need {
+		return &api.Error{Code: api.CodeNoSpace, Message: fmt.Sprintf("%s needs %d bytes, %d are free in %s", what, need, free, dir),
+			Hint: "free space there, or name another folder"}
+	}
+	return nil
+}
+
+// snapshotError names what a snapshot has failed at. Damage of the site is said as such.
+func snapshotError(err error) error {
+	var damage *store.Damage
+	switch {
+	case errors.As(err, &damage):
+		d := damaged("%v", err)
+		d.Hint = "no snapshot is made of a site that is damaged: stella ledger verify, and stella bundle audit, name all of it"
+		return d
+	case errors.Is(err, fs.ErrExist):
+		return &api.Error{Code: api.CodeConflict, Message: "a snapshot of this second exists", Hint: "try again"}
+	}
+	return spaceError(err)
+}
+
+func showSnapshot(s store.Snapshot, path string) api.Snapshot {
+	return api.Snapshot{
+		ID: s.ID, Path: path, Origin: s.Origin, Size: s.Size, Root: s.Root, LastTime: s.LastTime, Created: s.Created,
+		Stella: s.Stella, Files: s.Files, Bytes: s.Bytes,
+	}
+}
+
+// ListSnapshots lists the snapshots in a folder.
+func (s *site) ListSnapshots(_ context.Context, dir string) ([]api.Snapshot, error) {
+	return listSnapshots(s.e.opt.Home, dir)
+}
+
+func listSnapshots(home, dir string) ([]api.Snapshot, error) {
+	if dir == "" {
+		dir = filepath.Join(home, snapshotsName)
+	}
+	all, err := store.Snapshots(dir)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	out := []api.Snapshot{}
+	for _, x := range all {
+		out = append(out, showSnapshot(x, filepath.Join(dir, x.ID)))
+	}
+	return out, nil
+}
+
+// Compact rewrites ledger.db of a site that nobody holds, without its free pages, and records
+// that. A dry run only looks.
+func Compact(ctx context.Context, opt Options, actor string, dry bool) (out api.Compacted, err error) {
+	opt.Mode, opt.Executes = ModeCommand, false
+	e, err := Open(ctx, opt)
+	if err != nil {
+		return out, compactError(opt.Home, err)
+	}
+	out.Before, out.Free, out.DryRun = e.db.Bytes(), e.db.FreeBytes(), dry
+	if err := e.roomOf("the new ledger.db", out.Before-out.Free); err != nil || dry {
+		return out, errors.Join(err, e.Close())
+	}
+	if err := e.Close(); err != nil {
+		return out, err
+	}
+	opt.Compact = true
+	if e, err = Open(ctx, opt); err != nil {
+		return out, compactError(opt.Home, err)
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	out.After = e.db.Bytes()
+	out.Seq, err = e.db.Append(ledger.SiteCompacted, actor, &ledger.Compaction{Before: out.Before, After: out.After})
+	return out, dbError(err)
+}
+
+func compactError(home string, err error) error {
+	if codeIs(err, api.CodeLocked) {
+		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "a compaction needs the site for itself: stella daemon stop"}
+	}
+	return err
+}
+
+func codeIs(err error, code api.Code) bool {
+	var known *api.Error
+	return errors.As(err, &known) && known.Code == code
+}

@@ -1,0 +1,46 @@
+package api
+
+// SnapshotRequest asks for a copy of the site.
+type SnapshotRequest struct {
+	Dir    string `json:"dir,omitempty"`    // folder that gets it, absolute; "" is snapshots/ of the home
+	DryRun bool   `json:"dryRun,omitempty"` // only say how large it becomes
+}
+
+// Snapshot is a copy of the site at one moment, without its keys.
+type Snapshot struct {
+	ID       string `json:"id,omitempty"` // absent of one that was not made
+	Path     string `json:"path"`         // its folder, or that of one that would be made
+	Origin   string `json:"origin"`
+	Size     int64  `json:"size"`           // entries
+	Root     string `json:"root,omitempty"` // of their tree, hex
+	LastTime string `json:"lastTime"`       // of the last entry
+	Created  string `json:"created,omitempty"`
+	Stella   string `json:"stella,omitempty"`
+	Files    int64  `json:"files,omitempty"`
+	Bytes    int64  `json:"bytes"`
+	Seq      int64  `json:"seq,omitempty"` // of the entry, of one that was made now
+	DryRun   bool   `json:"dryRun,omitempty"`
+}
+
+// Restored is what a restore did, or would do.
+type Restored struct {
+	Snapshot Snapshot `json:"snapshot"`
+	DryRun   bool     `json:"dryRun"`
+	Finished bool     `json:"finished,omitempty"` // only the end of one that was cut off was left to do
+	Origin   string   `json:"origin,omitempty"`   // from now on
+	Kept     string   `json:"kept,omitempty"`     // folder with what was replaced
+	Known    int64    `json:"known"`              // entries that the site is known to have had; 0: nothing is known
+	Lost     int64    `json:"lost"`               // of these, entries that the snapshot does not have
+	Floors   []string `json:"floors"`             // that must be waived before the site opens
+	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
+	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
+}
+
+// Compacted is what a compaction did.
+type Compacted struct {
+	Before int64 `json:"before"` // bytes of ledger.db
+	After  int64 `json:"after,omitempty"`
+	Free   int64 `json:"free"`          // bytes of pages that nothing uses, before
+	Seq    int64 `json:"seq,omitempty"` // of the entry
+	DryRun bool  `json:"dryRun,omitempty"`
+}

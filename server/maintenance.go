@@ -1,0 +1,45 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/stellarun/stella/server/api"
+)
+
+// What keeps a site that lasts: handlers, and the same on the client's side.
+
+func (h *handler) createSnapshot(w http.ResponseWriter, q *request) error {
+	var req api.SnapshotRequest
+	if err := q.decode(&req); err != nil {
+		return err
+	}
+	return h.long(w, q, http.StatusOK, func(p api.Progress) (any, error) {
+		return q.site.CreateSnapshot(q.Context(), req, p)
+	})
+}
+
+func (h *handler) listSnapshots(w http.ResponseWriter, q *request) error {
+	p := q.params()
+	dir := p.str("dir")
+	if err := p.err(); err != nil {
+		return err
+	}
+	all, err := q.site.ListSnapshots(q.Context(), dir)
+	return h.reply(w, q, http.StatusOK, snapshotsBody{some(all)}, err)
+}
+
+type snapshotsBody struct {
+	Snapshots []api.Snapshot `json:"snapshots"`
+}
+
+// CreateSnapshot implements [api.Maintenance].
+func (c *Client) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
+	return long[api.Snapshot](ctx, c, call{method: http.MethodPost, path: "/maintenance/snapshots", body: req}, p)
+}
+
+// ListSnapshots implements [api.Maintenance].
+func (c *Client) ListSnapshots(ctx context.Context, dir string) ([]api.Snapshot, error) {
+	body, err := get[snapshotsBody](ctx, c, call{method: http.MethodGet, path: "/maintenance/snapshots", query: query("dir", dir)})
+	return body.Snapshots, err
+}

@@ -1,0 +1,67 @@
+package store
+
+import (
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// compactTx bounds how many bytes one transaction of a compaction copies.
+const compactTx = 16 << 20
+
+// compact copies the database into a new file without free pages, which takes its place when
+// it is whole, checked and on disk: a file of bbolt never shrinks by itself. It comes before
+// anybody reads, as a migration does, and is as safe to cut off.
+func (db *DB) compact(opt Options) error {
+	path, err := place(db.home)
+	if err == nil {
+		err = db.moveTo(path+newSuffix, path, opt, db.squeeze)
+	}
+	if err != nil {
+		return fmt.Errorf("store: compact: %w", err)
+	}
+	return nil
+}
+
+// FreeBytes is how much of the file nothing uses.
+func (db *DB) FreeBytes() (n int64) {
+	_ = db.bolt.View(func(t *bolt.Tx) error {
+		s := db.bolt.Stats()
+		n = int64(s.FreePageN+s.PendingPageN) * int64(db.bolt.Info().PageSize)
+		return nil
+	})
+	return n
+}
+
+// squeeze copies everything, and holds the tree and the pages of the copy against this one.
+func (db *DB) squeeze(to *bolt.DB, opt Options) error {
+	if opt.Stopped != nil {
+		if err := opt.Stopped(); err != nil {
+			return err
+		}
+	}
+	if err := bolt.Compact(to, db.bolt, compactTx); err != nil {
+		return err
+	}
+	want, err := ledger.TreeHash(db.size, db)
+	if err != nil {
+		return err
+	}
+	return to.View(func(t *bolt.Tx) error {
+		if err := checkCounts(t, db.size); err != nil {
+			return err
+		}
+		got, err := ledger.TreeHash(db.size, hashReader{t})
+		if err == nil && got != want {
+			err = fmt.Errorf("the copy has root %x, not %x", got, want)
+		}
+		for perr := range t.Check() {
+			if err == nil {
+				err = perr
+			}
+		}
+		return err
+	})
+}
