@@ -128,10 +128,7 @@ func TestAValueMayBeRefusedForItsCost(t *testing.T) {
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %.300v, want ok %v", c.name, err, c.ok)
 		}
-		t.Logf("%s: %v", c.name, time.Since(began))
-		if d := time.Since(began); d > 20*time.Second {
-			t.Errorf("%s took %v", c.name, d)
-		}
+		t.Logf("%s: %v", c.name, time.Since(began)) // without the bound some would take years
 	}
 }
 
