@@ -97,17 +97,32 @@ func (s *story) line() ([]byte, error) {
 
 // fold fills run and steps.
 func (s *story) fold(line *runLine) error {
+	_, err := s.foldAll(line)
+	return err
+}
+
+// foldAll fills run and steps, and returns the attempts, by step and number.
+func (s *story) foldAll(line *runLine) ([]state.Attempt, error) {
 	var run *state.Run
+	var all []state.Attempt
 	steps, attempts := map[string]*state.Step{}, map[string]*state.Attempt{}
 	for _, e := range s.entries {
 		id := e.Envelope.StepID
 		v := state.View{Run: run, Step: steps[id], Attempt: attempts[id]}
 		if err := state.Apply(&v, e.Change); err != nil {
-			return fmt.Errorf("entry %d: %w", e.Envelope.Seq, err)
+			return nil, fmt.Errorf("entry %d: %w", e.Envelope.Seq, err)
 		}
 		run = v.Run
 		if id != "" {
+			if _, began := e.Data.(*ledger.AttemptStart); began && attempts[id] != nil {
+				all = append(all, *attempts[id])
+			}
 			steps[id], attempts[id] = v.Step, v.Attempt
+		}
+	}
+	for _, a := range attempts {
+		if a != nil {
+			all = append(all, *a)
 		}
 	}
 	line.Run = run
@@ -115,5 +130,8 @@ func (s *story) fold(line *runLine) error {
 		line.Steps = append(line.Steps, *step)
 	}
 	slices.SortFunc(line.Steps, func(a, b state.Step) int { return cmp.Compare(a.StepID, b.StepID) })
-	return nil
+	slices.SortFunc(all, func(a, b state.Attempt) int {
+		return cmp.Or(cmp.Compare(a.StepID, b.StepID), cmp.Compare(a.Attempt, b.Attempt))
+	})
+	return all, nil
 }

@@ -105,7 +105,18 @@ type verifier struct {
 // A report always means that the archive was judged. An error means that it was
 // not: it cannot be read, it changed meanwhile, a key is not one, or ctx ended.
 func Verify(ctx context.Context, path string, opt VerifyOptions) (*Report, error) {
-	v := &verifier{ctx: ctx, opt: opt, best: Verified, status: map[string]Status{}, foreign: map[string]bool{}, unfit: map[string]bool{}}
+	v, err := judged(ctx, path, opt)
+	if err != nil {
+		return nil, err
+	}
+	defer v.release()
+	return &v.report, nil
+}
+
+// judged makes all checks. The archive stays open until it is released: what is read
+// again is the same, or a fault.
+func judged(ctx context.Context, path string, opt VerifyOptions) (v *verifier, err error) {
+	v = &verifier{ctx: ctx, opt: opt, best: Verified, status: map[string]Status{}, foreign: map[string]bool{}, unfit: map[string]bool{}}
 	if err := v.keys(); err != nil {
 		return nil, err
 	}
@@ -116,16 +127,23 @@ func Verify(ctx context.Context, path string, opt VerifyOptions) (*Report, error
 	}
 	if err == nil {
 		v.c = c
-		defer c.close()
-		defer v.close()
 	}
 	for _, check := range v.checks(err) {
 		if err := v.run(check); err != nil {
+			v.release()
 			return nil, err
 		}
 	}
 	v.report.Verdict = v.judge()
-	return &v.report, nil
+	return v, nil
+}
+
+// release lets go of the archive.
+func (v *verifier) release() {
+	if v.c != nil {
+		v.close()
+		v.c.close()
+	}
 }
 
 func (v *verifier) keys() (err error) {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+)
+
+// viewOptions are the flags of export view.
+type viewOptions struct {
+	format, out     string
+	logKey, siteKey string
+}
+
+func newExportViewCmd(a *app) *cobra.Command {
+	var opt viewOptions
+	c := &cobra.Command{
+		Use:   "view FILE|DIR",
+		Short: "Write what an archive says as tables or events",
+		Long: "Judge an archive, and write what its ledger says to a new folder in a form that other\n" +
+			"programs read: csv is tables of entries, runs, steps and attempts, ocsf is a security event\n" +
+			"for each entry, a line of JSON each. No site is needed. The same archive gives the same bytes.\n\n" +
+			"A view proves nothing: the archive does. One that fails a check, or is by other keys than\n" +
+			"--log-key and --site-key, gets no view. In tables a cell that a spreadsheet would take for a\n" +
+			"formula begins with a ' more.",
+		Example: "  stella export view november.tar --format csv --out november --log-key log.pub --site-key site.pub\n" +
+			"  stella export view november.tar --format ocsf --out events",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runExportView(c.Context(), a, args[0], opt) },
+	}
+	f := c.Flags()
+	f.StringVar(&opt.format, "format", "", "`FORM`: csv or ocsf (required)")
+	f.StringVarP(&opt.out, "out", "o", "", "`FOLDER` to make (required)")
+	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
+	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
+	_ = c.MarkFlagRequired("format")
+	_ = c.MarkFlagRequired("out")
+	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{export.ViewCSV, export.ViewOCSF}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func runExportView(ctx context.Context, a *app, path string, opt viewOptions) error {
+	if opt.format != export.ViewCSV && opt.format != export.ViewOCSF {
+		return invalid("--format is csv or ocsf, not %q", opt.format)
+	}
+	dir, err := absolute(opt.out)
+	if err != nil {
+		return err
+	}
+	if err := absent(dir); err != nil { // before the archive is read
+		return err
+	}
+	var o export.VerifyOptions
+	if a.stderr.terminal && !a.opt.quiet {
+		o.Progress = func(check string) { a.stderr.showProgress("checking " + check) }
+	}
+	for _, f := range []struct {
+		path string
+		to   *[]byte
+	}{{opt.logKey, &o.LogKey}, {opt.siteKey, &o.SiteKey}} {
+		if f.path == "" {
+			continue
+		}
+		if *f.to, err = fsx.ReadFile(f.path, ledger.MaxNote); err != nil {
+			return fileError(f.path, err)
+		}
+	}
+	// What is withheld is declared; whether that is expected is for export verify.
+	view, rep, err := export.WriteView(ctx, path, opt.format, dir, o)
+	if errors.Is(err, export.ErrNoView) {
+		return archiveOutcome(path, rep)
+	}
+	if err != nil {
+		return viewError(path, dir, err)
+	}
+	return a.acted(false, view, func(s *screen) {
+		s.fields("view", view.Path, "of", path, "archive is", string(view.Verdict))
+		rows := make([][]string, len(view.Files))
+		for i, f := range view.Files {
+			rows[i] = []string{f.Path, strconv.FormatInt(f.Records, 10), size(f.Bytes), f.SHA256}
+		}
+		s.printf("\n")
+		s.table([]string{"FILE", "RECORDS", "SIZE", "SHA256"}, rows)
+		if view.Verdict != export.Verified {
+			a.stderr.note("note: the archive is %s; stella export verify says why", string(view.Verdict))
+		}
+		if view.LeftOut > 0 {
+			a.stderr.note("note: %s left out: the archive does not hold all of their data", count(view.LeftOut, "run is", "runs are"))
+		}
+	})
+}
+
+// viewError says of which of the two the error is.
+func viewError(path, dir string, err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) && e.Path != path {
+		return fileError(dir, err)
+	}
+	return fileError(path, err)
+}
