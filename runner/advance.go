@@ -450,17 +450,16 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	}
 }
 
-// reconsider looks again at what may run now, after steps were made pending.
-func (e *execution) reconsider() error {
+// reconsider looks again at what may run now, after steps were made pending, and items of
+// those that go on.
+func (e *execution) reconsider(goOn ...*node) error {
 	e.swept = false
 	e.failing = false
 	for _, n := range e.nodes {
 		e.failing = e.failing || n.phase == ordinary && n.status == state.Failed && n.now && !n.settled()
 	}
-	for _, n := range e.nodes {
-		if n.items != nil && n.status == state.Running {
-			e.feed(n)
-		}
+	for _, n := range goOn {
+		e.feed(n)
 	}
 	mayBegin := e.mayBegin()
 	for _, n := range e.nodes {

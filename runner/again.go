@@ -137,8 +137,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			e.dropChild(item, "its step was reset")
 		}
 	}
-	e.beginAgain(actor, d)
-	if err := e.reconsider(); err != nil {
+	if err := e.reconsider(e.beginAgain(actor, d)...); err != nil {
 		return err
 	}
 	return e.r.commit(e)

@@ -315,8 +315,7 @@ func (e *execution) resolve(n *node, actor string, x ruling) error {
 	case "abort":
 		return e.reject(n, actor, state.ApprovalRefused, "rejected by "+actor)
 	case "retry":
-		e.beginAgain(actor, x.again)
-		if err := e.reconsider(); err != nil {
+		if err := e.reconsider(e.beginAgain(actor, x.again)...); err != nil {
 			return err
 		}
 	default:

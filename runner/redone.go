@@ -19,9 +19,10 @@ type redone struct {
 
 // redoing is how a decision begins a step or an item again.
 type redoing struct {
-	named bool // somebody has named it, which says so of what it has done itself and has ended, not of its sub-runs: nobody sees from a step what is below
-	later bool // not by the decision itself, but by what follows from it
-	inv   ledger.StepInvalidation
+	named   bool // somebody has named it, which says so of what it has done itself and has ended, not of its sub-runs: nobody sees from a step what is below
+	later   bool // not by the decision itself, but by what follows from it
+	unasked bool // it cleans up after another end
+	inv     ledger.StepInvalidation
 }
 
 func newRedone(repeat bool) redone { return redone{repeat, map[*node]redoing{}} }
@@ -54,17 +55,40 @@ func (d redone) step(e *execution, n *node, all, named bool, inv ledger.StepInva
 	case all:
 		d.add(named, inv, n.every...)
 	default:
-		d.add(false, inv, n.outdated()...)
+		d.addOutdated(e, n, inv)
 		d.add(named, inv, slices.DeleteFunc(slices.Clone(n.items), (*node).passed)...)
 		d.addLater(e.relisted(n)...)
 	}
 	d.add(named, inv, n)
 }
 
-// steps puts steps on the list with all of their items.
+// steps puts steps on the list with all of their items. What has lost its turn in a run that
+// is reopened gets its first one: it may be taken from the cache.
 func (d redone) steps(e *execution, steps []*node, named bool, inv ledger.StepInvalidation) {
 	for _, x := range steps {
 		d.step(e, x, true, named, inv)
+		for _, y := range append([]*node{x}, x.every...) {
+			if first := d.of[y]; e.run.Status.Ended() && y.lostTurn() {
+				first.inv.Reason = "reopened"
+				d.of[y] = first
+			}
+		}
+	}
+}
+
+// addOutdated puts the items of a step on the list that were done with what there is no more.
+// Where a run is reopened all that cleans up begins anew, and with it the items of a step
+// behind another.
+func (d redone) addOutdated(e *execution, p *node, inv ledger.StepInvalidation) {
+	if p.phase == ordinary || !e.run.Status.Ended() || len(p.needs) == 0 {
+		d.add(false, inv, p.outdated()...)
+		return
+	}
+	inv.Repeat = true
+	for _, x := range p.items {
+		if x.passed() {
+			d.of[x] = redoing{unasked: true, inv: inv}
+		}
 	}
 }
 
@@ -82,7 +106,7 @@ func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 	if !p.status.Ended() {
 		return
 	}
-	d.add(false, inv, p.outdated()...)
+	d.addOutdated(e, p, inv)
 	d.addLater(e.relisted(p)...)
 	for _, x := range p.items {
 		if x.status == state.Pending { // it may do so with what is said now
@@ -107,9 +131,10 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
 		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
-		waits[n] = failed || slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
+		begins := !n.settled() || slices.Contains(others, n)
+		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
-		case n.phase != ordinary || waits[n]:
+		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
 		case n.lostTurn():
 			d.step(e, n, false, false, inv)
 		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
@@ -130,8 +155,8 @@ func (e *execution) failsBeside(others []*node) bool {
 }
 
 // beginAgain makes pending what is on the list: what comes last first, items before
-// their step.
-func (e *execution) beginAgain(actor string, d redone) {
+// their step. It returns the steps that go on with some of their items.
+func (e *execution) beginAgain(actor string, d redone) (goOn []*node) {
 	for _, n := range slices.Backward(e.nodes) {
 		changed := false
 		for _, item := range n.every {
@@ -139,8 +164,10 @@ func (e *execution) beginAgain(actor string, d redone) {
 		}
 		if !e.makePending(actor, n, d) && changed && n.status == state.Running {
 			n.recount()
+			goOn = append(goOn, n)
 		}
 	}
+	return goOn
 }
 
 // makePending makes a node pending if it is on the list, and says whether it is.

@@ -52,8 +52,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(q.Actor, q.Reason, n.owner())
 		}
-		e.beginAgain(q.Actor, d)
-		if err := e.reconsider(); err != nil {
+		if err := e.reconsider(e.beginAgain(q.Actor, d)...); err != nil {
 			return err
 		}
 		return r.commit(e)

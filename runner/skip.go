@@ -45,7 +45,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if e.run.Status == state.Failed {
 			e.reopen(q.Actor, q.Reason)
 		}
-		e.beginAgain(q.Actor, d)
+		goOn := e.beginAgain(q.Actor, d)
 		if n.status == state.CheckpointPending {
 			e.closeApproval(n, q.Actor, ledger.ApprovalClosing{Result: state.ApprovalWithdrawn})
 		}
@@ -56,7 +56,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if ended || n.parent != nil && n.parent.status != state.Running { // its dependents were told before, or its step goes on below
 			e.todo = e.todo[:len(e.todo)-1]
 		}
-		if err := e.reconsider(); err != nil {
+		if err := e.reconsider(goOn...); err != nil {
 			return err
 		}
 		return r.commit(e)

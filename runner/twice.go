@@ -32,7 +32,7 @@ func (e *execution) notTwice(d redone, what string) error {
 	var records map[string]state.Step
 	for _, x := range e.all() {
 		redo, in := d.of[x]
-		if !in || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
+		if !in || redo.unasked || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
 			continue
 		}
 		if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(redo.named, false)) {
