@@ -59,7 +59,7 @@ func newSite(t testing.TB) *site {
 		siteKey: p256(t, 11),
 	}
 	s.add(ledger.Envelope{Type: ledger.SiteInitialized, Actor: "system:init"}, &ledger.SiteInit{
-		SiteID: siteID, Root: s.blob("root"), Policy: s.blob("policy"),
+		SiteID: siteID, Root: s.blob("root"), Policy: s.policy(),
 		Keys: map[string]string{"log": spki(t, s.logKey.Public()), "site": spki(t, &s.siteKey.PublicKey)},
 	})
 	return s
@@ -101,6 +101,15 @@ func (s *site) blob(content string) string {
 	digest := hex.EncodeToString(sum[:])
 	s.blobs[digest] = []byte(content)
 	return digest
+}
+
+// publisherKey is the key of acme.
+func publisherKey(t testing.TB) *ecdsa.PrivateKey { return p256(t, 13) }
+
+// policy seals a policy that names acme's key.
+func (s *site) policy() string {
+	return s.blob("schema = \"stella.policy/1\"\nserial = 1\n\n[[publisher]]\nname = \"acme\"\nthreshold = 1\n\n[[publisher.key]]\npem = \"\"\"\n" +
+		string(publicPEM(s.t, &publisherKey(s.t).PublicKey)) + "\"\"\"\n")
 }
 
 // segment stores the output of an attempt.
@@ -185,7 +194,7 @@ func (s *site) step(t ledger.Type, run, id string, attempt int) ledger.Envelope 
 }
 
 func (s *site) trust() ledger.TrustRef {
-	return ledger.TrustRef{Root: s.blob("root"), RootVersion: 1, Policy: s.blob("policy"), PolicySerial: 1}
+	return ledger.TrustRef{Root: s.blob("root"), RootVersion: 1, Policy: s.policy(), PolicySerial: 1}
 }
 
 func (s *site) startRun(id string) {
@@ -222,15 +231,19 @@ func (s *site) completeRun(id string) {
 // entry.
 func busySite(t testing.TB) *site {
 	s := newSite(t) // 0
+	sig, err := verify.SignManifest([]byte("plugin manifest"), publisherKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	admin := func(ty ledger.Type) ledger.Envelope { return ledger.Envelope{Type: ty, Actor: "uid:0(root)"} }
 	s.add(admin(ledger.BundleAdmitted), &ledger.BundleAdmission{ // 1
 		Verdict: ledger.Verdict{
 			Decision: "admitted", Digest: s.blob("plugin manifest"), Kind: "plugin", Publisher: "acme", Name: "acme.match",
 			Version: "1.0.0", Sequence: 1, Threshold: 1, Trust: s.trust(), Now: stamp.Format(s.at), Checks: []string{"signature"},
-			Signers:      []ledger.SignerRef{{ID: strings.Repeat("a", 64), Publisher: "acme", Flow: "key", File: s.blob("sig")}},
+			Signers:      []ledger.SignerRef{{ID: sig.ID, Publisher: "acme", Flow: "key", File: s.blob(string(sig.Data))}},
 			Attestations: []string{s.blob("attestation")},
 		},
-		FileSHA256: strings.Repeat("f", 64), Signatures: []string{s.blob("sig")}, ContentDigest: strings.Repeat("c", 64),
+		FileSHA256: strings.Repeat("f", 64), Signatures: []string{s.blob(string(sig.Data))}, ContentDigest: strings.Repeat("c", 64),
 	})
 	s.add(admin(ledger.BundleRejected), &ledger.BundleRejection{Reason: "SIGNER_UNKNOWN", FileSHA256: strings.Repeat("f", 64)}) // 2
 	s.add(admin(ledger.DAGPublished), &ledger.DAGPublication{                                                                   // 3
@@ -302,6 +315,7 @@ func check(t testing.TB, tar []byte, opt export.VerifyOptions) *export.Report {
 	if err != nil {
 		t.Fatalf("Verify: %v", err)
 	}
+	agree(t, path, opt, r)
 	return r
 }
 

@@ -6,6 +6,7 @@ a=$(mktemp -d)
 trap 'rm -rf "$a"' EXIT
 make -s build
 cp bin/stella "$a/first"
+cp bin/stella-audit "$a/first-audit"
 mkdir "$a/src"
 git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$a/src"
 if [ -n "${REPRO_COLD:-}" ]; then
@@ -14,7 +15,10 @@ if [ -n "${REPRO_COLD:-}" ]; then
 fi
 (cd "$a/src" && make -s build COMMIT="$(git -C "$OLDPWD" rev-parse HEAD)" DIRTY="$(git -C "$OLDPWD" diff --quiet HEAD || echo +dirty)")
 cmp "$a/first" "$a/src/bin/stella"
+cmp "$a/first-audit" "$a/src/bin/stella-audit"
 echo "reproducible: two builds, same bytes ($(sha256sum <"$a/first" | cut -c1-16)…)"
 if command -v file >/dev/null 2>&1; then
-	file bin/stella | grep -q 'statically linked' || { echo "bin/stella is not static" >&2; exit 1; }
+	for b in bin/stella bin/stella-audit; do
+		file "$b" | grep -q 'statically linked' || { echo "$b is not static" >&2; exit 1; }
+	done
 fi

@@ -49,6 +49,7 @@ var layers = map[string]struct {
 	"internal/engine":         {4, nil},
 	"server":                  {4, nil},
 	"cmd/stella":              {5, nil},
+	"cmd/stella-audit":        {0, nil}, // imports nothing of ours: see alone
 	"internal/archtest":       {5, nil},
 	"internal/simtest":        {5, nil},
 	"bench":                   {6, []string{"bench/minverify/keyflow"}},
@@ -68,7 +69,7 @@ var owners = map[string][]string{
 	"cel.dev/cel-go":                      {"runner"},
 	"github.com/google/jsonschema-go":     {"runner"},
 	"github.com/robfig/cron":              {"runner/schedule"},
-	"github.com/klauspost/compress":       {"bundle", "export", "bench"},
+	"github.com/klauspost/compress":       {"bundle", "export", "bench", "cmd/stella-audit"},
 	"go.opentelemetry.io/collector/pdata": {"telemetry"},
 	"github.com/prometheus/client_golang": {"telemetry"},
 	"github.com/tetratelabs/wazero":       {"runner/sandbox"},
@@ -80,13 +81,22 @@ var owners = map[string][]string{
 	"a.stella/initproc":                   {"runner/sandbox"},
 	"net/http":                            {"server", "server/api", "outbox"},
 	"os/exec":                             {"cmd/stella", "runner/sandbox", "bench"},
-	"github.com/transparency-dev/merkle":  nil,
+	"github.com/transparency-dev/merkle":  {"cmd/stella-audit"},
 	"github.com/rogpeppe/go-internal":     nil,
 	"pgregory.net/rapid":                  nil,
 }
 
 // known are library paths that nobody owns: small, or used where they fit.
 var known = []string{"golang.org/x/mod/semver", "golang.org/x/sync", "google.golang.org/protobuf", "github.com/google/go-cmp"}
+
+// alone lists what packages that are built and read by themselves may import
+// beyond the standard library.
+var alone = map[string][]string{
+	"cmd/stella-audit": {
+		"github.com/klauspost/compress/zstd", "github.com/transparency-dev/merkle/compact",
+		"github.com/transparency-dev/merkle/proof", "github.com/transparency-dev/merkle/rfc6962",
+	},
+}
 
 type source struct {
 	pkg, file string
@@ -103,6 +113,13 @@ func TestLayers(t *testing.T) {
 		if strings.HasPrefix(s.pkg, "examples/") {
 			checkExample(t, s)
 			continue
+		}
+		if libs, ok := alone[s.pkg]; ok {
+			for _, path := range s.imports {
+				if strings.Contains(strings.Split(path, "/")[0], ".") && !slices.Contains(libs, path) {
+					t.Errorf("%s: %s stands alone and imports %s", s.file, s.pkg, path)
+				}
+			}
 		}
 		from, ok := layers[s.pkg]
 		if !ok {

@@ -1,0 +1,125 @@
+package export_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/ledger"
+)
+
+// onlyVerify are the forgeries that the second implementation leaves to this
+// one, since it makes nothing anew that derives from entries, and does not hold
+// every file to its one form. What is FAILED here is no failure there; all
+// others must get the same verdict from both.
+var onlyVerify = map[string]bool{
+	// What derives from entries.
+	"TestForgeriesWithAllKeysAreFound/a_run_has_another_status": true,
+	"TestForgeriesWithAllKeysAreFound/a_metric_is_another":      true,
+	"TestForgeriesWithAllKeysAreFound/a_metric_is_missing":      true,
+	"TestForgeriesWithAllKeysAreFound/a_span_is_missing":        true,
+	"TestForgeriesWithAllKeysAreFound/a_span_is_another":        true,
+	"TestForgeriesWithAllKeysAreFound/a_span_too_many":          true,
+	"TestOtherKeysDoNotExcuseDamage/a_span_is_another":          true,
+	// The one form of log lines, of zstd frames, and of the manifest.
+	"TestForgeriesWithAllKeysAreFound/a_log_line_has_a_field_too_many": true,
+	"TestForgeriesWithAllKeysAreFound/a_log_line_is_cut_in_two":        true,
+	"TestASkippableFrameIsNotAnEmptyFile":                              true,
+	"TestFramesOfOtherFormsAreRefused":                                 true,
+	"TestManifestsThatLieAreFound/another_media_type":                  true,
+}
+
+// auditor is the second implementation, built once.
+var auditor = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "stella-audit")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "stella-audit")
+	out, err := exec.Command("go", "build", "-o", path, "../cmd/stella-audit").CombinedOutput()
+	if err != nil {
+		err = errors.New(string(out))
+	}
+	return path, err
+})
+
+// agree has the second implementation judge what Verify has judged: both must
+// give the same verdict.
+func agree(t testing.TB, path string, opt export.VerifyOptions, r *export.Report) {
+	t.Helper()
+	if opt.MaxBytes != 0 || opt.MaxUncompressed != 0 {
+		return // its limits are fixed
+	}
+	verdict, witnessed, out := audit(t, opt, path)
+	if verdict != string(export.Failed) && r.Verdict == export.Failed && onlyVerify[t.Name()] {
+		return
+	}
+	if verdict != string(r.Verdict) || verdict == string(export.Verified) && witnessed != r.Witnessed {
+		t.Errorf("stella-audit says otherwise than Verify: %s\n%s", explain(r), out)
+	}
+}
+
+// audit runs stella-audit, with what opt has, over archives in order.
+func audit(t testing.TB, opt export.VerifyOptions, paths ...string) (verdict string, witnessed int, out string) {
+	t.Helper()
+	binary, err := auditor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	args := []string{"-min", strconv.Itoa(opt.MinWitnesses), "-withheld", strconv.FormatInt(opt.Withheld, 10), "-site-id", opt.SiteID}
+	give := func(flag string, raw []byte) {
+		path := filepath.Join(dir, flag+strconv.Itoa(len(args)))
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "-"+flag, path)
+	}
+	for flag, raw := range map[string][]byte{"log-key": opt.LogKey, "site-key": opt.SiteKey, "previous": opt.Previous, "cosigned": opt.Cosigned} {
+		if raw != nil {
+			give(flag, raw)
+		}
+	}
+	for flag, proof := range map[string][]ledger.Hash{"consistency": opt.Consistency, "cosigned-consistency": opt.CosignedConsistency} {
+		if proof == nil {
+			continue
+		}
+		hashes := make([]string, len(proof))
+		for i, h := range proof {
+			hashes[i] = ledger.HexHash(h)
+		}
+		raw, err := json.Marshal(map[string]any{"proof": hashes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		give(flag, raw)
+	}
+	for _, w := range opt.Witnesses {
+		give("witness", []byte(w.String()+"\n"))
+	}
+	var stdout bytes.Buffer
+	cmd := exec.Command(binary, append(args, paths...)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stdout
+	err = cmd.Run()
+	out = stdout.String()
+	last := strings.Fields(out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:])
+	code := cmd.ProcessState.ExitCode()
+	for v, want := range map[string]int{"VERIFIED": 0, "UNAUTHENTICATED": 5, "FAILED": 7, "INCOMPLETE": 8} {
+		if len(last) > 1 && last[0] == v && code == want {
+			if last[1] == "WITNESSED" {
+				witnessed, err = strconv.Atoi(last[2])
+			}
+			return v, witnessed, out
+		}
+	}
+	t.Fatalf("stella-audit: %v, exit code %d\n%s", err, code, out)
+	return "", 0, ""
+}
