@@ -33,6 +33,8 @@ func Evidence(data any) []string {
 		add(d.Receipt)
 	case *GarbageCollection:
 		add(d.List)
+	case *EpochStart:
+		add(d.Evidence)
 	case *DAGPublication:
 		add(d.Digest, d.Spec)
 	case *ScheduleAddition:

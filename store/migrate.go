@@ -188,6 +188,7 @@ type move struct {
 	stopped func() error // may be nil
 	keys    int          // since the last transaction
 	bytes   int
+	failed  bool // it is what writes that has failed, not what is read
 }
 
 // maxMove bounds how many bytes one transaction of a move puts.

@@ -68,7 +68,7 @@ type Restored struct {
 // and adds what is sealed. Nobody may hold the site: else [ErrLocked]. The signature of the
 // snapshot is verified before anything else of it is read, and every file is hashed.
 func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
-	unlock, err := lockHome(opt.Home)
+	unlock, err := lockHome(opt.Home, true)
 	if err != nil {
 		return r, err
 	}
@@ -115,7 +115,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 
 // FinishRestore does the rest of a restore that was cut off, and says whether there was one.
 func FinishRestore(home string) (r Restored, found bool, err error) {
-	unlock, err := lockHome(home)
+	unlock, err := lockHome(home, true)
 	if err != nil {
 		return r, false, err
 	}
@@ -137,15 +137,19 @@ func unused(home, name string) string {
 }
 
 // lockHome takes the lock of a home, whatever is the matter with its database, and that of
-// the database where there is one.
-func lockHome(home string) (unlock func(), err error) {
+// the database where there is one and the caller does not take that itself.
+func lockHome(home string, database bool) (unlock func(), err error) {
 	var files []*os.File
 	unlock = func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}
-	for _, name := range []string{home, filepath.Join(home, fileName)} {
+	names := []string{home}
+	if database {
+		names = append(names, filepath.Join(home, fileName))
+	}
+	for _, name := range names {
 		f, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) && name != home {
 			continue

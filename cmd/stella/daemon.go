@@ -33,7 +33,7 @@ func newDaemonCmd(a *app) *cobra.Command {
 }
 
 func newDaemonStartCmd(a *app) *cobra.Command {
-	var foreground bool
+	var foreground, recovers bool
 	var parent int
 	c := &cobra.Command{
 		Use:   "start",
@@ -42,10 +42,17 @@ func newDaemonStartCmd(a *app) *cobra.Command {
 			"--foreground the daemon is this process, and its log goes to stderr: that is for service\n" +
 			"managers. Runs that were interrupted go on at once.\n\n" +
 			"SIGTERM interrupts what executes, which goes on at the next start; `stella daemon stop`\n" +
-			"waits for it instead.",
-		Example: "  stella daemon start\n  stella daemon start --foreground",
+			"waits for it instead.\n\n" +
+			"--recover first goes on with what is intact of a ledger that is damaged, as\n" +
+			"`stella maintenance recover` does: it asks, and leaves a sound ledger alone.",
+		Example: "  stella daemon start\n  stella daemon start --foreground\n  stella daemon start --recover",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if recovers {
+				if err := a.recoverFirst(c.Context()); err != nil {
+					return err
+				}
+			}
 			if foreground {
 				a.parent = inherited(parent)
 				return runDaemon(c.Context(), a)
@@ -54,9 +61,22 @@ func newDaemonStartCmd(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&foreground, "foreground", false, "be the daemon")
+	c.Flags().BoolVar(&recovers, "recover", false, "first recover a ledger that is damaged")
 	c.Flags().IntVar(&parent, "parent", 0, "`DESCRIPTOR` of the process that waits until it serves")
 	_ = c.Flags().MarkHidden("parent")
 	return c
+}
+
+// recoverFirst recovers a ledger that is damaged, and says on stderr what came of it.
+func (a *app) recoverFirst(ctx context.Context) error {
+	res, err := a.recoverLedger(ctx, engine.RecoverOptions{Reason: "daemon start --recover"})
+	if err != nil {
+		return err
+	}
+	if !a.opt.quiet {
+		renderRecovery(a.stderr, res)
+	}
+	return nil
 }
 
 // runDaemon is the daemon: it holds the site until it is asked to end.

@@ -15,9 +15,9 @@ import (
 )
 
 func newMaintenanceCmd(a *app) *cobra.Command {
-	return group("maintenance", "Snapshots and their restore, compaction",
-		"Copy a site while it is in use, put a copy in the place of what was lost, and give back\nthe space that its database does not need.",
-		newSnapshotCmd(a), newSnapshotsCmd(a), newRestoreCmd(a), newCompactCmd(a))
+	return group("maintenance", "Snapshots, restore, recovery, compaction",
+		"Copy a site while it is in use, put a copy in the place of what was lost, go on with\nwhat is intact of a damaged ledger, and give back the space that its database does not need.",
+		newSnapshotCmd(a), newSnapshotsCmd(a), newRestoreCmd(a), newRecoverCmd(a), newCompactCmd(a))
 }
 
 func newSnapshotCmd(a *app) *cobra.Command {
@@ -177,12 +177,7 @@ func renderRestored(s *screen, r api.Restored) {
 		s.printf("nothing was changed\n")
 		return
 	}
-	for _, f := range r.Floors {
-		s.printf("next: stella trust waive %s --reason TEXT\n", f)
-	}
-	if r.Paused {
-		s.printf("the queue is paused: look at the open runs (stella orch run list --active), then stella orch queue resume\n")
-	}
+	renderNext(s, r.Floors, r.Paused)
 }
 
 func newCompactCmd(a *app) *cobra.Command {

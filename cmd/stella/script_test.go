@@ -401,15 +401,22 @@ func cmdSigstore(ts *testscript.TestScript, neg bool, args []string) {
 // damage FILE OFFSET changes one byte; a negative offset counts from the end.
 func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: damage file offset")
+		ts.Fatalf("usage: damage file offset|text")
 	}
 	raw := []byte(ts.ReadFile(args[0]))
-	at, err := strconv.Atoi(args[1])
-	ts.Check(err)
-	if at < 0 {
-		at += len(raw)
+	switch at, err := strconv.Atoi(args[1]); {
+	case err != nil: // each place that has the text
+		if !bytes.Contains(raw, []byte(args[1])) {
+			ts.Fatalf("%s does not hold %s", args[0], args[1])
+		}
+		bad := []byte(args[1])
+		bad[0] ^= 1
+		raw = bytes.ReplaceAll(raw, []byte(args[1]), bad)
+	case at < 0:
+		raw[len(raw)+at] ^= 1
+	default:
+		raw[at] ^= 1
 	}
-	raw[at] ^= 1
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), raw, 0o600))
 }
 

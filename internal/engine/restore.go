@@ -146,10 +146,43 @@ func (x *restoring) roomFor(need int64) error {
 	return e.roomOf("the snapshot", need)
 }
 
-// look gathers what is known of the ledger: its checkpoints, in the home and outside, and the
-// ledger itself as far as it can be read.
+// look says what a restore loses, as far as that is known.
 func (x *restoring) look(snap store.Snapshot) error {
-	home := x.opt.Home
+	k, err := lookAround(x.opt.Home, x.keys, x.siteID, snap.Size)
+	if err != nil {
+		return err
+	}
+	x.known, x.out.Floors, x.out.Known = k.note, k.floors, k.size
+	x.out.Lost = max(0, k.size-snap.Size)
+	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(x.epoch, k.epoch)); err != nil {
+		return err
+	}
+	x.out.Origin = ledger.Origin(x.siteID, x.opt.Epoch)
+	return nil
+}
+
+// nextEpoch is the epoch that is asked for, or the one after the highest that is known.
+func nextEpoch(asked, known int64) (int64, error) {
+	switch {
+	case asked == 0:
+		return known + 1, nil
+	case asked <= known:
+		return 0, invalid("epoch %d is not after %d, which is known", asked, known)
+	}
+	return asked, nil
+}
+
+// surroundings is what is known of a ledger from outside of what is adopted of it.
+type surroundings struct {
+	note   string   // the highest checkpoint, "" for none
+	size   int64    // entries that it is known to have had
+	epoch  int64    // the highest that is known
+	floors []string // that are lost, or cover more than what is adopted
+}
+
+// lookAround gathers what is known of a ledger of which size entries are adopted: its
+// checkpoints, in the home and outside, and the ledger itself as far as it can be read.
+func lookAround(home string, keys *keys, siteID string, size int64) (k surroundings, err error) {
 	head := store.Peek(home)
 	paths := append([]string{noteName}, head.NotePaths...)
 	if raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10); err == nil {
@@ -158,7 +191,8 @@ func (x *restoring) look(snap store.Snapshot) error {
 		}
 	}
 	slices.Sort(paths[1:])
-	var best ledger.Checkpoint
+	k.floors, k.epoch, k.size = []string{}, head.Epoch, head.Size
+	var best int64
 	for _, name := range slices.Compact(paths) {
 		path := name
 		if name == noteName {
@@ -167,36 +201,27 @@ func (x *restoring) look(snap store.Snapshot) error {
 		note, err := fsx.ReadFile(path, ledger.MaxNote)
 		if missing(err) {
 			if name == noteName {
-				x.out.Floors = append(x.out.Floors, name)
+				k.floors = append(k.floors, name)
 			}
 			continue
 		}
 		if err != nil {
-			return invalid("%v", err)
+			return k, invalid("%v", err)
 		}
-		c, err := ledger.OpenCheckpoint(note, x.keys.logPublic(), x.siteID)
+		c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID)
 		if err != nil {
-			return damaged("%s is no checkpoint of this site: %v", path, err)
+			return k, damaged("%s is no checkpoint of this site: %v", path, err)
 		}
 		_, epoch, _ := ledger.ParseOrigin(c.Origin) // it was opened
-		if x.epoch = max(x.epoch, epoch); c.Size > snap.Size {
-			x.out.Floors = append(x.out.Floors, name)
+		if k.epoch = max(k.epoch, epoch); c.Size > size {
+			k.floors = append(k.floors, name)
 		}
-		if c.Size > best.Size {
-			best, x.known = c, ledger.WithoutCosignatures(note)
+		if c.Size > best {
+			best, k.note = c.Size, ledger.WithoutCosignatures(note)
 		}
 	}
-	x.epoch = max(x.epoch, head.Epoch)
-	x.out.Known = max(best.Size, head.Size)
-	x.out.Lost = max(0, x.out.Known-snap.Size)
-	if x.opt.Epoch == 0 {
-		x.opt.Epoch = x.epoch + 1
-	}
-	if x.opt.Epoch <= x.epoch {
-		return invalid("epoch %d is not after %d, which is known", x.opt.Epoch, x.epoch)
-	}
-	x.out.Origin = ledger.Origin(x.siteID, x.opt.Epoch)
-	return nil
+	k.size = max(k.size, best)
+	return k, nil
 }
 
 // begin begins the epoch in the copy.
@@ -207,21 +232,26 @@ func (x *restoring) begin(db *store.DB) error {
 	if err != nil {
 		return err
 	}
+	x.out.Runs, err = pauseOpen(db, x.opt.Actor, "restored")
+	x.out.Paused = len(x.out.Runs) > 0
+	return err
+}
+
+// pauseOpen pauses the queue where runs are open, of which it returns the first: they may
+// have gone on after what was adopted.
+func pauseOpen(db *store.DB, actor, how string) ([]string, error) {
 	open, err := db.ActiveRuns()
-	if err != nil {
-		return err
+	runs := []string{}
+	if err != nil || len(open) == 0 {
+		return runs, err
 	}
 	for _, run := range open[:min(len(open), maxRunsShown)] {
-		x.out.Runs = append(x.out.Runs, run.RunID)
+		runs = append(runs, run.RunID)
 	}
-	if len(open) == 0 {
-		return nil
-	}
-	x.out.Paused = true
-	_, err = db.ChangeQueue(ledger.QueuePaused, x.opt.Actor, ledger.QueueChange{
-		Reason: "restored: open runs may have gone on after the snapshot; look at each before the queue is resumed",
+	_, err = db.ChangeQueue(ledger.QueuePaused, actor, ledger.QueueChange{
+		Reason: how + ": open runs may have gone on after what is known; look at each before the queue is resumed",
 	})
-	return err
+	return runs, err
 }
 
 func restoreError(home string, err error) error {

@@ -36,6 +36,25 @@ type Restored struct {
 	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
 }
 
+// RecoveredLedger is what a recovery of a damaged ledger did, or would do.
+type RecoveredLedger struct {
+	DryRun   bool     `json:"dryRun"`
+	Finished bool     `json:"finished,omitempty"` // only the end of one that was cut off was left to do
+	Sound    bool     `json:"sound,omitempty"`    // nothing is damaged, and nothing was done
+	Damage   string   `json:"damage,omitempty"`   // the first thing that is wrong
+	Size     int64    `json:"size"`               // entries that are adopted
+	Known    int64    `json:"known"`              // entries that the site is known to have had
+	Lost     int64    `json:"lost"`               // of these, entries that are not adopted
+	Survived int64    `json:"survived"`           // of the lost, entries that can be read: they become evidence
+	Evidence string   `json:"evidence,omitempty"` // SHA-256 of the sealed list of these
+	Sealed   int64    `json:"sealed,omitempty"`   // small sealed files that are lost
+	Origin   string   `json:"origin,omitempty"`   // from now on
+	Kept     string   `json:"kept,omitempty"`     // folder with the damaged file
+	Floors   []string `json:"floors"`             // that must be waived before the site opens
+	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
+	Runs     []string `json:"runs"`               // that are open, the first 20
+}
+
 // Compacted is what a compaction did.
 type Compacted struct {
 	Before int64 `json:"before"` // bytes of ledger.db

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/server"
+	"github.com/stellarun/stella/server/api"
+)
+
+func newRecoverCmd(a *app) *cobra.Command {
+	var opt engine.RecoverOptions
+	c := &cobra.Command{
+		Use:   "recover",
+		Short: "Go on with what is intact of a damaged ledger",
+		Long: "Verify a ledger entry by entry, make a new ledger.db of the longest prefix that is intact, and\n" +
+			"put it in the place of the damaged one, which is kept in replaced/. What can be read of later\n" +
+			"entries is sealed as evidence, and never becomes part of the tree. The ledger goes on in a new\n" +
+			"epoch, whose first entry says what was adopted. A ledger that is sound is left alone. Look for\n" +
+			"a newer snapshot first: it may have more than the prefix.\n\n" +
+			"A checkpoint.note, or a copy of it, that covers more than the prefix keeps the site closed\n" +
+			"until it is waived by name (trust waive). Where runs are open the queue is paused.",
+		Example: "  stella maintenance recover --dry-run\n  stella maintenance recover --reason \"bad sectors\"",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runRecover(c.Context(), a, opt) },
+	}
+	f := c.Flags()
+	f.StringVar(&opt.Reason, "reason", "", "`TEXT` that is recorded")
+	f.Int64Var(&opt.Epoch, "epoch", 0, "`N` of the new epoch, where a higher one is known than the home tells")
+	f.BoolVar(&opt.DryRun, "dry-run", false, "only say what is damaged, and what would be lost")
+	return c
+}
+
+func runRecover(ctx context.Context, a *app, opt engine.RecoverOptions) error {
+	res, err := a.recoverLedger(ctx, opt)
+	if err != nil {
+		return err
+	}
+	return a.acted(opt.DryRun, res, func(s *screen) { renderRecovery(s, res) })
+}
+
+// recoverLedger recovers the ledger of the home, once somebody has agreed to what is lost.
+func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api.RecoveredLedger, error) {
+	if err := a.needHome(); err != nil {
+		return api.RecoveredLedger{}, err
+	}
+	if a.opt.apiURL != "" {
+		return api.RecoveredLedger{}, notForSocket()
+	}
+	opt.Home, opt.Actor, opt.Now = a.opt.home, server.LocalPrincipal(os.Getuid()), a.now
+	if !opt.DryRun && !a.opt.yes {
+		dry := opt
+		dry.DryRun = true
+		plan, err := engine.Recover(ctx, dry)
+		if err != nil || plan.Sound {
+			return plan, err
+		}
+		renderRecovery(a.stderr, plan)
+		if err := a.confirm("Go on with what is intact?"); err != nil {
+			return plan, err
+		}
+	}
+	opt.Progress = a.progressOf("verifying")
+	return engine.Recover(ctx, opt)
+}
+
+func renderRecovery(s *screen, r api.RecoveredLedger) {
+	switch {
+	case r.Sound:
+		s.fields("ledger", fmt.Sprintf("sound, %d entries; nothing was done", r.Size))
+		return
+	case r.Finished:
+		s.fields("finished", "a recovery that was cut off", "kept", r.Kept)
+		return
+	}
+	damage := r.Damage
+	if damage == "" {
+		damage = "sealed files in ledger.db"
+	}
+	kv := []string{"damage", damage, "intact", strconv.FormatInt(r.Size, 10) + " entries",
+		"lost", fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known), "readable", fmt.Sprintf("%d of these", r.Survived)}
+	if r.Sealed > 0 {
+		kv = append(kv, "also lost", count(r.Sealed, "small sealed file", "small sealed files")+": ledger verify names them")
+	}
+	kv = append(kv, "origin", r.Origin)
+	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}} {
+		if x[1] != "" {
+			kv = append(kv, x[0], x[1])
+		}
+	}
+	s.fields(kv...)
+	if r.DryRun {
+		s.printf("nothing was changed\n")
+		return
+	}
+	renderNext(s, r.Floors, r.Paused)
+}
+
+// renderNext says what is to be done before a site goes on in a new epoch.
+func renderNext(s *screen, floors []string, paused bool) {
+	for _, f := range floors {
+		s.printf("next: stella trust waive %s --reason TEXT\n", f)
+	}
+	if paused {
+		s.printf("the queue is paused: look at the open runs (stella orch run list --active), then stella orch queue resume\n")
+	}
+}

@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// RecoverOptions say which ledger is recovered. Home is required.
+type RecoverOptions struct {
+	Home          string
+	Epoch         int64 // of what follows; 0: the one after the highest that is known
+	Actor, Reason string
+	DryRun        bool
+	Now           func() time.Time // default time.Now
+	Progress      api.Progress
+}
+
+// Recover goes on with the longest intact prefix of a ledger that is damaged, in a new epoch.
+// It does nothing to one that is sound. It is never done unasked.
+func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	x := &recovering{opt: opt, out: api.RecoveredLedger{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
+	var err error
+	if x.keys, err = readKeys(filepath.Join(opt.Home, "keys")); err != nil {
+		return x.out, damaged("keys: %v", err)
+	}
+	plan, err := store.Recover(ctx, x.options(true))
+	if err != nil {
+		return x.out, recoverError(opt.Home, err)
+	}
+	if err := x.look(plan); err != nil {
+		return x.out, err
+	}
+	if plan.Damage == "" && plan.Lost == 0 && x.sound(ctx) {
+		x.out.Sound = true
+		return x.out, nil
+	}
+	if opt.DryRun {
+		return x.out, nil
+	}
+	r, err := store.Recover(ctx, x.options(false))
+	if err != nil {
+		return x.out, recoverError(opt.Home, err)
+	}
+	x.out.Finished, x.out.Evidence, x.out.Kept = r.Finished, r.Evidence, filepath.Join(opt.Home, r.Kept)
+	return x.out, nil
+}
+
+// recovering is a recovery under way.
+type recovering struct {
+	opt  RecoverOptions
+	keys *keys
+	out  api.RecoveredLedger
+	note string // the highest checkpoint that is known
+}
+
+func (x *recovering) options(dry bool) store.RecoverOptions {
+	o := store.RecoverOptions{
+		Home: x.opt.Home, Kept: x.opt.Now().UTC().Format("20060102T150405Z"), Open: store.Options{Now: x.opt.Now},
+		Trust: x.trust, Begin: x.begin, DryRun: dry,
+	}
+	if !dry {
+		o.Progress = x.opt.Progress
+	}
+	return o
+}
+
+// look says what is lost, as far as that is known.
+func (x *recovering) look(r store.Recovery) error {
+	k, err := lookAround(x.opt.Home, x.keys, r.SiteID, r.Size)
+	if err != nil {
+		return err
+	}
+	x.note = k.note
+	x.out.Damage, x.out.Size, x.out.Survived, x.out.Sealed, x.out.Floors = r.Damage, r.Size, r.Survived, r.Lost, k.floors
+	x.out.Known = max(k.size, r.Known)
+	x.out.Lost = max(0, x.out.Known-r.Size)
+	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
+		return err
+	}
+	x.out.Origin = ledger.Origin(r.SiteID, x.opt.Epoch)
+	return nil
+}
+
+// sound says whether nothing is wrong with a ledger whose entries are all intact; else it
+// says what is.
+func (x *recovering) sound(ctx context.Context) bool {
+	db, err := store.Open(x.opt.Home, store.Options{Now: x.opt.Now})
+	if err == nil {
+		_, err = db.Check(ctx, store.CheckOptions{})
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		x.out.Damage = err.Error()
+	}
+	return err == nil
+}
+
+// trust writes the trust files that are in force by what was adopted.
+func (x *recovering) trust(db *store.DB, dir string) error {
+	now, _, err := db.Trust()
+	if err != nil {
+		return err
+	}
+	old, err := readTrust(filepath.Join(x.opt.Home, "trust"))
+	if err != nil && !missing(err) {
+		return err
+	}
+	_, err = refreshTrust(db, dir, old, now)
+	return err
+}
+
+// begin begins the epoch with what was adopted.
+func (x *recovering) begin(db *store.DB, evidence string) error {
+	err := db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
+	})
+	if err != nil {
+		return err
+	}
+	x.out.Runs, err = pauseOpen(db, x.opt.Actor, "recovered")
+	x.out.Paused = len(x.out.Runs) > 0
+	return err
+}
+
+func recoverError(home string, err error) error {
+	if errors.Is(err, store.ErrHopeless) {
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "restore a snapshot: stella maintenance restore-snapshot --latest; the damaged file is as it was"}
+	}
+	if errors.Is(err, store.ErrNoSite) {
+		return openError(home, err)
+	}
+	return restoreError(home, err)
+}

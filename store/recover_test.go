@@ -1,0 +1,125 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/store"
+)
+
+// recovered recovers the ledger of a home.
+func recovered(home string, dry bool) (store.Recovery, error) {
+	return store.Recover(context.Background(), store.RecoverOptions{
+		Home: home, Kept: "then", DryRun: dry,
+		Trust: func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
+		Begin: func(db *store.DB, evidence string) error {
+			return db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
+		},
+	})
+}
+
+// linesOf are the entries of a home.
+func linesOf(t *testing.T, home string) (out []store.Lines) {
+	t.Helper()
+	db, err := store.Open(home, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for l, err := range db.Entries(0, db.Size()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// Wherever a database is damaged: what is recovered is the longest prefix of its entries
+// that is intact, whole, and goes on; or nothing is touched.
+func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
+	r := rand.New(rand.NewPCG(rand.Uint64(), 0))
+	site := newHome(t)
+	randomLedger(t, create(t, site), r)
+	want := linesOf(t, site)
+	raw := read(t, site, "ledger.db")
+	used := len(bytes.TrimRight(raw, "\x00")) // the file grows ahead of what is in it
+	whole, cut, none := 0, 0, 0
+	for i := range 150 {
+		home := newHome(t)
+		bad := append([]byte(nil), raw...)
+		what := ""
+		for range 1 + r.IntN(4) {
+			at := r.IntN(used)
+			n := 1 << r.IntN(13)
+			for j := at; j < min(at+n, len(bad)); j++ {
+				bad[j] = byte(r.Uint32())
+			}
+			what += fmt.Sprintf(" %d bytes at %d", n, at)
+		}
+		if r.IntN(8) == 0 {
+			bad = bad[:r.IntN(used)]
+			what += fmt.Sprintf(", cut at %d", len(bad))
+		}
+		if err := os.WriteFile(filepath.Join(home, "ledger.db"), bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		plan, err := recovered(home, true)
+		if now := read(t, home, "ledger.db"); string(now) != string(bad) {
+			t.Fatalf("%d:%s: a dry run has changed the file", i, what)
+		}
+		if err != nil {
+			if !errors.Is(err, store.ErrHopeless) {
+				t.Errorf("%d:%s: %v", i, what, err)
+			}
+			none++
+			continue
+		}
+		rec, err := recovered(home, false)
+		if err != nil || rec.Size != plan.Size || rec.Size < 1 {
+			t.Errorf("%d:%s: %+v, %v; the dry run said %+v", i, what, rec, err, plan)
+			continue
+		}
+		if kept := read(t, home, filepath.Join(rec.Kept, "ledger.db")); string(kept) != string(bad) {
+			t.Errorf("%d:%s: the damaged file is not kept", i, what)
+		}
+		got := linesOf(t, home)
+		if int64(len(got)) != rec.Size+1 {
+			t.Fatalf("%d:%s: %d entries after %d were adopted", i, what, len(got), rec.Size)
+		}
+		for seq := range got[:rec.Size] {
+			if string(got[seq].Envelope) != string(want[seq].Envelope) || string(got[seq].Data) != string(want[seq].Data) {
+				t.Fatalf("%d:%s: entry %d is another", i, what, seq)
+			}
+		}
+		db, err := store.Open(home, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked(t, db)
+		if whole++; rec.Size < int64(len(want)) {
+			whole, cut = whole-1, cut+1
+		}
+	}
+	t.Logf("%d whole, %d cut, %d hopeless", whole, cut, none)
+	if whole == 0 || cut == 0 || none == 0 {
+		t.Error("the damage is always of one kind")
+	}
+}
+
+// One who holds the site is left alone.
+func TestASiteThatIsHeldIsNotRecovered(t *testing.T) {
+	home := newHome(t)
+	db := create(t, home)
+	defer db.Close()
+	if _, err := recovered(home, false); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("recovered a site that is held: %v", err)
+	}
+}
