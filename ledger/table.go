@@ -39,6 +39,8 @@ var table = [...]TypeInfo{
 	{BundlesRejected, 1, "Bundles were refused faster than one entry each.", fresh[BundleRejections]},
 	{ImportReceived, 1, "A medium was imported: what came of each file is in the sealed receipt.", fresh[MediaImport]},
 	{GCCompleted, 1, "Blobs that nothing needs were given up, and contents of superseded bundles if that was asked for.", fresh[GarbageCollection]},
+	{ErasureRequested, 1, "Somebody wants what people have said in entries erased; somebody else must agree.", fresh[ErasureRequest]},
+	{DataErased, 1, "Somebody else agreed: the data lines of these entries are erased. Their envelopes stay.", fresh[Erasure]},
 	{SnapshotCreated, 1, "A copy of the site was made, whole and checked.", fresh[SnapshotCreation]},
 	{SiteCompacted, 1, "ledger.db was rewritten without its free pages.", fresh[Compaction]},
 	{WorkspacesRemoved, 1, "Workspaces of attempts whose runs have ended were removed.", fresh[WorkspaceRemoval]},

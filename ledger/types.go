@@ -23,6 +23,8 @@ const (
 	BundlesRejected   Type = "bundles.rejected"   // BundleRejections; what came faster than one entry each
 	ImportReceived    Type = "import.received"    // MediaImport; after the entries of the bundles themselves
 	GCCompleted       Type = "gc.completed"       // GarbageCollection; on disk before anything is moved away
+	ErasureRequested  Type = "erasure.requested"  // ErasureRequest
+	DataErased        Type = "data.erased"        // Erasure; on disk before anything is erased
 	SnapshotCreated   Type = "snapshot.created"   // SnapshotCreation; after it is in its place
 	SiteCompacted     Type = "site.compacted"     // Compaction
 	DAGPublished      Type = "dag.published"      // DAGPublication
@@ -151,7 +153,7 @@ type TrustExtension struct {
 	Until      string   `json:"until"`
 	Signatures []string `json:"signatures"` // SHA-256 of each signature file, sorted
 	Signers    []string `json:"signers"`    // ids of their keys, sorted
-	Reason     string   `json:"reason"`
+	Reason     string   `json:"reason" erase:"text"`
 }
 
 // ClockAcceptance is the data of [ClockAccepted]: somebody typed the time because
@@ -160,7 +162,7 @@ type ClockAcceptance struct {
 	Before   string `json:"before"`   // time of the last entry
 	Accepted string `json:"accepted"` // the typed time
 	Clock    string `json:"clock"`    // the machine's
-	Reason   string `json:"reason"`
+	Reason   string `json:"reason" erase:"text"`
 }
 
 // FloorWaiver is the data of [FloorWaived]: a floor outside the ledger was lost, or is
@@ -169,7 +171,7 @@ type FloorWaiver struct {
 	Floor  string `json:"floor"`          // path of the copy of checkpoint.note, or checkpoint.note
 	Fault  string `json:"fault"`          // lost | ahead
 	Note   string `json:"note,omitempty"` // that was ahead, without cosignatures
-	Reason string `json:"reason"`
+	Reason string `json:"reason" erase:"text"`
 }
 
 // EpochStart is the data of [EpochBegun], the first entry of an epoch: the same tree goes on
@@ -184,7 +186,21 @@ type EpochStart struct {
 	Known     string `json:"known,omitempty"`    // the highest checkpoint known of the site, a signed note without cosignatures
 	Snapshot  string `json:"snapshot,omitempty"` // id of what was restored
 	Evidence  string `json:"evidence,omitempty"` // SHA-256 of the sealed list of what could not be adopted
-	Reason    string `json:"reason"`
+	Reason    string `json:"reason" erase:"text"`
+}
+
+// ErasureRequest is the data of [ErasureRequested]: somebody wants the data lines of entries
+// erased, which somebody else must agree to.
+type ErasureRequest struct {
+	Entries []int64 `json:"entries"` // seqs, ascending, at most [MaxErased]
+	Reason  string  `json:"reason"`
+}
+
+// Erasure is the data of [DataErased]: somebody else agreed. The data lines of these entries
+// leave ledger.db, and are in no archive from now on.
+type Erasure struct {
+	Request int64   `json:"request"` // seq of the request
+	Entries []int64 `json:"entries"`
 }
 
 // SnapshotCreation is the data of [SnapshotCreated].
@@ -280,9 +296,9 @@ type BundleRejections struct {
 // MediaImport is the data of [ImportReceived]: what came from outside in one
 // go, with the digest of the sealed receipt that lists every file.
 type MediaImport struct {
-	Receipt     string   `json:"receipt"`           // SHA-256 of the receipt
-	Carrier     string   `json:"carrier,omitempty"` // who brought it, as the importer said
-	Media       []Medium `json:"media"`
+	Receipt     string   `json:"receipt"`                        // SHA-256 of the receipt
+	Carrier     string   `json:"carrier,omitempty" erase:"text"` // who brought it, as the importer said
+	Media       []Medium `json:"media" erase:"text"`
 	Started     string   `json:"started"`
 	Ended       string   `json:"ended"`
 	Files       int64    `json:"files"`    // bundles that were looked at
@@ -338,7 +354,7 @@ type DAGPublication struct {
 type DAGSwitch struct {
 	DAGID   string `json:"dagId"`
 	Version string `json:"version"`
-	Reason  string `json:"reason,omitempty"`
+	Reason  string `json:"reason,omitempty" erase:"text"`
 }
 
 // ExportCreation is the data of [ExportCreated].

@@ -7,21 +7,21 @@ type RunStart struct {
 	InputsHash string            `json:"inputsHash"`
 	DAGDigest  string            `json:"dagDigest"`        // manifest of the DAG bundle
 	Pinned     string            `json:"pinned,omitempty"` // version the caller asked for
-	Metadata   map[string]string `json:"metadata,omitempty"`
+	Metadata   map[string]string `json:"metadata,omitempty" erase:"text"`
 	Parent     string            `json:"parent,omitempty"`     // run that this one is a sub-run of
 	ParentStep string            `json:"parentStep,omitempty"` // its step
 	Depth      int               `json:"depth,omitempty"`      // of sub-runs, 0 for a run that somebody started
 	Priority   int64             `json:"priority,omitempty"`
-	Behalf     []string          `json:"behalf,omitempty"`    // for whom the actor starts it: of a schedule who set it up, of a replay who started the first run
-	ReplayOf   string            `json:"replayOf,omitempty"`  // run whose outputs this one's are compared with
-	Rationale  string            `json:"rationale,omitempty"` // of a replay: why
+	Behalf     []string          `json:"behalf,omitempty"`                 // for whom the actor starts it: of a schedule who set it up, of a replay who started the first run
+	ReplayOf   string            `json:"replayOf,omitempty"`               // run whose outputs this one's are compared with
+	Rationale  string            `json:"rationale,omitempty" erase:"text"` // of a replay: why
 	Trust      TrustRef          `json:"trust"`
 	Steps      int               `json:"steps"`
 }
 
 // Note is the data of entries that say who asked for something and why.
 type Note struct {
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" erase:"text"`
 }
 
 // RunFailing is the data of [RunFailRequested].
@@ -29,7 +29,7 @@ type RunFailing struct {
 	// FAILED_BY_HAND, STALLED, TOO_MANY_ENTRIES; and where its outputs cannot be,
 	// EXPRESSION_INVALID or RESOURCE_LIMIT.
 	Code    string `json:"code"`
-	Reason  string `json:"reason,omitempty"`
+	Reason  string `json:"reason,omitempty" erase:"text"`
 	Cleanup bool   `json:"cleanup,omitempty"` // the run was cleaning up: that ends as well
 }
 
@@ -37,7 +37,7 @@ type RunFailing struct {
 // generations can no longer end.
 type RunGeneration struct {
 	Generation int    `json:"generation"`
-	Reason     string `json:"reason,omitempty"`
+	Reason     string `json:"reason,omitempty" erase:"text"`
 }
 
 // Stuckness is the data of [RunStuck].
@@ -50,7 +50,7 @@ type Stuckness struct {
 // Nudge is the data of [RunNudged] and [RunRestarted].
 type Nudge struct {
 	Step   string `json:"step,omitempty"` // "" means all
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" erase:"text"`
 	Repeat bool   `json:"repeat,omitempty"` // steps that are not idempotent may be begun again
 }
 
@@ -76,7 +76,7 @@ type RunEnd struct {
 	OutputsHash   string `json:"outputsHash,omitempty"`
 	FailureReason string `json:"failureReason,omitempty"` // errorCode of the step that failed the run, or one of the run's own
 	FailedStep    string `json:"failedStep,omitempty"`
-	Message       string `json:"message,omitempty"` // what somebody said about it, or the child's error
+	Message       string `json:"message,omitempty" erase:"text"` // what somebody said about it, or the child's error
 }
 
 // RunAttestation is the data of [RunAttested]. The same statement, signed by the same
@@ -100,8 +100,8 @@ type StepEnd struct {
 	OutputsHash string `json:"outputsHash,omitempty"`
 	ErrorCode   string `json:"errorCode,omitempty"`
 	Reason      string `json:"reason,omitempty"`
-	Note        string `json:"note,omitempty"`       // what somebody said who ended it by hand
-	Overridden  bool   `json:"overridden,omitempty"` // somebody replaced or changed its outputs
+	Note        string `json:"note,omitempty" erase:"text"` // what somebody said who ended it by hand
+	Overridden  bool   `json:"overridden,omitempty"`        // somebody replaced or changed its outputs
 }
 
 // StepExpansion is the data of [StepExpanded].
@@ -137,7 +137,7 @@ type CacheHit struct {
 type CacheClearing struct {
 	DAGID  string `json:"dagId,omitempty"` // "" means all of the tenant
 	Count  int    `json:"count"`
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" erase:"text"`
 }
 
 // SubrunStart is the data of [SubrunStarted].
@@ -177,13 +177,13 @@ type LockLoss struct {
 	RunID  string `json:"runId"` // of the holder, with its step
 	StepID string `json:"stepId"`
 	Fence  int64  `json:"fence"`
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" erase:"text"`
 }
 
 // QueueChange is the data of the entries about the queue. Tenant "" is the site.
 type QueueChange struct {
 	Tenant string `json:"tenant,omitempty"`
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" erase:"text"`
 }
 
 // ApprovalRequest is the data of [ApprovalRequested]. Its step and attempt are
@@ -191,7 +191,7 @@ type QueueChange struct {
 type ApprovalRequest struct {
 	Generation     int              `json:"generation"`
 	PlanHash       string           `json:"planHash"`
-	Question       string           `json:"question"`
+	Question       string           `json:"question" erase:"text"`
 	Options        []ApprovalOption `json:"options"`
 	Approvers      []string         `json:"approvers,omitempty"` // principals; none means anybody who may write
 	Quorum         int              `json:"quorum"`
@@ -214,7 +214,7 @@ type ApprovalDecision struct {
 	BackTo        string `json:"backTo,omitempty"`     // of retry: the step to go back to
 	Downstream    bool   `json:"downstream,omitempty"` // of retry: with everything that depends on that step
 	Repeat        bool   `json:"repeat,omitempty"`     // of retry: also what is not idempotent
-	Notes         string `json:"notes,omitempty"`
+	Notes         string `json:"notes,omitempty" erase:"text"`
 	Modifications string `json:"modifications,omitempty"` // SHA-256 of the sealed merge patch (RFC 7396)
 	PlanHash      string `json:"planHash"`
 }
@@ -223,7 +223,7 @@ type ApprovalDecision struct {
 type ApprovalRefusal struct {
 	Decision string `json:"decision"`
 	Code     string `json:"code"` // ALREADY_DECIDED | STALE | NOT_APPROVER | STARTER_EXCLUDED | APPROVAL_EXPIRED
-	Notes    string `json:"notes,omitempty"`
+	Notes    string `json:"notes,omitempty" erase:"text"`
 }
 
 // ApprovalClosing is the data of [ApprovalClosed].
@@ -257,7 +257,7 @@ type AttemptEnd struct {
 	Generation   int        `json:"generation"`
 	Outcome      string     `json:"outcome"`
 	ErrorCode    string     `json:"errorCode,omitempty"`
-	Message      string     `json:"message,omitempty"` // masked, at most 1 KiB
+	Message      string     `json:"message,omitempty" erase:"text"` // masked, at most 1 KiB
 	Retryable    bool       `json:"retryable,omitempty"`
 	Orderly      bool       `json:"orderly,omitempty"` // interrupted because stella was told to stop
 	RetryAfterMs int64      `json:"retryAfterMs,omitempty"`

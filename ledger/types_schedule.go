@@ -13,14 +13,14 @@ type ScheduleAddition struct {
 	InputsHash string            `json:"inputsHash"`       // of the sealed inputs
 	CatchUpMs  int64             `json:"catchUpMs,omitempty"`
 	Overlap    string            `json:"overlap"` // skip | queue | cancel-running | allow
-	Metadata   map[string]string `json:"metadata,omitempty"`
+	Metadata   map[string]string `json:"metadata,omitempty" erase:"text"`
 }
 
 // ScheduleSwitch is the data of [SchedulePaused], [ScheduleResumed] and
 // [ScheduleRemoved].
 type ScheduleSwitch struct {
 	Name   string `json:"name"`
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" erase:"text"`
 }
 
 // ScheduleFiring is the data of [ScheduleFired]: what came of an instant, or of
@@ -31,7 +31,7 @@ type ScheduleFiring struct {
 	First     string `json:"first,omitempty"` // the first, where they are several
 	Count     int64  `json:"count"`
 	RunID     string `json:"runId,omitempty"`
-	Reason    string `json:"reason,omitempty"`    // OVERLAP | MISSED | DISABLED | REFUSED
-	ErrorCode string `json:"errorCode,omitempty"` // of REFUSED
-	Message   string `json:"message,omitempty"`   // of REFUSED, at most 1 KiB
+	Reason    string `json:"reason,omitempty"`               // OVERLAP | MISSED | DISABLED | REFUSED
+	ErrorCode string `json:"errorCode,omitempty"`            // of REFUSED
+	Message   string `json:"message,omitempty" erase:"text"` // of REFUSED, at most 1 KiB
 }

@@ -298,6 +298,16 @@ func siteCalls() []siteCall {
 		}},
 		{"an entry", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, 1) }},
 		{"an entry that cannot be", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, -1) }},
+		{"erasure", "EraseData", func(ctx context.Context, s api.Site) (any, error) {
+			return s.EraseData(ctx, api.ErasureRequest{Entries: []int64{3, 4}, Reason: "by law"})
+		}},
+		{"erasure agreed to", "EraseData", func(ctx context.Context, s api.Site) (any, error) {
+			n := int64(7)
+			return s.EraseData(ctx, api.ErasureRequest{Agree: &n, DryRun: true})
+		}},
+		{"erasure agreed to by the same", "EraseData", func(ctx context.Context, s api.Site) (any, error) {
+			return s.EraseData(ctx, api.ErasureRequest{Agree: new(int64)})
+		}},
 		{"snapshot", "CreateSnapshot", func(ctx context.Context, s api.Site) (any, error) {
 			var p progressLog
 			snap, err := s.CreateSnapshot(ctx, api.SnapshotRequest{Dir: "/out", DryRun: true}, p.note)

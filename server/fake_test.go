@@ -421,6 +421,13 @@ func (f *fake) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) 
 	return line(seq), nil
 }
 
+func (f *fake) EraseData(_ context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
+	if req.Agree != nil && *req.Agree == 0 {
+		return api.ErasureReport{}, &api.Error{Code: api.CodeConflict, Message: "the same person"}
+	}
+	return api.ErasureReport{Seq: 9, Entries: append([]int64{}, req.Entries...), Reason: req.Reason, Agreed: req.Agree != nil}, nil
+}
+
 func (f *fake) CreateSnapshot(_ context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
 	if req.Dir == "nowhere" {
 		return api.Snapshot{}, &api.Error{Code: api.CodeInvalid, Message: "no folder", Hint: "name one"}

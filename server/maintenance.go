@@ -33,6 +33,21 @@ type snapshotsBody struct {
 	Snapshots []api.Snapshot `json:"snapshots"`
 }
 
+func (h *handler) eraseData(w http.ResponseWriter, q *request) error {
+	var req api.ErasureRequest
+	if err := q.decode(&req); err != nil {
+		return err
+	}
+	rep, err := q.site.EraseData(q.Context(), req)
+	rep.Entries = some(rep.Entries)
+	return h.reply(w, q, http.StatusOK, rep, err)
+}
+
+// EraseData implements [api.Ledger].
+func (c *Client) EraseData(ctx context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
+	return get[api.ErasureReport](ctx, c, call{method: http.MethodPost, path: "/ledger:erase", body: req})
+}
+
 // CreateSnapshot implements [api.Maintenance].
 func (c *Client) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
 	return long[api.Snapshot](ctx, c, call{method: http.MethodPost, path: "/maintenance/snapshots", body: req}, p)

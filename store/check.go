@@ -149,6 +149,7 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 	if seen == nil {
 		seen = map[string]bool{}
 	}
+	gone := erasures{}
 	for l, err := range db.Entries(0, size) {
 		if err != nil {
 			return damaged(err, "entry %d", l.Seq)
@@ -163,6 +164,7 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 		if err := r.add(env, data); err != nil {
 			return damaged(err, "replay of entry %d", l.Seq)
 		}
+		gone.see(l, data)
 		if opt.Blobs {
 			if err := db.checkSealed(l.Seq, data, opt, seen); err != nil {
 				return err
@@ -178,6 +180,9 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 		}
 	}
 	rep.Blobs = len(seen)
+	if err := gone.check(); err != nil {
+		return err
+	}
 	if err := checkRoot(size, db, v); err != nil {
 		return err
 	}
@@ -187,6 +192,9 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 // verified checks the next entry, all of which must be there, and decodes it.
 func verified(v *ledger.Verifier, l Lines) (ledger.Envelope, any, error) {
 	env, data, err := v.Add(l.Envelope, l.Data)
+	if err == nil && l.remains != nil {
+		data, err = ledger.DecodeData(env.Type, l.remains)
+	}
 	if err == nil && data == nil {
 		err = errors.New("the data line is missing")
 	}

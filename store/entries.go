@@ -22,6 +22,8 @@ import (
 type Lines struct {
 	Seq            int64
 	Envelope, Data []byte
+
+	remains []byte // of erased data: see [ledger.Remains]
 }
 
 // Entries reads the entries from ≤ seq < to in order, a page a transaction.
@@ -53,11 +55,11 @@ func (db *DB) page(from, to int64) ([]Lines, error) {
 			if !bytes.Equal(k, be64(seq)) {
 				return fmt.Errorf("store: entry %d is missing", seq)
 			}
-			_, env, data, err := decodeEntry(v)
+			_, l, err := decodeEntry(seq, v)
 			if err != nil {
 				return fmt.Errorf("store: entry %d: %w", seq, err)
 			}
-			page = append(page, Lines{seq, bytes.Clone(env), bytes.Clone(data)})
+			page = append(page, l.clone())
 			k, v = c.Next()
 		}
 		return nil
@@ -71,7 +73,7 @@ func (db *DB) page(from, to int64) ([]Lines, error) {
 //	32 each   the hashes, from the leaf up
 //	4 bytes   the length of its envelope, big endian
 //	…         its envelope
-//	…         its data line; nothing once it was erased
+//	…         its data line; once it was erased, a zero byte and what remains of the data
 func encodeEntry(hashes []ledger.Hash, envelope, data []byte) []byte {
 	v := make([]byte, 0, 1+len(hashes)*len(ledger.Hash{})+4+len(envelope)+len(data))
 	v = append(v, byte(len(hashes)))
@@ -82,38 +84,56 @@ func encodeEntry(hashes []ledger.Hash, envelope, data []byte) []byte {
 	return append(append(v, envelope...), data...)
 }
 
+// stored is what the record of an entry has as its data.
+func (l Lines) stored() []byte {
+	if l.remains != nil {
+		return append([]byte{0}, l.remains...)
+	}
+	return l.Data
+}
+
 var errEntryRecord = errors.New("its record is not one of an entry")
 
-// decodeEntry returns parts of v; data is nil where there is none.
-func decodeEntry(v []byte) (hashes, envelope, data []byte, err error) {
+// decodeEntry reads an entry from its record; all that it returns are parts of v.
+func decodeEntry(seq int64, v []byte) (hashes []byte, l Lines, err error) {
 	if len(v) == 0 {
-		return nil, nil, nil, errEntryRecord
+		return nil, l, errEntryRecord
 	}
 	n := int(v[0]) * len(ledger.Hash{})
 	if v = v[1:]; len(v) < n+4 {
-		return nil, nil, nil, errEntryRecord
+		return nil, l, errEntryRecord
 	}
 	hashes, v = v[:n], v[n:]
 	size := int64(binary.BigEndian.Uint32(v))
 	if v = v[4:]; size > int64(len(v)) {
-		return nil, nil, nil, errEntryRecord
+		return nil, l, errEntryRecord
 	}
-	if envelope, data = v[:size], v[size:]; len(data) == 0 {
-		data = nil
+	l = Lines{Seq: seq, Envelope: v[:size]}
+	switch v = v[size:]; {
+	case len(v) > 0 && v[0] == 0:
+		l.remains = v[1:]
+	case len(v) > 0:
+		l.Data = v
 	}
-	return hashes, envelope, data, nil
+	return hashes, l, nil
 }
 
-// entryAt reads the parts of one entry; [ErrNotFound] where there is none.
-func entryAt(t *bolt.Tx, seq int64) (hashes, envelope, data []byte, err error) {
+// entryAt reads one entry; [ErrNotFound] where there is none. What it returns is good as long
+// as the transaction.
+func entryAt(t *bolt.Tx, seq int64) (hashes []byte, l Lines, err error) {
 	v := t.Bucket(bEntries).Get(be64(seq))
 	if seq < 0 || v == nil {
-		return nil, nil, nil, fmt.Errorf("entry %d: %w", seq, ErrNotFound)
+		return nil, l, fmt.Errorf("entry %d: %w", seq, ErrNotFound)
 	}
-	if hashes, envelope, data, err = decodeEntry(v); err != nil {
+	if hashes, l, err = decodeEntry(seq, v); err != nil {
 		err = fmt.Errorf("store: entry %d: %w", seq, err)
 	}
-	return hashes, envelope, data, err
+	return hashes, l, err
+}
+
+// clone copies what a transaction holds.
+func (l Lines) clone() Lines {
+	return Lines{l.Seq, bytes.Clone(l.Envelope), bytes.Clone(l.Data), bytes.Clone(l.remains)}
 }
 
 // hashReader reads stored hashes of the tree inside one transaction.
@@ -123,7 +143,7 @@ func (r hashReader) ReadHashes(indexes []int64) ([]ledger.Hash, error) {
 	out := make([]ledger.Hash, len(indexes))
 	for i, n := range indexes {
 		seq, level := ledger.StoredHashEntry(n)
-		hashes, _, _, err := entryAt(r.tx, seq)
+		hashes, _, err := entryAt(r.tx, seq)
 		if err == nil && len(hashes) < (level+1)*len(out[i]) {
 			err = errEntryRecord
 		}
@@ -138,7 +158,7 @@ func (r hashReader) ReadHashes(indexes []int64) ([]ledger.Hash, error) {
 // hashesOf reads all hashes that an entry has added to the tree.
 func (db *DB) hashesOf(seq int64) (out []ledger.Hash, err error) {
 	err = db.bolt.View(func(t *bolt.Tx) error {
-		hashes, _, _, err := entryAt(t, seq)
+		hashes, _, err := entryAt(t, seq)
 		for h := range slices.Chunk(hashes, len(ledger.Hash{})) {
 			out = append(out, ledger.Hash(h))
 		}
@@ -151,8 +171,8 @@ func (db *DB) hashesOf(seq int64) (out []ledger.Hash, err error) {
 // shows both a moment before the size of the ledger that is told counts it.
 func (db *DB) Entry(seq int64) (l Lines, err error) {
 	err = db.bolt.View(func(t *bolt.Tx) error {
-		_, env, data, err := entryAt(t, seq)
-		l = Lines{seq, bytes.Clone(env), bytes.Clone(data)}
+		_, found, err := entryAt(t, seq)
+		l = found.clone()
 		return err
 	})
 	return l, err

@@ -121,7 +121,13 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 		return err
 	}
 	var to *bolt.DB
-	var file *os.File
+	var file, old *os.File
+	if opt.erase != nil { // what was on its pages is to go
+		if old, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
+			return err
+		}
+		defer old.Close()
+	}
 	moved := false
 	defer func() {
 		if err != nil && !moved {
@@ -154,6 +160,9 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 		opt.hooks.moved(nil)
 	}
 	retire(db.bolt, db.file)
+	if old != nil {
+		overwrite(old)
+	}
 	if synced != nil { // a power cut could bring the old one back, and nothing may be written that it would take away
 		return fmt.Errorf("%w: %w", ErrUnsynced, synced)
 	}
@@ -161,9 +170,18 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 	return nil
 }
 
+// overwrite puts zeros over what was in a file that has no name any more. Where it has
+// another one, a copy of the home by hard links, it is somebody's copy. Where it cannot be
+// done, the file is gone all the same.
+func overwrite(old *os.File) {
+	if fi, err := old.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {
+		_ = fsx.Zero(old)
+	}
+}
+
 // upgrade fills a new database with what this one holds, in the form of this stella.
 func (db *DB) upgrade(to *bolt.DB, opt Options) error {
-	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}, stopped: opt.Stopped}
+	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}, stopped: opt.Stopped, erase: opt.erase}
 	err := db.bolt.View(m.run)
 	if err != nil {
 		m.r.rollback()
@@ -188,7 +206,8 @@ type move struct {
 	stopped func() error // may be nil
 	keys    int          // since the last transaction
 	bytes   int
-	failed  bool // it is what writes that has failed, not what is read
+	failed  bool           // it is what writes that has failed, not what is read
+	erase   map[int64]bool // entries whose data is not moved
 }
 
 // maxMove bounds how many bytes one transaction of a move puts.
@@ -220,7 +239,7 @@ func (m *move) run(from *bolt.Tx) error {
 		}
 	}
 	err = from.Bucket(bMeta).ForEach(func(k, v []byte) error {
-		if slices.ContainsFunc(append(projectedKeys(), kSchema), func(p []byte) bool { return bytes.Equal(p, k) }) {
+		if slices.ContainsFunc(append(projectedKeys(), kSchema, kErasing), func(p []byte) bool { return bytes.Equal(p, k) }) {
 			return nil // the replay has given what holds
 		}
 		return m.put(bMeta, k, v)
@@ -239,9 +258,14 @@ func (m *move) ledger(from *bolt.Tx) error {
 	}
 	size := m.r.db.size
 	for seq := range size {
-		hashes, l, err := oldEntry(from, seq)
+		hashes, l, err := entryOf(from, seq)
 		if err != nil {
 			return err
+		}
+		if m.erase[seq] {
+			if l, err = l.erased(); err != nil {
+				return damaged(err, "entry %d", seq)
+			}
 		}
 		env, data, err := verified(v, l)
 		if err != nil {
@@ -268,7 +292,7 @@ func (m *move) entry(l Lines, hashes []ledger.Hash) error {
 	if err := sameHashes(l, hashes, hashReader{m.r.tx.bolt}); err != nil {
 		return err
 	}
-	return m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.Data))
+	return m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.stored()))
 }
 
 // put puts a key, in a new transaction once this one has enough.
@@ -310,11 +334,25 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 	}
 	seq := int64(binary.BigEndian.Uint64(k))
 	if schema >= 4 {
-		if _, v, _, err = decodeEntry(v); err != nil {
+		_, l, err := decodeEntry(seq, v)
+		if err != nil {
 			return 0, nil, damaged(err, "entry %d", seq)
 		}
+		v = l.Envelope
 	}
 	return seq + 1, v, nil
+}
+
+// entryOf reads an entry with its hashes, in whichever schema it is stored.
+func entryOf(t *bolt.Tx, seq int64) (hashes []ledger.Hash, l Lines, err error) {
+	if t.Bucket(oldEnvelopes) != nil {
+		return oldEntry(t, seq)
+	}
+	raw, l, err := entryAt(t, seq)
+	for i := 0; i < len(raw); i += len(ledger.Hash{}) {
+		hashes = append(hashes, ledger.Hash(raw[i:]))
+	}
+	return hashes, l, err
 }
 
 // oldEntry reads an entry of a schema before the fourth; data is nil where there is none.
@@ -325,7 +363,7 @@ func oldEntry(t *bolt.Tx, seq int64) (hashes []ledger.Hash, l Lines, err error) 
 			return nil, l, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
 		}
 	}
-	l = Lines{seq, t.Bucket(oldEnvelopes).Get(be64(seq)), t.Bucket(oldData).Get(be64(seq))}
+	l = Lines{Seq: seq, Envelope: t.Bucket(oldEnvelopes).Get(be64(seq)), Data: t.Bucket(oldData).Get(be64(seq))}
 	if l.Envelope == nil {
 		return nil, l, damaged(errors.New("it is missing"), "entry %d", seq)
 	}

@@ -274,11 +274,11 @@ func checkRow(t *bolt.Tx, k, v []byte) error {
 	case seq < 0 || seq >= rec.Next:
 		return fmt.Errorf("its sink has seen %d entries only", rec.Next)
 	}
-	_, line, _, err := entryAt(t, seq)
+	_, line, err := entryAt(t, seq)
 	if err != nil {
 		return err
 	}
-	env, err := ledger.ParseEnvelope(line)
+	env, err := ledger.ParseEnvelope(line.Envelope)
 	if err != nil {
 		return err
 	}

@@ -143,8 +143,8 @@ func (w *wreck) entry(seq int64) (l Lines, err error) {
 		if v == nil {
 			return fmt.Errorf("entry %d: %w", seq, ErrNotFound)
 		}
-		_, env, data, err := decodeEntry(v)
-		l = Lines{Seq: seq, Envelope: append([]byte(nil), env...), Data: append([]byte(nil), data...)}
+		_, found, err := decodeEntry(seq, v)
+		l = found.clone()
 		return err
 	})
 	return l, err
@@ -277,9 +277,6 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 
 // adopt puts the next entry, if it is intact, with what follows from it.
 func (m *move) adopt(v *ledger.Verifier, l Lines) error {
-	if len(l.Data) == 0 {
-		l.Data = nil
-	}
 	env, data, err := verified(v, l)
 	if err != nil {
 		return err
@@ -290,7 +287,7 @@ func (m *move) adopt(v *ledger.Verifier, l Lines) error {
 	}
 	hashes, err := ledger.StoredHashes(l.Seq, l.Envelope, hashReader{m.r.tx.bolt})
 	if err == nil {
-		err = m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.Data))
+		err = m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.stored()))
 	}
 	if err != nil {
 		m.failed = true
@@ -365,7 +362,7 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 			continue
 		}
 		s := survivor{Seq: seq, Envelope: string(l.Envelope)}
-		if hexSum(l.Data) == env.DataHash {
+		if l.Data != nil && hexSum(l.Data) == env.DataHash {
 			s.Data = string(l.Data)
 		}
 		raw, err := jcs.Marshal(s)

@@ -102,6 +102,7 @@ var (
 	kTrustPrev  = []byte("trustprev")  // the one before it
 	kRejections = []byte("rejections") // rejections of the current minute
 	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
+	kErasing    = []byte("erasing")    // seqs of entries that were agreed to be erased and are not yet
 	kQueue      = []byte("queue")      // QueueState, once somebody has paused or drained something
 )
 
@@ -125,7 +126,8 @@ type Options struct {
 	Compact   bool                // rewrite the file without its free pages
 	Stopped   func() error        // is asked meanwhile: what it says ends that, and leaves the site as it was; nil: it goes on
 
-	sealed string // home whose sealed files these are; "" is its own
+	erase  map[int64]bool // entries whose data does not move
+	sealed string         // home whose sealed files these are; "" is its own
 	hooks  hooks
 }
 
@@ -226,6 +228,9 @@ func Open(home string, opt Options) (*DB, error) {
 	}
 	if err == nil && opt.Compact {
 		err = db.compact(opt)
+	}
+	if err == nil {
+		err = db.eraseAgreed(opt)
 	}
 	if err != nil {
 		db.bolt.Close()

@@ -46,11 +46,7 @@ func (s *Survey) Advance(ctx context.Context, progress func(done, total int64)) 
 		if err != nil {
 			return damaged(err, "entry %d", l.Seq)
 		}
-		line, err := ledger.ParseData(l.Data)
-		if err != nil {
-			return damaged(err, "entry %d", l.Seq)
-		}
-		data, err := ledger.DecodeData(env.Type, line.Data)
+		data, err := l.data(env.Type)
 		if err != nil {
 			return damaged(err, "entry %d", l.Seq)
 		}

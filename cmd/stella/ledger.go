@@ -19,7 +19,7 @@ func newLedgerCmd(a *app) *cobra.Command {
 	return group("ledger", "The append-only record",
 		"Read the ledger, check it, sign its head, and prove what it holds.",
 		newLedgerTailCmd(a), newLedgerShowCmd(a), newLedgerVerifyCmd(a), newLedgerCheckpointCmd(a), newLedgerProveCmd(a),
-		newLedgerCosignCmd(a), newLedgerKeygenCmd(a))
+		newLedgerEraseCmd(a), newLedgerCosignCmd(a), newLedgerKeygenCmd(a))
 }
 
 func entryHeader() []string { return []string{"SEQ", "TIME", "TYPE", "ACTOR", "SUBJECT"} }

@@ -39,7 +39,11 @@ func (s source) RunEntries(runID string) iter.Seq2[export.Entry, error] {
 func entries(lines iter.Seq2[store.Lines, error]) iter.Seq2[export.Entry, error] {
 	return func(yield func(export.Entry, error) bool) {
 		for l, err := range lines {
-			if !yield(export.Entry{Seq: l.Seq, Envelope: l.Envelope, Data: l.Data}, err) {
+			e := export.Entry{Seq: l.Seq, Envelope: l.Envelope, Data: l.Data}
+			if l.Erased() {
+				e.Withheld = "erased"
+			}
+			if !yield(e, err) {
 				return
 			}
 		}

@@ -119,6 +119,9 @@ type Ledger interface {
 	Checkpoint(ctx context.Context) (CheckpointNote, error)
 	// ProveEntry returns an inclusion proof as a C2SP tlog-proof file.
 	ProveEntry(ctx context.Context, seq int64) ([]byte, error)
+	// EraseData asks for the erasure of what people have said in entries, or agrees to
+	// what somebody else has asked for.
+	EraseData(ctx context.Context, req ErasureRequest) (ErasureReport, error)
 	// ProveConsistency proves that a checkpoint extends the tree of the first
 	// size entries: the one of a tree of to entries, with 0 the newest.
 	ProveConsistency(ctx context.Context, size, to int64) (ConsistencyProof, error)

@@ -63,3 +63,21 @@ type Compacted struct {
 	Seq    int64 `json:"seq,omitempty"` // of the entry
 	DryRun bool  `json:"dryRun,omitempty"`
 }
+
+// ErasureRequest asks for an erasure, or agrees to one: then Agree is the seq of the request.
+type ErasureRequest struct {
+	Entries []int64 `json:"entries,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+	Agree   *int64  `json:"agree,omitempty"`
+	DryRun  bool    `json:"dryRun,omitempty"`
+}
+
+// ErasureReport is what became of it.
+type ErasureReport struct {
+	Seq     int64   `json:"seq,omitempty"`   // of the entry about it
+	Entries []int64 `json:"entries"`         // whose data is, or would be, erased
+	Actor   string  `json:"actor,omitempty"` // who asked, of what is agreed to
+	Reason  string  `json:"reason,omitempty"`
+	Agreed  bool    `json:"agreed"` // two people have decided: the data goes when the site is opened next
+	DryRun  bool    `json:"dryRun,omitempty"`
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellarun/stella/server/api"
+)
+
+func newLedgerEraseCmd(a *app) *cobra.Command {
+	var req api.ErasureRequest
+	var agree int64
+	c := &cobra.Command{
+		Use:   "erase (SEQ... --reason TEXT | --agree SEQ)",
+		Short: "Erase what people have said in entries",
+		Long: "Where the law demands it, what people have said in their own words (reasons, notes, messages,\n" +
+			"metadata, carriers) is erased from entries: one person asks and says why, another agrees by the\n" +
+			"seq of that request. Both are entries. The envelopes stay, and with them the tree and every\n" +
+			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
+			"The data leaves ledger.db when the site is opened next, and the old file is overwritten. It\n" +
+			"stays in snapshots, archives and copies that were made before, and in sealed files.",
+		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
+		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("agree") {
+				if len(args) > 0 || req.Reason != "" {
+					return invalid("--agree names the request; the entries and the reason are in that")
+				}
+				req.Agree = &agree
+			}
+			for _, arg := range args {
+				seq, err := strconv.ParseInt(arg, 10, 64)
+				if err != nil || seq < 0 {
+					return invalid("%q is no seq of an entry", arg)
+				}
+				req.Entries = append(req.Entries, seq)
+			}
+			return runLedgerErase(c.Context(), a, req)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&req.Reason, "reason", "", "`TEXT` that is recorded, and stays")
+	f.Int64Var(&agree, "agree", 0, "`SEQ` of somebody else's request")
+	f.BoolVar(&req.DryRun, "dry-run", false, "only say whether it can be done")
+	return c
+}
+
+func runLedgerErase(ctx context.Context, a *app, req api.ErasureRequest) error {
+	if req.Agree != nil && !req.DryRun {
+		if err := a.confirm("Erase for ever what was said in the entries of request " + strconv.FormatInt(*req.Agree, 10) + "?"); err != nil {
+			return err
+		}
+	}
+	here := false
+	var rep api.ErasureReport
+	err := a.withSite(ctx, func(ctx context.Context, r *reached) (err error) {
+		here = r.held != nil
+		rep, err = r.EraseData(ctx, req)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if rep.Agreed && !rep.DryRun && here { // opened once more, it is done
+		err = a.withSite(ctx, func(ctx context.Context, r *reached) error {
+			_, err := r.Status(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return a.acted(req.DryRun, rep, func(s *screen) { renderErasure(s, rep, here) })
+}
+
+func renderErasure(s *screen, rep api.ErasureReport, here bool) {
+	var seqs []string
+	for _, seq := range rep.Entries {
+		seqs = append(seqs, strconv.FormatInt(seq, 10))
+	}
+	kv := []string{"entries", strings.Join(seqs, " "), "reason", rep.Reason}
+	switch {
+	case rep.DryRun:
+		kv = append(kv, "erased", "nothing: this was a dry run")
+	case !rep.Agreed:
+		kv = append(kv, "request", strconv.FormatInt(rep.Seq, 10), "next", "another person: stella ledger erase --agree "+strconv.FormatInt(rep.Seq, 10))
+	case here:
+		kv = append(kv, "erased", "yes")
+	default:
+		kv = append(kv, "erased", "when the site is opened next: stella daemon restart")
+	}
+	s.fields(kv...)
+}

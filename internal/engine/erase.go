@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner/state"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// EraseData asks for an erasure, or agrees to one that somebody else has asked for. The data
+// goes when the site is opened next.
+func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
+	if req.Agree != nil {
+		return s.agreeToErasure(*req.Agree, req.DryRun)
+	}
+	out := api.ErasureReport{Entries: slices.Compact(slices.Sorted(slices.Values(req.Entries))), Reason: clip(req.Reason), DryRun: req.DryRun}
+	switch {
+	case len(out.Entries) == 0 || len(out.Entries) > ledger.MaxErased:
+		return out, invalid("an erasure names 1 to %d entries", ledger.MaxErased)
+	case req.Reason == "":
+		return out, invalid("a reason is needed: it is recorded, and stays")
+	}
+	if req.DryRun {
+		for _, seq := range out.Entries {
+			if err := s.e.db.Erasable(seq); err != nil {
+				return out, erasureError(err)
+			}
+		}
+		return out, nil
+	}
+	seq, err := s.e.db.RequestErasure(s.actor, ledger.ErasureRequest{Entries: out.Entries, Reason: out.Reason})
+	out.Seq = seq
+	return out, erasureError(err)
+}
+
+func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, err error) {
+	d, by, err := s.e.db.ErasureRequest(request)
+	if err != nil {
+		return out, erasureError(err)
+	}
+	out = api.ErasureReport{Entries: d.Entries, Actor: by, Reason: d.Reason, Agreed: true, DryRun: dry}
+	same := func(a, b string) bool { return state.Person(a) == state.Person(b) }
+	if dry {
+		if same(s.actor, by) {
+			err = store.ErrSamePerson
+		}
+		return out, erasureError(err)
+	}
+	seq, done, err := s.e.db.AgreeToErasure(s.actor, request, same)
+	if err != nil {
+		return out, erasureError(err)
+	}
+	out.Seq, out.Entries = seq, done.Entries
+	return out, nil
+}
+
+func erasureError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrSamePerson):
+		return &api.Error{Code: api.CodeForbidden, Message: "who asked for an erasure cannot agree to it", Hint: "another person does, with stella ledger erase --agree SEQ"}
+	case errors.Is(err, store.ErrNothingSaid):
+		return &api.Error{Code: api.CodeConflict, Message: err.Error(), Hint: "ids, digests, codes and numbers are not erased: a replay of the ledger needs them"}
+	case errors.Is(err, store.ErrErased), errors.Is(err, store.ErrNoRequest):
+		return &api.Error{Code: api.CodeConflict, Message: err.Error()}
+	}
+	return dbError(err)
+}

@@ -1,0 +1,106 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+)
+
+// What somebody has said leaves the ledger when two people want it, and nothing else does.
+func TestWhatWasSaidIsErasedByTwoPeople(t *testing.T) {
+	const said = "Erika Mustermann, room 4711"
+	ctx := context.Background()
+	l := newLab(t)
+	l.script("audit-hello", helloScript, true)
+	l.publish("1.0.0", hello)
+	run := l.start(api.StartRequest{DAGID: "audit", RunToken: "t", Metadata: map[string]string{"for": said}}).Run
+	l.execute()
+	entry := l.seqOf(run.RunID, ledger.RunStarted)
+
+	if _, err := l.site().EraseData(ctx, api.ErasureRequest{Entries: []int64{0}, Reason: "x"}); codeOf(err) != api.CodeConflict {
+		t.Errorf("the first entry: %v", err)
+	}
+	if _, err := l.site().EraseData(ctx, api.ErasureRequest{Entries: []int64{entry}}); codeOf(err) != api.CodeInvalid {
+		t.Errorf("without a reason: %v", err)
+	}
+	req, err := l.site().EraseData(ctx, api.ErasureRequest{Entries: []int64{entry, entry}, Reason: "by law"})
+	if err != nil || req.Agreed {
+		t.Fatalf("%+v, %v", req, err)
+	}
+	if _, err := l.site().EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); codeOf(err) != api.CodeForbidden {
+		t.Errorf("the same person: %v", err)
+	}
+	other := l.e.As(api.Principal{Name: "uid:4242(other)"})
+	if _, err := other.EraseData(ctx, api.ErasureRequest{Agree: &entry}); codeOf(err) != api.CodeConflict {
+		t.Errorf("agreed to what is no request: %v", err)
+	}
+	if rep, err := other.EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); err != nil || len(rep.Entries) != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	l.verify()
+	l.reopen()
+
+	raw, err := os.ReadFile(filepath.Join(l.home, "ledger.db"))
+	if err != nil || bytes.Contains(raw, []byte("Mustermann")) {
+		t.Errorf("it is still in ledger.db (%v)", err)
+	}
+	l.verify()
+	line, err := l.site().ShowLedger(ctx, entry)
+	if err != nil || line.Data != nil || !strings.Contains(string(line.Envelope), run.RunID) {
+		t.Errorf("%+v, %v", line, err)
+	}
+	now, err := l.site().InspectRun(ctx, run.RunID)
+	if err != nil || len(now.Run.Metadata) > 0 || now.Run.RunToken != "t" {
+		t.Errorf("%+v, %v", now.Run, err)
+	}
+	if _, err := l.e.As(api.Principal{Name: "uid:4242(other)"}).EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); codeOf(err) != api.CodeConflict {
+		t.Errorf("agreed twice: %v", err)
+	}
+	if _, err := l.site().CollectGarbage(ctx, api.GCRequest{}, nil); err != nil {
+		t.Error(err)
+	}
+
+	// Archives say so.
+	path := filepath.Join(t.TempDir(), "a.tar")
+	if _, err := l.site().CreateExport(ctx, api.ExportRequest{Path: path}, nil); err != nil {
+		t.Fatal(err)
+	}
+	keys := func(name string) []byte {
+		raw, err := os.ReadFile(filepath.Join(l.home, "keys", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	for withheld, want := range map[int64]export.Verdict{0: export.Incomplete, 1: export.Verified} {
+		rep, err := export.Verify(ctx, path, export.VerifyOptions{LogKey: keys("log.pub"), SiteKey: keys("site.pub"), Withheld: withheld})
+		if err != nil || rep.Verdict != want {
+			t.Errorf("with %d withheld: %v, %+v", withheld, err, rep)
+		}
+	}
+
+	// A copy of the site is whole, and so is the site when it goes on.
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Error(err)
+	}
+	l.start(api.StartRequest{DAGID: "audit", RunToken: "u"})
+	l.execute()
+	l.verify()
+}
+
+// seqOf is the seq of the first entry of a type in a run.
+func (l *lab) seqOf(runID string, t ledger.Type) int64 {
+	l.t.Helper()
+	lines, err := l.site().TailLedger(context.Background(), api.LedgerQuery{RunID: runID, Type: string(t)})
+	if err != nil || len(lines) == 0 {
+		l.t.Fatalf("%v, %v", lines, err)
+	}
+	return lines[0].Seq
+}

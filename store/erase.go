@@ -1,0 +1,196 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// Erasure by law: what people have said in an entry leaves ledger.db. Its envelope stays, and
+// with it the tree; what a replay needs of the data stays in the record of the entry, and
+// leaves with no archive. A page of bbolt keeps what was on it, so that the whole file is
+// made anew, and the old one is overwritten. That is when the site is opened next, before
+// anybody reads.
+
+// Errors of an erasure.
+var (
+	ErrNothingSaid = errors.New("store: nothing that people have said is in the entry")
+	ErrErased      = errors.New("store: the data of the entry was erased before")
+	ErrNoRequest   = errors.New("store: the entry is no request for an erasure")
+	ErrSamePerson  = errors.New("store: who asked for an erasure cannot agree to it")
+)
+
+// RequestErasure records that somebody wants the data of entries erased.
+func (db *DB) RequestErasure(actor string, d ledger.ErasureRequest) (int64, error) {
+	for _, seq := range d.Entries {
+		if err := db.Erasable(seq); err != nil {
+			return 0, err
+		}
+	}
+	return db.Append(ledger.ErasureRequested, actor, &d)
+}
+
+// Erasable says why nothing of an entry can be erased, nil where something can.
+func (db *DB) Erasable(seq int64) error {
+	l, err := db.Entry(seq)
+	if err == nil {
+		_, err = l.erased()
+	}
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", seq, err)
+	}
+	return nil
+}
+
+// ErasureRequest reads a request, and who asked.
+func (db *DB) ErasureRequest(seq int64) (d ledger.ErasureRequest, actor string, err error) {
+	l, err := db.Entry(seq)
+	if err != nil {
+		return d, "", err
+	}
+	env, err := ledger.ParseEnvelope(l.Envelope)
+	if err != nil || env.Type != ledger.ErasureRequested {
+		return d, "", fmt.Errorf("entry %d: %w", seq, ErrNoRequest)
+	}
+	data, err := l.data(env.Type)
+	if err != nil {
+		return d, "", err
+	}
+	return *data.(*ledger.ErasureRequest), env.Actor, nil
+}
+
+// AgreeToErasure records that somebody else agrees to a request: the data goes when the site
+// is opened next. same says whether two actors are one person.
+func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string) bool) (seq int64, d ledger.Erasure, err error) {
+	req, by, err := db.ErasureRequest(request)
+	if err != nil {
+		return 0, d, err
+	}
+	if same(actor, by) {
+		return 0, d, ErrSamePerson
+	}
+	d.Request = request
+	for _, seq := range req.Entries {
+		l, err := db.Entry(seq)
+		if err != nil {
+			return 0, d, err
+		}
+		if l.Data != nil {
+			d.Entries = append(d.Entries, seq)
+		}
+	}
+	if len(d.Entries) == 0 {
+		return 0, d, fmt.Errorf("request %d: %w", request, ErrErased)
+	}
+	err = db.update(func(tx *Tx) error {
+		var waiting []int64
+		if raw := tx.get(bMeta, kErasing); raw != nil {
+			if err := json.Unmarshal(raw, &waiting); err != nil {
+				return err
+			}
+		}
+		env, err := tx.append(siteEntry(ledger.DataErased, actor, &d))
+		if err != nil {
+			return err
+		}
+		seq = env.Seq
+		return tx.putJSON(bMeta, kErasing, append(waiting, d.Entries...))
+	})
+	return seq, d, err
+}
+
+// eraseAgreed erases what was agreed to be.
+func (db *DB) eraseAgreed(opt Options) error {
+	var waiting []int64
+	err := db.bolt.View(func(t *bolt.Tx) error {
+		raw := t.Bucket(bMeta).Get(kErasing)
+		if raw == nil {
+			return nil
+		}
+		return json.Unmarshal(raw, &waiting)
+	})
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	opt.erase = map[int64]bool{}
+	for _, seq := range waiting {
+		opt.erase[seq] = true
+	}
+	path, err := place(db.home)
+	if err == nil {
+		err = db.moveTo(path+newSuffix, path, opt, db.upgrade)
+	}
+	if err != nil {
+		return fmt.Errorf("store: erase: %w", err)
+	}
+	return db.bolt.View(db.loadClock)
+}
+
+// erased is an entry without its data.
+func (l Lines) erased() (Lines, error) {
+	if l.Data == nil {
+		return l, ErrErased
+	}
+	env, err := ledger.ParseEnvelope(l.Envelope)
+	if err != nil {
+		return l, err
+	}
+	line, err := ledger.ParseData(l.Data)
+	if err != nil {
+		return l, err
+	}
+	remains, ok, err := ledger.Remains(env.Type, line.Data)
+	if err == nil && !ok {
+		err = ErrNothingSaid
+	}
+	return Lines{Seq: l.Seq, Envelope: l.Envelope, remains: remains}, err
+}
+
+// Erased says whether the data of an entry was erased. One that has none otherwise is damaged.
+func (l Lines) Erased() bool { return l.remains != nil }
+
+// data decodes the data of an entry; of one that was erased, what remains of it.
+func (l Lines) data(t ledger.Type) (any, error) {
+	if l.Data == nil && l.remains != nil {
+		return ledger.DecodeData(t, l.remains)
+	}
+	line, err := ledger.ParseData(l.Data)
+	if err != nil {
+		return nil, err
+	}
+	return ledger.DecodeData(t, line.Data)
+}
+
+// erasures holds what is erased against what entries say was.
+type erasures struct {
+	gone  []int64
+	named map[int64]bool
+}
+
+func (e *erasures) see(l Lines, data any) {
+	if l.Data == nil {
+		e.gone = append(e.gone, l.Seq)
+	}
+	if d, ok := data.(*ledger.Erasure); ok {
+		if e.named == nil {
+			e.named = map[int64]bool{}
+		}
+		for _, seq := range d.Entries {
+			e.named[seq] = true
+		}
+	}
+}
+
+// check finds data that is gone and that nobody has agreed to erase.
+func (e *erasures) check() error {
+	i := slices.IndexFunc(e.gone, func(seq int64) bool { return !e.named[seq] })
+	if i < 0 {
+		return nil
+	}
+	return damaged(errors.New("its data is gone, and no entry says that it was erased"), "entry %d", e.gone[i])
+}
