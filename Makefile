@@ -51,7 +51,7 @@ fuzz:
 
 # A child is killed at every failpoint, and its site is opened and checked.
 crash:
-	$(GO) test -tags failpoint -count=1 ./internal/failpoint/ ./internal/fsx/ ./store/ ./internal/engine/
+	$(GO) test -tags failpoint -count=1 ./internal/failpoint/ ./internal/fsx/ ./store/ ./export/ ./internal/engine/
 
 fixtures:
 	$(GO) run ./testdata/bundles/gen
@@ -63,7 +63,7 @@ soak: crash race
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 60m -v ./internal/simtest -run Clients -ops 1000
 	$(GO) test -count=1 -timeout 60m ./runner ./runner/state -run RandomHistories -rapid.checks 5000
 	$(GO) test -count=1 -timeout 60m ./runner -run 'NothingBegins|NothingBelow' -rapid.checks 2000
-	$(GO) test -count=1 -timeout 60m ./export -run Flipped -every
+	$(GO) test -count=1 -timeout 60m ./export -run 'Flipped|999' -every
 	$(GO) test -count=1 -timeout 60m ./verify -run 'Every' -every
 	$(MAKE) fuzz FUZZTIME=$(FUZZTIME)
 

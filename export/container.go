@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/stellarun/stella/internal/fsx"
 )
 
 // container is an archive that is being read: a tar, or the folder that one was
@@ -30,18 +28,18 @@ type container struct {
 	fault   error             // the first fault of the medium
 }
 
-// openContainer opens the tar or folder at path. A container of another form
-// than an archive's is a *formError.
-func openContainer(path string) (*container, error) {
-	info, err := os.Stat(path)
+// openContainer opens the tar or folder at path; a tar may be in parts, and encrypted to
+// one of the identities. A container of another form than an archive's is a *formError.
+func openContainer(path string, identity []byte) (*container, error) {
+	file, err := openMedium(path)
 	if err != nil {
-		return nil, fmt.Errorf("export: %w", err)
+		return nil, err
 	}
 	c := &container{index: map[string]int{}, sums: map[string]string{}}
-	if info.IsDir() {
+	if file == nil {
 		err = c.openFolder(path)
 	} else {
-		err = c.openTar(path)
+		err = c.openTar(file, identity)
 	}
 	if err != nil {
 		if c.closer != nil {
@@ -52,17 +50,13 @@ func openContainer(path string) (*container, error) {
 	return c, nil
 }
 
-func (c *container) openTar(path string) error {
-	f, err := fsx.OpenRegular(path)
+func (c *container) openTar(file *medium, identity []byte) error {
+	c.closer, c.tar = file, true
+	f, err := decrypted(file, identity)
 	if err != nil {
-		return fmt.Errorf("export: %w", err)
+		return err
 	}
-	c.closer, c.tar = f, true
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("export: %w", err)
-	}
-	c.bytes = info.Size()
+	c.bytes = f.size
 	c.at = func(m member) (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(f, m.offset, m.size)), nil
 	}

@@ -205,6 +205,14 @@ func (s *site) startRun(id string) {
 	s.add(s.step(ledger.StepQueued, id, "match", 0), &ledger.StepQueue{Reason: "ready"})
 }
 
+// startRunOf is a run of its own with a plan.
+func (s *site) startRunOf(plan string) {
+	id := fmt.Sprintf("0190b0a0-0000-7000-8000-%012d", len(s.entries))
+	s.add(s.run(ledger.RunStarted, id), &ledger.RunStart{
+		RunToken: "t-" + id, PlanHash: plan, InputsHash: s.blob(`{"k":"v"}`), DAGDigest: s.blob("dag manifest"), Trust: s.trust(), Steps: 1,
+	})
+}
+
 func (s *site) startAttempt(id string, n int) {
 	s.add(s.step(ledger.AttemptStarted, id, "match", n), &ledger.AttemptStart{
 		Generation: 1, Owner: "boot/1", Tier: "landlock", Plugin: s.blob("plugin manifest"), Entry: strings.Repeat("e", 64),

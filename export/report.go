@@ -82,9 +82,9 @@ func summarise(m *Manifest, c *container) *Summary {
 
 // Show returns what the archive at path, a tar or a folder, says of itself. It
 // checks the form of container and manifest and nothing else: all of it may be
-// lies.
-func Show(path string) (*Summary, error) {
-	c, err := openContainer(path)
+// lies. identity is for one that is encrypted, else nil.
+func Show(path string, identity []byte) (*Summary, error) {
+	c, err := openContainer(path, identity)
 	if err != nil {
 		var form *formError
 		if errors.As(err, &form) {

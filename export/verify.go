@@ -33,6 +33,8 @@ type VerifyOptions struct {
 	Witnesses           []ledger.Witness
 	MinWitnesses        int
 
+	Identity []byte // secret keys of age, a line each, for an archive that is encrypted
+
 	Withheld        int64 // how many things the auditor knows to be withheld
 	MaxBytes        int64 // of the archive; 0 means 64 GiB
 	MaxUncompressed int64 // of all its compressed files together; 0 means 256 GiB
@@ -121,7 +123,7 @@ func judged(ctx context.Context, path string, opt VerifyOptions) (v *verifier, e
 		return nil, err
 	}
 	var form *formError
-	c, err := openContainer(path)
+	c, err := openContainer(path, opt.Identity)
 	if err != nil && !errors.As(err, &form) {
 		return nil, err
 	}

@@ -390,7 +390,7 @@ func TestShow(t *testing.T) {
 	if err := os.WriteFile(path, archive, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := export.Show(path)
+	got, err := export.Show(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func TestShow(t *testing.T) {
 	if err := os.WriteFile(path, archive[:5000], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := export.Show(path); err == nil {
+	if _, err := export.Show(path, nil); err == nil {
 		t.Error("half an archive was shown")
 	}
 }

@@ -148,6 +148,10 @@ func units() []unit {
 	return []unit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 }
 
+// ParseSize reads a size as the languages of a site write it: a whole number, and B,
+// KiB, MiB or GiB.
+func ParseSize(s string) (int64, bool) { return parseSize(s) }
+
 func parseSize(s string) (int64, bool) {
 	for _, u := range units() {
 		digits, ok := strings.CutSuffix(s, u.name)

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -27,6 +31,9 @@ func newExportCmd(a *app) *cobra.Command {
 type exportOptions struct {
 	from, to, out string
 	force         bool
+	encryptTo     []string
+	encryptFiles  []string
+	split         string
 }
 
 func newExportCreateCmd(a *app) *cobra.Command {
@@ -37,16 +44,24 @@ func newExportCreateCmd(a *app) *cobra.Command {
 		Long: "Write the archive of a half-open window of recorded time: ledger, runs, the sealed files\n" +
 			"they rely on, logs, metrics and traces, hashed and signed. Without --from it begins with\n" +
 			"the first entry, without --to it ends with the newest instant that is closed. The same\n" +
-			"closed window gives the same bytes.",
-		Example: "  stella export create --out november.tar --from 2026-11-01 --to 2026-12-01",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return runExportCreate(c.Context(), a, opt) },
+			"closed window gives the same bytes.\n\n" +
+			"With --encrypt-to only the holders of these age keys can read it; FILE.age is written, and\n" +
+			"nothing of it in the clear. With --split it becomes FILE.001, FILE.002 and so on, and\n" +
+			"FILE.sha256: sha256sum -c checks them, cat FILE.[0-9]* joins them, and the other commands\n" +
+			"take them as they are. All or nothing of it is there in the end.",
+		Example: "  stella export create --out november.tar --from 2026-11-01 --to 2026-12-01\n" +
+			"  stella export create --out /media/stick/november.tar --encrypt-to age1… --split 4095MiB",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runExportCreate(c.Context(), a, opt) },
 	}
 	f := c.Flags()
 	f.StringVarP(&opt.out, "out", "o", "", "`FILE` to write (required)")
 	f.StringVar(&opt.from, "from", "", "`TIME` at which the window begins, included")
 	f.StringVar(&opt.to, "to", "", "`TIME` at which it ends, excluded")
-	f.BoolVar(&opt.force, "force", false, "replace the file")
+	f.BoolVar(&opt.force, "force", false, "replace the file, or the parts")
+	f.StringArrayVar(&opt.encryptTo, "encrypt-to", nil, "age `KEY` (age1…) of somebody who can read it; may be given again")
+	f.StringArrayVar(&opt.encryptFiles, "encrypt-to-file", nil, "`FILE` with such keys, one a line; may be given again")
+	f.StringVar(&opt.split, "split", "", "`SIZE` of the parts to write it in, such as 4GiB, at least 64KiB")
 	_ = c.MarkFlagRequired("out")
 	return c
 }
@@ -70,17 +85,87 @@ func runExportCreate(ctx context.Context, a *app, opt exportOptions) error {
 	if req.Path, err = absolute(opt.out); err != nil {
 		return err
 	}
+	if req.EncryptTo, err = opt.recipients(); err != nil {
+		return err
+	}
+	if opt.split != "" {
+		var ok bool
+		if req.PartBytes, ok = manifests.ParseSize(opt.split); !ok || req.PartBytes < export.MinPart {
+			return invalid("--split takes a size of at least 64KiB, such as 4GiB or 4095MiB, not %q", opt.split)
+		}
+	}
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
 		res, err := r.CreateExport(ctx, req, a.progressOf("exporting"))
 		if err != nil {
 			return err
 		}
 		return a.acted(false, res, func(s *screen) {
-			s.fields("archive", res.Path, "window", res.From+" to "+res.To,
+			where := res.Path
+			if n := len(res.Parts); n > 0 {
+				where = fmt.Sprintf("%s in %s, from %s on", res.Path, count(n, "part", "parts"), filepath.Base(res.Parts[0].Path))
+			}
+			s.fields("archive", where, "encrypted to", strings.Join(res.EncryptedTo, ", "), "window", res.From+" to "+res.To,
 				"entries", fmt.Sprintf("%d from %d, of a tree of %d", res.Count, res.FirstSeq, res.TreeSize),
 				"root", res.Root, "sha256", res.SHA256, "size", size(res.Bytes), "withheld", strconv.FormatInt(res.Withheld, 10))
 		})
 	})
+}
+
+// recipients are the keys that an archive is encrypted to.
+func (opt *exportOptions) recipients() ([]string, error) {
+	keys, err := export.Recipients(opt.encryptTo)
+	if err != nil {
+		return nil, invalid("--encrypt-to: %v", err)
+	}
+	if len(keys) != len(opt.encryptTo) { // else it would be written in the clear
+		return nil, invalid("--encrypt-to: an empty key")
+	}
+	for _, path := range opt.encryptFiles {
+		raw, err := fsx.ReadFile(path, maxKeyFile)
+		if err != nil {
+			return nil, fileError(path, err)
+		}
+		more, err := export.Recipients(strings.Split(string(raw), "\n"))
+		if err != nil {
+			return nil, invalid("%s: %v", path, err)
+		}
+		if len(more) == 0 { // else it would be written in the clear
+			return nil, invalid("%s: it holds no key", path)
+		}
+		keys = append(keys, more...)
+	}
+	if len(keys) > export.MaxRecipients {
+		return nil, invalid("%d keys, at most %d are taken", len(keys), export.MaxRecipients)
+	}
+	return keys, nil
+}
+
+// readIdentity reads the keys for encrypted archives; nil where no file is named.
+func readIdentity(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	raw, err := fsx.ReadFile(path, maxKeyFile)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	return raw, nil
+}
+
+// archiveError says why an archive cannot be looked into, and what helps.
+func archiveError(path string, err error) error {
+	text := path + ": " + strings.TrimPrefix(err.Error(), "export: ")
+	switch {
+	case errors.Is(err, export.ErrEncrypted):
+		return &api.Error{Code: api.CodeInvalid, Message: text, Hint: "give the age identity with --identity FILE, or decrypt it first: age -d -i FILE " + path + " > archive.tar"}
+	case errors.Is(err, export.ErrNoIdentity), errors.Is(err, export.ErrIdentity):
+		return &api.Error{Code: api.CodeInvalid, Message: text, Hint: "--identity takes a file of age-keygen; other keys, and files with a passphrase, are for age -d -i FILE " + path}
+	case errors.Is(err, export.ErrCiphertext):
+		return &api.Error{Code: api.CodeDamaged, Message: text, Hint: "copy it from its medium again; of parts, sha256sum -c names the one that is damaged"}
+	case errors.Is(err, export.ErrParts):
+		return &api.Error{Code: api.CodeInvalid, Message: text, Hint: "put all parts and their .sha256 into one folder"}
+	}
+	return fileError(path, err)
 }
 
 // verifyOptions are the flags of export verify.
@@ -89,7 +174,7 @@ type verifyOptions struct {
 	cosigned, cosignedProof                string
 	witnesses                              []string
 	min                                    int
-	siteID                                 string
+	siteID, identity                       string
 	withheld                               int64
 }
 
@@ -105,6 +190,8 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 			"A site that holds its own keys can keep two ledgers, and show each auditor another. --previous\n" +
 			"tells whether this one goes on from what you saw before, --witness whether others saw the\n" +
 			"same: --cosigned is a note that `ledger cosign` has signed, of a tree that holds the window.\n\n" +
+			"An archive in parts is named by its first part, by the name without .001, or by the folder\n" +
+			"that holds them. One that is encrypted needs --identity; nothing of it is written in the clear.\n\n" +
 			"Exit 0 VERIFIED, 8 INCOMPLETE, 5 UNAUTHENTICATED, 7 FAILED.",
 		Example: "  stella export verify november.tar --log-key log.pub --site-key site.pub --previous october.note\n" +
 			"  stella export verify november.tar --log-key log.pub --site-key site.pub \\\n" +
@@ -116,6 +203,7 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
 	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of (default: the one it names)")
+	f.StringVar(&opt.identity, "identity", "", "`FILE` with the age key of an archive that is encrypted")
 	f.StringVar(&opt.previous, "previous", "", "`FILE` with a signed note that you hold of an earlier tree")
 	f.StringVar(&opt.consistency, "consistency", "", "`FILE` with a proof from that tree, as \"ledger prove --consistency\" writes it")
 	f.StringVar(&opt.cosigned, "cosigned", "", "`FILE` with a note of a tree that holds the window, which witnesses have signed")
@@ -163,9 +251,13 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 		}
 		o.Witnesses = append(o.Witnesses, w)
 	}
+	var err error
+	if o.Identity, err = readIdentity(opt.identity); err != nil {
+		return err
+	}
 	rep, err := export.Verify(ctx, path, o)
 	if err != nil {
-		return fileError(path, err)
+		return archiveError(path, err)
 	}
 	if err := a.emit(rep, func(s *screen) { renderReport(s, rep) }); err != nil {
 		return err
@@ -258,21 +350,28 @@ func summaryFacts(sum *export.Summary) []string {
 }
 
 func newExportShowCmd(a *app) *cobra.Command {
-	return &cobra.Command{
+	var identity string
+	c := &cobra.Command{
 		Use:   "show FILE|DIR",
 		Short: "Say what an archive says of itself",
 		Long: "Say what an archive says of itself. Nothing of it is checked but its form, so all of it may\n" +
 			"be lies: `stella export verify` judges it.",
 		Example: "  stella export show november.tar",
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return runExportShow(a, args[0]) },
+		RunE:    func(_ *cobra.Command, args []string) error { return runExportShow(a, args[0], identity) },
 	}
+	c.Flags().StringVar(&identity, "identity", "", "`FILE` with the age key of an archive that is encrypted")
+	return c
 }
 
-func runExportShow(a *app, path string) error {
-	sum, err := export.Show(path)
+func runExportShow(a *app, path, identity string) error {
+	key, err := readIdentity(identity)
 	if err != nil {
-		return fileError(path, err)
+		return err
+	}
+	sum, err := export.Show(path, key)
+	if err != nil {
+		return archiveError(path, err)
 	}
 	return a.emit(sum, func(s *screen) {
 		s.fields(summaryFacts(sum)...)

@@ -17,6 +17,7 @@ import (
 type viewOptions struct {
 	format, out     string
 	logKey, siteKey string
+	identity        string
 }
 
 func newExportViewCmd(a *app) *cobra.Command {
@@ -40,6 +41,7 @@ func newExportViewCmd(a *app) *cobra.Command {
 	f.StringVarP(&opt.out, "out", "o", "", "`FOLDER` to make (required)")
 	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
 	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
+	f.StringVar(&opt.identity, "identity", "", "`FILE` with the age key of an archive that is encrypted")
 	_ = c.MarkFlagRequired("format")
 	_ = c.MarkFlagRequired("out")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{export.ViewCSV, export.ViewOCSF}, cobra.ShellCompDirectiveNoFileComp))
@@ -72,6 +74,9 @@ func runExportView(ctx context.Context, a *app, path string, opt viewOptions) er
 			return fileError(f.path, err)
 		}
 	}
+	if o.Identity, err = readIdentity(opt.identity); err != nil {
+		return err
+	}
 	// What is withheld is declared; whether that is expected is for export verify.
 	view, rep, err := export.WriteView(ctx, path, opt.format, dir, o)
 	if errors.Is(err, export.ErrNoView) {
@@ -103,5 +108,5 @@ func viewError(path, dir string, err error) error {
 	if errors.As(err, &e) && e.Path != path {
 		return fileError(dir, err)
 	}
-	return fileError(path, err)
+	return archiveError(path, err)
 }

@@ -65,7 +65,7 @@ var owners = map[string][]string{
 	"github.com/spf13/pflag":              {"cmd/stella"},
 	"github.com/sigstore":                 {"verify", "verify/verifytest", "bench/minverify/keyflow"},
 	"go.etcd.io/bbolt":                    {"store", "bench"},
-	"filippo.io/age":                      {"store"},
+	"filippo.io/age":                      {"store", "export"},
 	"cel.dev/cel-go":                      {"runner"},
 	"github.com/google/jsonschema-go":     {"runner"},
 	"github.com/robfig/cron":              {"runner/schedule"},

@@ -7,9 +7,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/stellarun/stella/export"
@@ -80,15 +82,26 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	if !filepath.IsAbs(req.Path) {
 		return api.ExportResult{}, invalid("the path of an export must be absolute: %s", req.Path)
 	}
+	keys, err := export.Recipients(req.EncryptTo)
+	if err != nil {
+		return api.ExportResult{}, exportError(err)
+	}
+	if len(keys) != len(req.EncryptTo) { // else it would be written in the clear
+		return api.ExportResult{}, invalid("one of the keys to encrypt to is empty")
+	}
+	req.EncryptTo = keys
+	if len(req.EncryptTo) > 0 && !strings.HasSuffix(req.Path, export.EncryptedSuffix) {
+		req.Path += export.EncryptedSuffix
+	}
 	if _, err := os.Lstat(req.Path); err == nil && !req.Force {
 		return api.ExportResult{}, &api.Error{Code: api.CodeConflict, Message: req.Path + " exists", Hint: "choose another name, or --force"}
 	}
-	res, err := e.export(ctx, win, req.Path, p)
+	res, parts, err := e.export(ctx, win, req, p)
 	if errors.Is(err, export.ErrNoCheckpoint) {
 		if _, err := e.issueCheckpoint(); err != nil {
 			return api.ExportResult{}, err
 		}
-		res, err = e.export(ctx, win, req.Path, p)
+		res, parts, err = e.export(ctx, win, req, p)
 	}
 	if err != nil {
 		return api.ExportResult{}, exportError(err)
@@ -97,7 +110,10 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 		return api.ExportResult{}, dbError(err)
 	}
 	out := showExport(res.ExportCreation)
-	out.Path, out.Bytes = req.Path, res.Bytes
+	out.Path, out.Bytes, out.EncryptedTo = req.Path, res.Bytes, req.EncryptTo
+	for _, part := range parts {
+		out.Parts = append(out.Parts, api.ExportPart(part))
+	}
 	return out, nil
 }
 
@@ -130,7 +146,51 @@ func (e *Engine) window(req api.ExportRequest) (export.Window, error) {
 	return w, nil
 }
 
-func (e *Engine) export(ctx context.Context, win export.Window, path string, p api.Progress) (*export.Result, error) {
+// output is where an archive goes, whole or not at all.
+type output interface {
+	io.WriteCloser
+	Commit() error
+}
+
+// export writes an archive in the form that is asked for. What is recorded of it, its
+// digest above all, is about the archive itself, whatever it is wrapped in.
+func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRequest, p api.Progress) (*export.Result, []export.Part, error) {
+	var f output
+	var split *export.Split
+	var err error
+	if req.PartBytes != 0 {
+		split, err = export.NewSplit(req.Path, req.PartBytes, req.Force)
+		f = split
+	} else {
+		f, err = fsx.Create(req.Path, 0o644)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	w, finish := io.Writer(f), func() error { return nil }
+	if len(req.EncryptTo) > 0 {
+		sealed, err := export.Encrypt(f, req.EncryptTo)
+		if err != nil {
+			return nil, nil, err
+		}
+		w, finish = sealed, sealed.Close
+	}
+	res, err := e.archive(ctx, win, w, p)
+	if err == nil {
+		err = finish()
+	}
+	if err == nil {
+		err = f.Commit()
+	}
+	if err != nil || split == nil {
+		return res, nil, err
+	}
+	return res, split.Parts(), nil
+}
+
+// archive writes the archive of a window.
+func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, p api.Progress) (*export.Result, error) {
 	logPub, err := publicPEM(e.keys.logPublic())
 	if err != nil {
 		return nil, err
@@ -139,12 +199,7 @@ func (e *Engine) export(ctx context.Context, win export.Window, path string, p a
 	if err != nil {
 		return nil, err
 	}
-	f, err := fsx.Create(path, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	res, err := export.Create(ctx, source{e}, f, export.CreateOptions{
+	return export.Create(ctx, source{e}, w, export.CreateOptions{
 		Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
 		TempDir: filepath.Join(e.opt.Home, "cache"),
 		Sign: func(sums []byte) ([]byte, error) {
@@ -152,10 +207,6 @@ func (e *Engine) export(ctx context.Context, win export.Window, path string, p a
 			return a.Data, err
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return res, f.Commit()
 }
 
 // publicPEM is a public key as outsiders hold it.
@@ -175,8 +226,18 @@ func exportError(err error) error {
 	switch {
 	case errors.Is(err, export.ErrWindowOpen):
 		return &api.Error{Code: api.CodeWindowOpen, Message: err.Error(), Hint: "choose an earlier --to, or leave it out"}
-	case errors.Is(err, export.ErrWindow), errors.Is(err, export.ErrTooLarge):
-		return invalid("%v", err)
+	case errors.Is(err, export.ErrWindow), errors.Is(err, export.ErrTooLarge), errors.Is(err, export.ErrRecipient):
+		return invalid("%s", strings.TrimPrefix(err.Error(), "export: "))
+	case errors.Is(err, export.ErrPartSize):
+		e := invalid("%s", strings.TrimPrefix(err.Error(), "export: "))
+		e.Hint = "--split takes a size such as 4GiB; FAT file systems take 4095MiB"
+		return e
+	case errors.Is(err, fs.ErrExist):
+		var file *fs.PathError
+		if errors.As(err, &file) {
+			return &api.Error{Code: api.CodeConflict, Message: file.Path + " exists", Hint: "choose another name, or --force"}
+		}
+		return dbError(err)
 	case errors.As(err, &d):
 		return damaged("%v", err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -428,6 +428,9 @@ type ExportRequest struct {
 	To    string `json:"to,omitempty"`
 	Path  string `json:"path"`            // file to write
 	Force bool   `json:"force,omitempty"` // replace it
+
+	EncryptTo []string `json:"encryptTo,omitempty"` // public keys of age: it becomes PATH.age
+	PartBytes int64    `json:"partBytes,omitempty"` // it becomes PATH.001 and so on, none larger, and PATH.sha256
 }
 
 // ExportResult is an archive that was written.
@@ -442,6 +445,16 @@ type ExportResult struct {
 	SHA256   string `json:"sha256"`
 	Bytes    int64  `json:"bytes,omitempty"`
 	Withheld int64  `json:"withheld"`
+
+	EncryptedTo []string     `json:"encryptedTo,omitempty"` // SHA256 and Bytes are those of the archive in it
+	Parts       []ExportPart `json:"parts,omitempty"`
+}
+
+// ExportPart is one of the parts that an archive was written in.
+type ExportPart struct {
+	Path   string `json:"path"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
 }
 
 // SiteStatus is the state of a site.
