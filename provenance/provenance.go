@@ -49,12 +49,12 @@ var (
 	ErrTooLarge     = errors.New("the statement would be too large for verifiers")
 )
 
-// An ErasedError is an entry of the run whose data was erased: nobody can say any
-// more what it was.
+// An ErasedError is an entry of the run of whose data nothing is left: nobody can say
+// any more what it was.
 type ErasedError struct{ Seq int64 }
 
 func (e *ErasedError) Error() string {
-	return fmt.Sprintf("provenance: the data of entry %d was erased", e.Seq)
+	return fmt.Sprintf("provenance: nothing is left of the data of entry %d", e.Seq)
 }
 
 // A SubjectError is an artifact that was asked for and is none of the run's, or more
@@ -72,8 +72,9 @@ func (e *SubjectError) Error() string {
 	return fmt.Sprintf("provenance: the run has no artifact %q", e.Name)
 }
 
-// Entry is one entry as it is stored. Data is nil when it was erased.
-type Entry struct{ Envelope, Data []byte }
+// Entry is one entry as it is stored. Where its data was erased, Data is nil, and Remains
+// is what a replay needs of it: that has all that a statement is made from.
+type Entry struct{ Envelope, Data, Remains []byte }
 
 // Source is what a statement is made from.
 type Source interface {

@@ -276,11 +276,28 @@ func TestWhatComesLaterChangesNothing(t *testing.T) {
 	}
 }
 
-// Without all of its data nobody can say what a run was.
+// Without all of its data nobody can say what a run was. What people have said is not
+// needed: where that was erased the statement stays as it was.
 func TestErasedDataIsRefused(t *testing.T) {
 	s := newSite(t)
 	s.done(parent, "a")
+	s.add(parent, ledger.RunRestarted, "", 0, person, &ledger.Nudge{Reason: "tea"})
 	s.end(parent, "")
+	first, said := s.must(), &s.runs[parent][5]
+	kept := said.Data
+	line, err := ledger.ParseData(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	remains, ok, err := ledger.Remains(ledger.RunRestarted, line.Data)
+	if err != nil || !ok {
+		t.Fatalf("remains: %v, %v", ok, err)
+	}
+	said.Data, said.Remains = nil, remains
+	if got := s.must(); string(got.Payload) != string(first.Payload) {
+		t.Error("an erasure changed the statement")
+	}
+	said.Data, said.Remains = kept, nil
 	for i := range s.runs[parent] {
 		kept := s.runs[parent][i].Data
 		s.runs[parent][i].Data = nil

@@ -77,10 +77,10 @@ func (m *maker) read(runID, path string, through int64) (*story, error) {
 			return nil, fmt.Errorf("provenance: run %s: %w", runID, err)
 		}
 		after := through >= 0 && e.Seq > through || through < 0 && s.completed()
-		if after && (e.Type != ledger.RunAttested || raw.Data == nil) {
+		if after && e.Type != ledger.RunAttested {
 			continue // it changes nothing of what the run was
 		}
-		data, err := decode(e, raw.Data)
+		data, err := decode(e, raw)
 		if err != nil {
 			return nil, err
 		}
@@ -100,16 +100,20 @@ func (m *maker) read(runID, path string, through int64) (*story, error) {
 
 func (s *story) completed() bool { return s.run != nil && s.run.Status == state.Completed }
 
-// decode reads the data line of an entry.
-func decode(e ledger.Envelope, raw []byte) (any, error) {
-	if raw == nil {
+// decode reads the data of an entry, or what remains of it.
+func decode(e ledger.Envelope, raw Entry) (any, error) {
+	what := raw.Remains
+	switch {
+	case raw.Data != nil:
+		line, err := ledger.ParseData(raw.Data)
+		if err != nil {
+			return nil, fmt.Errorf("provenance: entry %d: %w", e.Seq, err)
+		}
+		what = line.Data
+	case what == nil:
 		return nil, &ErasedError{e.Seq}
 	}
-	line, err := ledger.ParseData(raw)
-	if err != nil {
-		return nil, fmt.Errorf("provenance: entry %d: %w", e.Seq, err)
-	}
-	data, err := ledger.DecodeData(e.Type, line.Data)
+	data, err := ledger.DecodeData(e.Type, what)
 	if err != nil {
 		return nil, fmt.Errorf("provenance: entry %d: %w", e.Seq, err)
 	}

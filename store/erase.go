@@ -154,6 +154,10 @@ func (l Lines) erased() (Lines, error) {
 // Erased says whether the data of an entry was erased. One that has none otherwise is damaged.
 func (l Lines) Erased() bool { return l.remains != nil }
 
+// Remains is what a replay needs of data that was erased; nil where it was not. It leaves the
+// site in no form.
+func (l Lines) Remains() []byte { return l.remains }
+
 // data decodes the data of an entry; of one that was erased, what remains of it.
 func (l Lines) data(t ledger.Type) (any, error) {
 	if l.Data == nil && l.remains != nil {

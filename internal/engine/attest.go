@@ -88,8 +88,7 @@ func attestError(id string, err error) error {
 	var subject *provenance.SubjectError
 	switch {
 	case errors.As(err, &erased):
-		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("run %s cannot be attested any more: the data of entry %d was erased", id, erased.Seq),
-			Hint: "what was attested before stays valid; see stella ledger tail --run " + id + " --type run.attested"}
+		return damaged("run %s cannot be attested: nothing is left of the data of entry %d", id, erased.Seq)
 	case errors.As(err, &subject):
 		e := invalid("%s", strings.TrimPrefix(err.Error(), "provenance: "))
 		switch {
@@ -125,7 +124,7 @@ type told struct{ e *Engine }
 func (t told) RunEntries(runID string) iter.Seq2[provenance.Entry, error] {
 	return func(yield func(provenance.Entry, error) bool) {
 		for l, err := range t.e.db.RunEntries(runID) {
-			if !yield(provenance.Entry{Envelope: l.Envelope, Data: l.Data}, err) {
+			if !yield(provenance.Entry{Envelope: l.Envelope, Data: l.Data, Remains: l.Remains()}, err) {
 				return
 			}
 		}

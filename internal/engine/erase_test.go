@@ -23,6 +23,10 @@ func TestWhatWasSaidIsErasedByTwoPeople(t *testing.T) {
 	run := l.start(api.StartRequest{DAGID: "audit", RunToken: "t", Metadata: map[string]string{"for": said}}).Run
 	l.execute()
 	entry := l.seqOf(run.RunID, ledger.RunStarted)
+	before, err := l.site().AttestRun(ctx, run.RunID, api.AttestRequest{})
+	if err != nil || !before.New {
+		t.Fatalf("%+v, %v", before, err)
+	}
 
 	if _, err := l.site().EraseData(ctx, api.ErasureRequest{Entries: []int64{0}, Reason: "x"}); codeOf(err) != api.CodeConflict {
 		t.Errorf("the first entry: %v", err)
@@ -65,6 +69,12 @@ func TestWhatWasSaidIsErasedByTwoPeople(t *testing.T) {
 	}
 	if _, err := l.site().CollectGarbage(ctx, api.GCRequest{}, nil); err != nil {
 		t.Error(err)
+	}
+
+	// A statement about the run never had what was said.
+	after, err := l.site().AttestRun(ctx, run.RunID, api.AttestRequest{})
+	if err != nil || after.New || !bytes.Equal(after.Bundle, before.Bundle) {
+		t.Errorf("the statement about the run is another, %v", err)
 	}
 
 	// Archives say so.
