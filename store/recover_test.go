@@ -52,7 +52,7 @@ func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
 	raw := read(t, site, "ledger.db")
 	used := len(bytes.TrimRight(raw, "\x00")) // the file grows ahead of what is in it
 	whole, cut, none := 0, 0, 0
-	for i := range 150 {
+	for i := range 50 {
 		home := newHome(t)
 		bad := append([]byte(nil), raw...)
 		what := ""

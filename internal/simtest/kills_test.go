@@ -135,6 +135,7 @@ type victim struct {
 	execs       map[int]began
 	kills       map[string]int // by kind
 	process     *process
+	disk        *disk // that is cut off with each process; nil where only the process is killed
 }
 
 // kind is what is started as the i-th.

@@ -115,9 +115,21 @@ func (p *process) leave() error {
 	return nil
 }
 
-// kill ends the process like a cut of power ends it. A daemon that has ended by
-// itself is a fault; a foreground may be through: then it was not killed.
+// kill ends the process, and cuts off its disk with it where it has one of its own.
 func (v *victim) kill() (killed bool, err error) {
+	if v.process == nil || v.disk == nil {
+		return v.end()
+	}
+	if err := v.disk.cut(v.process.pid); err != nil {
+		return false, err
+	}
+	killed, err = v.end()
+	return killed, errors.Join(err, v.disk.restore())
+}
+
+// end ends the process without a chance to do anything. A daemon that has ended by
+// itself is a fault; a foreground may be through: then it was not killed.
+func (v *victim) end() (killed bool, err error) {
 	p := v.process
 	if p == nil {
 		return false, nil
