@@ -28,13 +28,13 @@ demo: build
 
 test:
 	$(GO) vet ./...
-	$(GO) test ./... a.stella/initproc
+	$(GO) test -timeout 30m ./... a.stella/initproc
 	@set -e; $(MAKEINIT); $(GO) test ./runner/sandbox
 	@sh scripts/peers.sh
 
 # The race detector alone needs cgo and a C compiler.
 race:
-	CGO_ENABLED=1 $(GO) test -race ./bundle/... ./ledger/... ./store/... ./runner/... ./server/... ./internal/... ./telemetry/... ./export/...
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./bundle/... ./ledger/... ./store/... ./runner/... ./server/... ./internal/... ./telemetry/... ./export/...
 
 # Everything that must hold before a commit: form, layers, reproducibility.
 check: test

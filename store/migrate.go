@@ -349,10 +349,15 @@ func entryOf(t *bolt.Tx, seq int64) (hashes []ledger.Hash, l Lines, err error) {
 		return oldEntry(t, seq)
 	}
 	raw, l, err := entryAt(t, seq)
+	return splitHashes(raw), l, err
+}
+
+// splitHashes are the hashes of an entry's record.
+func splitHashes(raw []byte) (out []ledger.Hash) {
 	for i := 0; i < len(raw); i += len(ledger.Hash{}) {
-		hashes = append(hashes, ledger.Hash(raw[i:]))
+		out = append(out, ledger.Hash(raw[i:]))
 	}
-	return hashes, l, err
+	return out
 }
 
 // oldEntry reads an entry of a schema before the fourth; data is nil where there is none.

@@ -132,8 +132,8 @@ func guarded(f func() error) (err error) {
 	return f()
 }
 
-// entry reads one entry, as copies.
-func (w *wreck) entry(seq int64) (l Lines, err error) {
+// entry reads one entry with the hashes that it has added to the tree, as copies.
+func (w *wreck) entry(seq int64) (l Lines, hashes []ledger.Hash, err error) {
 	err = guarded(func() error {
 		b := w.tx.Bucket(bEntries)
 		if b == nil {
@@ -143,11 +143,11 @@ func (w *wreck) entry(seq int64) (l Lines, err error) {
 		if v == nil {
 			return fmt.Errorf("entry %d: %w", seq, ErrNotFound)
 		}
-		_, found, err := decodeEntry(seq, v)
-		l = found.clone()
+		raw, found, err := decodeEntry(seq, v)
+		l, hashes = found.clone(), splitHashes(raw)
 		return err
 	})
-	return l, err
+	return l, hashes, err
 }
 
 // last is the number of entries that the file says it has.
@@ -239,12 +239,12 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		l, err := w.entry(r.Size)
+		l, hashes, err := w.entry(r.Size)
 		if IsNotFound(err) && r.Size >= r.Known {
 			break // that is the end of it
 		}
 		if err == nil {
-			err = m.adopt(v, l)
+			err = m.adopt(v, l, hashes)
 		}
 		var damage *Damage
 		if err != nil && m.failed {
@@ -275,8 +275,9 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	})
 }
 
-// adopt puts the next entry, if it is intact, with what follows from it.
-func (m *move) adopt(v *ledger.Verifier, l Lines) error {
+// adopt puts the next entry, if it is intact, with what follows from it: its data is what its
+// envelope says, and its envelope what the tree has of it.
+func (m *move) adopt(v *ledger.Verifier, l Lines, hashes []ledger.Hash) error {
 	env, data, err := verified(v, l)
 	if err != nil {
 		return err
@@ -285,11 +286,10 @@ func (m *move) adopt(v *ledger.Verifier, l Lines) error {
 		m.failed = true
 		return err
 	}
-	hashes, err := ledger.StoredHashes(l.Seq, l.Envelope, hashReader{m.r.tx.bolt})
-	if err == nil {
-		err = m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.stored()))
+	if err := sameHashes(l, hashes, hashReader{m.r.tx.bolt}); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := m.put(bEntries, be64(l.Seq), encodeEntry(hashes, l.Envelope, l.stored())); err != nil {
 		m.failed = true
 		return err
 	}
@@ -353,9 +353,9 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		l, err := w.entry(seq)
-		if err != nil {
-			continue
+		l, hashes, err := w.entry(seq)
+		if err != nil || len(hashes) == 0 || hashes[0] != ledger.LeafHash(l.Envelope) {
+			continue // nobody could tell what it was
 		}
 		env, err := ledger.ParseEnvelope(l.Envelope)
 		if err != nil || env.Seq != seq {
