@@ -292,7 +292,11 @@ func (v *verifier) previous() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the earlier checkpoint: %w", err)
 	}
-	return v.agrees(old, v.opt.Consistency)
+	said, err := v.agrees(old, v.opt.Consistency)
+	if missing := (*skip)(nil); err != nil && !errors.As(err, &missing) && old.Origin != v.m.Origin {
+		err = fmt.Errorf("%w; it is of %s, and the archive of %s: a ledger that was restored or recovered says in its entry epoch.begun what it has lost", err, old.Origin, v.m.Origin)
+	}
+	return said, err
 }
 
 // agrees checks that the archive's tree and another are of one history: the smaller one is
