@@ -153,7 +153,7 @@ func (a *audit) checkMeets(before *audit) {
 // types are those of part 4, each line with the members of their data that name sealed files (part 6, evidence).
 const types = `site.initialized: root policy; trust.changed: root policy revocations trustedRoot signatures; trust.extended: file signatures
 bundle.admitted: verdict.digest verdict.attestations attestations signatures verdict.trust.*
-import.received: receipt; gc.completed: list; dag.published: digest spec; schedule.added: inputsHash
+import.received: receipt; gc.completed: list; epoch.begun: evidence; dag.published: digest spec; schedule.added: inputsHash
 run.started: planHash inputsHash dagDigest trust.*; subrun.started: planHash inputsHash
 attempt.started: plugin planHash inputsHash overlay trust.*
 step.cached: inputsHash outputsHash trust.*; step.expanded: items; step.invalidated: overlay
@@ -163,7 +163,7 @@ site.started site.stopped clock.accepted floor.waived bundle.rejected bundles.re
 dag.enabled export.created outbox.dead outbox.requeued outbox.forgotten queue.paused queue.resumed queue.draining:
 lock.reclaimed lock.forced cache.cleared schedule.paused schedule.resumed schedule.removed schedule.fired secret.set:
 snapshot.created site.compacted secret.rotated secret.removed run.cancel_requested run.abort_requested run.resumed run.timed_out run.fail_requested:
-epoch.begun run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn approval.refused:`
+erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn approval.refused:`
 
 // naming gives the members of an entry's data that name sealed files, and whether its type is known here.
 func naming(e entry) (members []string, known bool) {
