@@ -79,7 +79,14 @@ func (a *app) recoverFirst(ctx context.Context) error {
 	return nil
 }
 
-// runDaemon is the daemon: it holds the site until it is asked to end.
+// How long a daemon whose disk is full waits before it opens the site again.
+const (
+	firstLook = 2 * time.Second
+	lastLook  = time.Minute
+)
+
+// runDaemon is the daemon: it holds the site until it is asked to end. When the disk is full
+// it lets go of the site, so that others can read it, and opens it again when there is room.
 func runDaemon(ctx context.Context, a *app) error {
 	if err := a.needHome(); err != nil {
 		return err
@@ -88,9 +95,38 @@ func runDaemon(ctx context.Context, a *app) error {
 		return notForSocket()
 	}
 	log := a.log(true)
+	served, wait := false, firstLook
+	for {
+		began := a.now()
+		up, err := a.beDaemon(ctx, log)
+		if served = served || up; !served || !isFull(err) {
+			return err
+		}
+		if up && a.now().Sub(began) > lastLook {
+			wait = firstLook
+		}
+		log.Error("the disk is full: nothing is accepted until there is room", "error", err, "next", wait.String())
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, lastLook)
+		case <-ctx.Done():
+			log.Info("stopped")
+			return nil
+		}
+	}
+}
+
+func isFull(err error) bool {
+	var known *api.Error
+	return errors.As(err, &known) && known.Code == api.CodeNoSpace
+}
+
+// beDaemon holds and serves the site until it is asked to end, or cannot go on. It says
+// whether it had taken up what is open: until then somebody waits for it who is told why not.
+func (a *app) beDaemon(ctx context.Context, log *slog.Logger) (up bool, err error) {
 	h, err := a.holdWithPatience(ctx, engine.Options{Mode: engine.ModeDaemon, Executes: true}, log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	path, _ := a.socketPath()
 	log.Info("serving", "home", a.opt.home, "socket", path, "version", version, "pid", os.Getpid())
@@ -108,11 +144,11 @@ func runDaemon(ctx context.Context, a *app) error {
 	log.Info("stopping")
 	h.stop()
 	h.force()
-	err = errors.Join(err, <-served, h.engine.Close())
+	err = errors.Join(err, <-served, h.engine.Close(), h.box.Close())
 	if err == nil {
 		log.Info("stopped")
 	}
-	return err
+	return h.engine.TakenUp(), err
 }
 
 func notForSocket() error {

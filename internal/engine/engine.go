@@ -357,6 +357,9 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 	return nil
 }
 
+// TakenUp says whether a daemon has taken up the runs that are open.
+func (e *Engine) TakenUp() bool { return !e.opening.Load() }
+
 // StopRequested is closed when somebody asked for the end through [api.Host].
 func (e *Engine) StopRequested() <-chan struct{} { return e.stop }
 
