@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,6 +174,29 @@ func Witnesses(raw []byte, among []Witness) ([]Witnessed, error) {
 		}
 	}
 	return out, nil
+}
+
+// KeepCosignatures is a checkpoint with the signatures of some witnesses that it bears, each
+// once and verified, and no others: see [Witnesses].
+func KeepCosignatures(raw []byte, among []Witness) (note []byte, kept []Witness, err error) {
+	found, err := Witnesses(raw, among)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := ParseCheckpoint(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	note = []byte(WithoutCosignatures(raw))
+	for _, w := range among {
+		at := slices.IndexFunc(c.Cosignatures, func(s Cosignature) bool { return s.Name == w.Name && s.KeyID == w.KeyID() })
+		if at < 0 || containsKey(kept, w.Key) || !slices.ContainsFunc(found, func(f Witnessed) bool { return f.Name == w.Name }) {
+			continue
+		}
+		kept = append(kept, w)
+		note = appendSignature(note, w.Name, w.KeyID(), c.Cosignatures[at].Signature)
+	}
+	return note, kept, nil
 }
 
 func containsKey(in []Witness, key ed25519.PublicKey) bool {

@@ -41,6 +41,7 @@ var table = [...]TypeInfo{
 	{GCCompleted, 1, "Blobs that nothing needs were given up, and contents of superseded bundles if that was asked for.", fresh[GarbageCollection]},
 	{ErasureRequested, 1, "Somebody wants what people have said in entries erased; somebody else must agree.", fresh[ErasureRequest]},
 	{DataErased, 1, "Somebody else agreed: the data lines of these entries are erased. Their envelopes stay.", fresh[Erasure]},
+	{CheckpointCosigned, 1, "A checkpoint came back with signatures of witnesses.", fresh[Cosigning]},
 	{SnapshotCreated, 1, "A copy of the site was made, whole and checked.", fresh[SnapshotCreation]},
 	{SiteCompacted, 1, "ledger.db was rewritten without its free pages.", fresh[Compaction]},
 	{WorkspacesRemoved, 1, "Workspaces of attempts whose runs have ended were removed.", fresh[WorkspaceRemoval]},

@@ -10,31 +10,32 @@ type Type string
 // Entry types. Those of runs, steps and attempts move the state machine in
 // package state; the others describe the site.
 const (
-	SiteInitialized   Type = "site.initialized"   // SiteInit; always seq 0
-	SiteStarted       Type = "site.started"       // SiteStart; each start of something that may execute steps
-	SiteStopped       Type = "site.stopped"       // SiteStop; an orderly end
-	TrustChanged      Type = "trust.changed"      // TrustChange
-	TrustExtended     Type = "trust.extended"     // TrustExtension; break-glass
-	ClockAccepted     Type = "clock.accepted"     // ClockAcceptance
-	FloorWaived       Type = "floor.waived"       // FloorWaiver
-	EpochBegun        Type = "epoch.begun"        // EpochStart; what follows is of another origin
-	BundleAdmitted    Type = "bundle.admitted"    // BundleAdmission
-	BundleRejected    Type = "bundle.rejected"    // BundleRejection
-	BundlesRejected   Type = "bundles.rejected"   // BundleRejections; what came faster than one entry each
-	ImportReceived    Type = "import.received"    // MediaImport; after the entries of the bundles themselves
-	GCCompleted       Type = "gc.completed"       // GarbageCollection; on disk before anything is moved away
-	ErasureRequested  Type = "erasure.requested"  // ErasureRequest
-	DataErased        Type = "data.erased"        // Erasure; on disk before anything is erased
-	SnapshotCreated   Type = "snapshot.created"   // SnapshotCreation; after it is in its place
-	SiteCompacted     Type = "site.compacted"     // Compaction
-	DAGPublished      Type = "dag.published"      // DAGPublication
-	WorkspacesRemoved Type = "workspaces.removed" // WorkspaceRemoval; after they are gone
-	DAGDisabled       Type = "dag.disabled"       // DAGSwitch
-	DAGEnabled        Type = "dag.enabled"        // DAGSwitch
-	ExportCreated     Type = "export.created"     // ExportCreation
-	OutboxDead        Type = "outbox.dead"        // OutboxDeath
-	OutboxRequeued    Type = "outbox.requeued"    // OutboxRequeue
-	OutboxForgotten   Type = "outbox.forgotten"   // OutboxForget
+	SiteInitialized    Type = "site.initialized"    // SiteInit; always seq 0
+	SiteStarted        Type = "site.started"        // SiteStart; each start of something that may execute steps
+	SiteStopped        Type = "site.stopped"        // SiteStop; an orderly end
+	TrustChanged       Type = "trust.changed"       // TrustChange
+	TrustExtended      Type = "trust.extended"      // TrustExtension; break-glass
+	ClockAccepted      Type = "clock.accepted"      // ClockAcceptance
+	FloorWaived        Type = "floor.waived"        // FloorWaiver
+	EpochBegun         Type = "epoch.begun"         // EpochStart; what follows is of another origin
+	BundleAdmitted     Type = "bundle.admitted"     // BundleAdmission
+	BundleRejected     Type = "bundle.rejected"     // BundleRejection
+	BundlesRejected    Type = "bundles.rejected"    // BundleRejections; what came faster than one entry each
+	ImportReceived     Type = "import.received"     // MediaImport; after the entries of the bundles themselves
+	GCCompleted        Type = "gc.completed"        // GarbageCollection; on disk before anything is moved away
+	ErasureRequested   Type = "erasure.requested"   // ErasureRequest
+	DataErased         Type = "data.erased"         // Erasure; on disk before anything is erased
+	CheckpointCosigned Type = "checkpoint.cosigned" // Cosigning; what came back from witnesses
+	SnapshotCreated    Type = "snapshot.created"    // SnapshotCreation; after it is in its place
+	SiteCompacted      Type = "site.compacted"      // Compaction
+	DAGPublished       Type = "dag.published"       // DAGPublication
+	WorkspacesRemoved  Type = "workspaces.removed"  // WorkspaceRemoval; after they are gone
+	DAGDisabled        Type = "dag.disabled"        // DAGSwitch
+	DAGEnabled         Type = "dag.enabled"         // DAGSwitch
+	ExportCreated      Type = "export.created"      // ExportCreation
+	OutboxDead         Type = "outbox.dead"         // OutboxDeath
+	OutboxRequeued     Type = "outbox.requeued"     // OutboxRequeue
+	OutboxForgotten    Type = "outbox.forgotten"    // OutboxForget
 
 	QueuePaused   Type = "queue.paused"   // QueueChange; nothing is claimed, starts are accepted
 	QueueResumed  Type = "queue.resumed"  // QueueChange; ends a pause, and a drain
@@ -201,6 +202,15 @@ type ErasureRequest struct {
 type Erasure struct {
 	Request int64   `json:"request"` // seq of the request
 	Entries []int64 `json:"entries"`
+}
+
+// Cosigning is the data of [CheckpointCosigned]: a checkpoint came back with signatures of
+// witnesses, which were verified.
+type Cosigning struct {
+	Size      int64    `json:"size"` // entries that it covers
+	Root      string   `json:"root"`
+	Note      string   `json:"note"`      // SHA-256 of the sealed note, with these signatures only
+	Witnesses []string `json:"witnesses"` // their keys, name+id+base64
 }
 
 // SnapshotCreation is the data of [SnapshotCreated].

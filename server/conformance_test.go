@@ -298,6 +298,13 @@ func siteCalls() []siteCall {
 		}},
 		{"an entry", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, 1) }},
 		{"an entry that cannot be", "ShowLedger", func(ctx context.Context, s api.Site) (any, error) { return s.ShowLedger(ctx, -1) }},
+		{"cosigned", "Cosigned", func(ctx context.Context, s api.Site) (any, error) { return s.Cosigned(ctx) }},
+		{"take cosigned", "TakeCosigned", func(ctx context.Context, s api.Site) (any, error) {
+			return s.TakeCosigned(ctx, api.CosignedRequest{Note: "a\nb\n", Witnesses: []string{"w+1+x"}, DryRun: true})
+		}},
+		{"take nothing", "TakeCosigned", func(ctx context.Context, s api.Site) (any, error) {
+			return s.TakeCosigned(ctx, api.CosignedRequest{Note: "bad"})
+		}},
 		{"erasure", "EraseData", func(ctx context.Context, s api.Site) (any, error) {
 			return s.EraseData(ctx, api.ErasureRequest{Entries: []int64{3, 4}, Reason: "by law"})
 		}},

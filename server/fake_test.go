@@ -421,6 +421,17 @@ func (f *fake) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) 
 	return line(seq), nil
 }
 
+func (f *fake) Cosigned(context.Context) (api.CosignedNote, error) {
+	return api.CosignedNote{Seq: 3, Size: 2, Note: "n\n", Witnesses: []string{"w"}}, nil
+}
+
+func (f *fake) TakeCosigned(_ context.Context, req api.CosignedRequest) (api.CosignedNote, error) {
+	if req.Note == "bad" {
+		return api.CosignedNote{}, &api.Error{Code: api.CodeInvalid, Message: "no note"}
+	}
+	return api.CosignedNote{Note: req.Note, Witnesses: req.Witnesses, DryRun: req.DryRun}, nil
+}
+
 func (f *fake) EraseData(_ context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
 	if req.Agree != nil && *req.Agree == 0 {
 		return api.ErasureReport{}, &api.Error{Code: api.CodeConflict, Message: "the same person"}

@@ -48,6 +48,32 @@ func (c *Client) EraseData(ctx context.Context, req api.ErasureRequest) (api.Era
 	return get[api.ErasureReport](ctx, c, call{method: http.MethodPost, path: "/ledger:erase", body: req})
 }
 
+func (h *handler) cosigned(w http.ResponseWriter, q *request) error {
+	note, err := q.site.Cosigned(q.Context())
+	note.Witnesses = some(note.Witnesses)
+	return h.reply(w, q, http.StatusOK, note, err)
+}
+
+func (h *handler) takeCosigned(w http.ResponseWriter, q *request) error {
+	var req api.CosignedRequest
+	if err := q.decode(&req); err != nil {
+		return err
+	}
+	note, err := q.site.TakeCosigned(q.Context(), req)
+	note.Witnesses = some(note.Witnesses)
+	return h.reply(w, q, http.StatusOK, note, err)
+}
+
+// Cosigned implements [api.Ledger].
+func (c *Client) Cosigned(ctx context.Context) (api.CosignedNote, error) {
+	return get[api.CosignedNote](ctx, c, call{method: http.MethodGet, path: "/ledger/cosigned"})
+}
+
+// TakeCosigned implements [api.Ledger].
+func (c *Client) TakeCosigned(ctx context.Context, req api.CosignedRequest) (api.CosignedNote, error) {
+	return get[api.CosignedNote](ctx, c, call{method: http.MethodPost, path: "/ledger/cosigned", body: req})
+}
+
 // CreateSnapshot implements [api.Maintenance].
 func (c *Client) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
 	return long[api.Snapshot](ctx, c, call{method: http.MethodPost, path: "/maintenance/snapshots", body: req}, p)

@@ -129,6 +129,8 @@ func Routes() []Route {
 		{Method: "GET", Path: "/ledger/entries/{seq}/proof", Scope: ScopeAdmin, Does: "inclusion proof of an entry, as a C2SP tlog-proof file", handle: (*handler).proveEntry},
 		{Method: "GET", Path: "/ledger/consistency", Scope: ScopeAdmin, Does: "proof that a checkpoint extends a smaller tree", handle: (*handler).proveConsistency},
 		{Method: "POST", Path: "/ledger/checkpoints", Scope: ScopeAdmin, Does: "sign the tree head if the tree has grown", handle: (*handler).checkpoint},
+		{Method: "GET", Path: "/ledger/cosigned", Scope: ScopeAdmin, Does: "the newest checkpoint that has come back from witnesses", handle: (*handler).cosigned},
+		{Method: "POST", Path: "/ledger/cosigned", Scope: ScopeAdmin, Does: "take in a checkpoint that has come back from witnesses", Once: true, handle: (*handler).takeCosigned},
 		{Method: "POST", Path: "/ledger:erase", Scope: ScopeAdmin, Does: "ask for the erasure of what people have said in entries, or agree to it", Once: true, handle: (*handler).eraseData},
 		{Method: "GET", Path: "/maintenance/snapshots", Scope: ScopeAdmin, Does: "list snapshots", handle: (*handler).listSnapshots},
 		{Method: "POST", Path: "/maintenance/snapshots", Scope: ScopeAdmin, Does: "copy the site while it is in use", Stream: true, Once: true, handle: (*handler).createSnapshot},

@@ -205,19 +205,45 @@ func runLedgerVerify(ctx context.Context, a *app) error {
 }
 
 func newLedgerCheckpointCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "checkpoint",
+	var opt checkpointOptions
+	c := &cobra.Command{
+		Use:   "checkpoint [--add NOTE --witness KEY... | --cosigned]",
 		Short: "Sign the head of the tree",
 		Long: "Sign the head of the tree, if it has grown since the last time, and print the newest\n" +
-			"signed note. A copy of it elsewhere proves later that nothing was taken away.",
-		Example: "  stella ledger checkpoint > /media/stick/site-a.note",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return runLedgerCheckpoint(c.Context(), a) },
+			"signed note. A copy of it elsewhere proves later that nothing was taken away.\n\n" +
+			"--add takes in a note that has come back from witnesses (ledger cosign): that it is of this\n" +
+			"ledger and that they have signed it is verified, and recorded. --cosigned prints the newest\n" +
+			"of these, which auditors give to `export verify --cosigned`.",
+		Example: "  stella ledger checkpoint > /media/stick/site-a.note\n" +
+			"  stella ledger checkpoint --add /media/stick/site-a.cosigned.note --witness audit.key.pub\n" +
+			"  stella ledger checkpoint --cosigned > /media/stick/november.cosigned.note",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if opt.add != "" {
+				return runTakeCosigned(c.Context(), a, opt)
+			}
+			return runLedgerCheckpoint(c.Context(), a, opt.cosigned)
+		},
 	}
+	f := c.Flags()
+	f.StringVar(&opt.add, "add", "", "`NOTE` that has come back from witnesses")
+	f.StringArrayVar(&opt.witnesses, "witness", nil, "`FILE` with the public key of one, or the key itself; may be given again")
+	f.BoolVar(&opt.cosigned, "cosigned", false, "print the newest one that has come back")
+	f.BoolVar(&opt.dryRun, "dry-run", false, "with --add: only verify it")
+	c.MarkFlagsMutuallyExclusive("add", "cosigned")
+	c.MarkFlagsRequiredTogether("add", "witness")
+	return c
 }
 
-func runLedgerCheckpoint(ctx context.Context, a *app) error {
+func runLedgerCheckpoint(ctx context.Context, a *app, cosigned bool) error {
 	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+		if cosigned {
+			note, err := r.Cosigned(ctx)
+			if err != nil {
+				return err
+			}
+			return a.emit(note, func(s *screen) { s.exact([]byte(note.Note)) })
+		}
 		note, err := r.Checkpoint(ctx)
 		if err != nil {
 			return err

@@ -119,6 +119,10 @@ type Ledger interface {
 	Checkpoint(ctx context.Context) (CheckpointNote, error)
 	// ProveEntry returns an inclusion proof as a C2SP tlog-proof file.
 	ProveEntry(ctx context.Context, seq int64) ([]byte, error)
+	// TakeCosigned takes in a checkpoint that has come back from witnesses.
+	TakeCosigned(ctx context.Context, req CosignedRequest) (CosignedNote, error)
+	// Cosigned is the newest one that was taken in.
+	Cosigned(ctx context.Context) (CosignedNote, error)
 	// EraseData asks for the erasure of what people have said in entries, or agrees to
 	// what somebody else has asked for.
 	EraseData(ctx context.Context, req ErasureRequest) (ErasureReport, error)

@@ -81,3 +81,20 @@ type ErasureReport struct {
 	Agreed  bool    `json:"agreed"` // two people have decided: the data goes when the site is opened next
 	DryRun  bool    `json:"dryRun,omitempty"`
 }
+
+// CosignedRequest is a note that has come back from witnesses, and their keys.
+type CosignedRequest struct {
+	Note      string   `json:"note"`
+	Witnesses []string `json:"witnesses"` // name+id+base64
+	DryRun    bool     `json:"dryRun,omitempty"`
+}
+
+// CosignedNote is a checkpoint with signatures of witnesses.
+type CosignedNote struct {
+	Seq       int64    `json:"seq,omitempty"` // of the entry about it
+	Size      int64    `json:"size"`
+	Root      string   `json:"root"`
+	Note      string   `json:"note"`
+	Witnesses []string `json:"witnesses"` // their keys
+	DryRun    bool     `json:"dryRun,omitempty"`
+}
