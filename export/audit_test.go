@@ -2,11 +2,13 @@ package export_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,17 +41,35 @@ var onlyVerify = map[string]bool{
 
 // auditor is the second implementation, built once.
 var auditor = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "stella-audit")
+	path := filepath.Join(builds, "stella-audit")
+	sources, err := filepath.Glob("../cmd/stella-audit/*.go")
+	for _, s := range sources { // so that a test that was cached is made again when they change
+		if _, err := os.Stat(s); err != nil {
+			return "", err
+		}
+	}
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "stella-audit")
 	out, err := exec.Command("go", "build", "-o", path, "../cmd/stella-audit").CombinedOutput()
 	if err != nil {
 		err = errors.New(string(out))
 	}
 	return path, err
 })
+
+// builds is a folder for what tests build.
+var builds string
+
+func TestMain(m *testing.M) {
+	var err error
+	if builds, err = os.MkdirTemp("", "stella-export"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(builds)
+	os.Exit(code)
+}
 
 // agree has the second implementation judge what Verify has judged: both must
 // give the same verdict.
@@ -64,6 +84,39 @@ func agree(t testing.TB, path string, opt export.VerifyOptions, r *export.Report
 	}
 	if verdict != string(r.Verdict) || verdict == string(export.Verified) && witnessed != r.Witnessed {
 		t.Errorf("stella-audit says otherwise than Verify: %s\n%s", explain(r), out)
+	}
+}
+
+// Whatever stands at the edges of a window, both give the same verdict.
+func TestBothJudgeEveryWindow(t *testing.T) {
+	s := busySite(t)
+	for from := range 23 {
+		for to := from + 1; to < 24; to += 1 + (from+to)%4 {
+			check(t, s.archive(window(from, to)), s.auditor())
+		}
+	}
+}
+
+// Entry 0 binds the keys, and the site.
+func TestBothSeeAnotherBinding(t *testing.T) {
+	for name, lie := range map[string]func(s *site, d *ledger.SiteInit){
+		"another log key": func(_ *site, d *ledger.SiteInit) {
+			d.Keys["log"] = spki(t, ed25519.NewKeyFromSeed(make([]byte, 32)).Public())
+		},
+		"another site key": func(_ *site, d *ledger.SiteInit) { d.Keys["site"] = spki(t, &p256(t, 12).PublicKey) },
+		"another site":     func(_ *site, d *ledger.SiteInit) { d.SiteID = strings.Repeat("0", 32) },
+	} {
+		s := newSite(t)
+		env, data := opened(t, s.entries[0])
+		init := data.(*ledger.SiteInit)
+		lie(s, init)
+		s.entries, s.hashes, s.byRun, s.at = nil, nil, map[string][]int{}, start
+		s.add(env, init)
+		s.startRun(runA)
+		s.checkpoint()
+		if r := check(t, s.archive(window(0, 2)), s.auditor()); !slices.Equal(failed(r), []string{"genesis"}) {
+			t.Errorf("%s: %s", name, explain(r))
+		}
 	}
 }
 

@@ -126,15 +126,13 @@ func parseWitness(raw []byte) named {
 }
 
 // cosignedBy says whether w has signed n; a signature of his must verify.
-func (n *note) cosignedBy(w named) (signed bool) {
-	for _, l := range n.lines {
-		if l.name == w.name && bytes.Equal(l.id, w.id) {
-			ok := len(l.raw) == 8+64 && ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(l.raw), n.text), l.raw[8:])
-			demand(ok, "the cosignature of %q does not verify", w.name)
-			signed = true
-		}
-	}
-	return signed
+func (n *note) cosignedBy(w named) bool {
+	return slices.ContainsFunc(n.lines, func(l named) bool {
+		mine := l.name == w.name && bytes.Equal(l.id, w.id)
+		ok := mine && len(l.raw) == 8+64 && ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(l.raw), n.text), l.raw[8:])
+		demand(ok || !mine, "the cosignature of %q does not verify", w.name)
+		return mine
+	})
 }
 
 func hashes(list []any) (out [][]byte) {
@@ -146,10 +144,9 @@ func hashes(list []any) (out [][]byte) {
 	return out
 }
 
-// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1 and 2): as many signers as
-// the policy demands are keys that it names for the publisher, their sealed signatures are over the sealed
-// manifest, and nothing of it was revoked by then. Not judged: certificates, timestamps, logs, attestations,
-// the time for which a key is valid, and bundles of which evidence is withheld.
+// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1 and 2): as many signers as the policy
+// demands are keys that it names for the publisher, their sealed signatures are over the sealed manifest, and nothing of
+// it was revoked by then. Not judged: certificates, timestamps, logs, attestations, and the time for which a key is valid.
 func (a *audit) checkVerdicts() {
 	left := 0
 	for e := range a.entries() {
@@ -162,19 +159,21 @@ func (a *audit) checkVerdicts() {
 
 // verdictHolds demands that a verdict holds, or says that this cannot be told here.
 func (a *audit) verdictHolds(data any) bool {
-	publisher, file, digest, whole := text(data, "verdict.publisher"), "verdict.trust.policy", text(data, "verdict.digest"), true
+	publisher, file, digest := text(data, "verdict.publisher"), "verdict.trust.policy", text(data, "verdict.digest")
 	if text(data, "verdict.kind") == "trust" { // signed by the roles of root.toml
 		publisher, file = "root.toml", "verdict.trust.root"
 	}
-	sealed := func(digest string) string {
-		if whole = whole && (digest == "" || a.members[evidence+digest] != nil); !whole || digest == "" {
-			return "" // withheld, or none
+	for _, m := range naming["bundle.admitted"] {
+		for _, sum := range list(data, m) {
+			if s, ok := sum.(string); ok && a.members[evidence+s] == nil {
+				return false // it is withheld
+			}
 		}
-		return string(a.read(evidence+digest, maxSmall))
 	}
-	manifest, trusted, revocations := sealed(digest), sealed(text(data, file)), sealed(text(data, "verdict.trust.revocations"))
-	if !whole {
-		return false
+	sealed := func(digest string) string { return string(a.read(evidence+digest, maxSmall)) }
+	manifest, trusted, revocations := sealed(digest), sealed(text(data, file)), ""
+	if sum := text(data, "verdict.trust.revocations"); sum != "" {
+		revocations = sealed(sum)
 	}
 	taken := map[string]bool{} // what had been revoked by then
 	for _, part := range strings.Split(revocations, "\n[[revoke]]")[1:] {
@@ -197,14 +196,12 @@ func (a *audit) verdictHolds(data any) bool {
 			continue
 		}
 		demand(keys[id] != nil && !taken[id], "%s: the key %.64q of %q is not in the trust files, or was revoked", digest, id, publisher)
-		if raw := sealed(signature); whole {
-			signature := unbase64(text(decode([]byte(raw), ""), "messageSignature.signature"))
-			demand(verify(keys[id], []byte(manifest), signature), "%s: the signature by %s is not over the manifest", digest, id)
-		}
+		made := unbase64(text(decode([]byte(sealed(signature)), ""), "messageSignature.signature"))
+		demand(verify(keys[id], []byte(manifest), made), "%s: the signature by %s is not over the manifest", digest, id)
 		good[id] = true
 	}
 	demand(int64(len(good)+unjudged) >= threshold, "%s: %d signers, and the threshold is %d", digest, len(good)+unjudged, threshold)
-	return whole && unjudged == 0
+	return unjudged == 0
 }
 
 // memberOf finds a member of a table in TOML that stands alone in its line. This is no TOML parser: it reads
@@ -223,10 +220,11 @@ func keysOf(trusted, publisher string) (keys map[string][]byte, threshold string
 			continue
 		}
 		threshold = memberOf(part, "threshold")
-		own := regexp.MustCompile(`\n\s*\[+publisher\.require`).Split(part, 2)[0]
-		rest := []byte(strings.NewReplacer(`\n`, "\n", `"`, "\n").Replace(own))
-		for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
-			keys[digest(block.Bytes)] = block.Bytes
+		own := regexp.MustCompile(`\n\s*\[+publisher\.require`).Split(strings.ReplaceAll(part, `\n`, "\n"), 2)[0]
+		for _, text := range regexp.MustCompile(`-----BEGIN PUBLIC KEY-----[^-]*-----END PUBLIC KEY-----`).FindAllString(own, -1) {
+			if block, _ := pem.Decode([]byte(text)); block != nil {
+				keys[digest(block.Bytes)] = block.Bytes
+			}
 		}
 	}
 	return keys, threshold

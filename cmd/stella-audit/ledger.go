@@ -165,15 +165,17 @@ lock.reclaimed lock.forced cache.cleared schedule.paused schedule.resumed schedu
 snapshot.created site.compacted secret.rotated secret.removed run.cancel_requested run.abort_requested run.resumed run.timed_out run.fail_requested:
 erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn approval.refused:`
 
-// naming gives the members of an entry's data that name sealed files, and whether its type is known here.
-func naming(e entry) (members []string, known bool) {
+// naming gives the members of types.
+var naming = func() map[string][]string {
+	all := map[string][]string{}
 	for line := range strings.FieldsFuncSeq(types, func(r rune) bool { return r == ';' || r == '\n' }) {
-		if names, rest, _ := strings.Cut(line, ":"); number(e.all, "v") == 1 && slices.Contains(strings.Fields(names), e.typ) {
-			return strings.Fields(rest), true
+		names, members, _ := strings.Cut(line, ":")
+		for _, name := range strings.Fields(names) {
+			all[name] = strings.Fields(members)
 		}
 	}
-	return nil, false
-}
+	return all
+}()
 
 // dataOf is part 4, data line: the one that the entry names, or a place holder that the manifest declares.
 func (a *audit) dataOf(e entry, line []byte) (data any, whole bool) {
@@ -185,7 +187,7 @@ func (a *audit) dataOf(e entry, line []byte) (data any, whole bool) {
 	o := decode(line, "")
 	data, ok := o["data"].(object)
 	demand(ok && len(o) == 3 && number(o, "seq") == e.seq && isDigest(text(o, "salt")) && len(line) <= 64<<10, "entry %d: the data line is malformed", e.seq)
-	if _, known := naming(e); !known {
+	if _, known := naming[e.typ]; !known || number(e.all, "v") != 1 {
 		a.unknown[e.typ] = true
 		return nil, true
 	}
@@ -212,12 +214,18 @@ func (a *audit) entries() iter.Seq[entry] {
 
 // checkData is part 4, data line, for every entry.
 func (a *audit) checkData() {
+	epochs := ""
 	for e := range a.entries() {
-		if e.seq == 0 {
+		switch {
+		case e.seq == 0:
 			a.genesis = e.data
+		case e.typ == "epoch.begun" && e.data != nil:
+			demand(number(e.data, "size") == e.seq, "an epoch begins elsewhere than behind what it has adopted")
+			epochs += fmt.Sprintf(" entry %d begins epoch %d: the ledger was %.40q", e.seq, number(e.data, "epoch"), text(e.data, "cause"))
 		}
 	}
 	stopIf(len(a.unknown) > 0, "missing", incomplete, "entries are of types that this program does not know: %q", slices.Sorted(maps.Keys(a.unknown)))
+	stopIf(epochs != "", "ok", verified, "but%s", epochs)
 }
 
 // checkGenesis is part 4, site.initialized: entry 0 binds the site to its keys.
@@ -233,8 +241,7 @@ func (a *audit) checkGenesis() {
 func (a *audit) checkEvidence() {
 	named := map[string]bool{"": true}
 	for e := range a.entries() {
-		members, _ := naming(e)
-		for _, m := range members {
+		for _, m := range naming[e.typ] {
 			for _, item := range list(e.data, m) {
 				if sum, _ := item.(string); !named[sum] {
 					there, declared := a.members[evidence+sum] != nil, a.withholds("evidence", e.seq, sum) != ""
@@ -276,7 +283,7 @@ func (a *audit) checkRuns() {
 		}
 		demand(chain != nil && bytes.Equal(chain, a.runs[text(r, "runId")]), "not all entries that the run has in the window, or others")
 		delete(a.runs, text(r, "runId"))
-		demand(whole == (r["run"] != nil) && whole == (r["steps"] != nil), "run and steps are there exactly if no data is withheld")
+		demand(whole == (r["run"] != nil) && (whole || r["steps"] == nil), "run is there, and steps can be, exactly if no data is withheld")
 		order := fmt.Sprintf("%30s %s", started, text(r, "runId"))
 		demand(order > last, "the run is not in its place")
 		last = order
@@ -291,13 +298,11 @@ func (a *audit) checkLogs() {
 	defer stop()
 	dropped := int64(0)
 	for e := range a.entries() {
-		sum := text(e.data, "logs.sha256")
-		if e.typ != "attempt.ended" || sum == "" {
-			continue
-		}
-		dropped += number(e.data, "logs.dropped")
-		if a.withholds("log", e.seq, sum) == "" {
-			a.checkSegment(e, next)
+		if sum := text(e.data, "logs.sha256"); e.typ == "attempt.ended" && sum != "" {
+			dropped += number(e.data, "logs.dropped")
+			if a.withholds("log", e.seq, sum) == "" {
+				a.checkSegment(e, next)
+			}
 		}
 	}
 	_, more := next()

@@ -13,13 +13,12 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 )
 
 const usage = `usage: stella-audit --log-key FILE --site-key FILE [flags] ARCHIVE...
 
-Judges archives without stella and without a site. Keys and notes come from outside, never from the archive.
-Several archives of one site, in the order of their windows, must also meet: nothing was left out between them.
+Judges archives without stella and without a site, by keys and notes from outside. Several archives of one site, in the
+order of their windows, must also meet: nothing was left out between them.
 
   stella-audit --log-key log.pub --site-key site.pub november.tar
   stella-audit --log-key log.pub --site-key site.pub --previous october.note october.tar november.tar
@@ -165,12 +164,10 @@ func judge(path string, opt options, before *audit) *audit {
 // print shows the results, and gives the verdict.
 func (a *audit) print(w io.Writer, path string) (worst int) {
 	fmt.Fprintf(w, "archive  %q\nsite     %s\nwindow   %s to %s\nentries  %d from %d, of a tree of %d\n\n", path, a.site, a.from, a.to, a.count, a.first, a.size)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range a.results {
 		worst = max(worst, r.verdict)
-		fmt.Fprintf(t, "%s\t%s\t%s\n", r.name, r.status, r.text)
+		fmt.Fprintln(w, strings.TrimSpace(fmt.Sprintf("%-11s %-11s %s", r.name, r.status, r.text)))
 	}
-	t.Flush()
 	witnessed := map[bool]string{true: "UNWITNESSED", false: fmt.Sprintf("WITNESSED %d", a.witnessed)}[a.witnessed == 0]
 	fmt.Fprintf(w, "\n%s %s\n\n", [...]string{"VERIFIED", "INCOMPLETE", "UNAUTHENTICATED", "FAILED"}[worst], witnessed)
 	return worst

@@ -110,6 +110,7 @@ func runScripts(t *testing.T, daemon bool, pattern string) {
 			"smalldisk":  cmdSmallDisk,
 			"golden":     cmdGolden,
 			"hold":       cmdHold,
+			"auditor":    cmdAuditor,
 		},
 	})
 }
@@ -255,6 +256,32 @@ func cmdSite(ts *testscript.TestScript, neg bool, args []string, daemon bool) {
 		cmdSign(ts, false, []string{dir, dir + ".stella"})
 		ts.Check(ts.Exec("stella", "orch", "dag", "publish", dir+".stella"))
 	}
+}
+
+// auditing guards the building of stella-audit.
+var auditing sync.Mutex
+
+// auditor sets AUDIT to the program that judges archives without stella, which
+// the first script that asks for it builds.
+func cmdAuditor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: auditor")
+	}
+	auditing.Lock()
+	defer auditing.Unlock()
+	sources, err := filepath.Glob("../stella-audit/*.go")
+	ts.Check(err)
+	for _, s := range sources { // so that a test that was cached is made again when they change
+		_, err := os.Stat(s)
+		ts.Check(err)
+	}
+	path := filepath.Join(ts.Getenv("KIT"), "stella-audit")
+	if _, err := os.Stat(path); err != nil {
+		if out, err := exec.Command("go", "build", "-o", path, "../stella-audit").CombinedOutput(); err != nil {
+			ts.Fatalf("%v\n%s", err, out)
+		}
+	}
+	ts.Setenv("AUDIT", path)
 }
 
 // maySmallDisk says whether disks can be mounted here.
