@@ -72,6 +72,9 @@ func (d *disk) cut(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
+	if err := stopped(pid); err != nil {
+		return err
+	}
 	f, err := os.Open(d.at)
 	if err != nil {
 		return err
@@ -82,6 +85,28 @@ func (d *disk) cut(pid int) error {
 		return fmt.Errorf("shutdown: %w", errno)
 	}
 	return nil
+}
+
+// stopped waits until no thread of a process runs: the signal that stops them takes a moment.
+func stopped(pid int) error {
+	for late := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", max(pid, -pid)))
+		if err != nil {
+			return err
+		}
+		running := false
+		for _, path := range tasks {
+			raw, err := os.ReadFile(path)
+			_, rest, _ := strings.Cut(string(raw), ") ")
+			running = running || err == nil && !strings.ContainsAny(rest[:min(1, len(rest))], "TtZX")
+		}
+		if !running {
+			return nil
+		}
+		if time.Now().After(late) {
+			return fmt.Errorf("process %d does not stop", pid)
+		}
+	}
 }
 
 // restore brings it back, once nothing uses it any more.
