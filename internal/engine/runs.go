@@ -286,7 +286,7 @@ func (e *Engine) resume(ctx context.Context, actor string, runs []state.Run, all
 		if errors.Is(err, runner.ErrEnded) {
 			continue
 		}
-		if err != nil && (all || len(runs) > 1) && e.db.Failure() == nil && !errors.Is(err, runner.ErrStopping) {
+		if err != nil && (all || len(runs) > 1) && e.db.Failure() == nil && !errors.Is(err, runner.ErrStopping) && !errors.Is(err, runner.ErrNotExecuting) {
 			e.refused.Store(run.RunID, err)
 			e.opt.Log.Error("a run cannot be taken up", "runId", run.RunID, "error", err, "help", "stella orch run status "+run.RunID)
 			continue // the site, and the others, are not to suffer for it
