@@ -62,9 +62,6 @@ func (db *DB) Adopted(epoch int64) (size int64, ok bool) {
 	return 0, false
 }
 
-// Epochs are the beginnings of all epochs but the first.
-func (db *DB) Epochs() []Epoch { return db.site.Adopted }
-
 // Head is what can be read of a ledger that nobody may open.
 type Head struct {
 	Size, Epoch int64

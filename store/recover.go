@@ -46,7 +46,6 @@ type Recovery struct {
 	Evidence string // SHA-256 of the sealed list of these, "" for none
 	Lost     int64  // small sealed files that are not what they were
 	Kept     string // folder in the home with the damaged file
-	Finished bool   // only the end of one that was cut off was left to do
 }
 
 // Recover recovers the ledger of a home that nobody holds.
@@ -56,11 +55,10 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 		return r, err
 	}
 	defer unlock()
-	if j, err := readJournal(opt.Home); err != nil || j != nil && !opt.DryRun {
-		if err == nil {
-			r.Finished, r.Kept, err = true, j.Kept, j.swap(opt.Home)
-		}
+	if j, err := readJournal(opt.Home); err != nil {
 		return r, err
+	} else if j != nil { // see [FinishRestore]
+		return r, fmt.Errorf("%w: %s", ErrRestoring, opt.Home)
 	}
 	w, err := openWreck(filepath.Join(opt.Home, fileName))
 	switch {

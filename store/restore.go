@@ -74,6 +74,9 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 	}
 	defer unlock()
 	j, err := readJournal(opt.Home)
+	if err == nil && j != nil && opt.DryRun {
+		return r, fmt.Errorf("%w: %s", ErrRestoring, opt.Home)
+	}
 	if err == nil && j != nil {
 		return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, j.swap(opt.Home)
 	}

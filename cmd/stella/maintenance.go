@@ -131,16 +131,16 @@ func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions) (err err
 			return err
 		}
 	}
-	opt.Home, opt.Actor, opt.Version, opt.Now = a.opt.home, server.LocalPrincipal(os.Getuid()), version, a.now
+	opt.Home, opt.Actor, opt.Now = a.opt.home, server.LocalPrincipal(os.Getuid()), a.now
 	if !opt.DryRun && !a.opt.yes {
 		dry := opt
 		dry.DryRun = true
 		plan, err := engine.Restore(ctx, dry)
-		if err != nil {
-			return err
+		if err == nil {
+			renderRestored(a.stderr, plan)
+			err = a.confirm("Put this in the place of what the home has?")
 		}
-		renderRestored(a.stderr, plan)
-		if err := a.confirm("Put this in the place of what the home has?"); err != nil {
+		if err != nil && !cutOff(err) { // who only lets it finish was asked before
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -58,16 +59,25 @@ func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api
 		dry := opt
 		dry.DryRun = true
 		plan, err := engine.Recover(ctx, dry)
-		if err != nil || plan.Sound {
-			return plan, err
+		if err == nil && plan.Sound {
+			return plan, nil
 		}
-		renderRecovery(a.stderr, plan)
-		if err := a.confirm("Go on with what is intact?"); err != nil {
+		if err == nil {
+			renderRecovery(a.stderr, plan)
+			err = a.confirm("Go on with what is intact?")
+		}
+		if err != nil && !cutOff(err) {
 			return plan, err
 		}
 	}
 	opt.Progress = a.progressOf("verifying")
 	return engine.Recover(ctx, opt)
+}
+
+// cutOff says whether a restore or a recovery was cut off and has to be finished.
+func cutOff(err error) bool {
+	var known *api.Error
+	return errors.As(err, &known) && known.Code == api.CodeRestoring
 }
 
 func renderRecovery(s *screen, r api.RecoveredLedger) {

@@ -56,7 +56,7 @@ func keepHouse(home string) error {
 }
 
 func restoreLatest(home string) (api.Restored, error) {
-	return engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who, Reason: "a test", Version: "0.1.0"})
+	return engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who, Reason: "a test"})
 }
 
 // Wherever a snapshot, a compaction or a restore is cut off: a snapshot that is listed is

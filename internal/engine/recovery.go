@@ -28,6 +28,16 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		opt.Now = time.Now
 	}
 	x := &recovering{opt: opt, out: api.RecoveredLedger{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
+	if !opt.DryRun {
+		r, found, err := store.FinishRestore(opt.Home)
+		if err != nil {
+			return x.out, recoverError(opt.Home, err)
+		}
+		if found {
+			x.out.Finished, x.out.Kept = true, filepath.Join(opt.Home, r.Kept)
+			return x.out, nil
+		}
+	}
 	var err error
 	if x.keys, err = readKeys(filepath.Join(opt.Home, "keys")); err != nil {
 		return x.out, damaged("keys: %v", err)
@@ -50,7 +60,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 	if err != nil {
 		return x.out, recoverError(opt.Home, err)
 	}
-	x.out.Finished, x.out.Evidence, x.out.Kept = r.Finished, r.Evidence, filepath.Join(opt.Home, r.Kept)
+	x.out.Evidence, x.out.Kept = r.Evidence, filepath.Join(opt.Home, r.Kept)
 	return x.out, nil
 }
 

@@ -31,7 +31,6 @@ type RestoreOptions struct {
 	Latest        bool
 	Epoch         int64 // of what follows; 0: the one after the highest that is known
 	Actor, Reason string
-	Version       string
 	DryRun        bool
 	Now           func() time.Time // default time.Now
 	Progress      api.Progress
@@ -259,6 +258,8 @@ func restoreError(home string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
 		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "stop it first: stella daemon stop"}
+	case errors.Is(err, store.ErrRestoring):
+		return openError(home, err)
 	case errors.Is(err, store.ErrNewerSchema):
 		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
 	case errors.As(err, &damage):
