@@ -188,6 +188,10 @@ type EpochStart struct {
 	Snapshot  string `json:"snapshot,omitempty"` // id of what was restored
 	Evidence  string `json:"evidence,omitempty"` // SHA-256 of the sealed list of what could not be adopted
 	Reason    string `json:"reason" erase:"text"`
+
+	// Entries, ascending, whose data was adopted though the ledger that was there before had
+	// erased it: it is erased again.
+	Erased []int64 `json:"erased,omitempty"`
 }
 
 // ErasureRequest is the data of [ErasureRequested]: somebody wants the data lines of entries

@@ -150,7 +150,8 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 		seen = map[string]bool{}
 	}
 	gone := erasures{}
-	for l, err := range db.Entries(0, size) {
+	stored := func(l Lines) (Lines, error) { return l, nil }
+	for l, err := range db.entries(0, size, stored) {
 		if err != nil {
 			return damaged(err, "entry %d", l.Seq)
 		}

@@ -26,8 +26,12 @@ type Lines struct {
 	remains []byte // of erased data: see [ledger.Remains]
 }
 
-// Entries reads the entries from ≤ seq < to in order, a page a transaction.
-func (db *DB) Entries(from, to int64) iter.Seq2[Lines, error] {
+// Entries reads the entries from ≤ seq < to in order, a page a transaction. Data that is
+// agreed to be erased is not shown.
+func (db *DB) Entries(from, to int64) iter.Seq2[Lines, error] { return db.entries(from, to, db.shown) }
+
+// entries reads entries as somebody may see them.
+func (db *DB) entries(from, to int64, shown func(Lines) (Lines, error)) iter.Seq2[Lines, error] {
 	return func(yield func(Lines, error) bool) {
 		to = min(to, db.Size())
 		for from < to {
@@ -37,7 +41,7 @@ func (db *DB) Entries(from, to int64) iter.Seq2[Lines, error] {
 				return
 			}
 			for _, l := range page {
-				if !yield(l, nil) {
+				if l, err = shown(l); !yield(l, err) || err != nil {
 					return
 				}
 			}
@@ -175,6 +179,9 @@ func (db *DB) Entry(seq int64) (l Lines, err error) {
 		l = found.clone()
 		return err
 	})
+	if err == nil {
+		l, err = db.shown(l)
+	}
 	return l, err
 }
 

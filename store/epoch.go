@@ -1,12 +1,9 @@
 package store
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/stellarun/stella/ledger"
 )
@@ -66,34 +63,33 @@ func (db *DB) Adopted(epoch int64) (size int64, ok bool) {
 type Head struct {
 	Size, Epoch int64
 	NotePaths   []string
+	Erased      []Gone
 }
 
 // Peek reads as much of the head of a home's ledger as can be read, without changing
 // anything: zero, where nothing can, because somebody holds it, or it is damaged.
 func Peek(home string) (h Head) {
-	defer func() {
-		if recover() != nil { // bbolt trusts its pages
-			h = Head{}
-		}
-	}()
-	b, err := bolt.Open(filepath.Join(home, fileName), 0o600, &bolt.Options{ReadOnly: true, Timeout: atOnce})
+	w, err := openWreck(filepath.Join(home, fileName))
 	if err != nil {
-		return Head{}
+		return h
 	}
-	defer b.Close()
-	_ = b.View(func(t *bolt.Tx) error {
-		meta := t.Bucket(bMeta)
-		if meta == nil {
-			return nil
-		}
-		var site siteMeta
-		_ = json.Unmarshal(meta.Get(kSite), &site)
-		_ = json.Unmarshal(meta.Get(kNotePaths), &h.NotePaths)
-		h.Epoch = site.Epoch
-		if v := meta.Get(kSchema); len(v) == 8 {
-			h.Size, _, _ = lastEnvelope(t, binary.BigEndian.Uint64(v))
+	defer w.close()
+	h.Size = w.last()
+	_ = w.each(bMeta, func(k, v []byte) error {
+		switch string(k) {
+		case string(kSite):
+			var site siteMeta
+			_ = json.Unmarshal(v, &site)
+			h.Epoch = site.Epoch
+		case string(kNotePaths):
+			_ = json.Unmarshal(v, &h.NotePaths)
 		}
 		return nil
 	})
+	for _, seq := range w.erased() {
+		if l, _, err := w.entry(seq); err == nil {
+			h.Erased = append(h.Erased, Gone{seq, ledger.LeafHash(l.Envelope)})
+		}
+	}
 	return h
 }

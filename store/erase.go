@@ -13,9 +13,10 @@ import (
 
 // Erasure by law: what people have said in an entry leaves ledger.db. Its envelope stays, and
 // with it the tree; what a replay needs of the data stays in the record of the entry, and
-// leaves with no archive. A page of bbolt keeps what was on it, so that the whole file is
-// made anew, and the old one is overwritten. That is when the site is opened next, before
-// anybody reads.
+// leaves with no archive. Nobody is shown the data once it is agreed that it goes. A page of
+// bbolt keeps what was on it, so that the whole file is made anew, and the old one is
+// overwritten: that is when the site is opened next. What is agreed follows from the entries,
+// so that a recovery, and a restore in the place of a ledger that knows of it, erase it too.
 
 // Errors of an erasure.
 var (
@@ -87,39 +88,70 @@ func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string)
 	if len(d.Entries) == 0 {
 		return 0, d, fmt.Errorf("request %d: %w", request, ErrErased)
 	}
-	err = db.update(func(tx *Tx) error {
-		var waiting []int64
-		if raw := tx.get(bMeta, kErasing); raw != nil {
-			if err := json.Unmarshal(raw, &waiting); err != nil {
-				return err
-			}
-		}
-		env, err := tx.append(siteEntry(ledger.DataErased, actor, &d))
+	if seq, err = db.Append(ledger.DataErased, actor, &d); err != nil {
+		return 0, d, err
+	}
+	return seq, d, db.bolt.View(db.loadAgreed)
+}
+
+// projectErasure keeps which data is agreed to be erased, for good.
+func (tx *Tx) projectErasure(env ledger.Envelope, entries []int64) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	agreed, err := agreedIn(tx.bolt)
+	if err != nil {
+		return err
+	}
+	agreed = append(agreed, entries...)
+	slices.Sort(agreed)
+	if agreed[0] < 0 || agreed[len(agreed)-1] >= env.Seq {
+		return errors.New("an erasure of what is not there")
+	}
+	return tx.putJSON(bMeta, kErased, slices.Compact(agreed))
+}
+
+// agreedIn reads which data is agreed to be erased, whether it has gone or not.
+func agreedIn(t *bolt.Tx) (agreed []int64, err error) {
+	if raw := t.Bucket(bMeta).Get(kErased); raw != nil {
+		err = json.Unmarshal(raw, &agreed)
+	}
+	return agreed, err
+}
+
+// loadAgreed finds what is agreed to be erased and still there: from now on nobody is shown it.
+func (db *DB) loadAgreed(t *bolt.Tx) error {
+	agreed, err := agreedIn(t)
+	if err != nil {
+		return damaged(err, "%s of ledger.db", kErased)
+	}
+	waiting := map[int64]bool{}
+	for _, seq := range agreed {
+		_, l, err := entryOf(t, seq)
 		if err != nil {
 			return err
 		}
-		seq = env.Seq
-		return tx.putJSON(bMeta, kErasing, append(waiting, d.Entries...))
-	})
-	return seq, d, err
+		if l.Data != nil {
+			waiting[seq] = true
+		}
+	}
+	db.agreed.Store(&waiting)
+	return nil
+}
+
+// shown is an entry as others than a check may see it.
+func (db *DB) shown(l Lines) (Lines, error) {
+	if waiting := db.agreed.Load(); waiting == nil || !(*waiting)[l.Seq] {
+		return l, nil
+	}
+	return l.erased()
 }
 
 // eraseAgreed erases what was agreed to be.
 func (db *DB) eraseAgreed(opt Options) error {
-	var waiting []int64
-	err := db.bolt.View(func(t *bolt.Tx) error {
-		raw := t.Bucket(bMeta).Get(kErasing)
-		if raw == nil {
-			return nil
-		}
-		return json.Unmarshal(raw, &waiting)
-	})
-	if err != nil || len(waiting) == 0 {
-		return err
-	}
-	opt.erase = map[int64]bool{}
-	for _, seq := range waiting {
-		opt.erase[seq] = true
+	opt.erase = *db.agreed.Load()
+	if len(opt.erase) == 0 {
+		return nil
 	}
 	path, err := place(db.home)
 	if err == nil {
@@ -128,7 +160,41 @@ func (db *DB) eraseAgreed(opt Options) error {
 	if err != nil {
 		return fmt.Errorf("store: erase: %w", err)
 	}
-	return db.bolt.View(db.loadClock)
+	return errors.Join(db.bolt.View(db.loadClock), db.bolt.View(db.loadAgreed))
+}
+
+// Gone is an entry whose data was erased, in a ledger that may have another in its place.
+type Gone struct {
+	Seq  int64
+	Leaf ledger.Hash // of its envelope
+}
+
+// Back says which of these entries are here and have their data again, though no entry here
+// says that it is erased.
+func (db *DB) Back(gone []Gone) (seqs []int64, err error) {
+	err = db.bolt.View(func(t *bolt.Tx) error {
+		agreed, err := agreedIn(t)
+		if err != nil {
+			return err
+		}
+		for _, g := range gone {
+			if slices.Contains(agreed, g.Seq) {
+				continue
+			}
+			_, l, err := entryAt(t, g.Seq)
+			if IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if l.Data != nil && ledger.LeafHash(l.Envelope) == g.Leaf {
+				seqs = append(seqs, g.Seq)
+			}
+		}
+		return nil
+	})
+	return seqs, err
 }
 
 // erased is an entry without its data.
@@ -180,13 +246,18 @@ func (e *erasures) see(l Lines, data any) {
 	if l.Data == nil {
 		e.gone = append(e.gone, l.Seq)
 	}
-	if d, ok := data.(*ledger.Erasure); ok {
-		if e.named == nil {
-			e.named = map[int64]bool{}
-		}
-		for _, seq := range d.Entries {
-			e.named[seq] = true
-		}
+	var named []int64
+	switch d := data.(type) {
+	case *ledger.Erasure:
+		named = d.Entries
+	case *ledger.EpochStart:
+		named = d.Erased
+	}
+	if e.named == nil && len(named) > 0 {
+		e.named = map[int64]bool{}
+	}
+	for _, seq := range named {
+		e.named[seq] = true
 	}
 }
 

@@ -239,7 +239,7 @@ func (m *move) run(from *bolt.Tx) error {
 		}
 	}
 	err = from.Bucket(bMeta).ForEach(func(k, v []byte) error {
-		if slices.ContainsFunc(append(projectedKeys(), kSchema, kErasing), func(p []byte) bool { return bytes.Equal(p, k) }) {
+		if slices.ContainsFunc(append(projectedKeys(), kSchema), func(p []byte) bool { return bytes.Equal(p, k) }) {
 			return nil // the replay has given what holds
 		}
 		return m.put(bMeta, k, v)

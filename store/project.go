@@ -80,7 +80,9 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 	case *ledger.SiteInit:
 		return tx.putJSON(bMeta, kSite, firstSite(d))
 	case *ledger.EpochStart:
-		return tx.projectEpoch(env, d)
+		return errors.Join(tx.projectEpoch(env, d), tx.projectErasure(env, d.Erased))
+	case *ledger.Erasure:
+		return tx.projectErasure(env, d.Entries)
 	case *ledger.TrustChange:
 		return tx.projectTrust(d)
 	case *ledger.BundleAdmission:

@@ -3,12 +3,14 @@ package store
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -173,6 +175,17 @@ func (w *wreck) each(name []byte, visit func(k, v []byte) error) error {
 	return failed
 }
 
+// erased is which data is agreed to be erased, as far as that can be read.
+func (w *wreck) erased() (seqs []int64) {
+	_ = w.each(bMeta, func(k, v []byte) error {
+		if string(k) == string(kErased) {
+			_ = json.Unmarshal(v, &seqs)
+		}
+		return nil
+	})
+	return seqs
+}
+
 // rebuild makes the new database in a folder.
 func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *Recovery) (err error) {
 	open1 := opt.Open
@@ -333,7 +346,7 @@ func (w *wreck) takeOver(m *move, r *Recovery) error {
 type survivor struct {
 	Seq      int64  `json:"seq"`
 	Envelope string `json:"envelope"`
-	Data     string `json:"data,omitempty"` // where it is the one that the envelope names
+	Data     string `json:"data,omitempty"` // where it is the one that the envelope names, and nobody has erased it
 }
 
 // maxSurvivors bounds the evidence of a recovery, in bytes.
@@ -347,6 +360,7 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 	}
 	defer f.Close()
 	out := bufio.NewWriter(f)
+	erased := w.erased()
 	for seq := r.Size; seq < r.Known; seq++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -360,7 +374,7 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 			continue
 		}
 		s := survivor{Seq: seq, Envelope: string(l.Envelope)}
-		if l.Data != nil && hexSum(l.Data) == env.DataHash {
+		if l.Data != nil && !slices.Contains(erased, seq) && hexSum(l.Data) == env.DataHash {
 			s.Data = string(l.Data)
 		}
 		raw, err := jcs.Marshal(s)

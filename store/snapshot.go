@@ -97,6 +97,9 @@ func (db *DB) Snapshot(ctx context.Context, opt SnapshotOptions) (s Snapshot, di
 	if err := errors.Join(err, read.Rollback()); err != nil {
 		return s, "", "", err
 	}
+	if err := c.erase(db); err != nil {
+		return s, "", "", err
+	}
 	if err := errors.Join(c.folder("sealed/sha256", isBlobFile), c.folder("logs", isLogFile)); err != nil {
 		return s, "", "", err
 	}
@@ -339,6 +342,36 @@ func (c *copier) database(read *bolt.Tx) error {
 		return err
 	})
 	return err
+}
+
+// erase takes what is agreed to be erased out of the copy of the database: opening it does.
+func (c *copier) erase(db *DB) error {
+	if waiting := db.agreed.Load(); waiting == nil || len(*waiting) == 0 {
+		return nil
+	}
+	path := filepath.Join(c.to, fileName)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("store: snapshot: %w", err)
+	}
+	other, err := Open(c.to, Options{Now: db.now})
+	if err != nil {
+		return err
+	}
+	if err := other.Close(); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("store: snapshot: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("store: snapshot: %w", err)
+	}
+	i := slices.IndexFunc(c.sums, func(s fileSum) bool { return s.path == fileName })
+	c.sums[i].sha256 = hex.EncodeToString(h.Sum(nil))
+	return nil
 }
 
 // sync makes the names of all files durable.

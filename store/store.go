@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -92,7 +93,7 @@ func buckets() [][]byte {
 }
 
 // projectedKeys are those of bMeta that a replay of the ledger gives.
-func projectedKeys() [][]byte { return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue} }
+func projectedKeys() [][]byte { return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue, kErased} }
 
 // Keys of bMeta.
 var (
@@ -102,7 +103,7 @@ var (
 	kTrustPrev  = []byte("trustprev")  // the one before it
 	kRejections = []byte("rejections") // rejections of the current minute
 	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
-	kErasing    = []byte("erasing")    // seqs of entries that were agreed to be erased and are not yet
+	kErased     = []byte("erased")     // seqs of entries whose data is agreed to be erased, if any
 	kQueue      = []byte("queue")      // QueueState, once somebody has paused or drained something
 )
 
@@ -153,6 +154,7 @@ type DB struct {
 
 	records *records // of open runs, as of the last transaction; only the writer looks at it
 	bundles bundleCache
+	agreed  atomic.Pointer[map[int64]bool] // entries whose data is to be erased and is still there
 
 	requests chan request
 	quit     chan struct{} // closed by Close
@@ -345,7 +347,7 @@ func (db *DB) load() error {
 			return fmt.Errorf("store: last entry: %w", err)
 		}
 		db.size, db.lastTime = size, env.Time
-		return db.loadClock(tx)
+		return errors.Join(db.loadClock(tx), db.loadAgreed(tx))
 	})
 }
 

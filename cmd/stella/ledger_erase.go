@@ -20,8 +20,9 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"metadata, carriers) is erased from entries: one person asks and says why, another agrees by the\n" +
 			"seq of that request. Both are entries. The envelopes stay, and with them the tree and every\n" +
 			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
-			"The data leaves ledger.db when the site is opened next, and the old file is overwritten. It\n" +
-			"stays in snapshots, archives and copies that were made before, and in sealed files.",
+			"From then on nobody is shown the data. It leaves ledger.db when the site is opened next, and\n" +
+			"the old file is overwritten. It stays in snapshots, archives and copies that were made before,\n" +
+			"and in sealed files.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("agree") {
@@ -76,11 +77,7 @@ func runLedgerErase(ctx context.Context, a *app, req api.ErasureRequest) error {
 }
 
 func renderErasure(s *screen, rep api.ErasureReport, here bool) {
-	var seqs []string
-	for _, seq := range rep.Entries {
-		seqs = append(seqs, strconv.FormatInt(seq, 10))
-	}
-	kv := []string{"entries", strings.Join(seqs, " "), "reason", rep.Reason}
+	kv := []string{"entries", seqList(rep.Entries), "reason", rep.Reason}
 	switch {
 	case rep.DryRun:
 		kv = append(kv, "erased", "nothing: this was a dry run")
@@ -89,7 +86,18 @@ func renderErasure(s *screen, rep api.ErasureReport, here bool) {
 	case here:
 		kv = append(kv, "erased", "yes")
 	default:
-		kv = append(kv, "erased", "when the site is opened next: stella daemon restart")
+		kv = append(kv, "erased", "nobody is shown it; it leaves the file when the site is opened next: stella daemon restart")
+	}
+	if len(rep.Copies) > 0 {
+		kv = append(kv, "not erased in", strings.Join(rep.Copies, " "))
 	}
 	s.fields(kv...)
+}
+
+func seqList(seqs []int64) string {
+	var out []string
+	for _, seq := range seqs {
+		out = append(out, strconv.FormatInt(seq, 10))
+	}
+	return strings.Join(out, " ")
 }

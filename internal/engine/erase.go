@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"slices"
 
 	"github.com/stellarun/stella/ledger"
@@ -43,6 +44,9 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 		return out, erasureError(err)
 	}
 	out = api.ErasureReport{Entries: d.Entries, Actor: by, Reason: d.Reason, Agreed: true, DryRun: dry}
+	if out.Copies, err = s.copiesWith(d.Entries); err != nil {
+		return out, err
+	}
 	same := func(a, b string) bool { return state.Person(a) == state.Person(b) }
 	if dry {
 		if same(s.actor, by) {
@@ -56,6 +60,21 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 	}
 	out.Seq, out.Entries = seq, done.Entries
 	return out, nil
+}
+
+// copiesWith are the folders of the home with other ledgers that may have the data of entries.
+func (s *site) copiesWith(seqs []int64) (out []string, err error) {
+	snaps, err := listSnapshots(s.e.opt.Home, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range snaps {
+		if x.Size > slices.Min(seqs) {
+			out = append(out, x.Path)
+		}
+	}
+	kept, err := filepath.Glob(filepath.Join(s.e.opt.Home, "replaced", "*"))
+	return append(out, kept...), err
 }
 
 func erasureError(err error) error {

@@ -70,6 +70,8 @@ type recovering struct {
 	keys *keys
 	out  api.RecoveredLedger
 	note string // the highest checkpoint that is known
+
+	erased []store.Gone // by entries that may be lost
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
@@ -89,7 +91,7 @@ func (x *recovering) look(r store.Recovery) error {
 	if err != nil {
 		return err
 	}
-	x.note = k.note
+	x.note, x.erased = k.note, k.erased
 	x.out.Damage, x.out.Size, x.out.Survived, x.out.Sealed, x.out.Floors = r.Damage, r.Size, r.Survived, r.Lost, k.floors
 	x.out.Known = max(k.size, r.Known)
 	x.out.Lost = max(0, x.out.Known-r.Size)
@@ -130,12 +132,17 @@ func (x *recovering) trust(db *store.DB, dir string) error {
 
 // begin begins the epoch with what was adopted.
 func (x *recovering) begin(db *store.DB, evidence string) error {
-	err := db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
+	erased, err := db.Back(x.erased)
+	if err != nil {
+		return err
+	}
+	err = db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason), Erased: erased,
 	})
 	if err != nil {
 		return err
 	}
+	x.out.Erased = erased
 	x.out.Runs, err = pauseOpen(db, x.opt.Actor, "recovered")
 	x.out.Paused = len(x.out.Runs) > 0
 	return err

@@ -34,6 +34,7 @@ type Restored struct {
 	Floors   []string `json:"floors"`             // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
+	Erased   []int64  `json:"erased,omitempty"`   // entries of the snapshot whose data had been erased since: it goes when the site is opened
 }
 
 // RecoveredLedger is what a recovery of a damaged ledger did, or would do.
@@ -53,6 +54,7 @@ type RecoveredLedger struct {
 	Floors   []string `json:"floors"`             // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open, the first 20
+	Erased   []int64  `json:"erased,omitempty"`   // entries whose data a lost entry had erased: it goes when the site is opened
 }
 
 // Compacted is what a compaction did.
@@ -78,8 +80,12 @@ type ErasureReport struct {
 	Entries []int64 `json:"entries"`         // whose data is, or would be, erased
 	Actor   string  `json:"actor,omitempty"` // who asked, of what is agreed to
 	Reason  string  `json:"reason,omitempty"`
-	Agreed  bool    `json:"agreed"` // two people have decided: the data goes when the site is opened next
+	Agreed  bool    `json:"agreed"` // two people have decided: nobody is shown the data, and it goes when the site is opened next
 	DryRun  bool    `json:"dryRun,omitempty"`
+
+	// Copies are folders of the home with ledgers from before, which may have the data: nothing
+	// is done to them.
+	Copies []string `json:"copies,omitempty"`
 }
 
 // CosignedRequest is a note that has come back from witnesses, and their keys.
