@@ -172,6 +172,9 @@ func renderRestored(s *screen, r api.Restored) {
 	if len(r.Runs) > 0 {
 		kv = append(kv, "open runs", strings.Join(r.Runs, " "))
 	}
+	if len(r.Asked) > 0 {
+		kv = append(kv, "asked again", strings.Join(r.Asked, " "))
+	}
 	if len(r.Erased) > 0 {
 		kv = append(kv, "erased again", seqList(r.Erased))
 	}

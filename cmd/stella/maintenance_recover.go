@@ -99,7 +99,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		kv = append(kv, "also lost", count(r.Sealed, "small sealed file", "small sealed files")+": ledger verify names them")
 	}
 	kv = append(kv, "origin", r.Origin)
-	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}, {"erased again", seqList(r.Erased)}} {
+	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}, {"asked again", strings.Join(r.Asked, " ")}, {"erased again", seqList(r.Erased)}} {
 		if x[1] != "" {
 			kv = append(kv, x[0], x[1])
 		}

@@ -143,7 +143,7 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 		return err
 	}
 	x.out.Erased = erased
-	x.out.Runs, err = pauseOpen(db, x.opt.Actor, "recovered")
+	x.out.Runs, x.out.Asked, err = distrustOpen(db, x.opt.Actor, "recovered", x.opt.Now())
 	x.out.Paused = len(x.out.Runs) > 0
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -61,4 +62,75 @@ func TestWhatWasCutOffIsFinishedByEitherCommand(t *testing.T) {
 	}
 	l.open()
 	l.verify()
+}
+
+// What people have decided of an approval that is open in a snapshot counts no more: they
+// are asked again.
+func TestARestoreAsksAgain(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	l.script("audit-hello", helloScript, true)
+	l.publish("1.0.0", gated)
+	run := l.start(api.StartRequest{DAGID: "audit"}).Run
+	stop := l.executing()
+	l.waitFor(run.RunID, state.Checkpoint)
+	stop()
+	l.reopen()
+	id := state.ApprovalID(run.RunID, "ask", 1)
+	decide := func(name string) error {
+		s := l.e.As(api.Principal{Name: name})
+		a, err := s.ShowApproval(ctx, id)
+		if err == nil {
+			_, err = s.DecideApproval(ctx, id, api.DecisionRequest{Decision: "continue", PlanHash: a.PlanHash})
+		}
+		return err
+	}
+	if err := decide("uid:8"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	res, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x"})
+	if err != nil || len(res.Asked) != 1 || res.Asked[0] != id || !res.Paused {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if l.tryOpen() != nil {
+		l.waive("checkpoint.note")
+	}
+	l.open()
+	l.verify()
+	if a, err := l.site().ShowApproval(ctx, id); err != nil || a.Status != state.ApprovalPending || len(a.Decisions) != 0 {
+		t.Errorf("asked again: %+v, %v", a, err)
+	}
+	for i, name := range []string{"uid:9", "uid:8"} {
+		if run, err := l.site().InspectRun(ctx, run.RunID); err != nil || run.Run.Status != state.Checkpoint {
+			t.Errorf("after %d decisions: %s, %v", i, run.Run.Status, err)
+		}
+		if err := decide(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := l.site().ResumeQueue(ctx, api.QueueRequest{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.executing()()
+	l.waitFor(run.RunID, state.Completed)
+	l.verify()
+}
+
+// executing lets the site execute until the function that it returns is called.
+func (l *lab) executing() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.e.Execute(ctx, engine.Forever) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			l.t.Error(err)
+		}
+	}
 }

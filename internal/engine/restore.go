@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 )
@@ -21,7 +24,8 @@ import (
 // ledger had beyond it is lost, and that is on record: the first entry of the new epoch names
 // what was adopted and the highest checkpoint that is known (THREATS 27). Floors that are
 // ahead of it refuse everything until each is waived by name. Where runs are open in the
-// snapshot the queue is paused: they may have gone on after it, and only people can know.
+// snapshot the queue is paused and approvals are asked for again: what was done and decided after
+// it only people can know.
 
 // RestoreOptions say what is restored where. Home, and one of ID and Latest, are required.
 type RestoreOptions struct {
@@ -238,26 +242,65 @@ func (x *restoring) begin(db *store.DB) error {
 		return err
 	}
 	x.out.Erased = erased
-	x.out.Runs, err = pauseOpen(db, x.opt.Actor, "restored")
+	x.out.Runs, x.out.Asked, err = distrustOpen(db, x.opt.Actor, "restored", x.opt.Now())
 	x.out.Paused = len(x.out.Runs) > 0
 	return err
 }
 
-// pauseOpen pauses the queue where runs are open, of which it returns the first: they may
-// have gone on after what was adopted.
-func pauseOpen(db *store.DB, actor, how string) ([]string, error) {
+// distrustOpen pauses the queue where runs are open, of which it returns the first: they may
+// have gone on after what was adopted. What people have decided of them counts no more, and
+// they are asked again: the rest of what was decided may be lost.
+func distrustOpen(db *store.DB, actor, how string, now time.Time) (runs, asked []string, err error) {
 	open, err := db.ActiveRuns()
-	runs := []string{}
+	runs = []string{}
 	if err != nil || len(open) == 0 {
-		return runs, err
+		return runs, nil, err
 	}
-	for _, run := range open[:min(len(open), maxRunsShown)] {
-		runs = append(runs, run.RunID)
+	for i, run := range open {
+		if i < maxRunsShown {
+			runs = append(runs, run.RunID)
+		}
+		ids, err := askAgain(db, actor, run, now)
+		if err != nil {
+			return runs, asked, err
+		}
+		asked = append(asked, ids...)
 	}
 	_, err = db.ChangeQueue(ledger.QueuePaused, actor, ledger.QueueChange{
 		Reason: how + ": open runs may have gone on after what is known; look at each before the queue is resumed",
 	})
-	return runs, err
+	return runs, asked[:min(len(asked), maxRunsShown)], err
+}
+
+// askAgain withdraws the open approvals of a run and asks for them anew, with as much time as
+// there was.
+func askAgain(db *store.DB, actor string, run state.Run, now time.Time) (ids []string, err error) {
+	steps, err := db.Steps(run.RunID)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(steps)) {
+		a := steps[id].Approval
+		if a == nil || a.Status != state.ApprovalPending {
+			continue
+		}
+		req := a.Request
+		req.Generation = run.Generation
+		if expires, err := stamp.Parse(req.Expires); err == nil {
+			if asked, err := stamp.Parse(a.RequestedUTC); err == nil {
+				req.Expires = stamp.Format(now.Add(expires.Sub(asked)))
+			}
+		}
+		of := state.Proposal{Actor: actor, StepID: id, Attempt: a.Attempt}
+		closed, again := of, of
+		closed.Type, closed.Data = ledger.ApprovalClosed, &ledger.ApprovalClosing{Result: state.ApprovalWithdrawn}
+		again.Type, again.Data = ledger.ApprovalRequested, &req
+		if _, err := db.Commit(run.RunID, closed, again); err != nil {
+			return ids, err
+		}
+		ids = append(ids, state.ApprovalID(run.RunID, id, a.Attempt))
+	}
+	return ids, nil
 }
 
 func restoreError(home string, err error) error {

@@ -206,7 +206,8 @@ var stepTable = map[Status]map[ledger.Type]Status{
 	CheckpointPending: {
 		ledger.ApprovalDecided: CheckpointPending, ledger.ApprovalRefused: CheckpointPending, ledger.ApprovalClosed: CheckpointPending,
 		ledger.StepCompleted: Completed, ledger.StepFailed: Failed, ledger.StepCancelled: Cancelled, ledger.StepSkipped: Skipped,
-		ledger.StepInvalidated: Pending,
+		ledger.StepInvalidated:   Pending,
+		ledger.ApprovalRequested: CheckpointPending, // again, since what was decided may be lost
 	},
 	Completed: {ledger.StepInvalidated: Pending},
 	Failed:    {ledger.StepInvalidated: Pending, ledger.StepSkipped: Skipped, ledger.RepeatWithdrawn: Failed},

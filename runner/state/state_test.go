@@ -54,7 +54,7 @@ func TestStepsMoveOnlyLikeThis(t *testing.T) {
 			"subrun.started running, step.queued queued, step.invalidated pending",
 		"running": "attempt.ended running, subrun.ended running, step.queued queued, step.completed completed, step.failed failed, " +
 			"step.cancelled cancelled, step.skipped skipped, approval.requested checkpoint_pending, step.invalidated pending",
-		"checkpoint_pending": "approval.decided checkpoint_pending, approval.closed checkpoint_pending, step.completed completed, " +
+		"checkpoint_pending": "approval.requested checkpoint_pending, approval.decided checkpoint_pending, approval.closed checkpoint_pending, step.completed completed, " +
 			"step.failed failed, step.cancelled cancelled, step.skipped skipped, step.invalidated pending",
 		"completed": "step.invalidated pending",
 		"failed":    "step.invalidated pending, step.skipped skipped, repeat.withdrawn failed",
@@ -286,6 +286,9 @@ func (h *history) fitting(all []ledger.Type, step *state.Step) []ledger.Type {
 			out = append(out, typ)
 			if typ == ledger.SubrunStarted || typ == ledger.SubrunEnded { // which are rare otherwise
 				out = append(out, typ, typ, typ)
+			}
+			if typ == ledger.SubrunEnded && step.Child != nil && step.Child.Status == "" {
+				out = append(out, slices.Repeat([]ledger.Type{typ}, 8)...)
 			}
 		}
 	}

@@ -34,6 +34,7 @@ type Restored struct {
 	Floors   []string `json:"floors"`             // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
+	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
 	Erased   []int64  `json:"erased,omitempty"`   // entries of the snapshot whose data had been erased since: it goes when the site is opened
 }
 
@@ -54,6 +55,7 @@ type RecoveredLedger struct {
 	Floors   []string `json:"floors"`             // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open, the first 20
+	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
 	Erased   []int64  `json:"erased,omitempty"`   // entries whose data a lost entry had erased: it goes when the site is opened
 }
 
