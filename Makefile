@@ -1,4 +1,4 @@
-# make build | demo | test | check | bench | fuzz | crash | fixtures | soak | clean
+# make build | demo | test | check | bench | fuzz | crash | fixtures | otelcol | soak | clean
 SHELL      := /bin/sh
 GO         ?= go
 VERSION    ?= 0.1.0-dev
@@ -14,7 +14,7 @@ MAKEINIT    = trap 'rm -f $(INIT)' EXIT; $(GO) build -trimpath -buildvcs=false -
 export GOTOOLCHAIN := local
 export CGO_ENABLED := 0
 
-.PHONY: build demo test race check bench fuzz crash fixtures soak clean
+.PHONY: build demo test race check bench fuzz crash fixtures otelcol soak clean
 
 # One static binary, with a smaller one in it: see runner/sandbox/embedded. And
 # the auditor's, which needs none of it.
@@ -55,6 +55,10 @@ crash:
 
 fixtures:
 	$(GO) run ./testdata/bundles/gen
+
+# A stock collector of telemetry, to which a test sends what an archive has.
+otelcol:
+	cd testdata/peers/otelcol && $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o ../../../bin/otelcol .
 
 # What takes too long for every commit.
 soak: FUZZTIME := 60s

@@ -22,6 +22,7 @@ if [ "$(id -u)" != 0 ] || ! command -v mkfs.ext4 >/dev/null 2>&1 || ! losetup -f
 	missing powercut "losses of power, on a disk that is cut off"
 fi
 command -v strace >/dev/null 2>&1 || missing strace "that a loss of power is felt where nothing is synced"
+[ -x bin/otelcol ] || missing otelcol "telemetry taken by a collector: make otelcol"
 [ -n "${STELLA_CONFORMANCE:-}" ] || missing conformance "the bundles of sigstore-conformance: STELLA_CONFORMANCE names a checkout"
 if [ "$(id -u)" = 0 ]; then
 	unshare -n true 2>/dev/null || missing unshare "commands in an empty network namespace"

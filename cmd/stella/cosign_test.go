@@ -78,12 +78,19 @@ func (x *tools) agree(stella, cosign string) {
 	x.refuse(strings.ReplaceAll(stella, "FILE", "changed"), strings.ReplaceAll(cosign, "FILE", "changed"))
 }
 
-// refuse wants both to refuse.
-func (x *tools) refuse(stella, cosign string) {
+// refused wants stella to refuse. Of another type of statement than the one that was asked
+// for only stella must: cosign 3.0.5 does not look at --type beside a bundle and a key.
+func (x *tools) refused(stella string) {
 	x.t.Helper()
 	if code, out := x.run(strings.Fields(stella)...); code != exitRefused {
 		x.t.Errorf("%s: exit %d, want %d\n%s", stella, code, exitRefused, out)
 	}
+}
+
+// refuse wants both to refuse.
+func (x *tools) refuse(stella, cosign string) {
+	x.t.Helper()
+	x.refused(stella)
 	if code, out := x.run(strings.Fields(cosign)...); code == 0 {
 		x.t.Errorf("%s: it accepts\n%s", cosign, out)
 	}
@@ -94,6 +101,15 @@ func (x *tools) write(name string, data []byte) {
 	if err := os.WriteFile(filepath.Join(x.dir, name), data, 0o600); err != nil {
 		x.t.Fatal(err)
 	}
+}
+
+func (x *tools) read(name string) []byte {
+	x.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(x.dir, name))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return raw
 }
 
 // TestCosign holds `stella verify` and cosign against each other, in both
@@ -130,8 +146,7 @@ func cosignSigns(x *tools) {
 		stella := "stella verify FILE --bundle " + name + " --key cosign.pub --no-log --predicate-type "
 		cosign := "cosign verify-blob-attestation --bundle " + name + " --key cosign.pub" + ignoringLogs + " --type "
 		x.agree(stella+predicate, cosign+predicate)
-		stella, cosign = strings.ReplaceAll(stella, "FILE", "file"), strings.ReplaceAll(cosign, "FILE", "file")
-		x.refuse(stella+verifytest.SPDX, cosign+verifytest.SPDX)
+		x.refused(strings.ReplaceAll(stella, "FILE", "file") + verifytest.SPDX)
 	}
 }
 
@@ -176,7 +191,10 @@ func stellaAttests(x *tools) {
 	x.agree(stella+provenance.PredicateType, cosign+provenance.PredicateType)
 	file := strings.NewReplacer("FILE", "file")
 	x.must(file.Replace(cosign + "slsaprovenance1"))
-	x.refuse(file.Replace(stella)+verifytest.SPDX, file.Replace(cosign)+verifytest.SPDX)
+	x.refused(file.Replace(stella) + verifytest.SPDX)
+	if raw, err := readStatement(x.read("run.json"), x.read("keys/site.pub")); err != nil || !strings.Contains(string(raw), `"predicateType":"`+provenance.PredicateType+`"`) {
+		x.t.Errorf("the statement that both accept: %v\n%s", err, raw)
+	}
 	x.refuse(file.Replace(strings.ReplaceAll(stella, "keys/site.pub", "stella.key.pub"))+provenance.PredicateType,
 		file.Replace(strings.ReplaceAll(cosign, "keys/site.pub", "stella.key.pub"))+provenance.PredicateType)
 }
