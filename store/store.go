@@ -93,7 +93,9 @@ func buckets() [][]byte {
 }
 
 // projectedKeys are those of bMeta that a replay of the ledger gives.
-func projectedKeys() [][]byte { return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue, kErased} }
+func projectedKeys() [][]byte {
+	return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue, kErased}
+}
 
 // Keys of bMeta.
 var (
