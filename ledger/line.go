@@ -243,6 +243,21 @@ func match(env Envelope, data []byte) (DataLine, error) {
 	return d, nil
 }
 
+// CheckDataHash returns nil if a data line has the digest that an envelope line names, and
+// otherwise [ErrMismatch]. Of the envelope it reads nothing else: for lines that were parsed
+// before, such as those of a ledger.
+func CheckDataHash(envelope, data []byte) error {
+	const key = `"dataHash":"` // never in a string, where quotes have backslashes
+	_, rest, ok := bytes.Cut(envelope, []byte(key))
+	sum := sha256.Sum256(data)
+	var want [2 * sha256.Size]byte
+	hex.Encode(want[:], sum[:])
+	if !ok || !bytes.HasPrefix(rest, want[:]) {
+		return ErrMismatch
+	}
+	return nil
+}
+
 func hashHex(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])

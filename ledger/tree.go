@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"iter"
@@ -163,6 +164,35 @@ func (s *spine) add(level int, h Hash) {
 	s.nodes = append(s.nodes, h)
 	s.size += 1 << level
 }
+
+// A Tree is a tree that grows leaf by leaf, of which little more than its edge is held. The
+// zero value is the empty one. It is for one goroutine.
+type Tree struct {
+	spine  spine
+	buf    []byte
+	hashes []Hash
+}
+
+// Add appends the leaf of an envelope line, and returns the hashes that [StoredHashes] gives
+// for it: they are good until the next call.
+func (t *Tree) Add(line []byte) []Hash {
+	t.buf = append(append(t.buf[:0], 0), line...)
+	h := Hash(sha256.Sum256(t.buf))
+	t.hashes = append(t.hashes[:0], h)
+	nodes := t.spine.nodes
+	for bit := int64(1); t.spine.size&bit != 0; bit <<= 1 { // subtrees that are full now
+		last := len(nodes) - 1
+		t.buf = append(append(append(t.buf[:0], 1), nodes[last][:]...), h[:]...)
+		h, nodes = Hash(sha256.Sum256(t.buf)), nodes[:last]
+		t.hashes = append(t.hashes, h)
+	}
+	t.spine.nodes = append(nodes, h)
+	t.spine.size++
+	return t.hashes
+}
+
+// Root is the root of the tree; that of the empty one is SHA-256 of nothing.
+func (t *Tree) Root() Hash { return t.spine.root() }
 
 func (s *spine) root() Hash {
 	if len(s.nodes) == 0 {

@@ -215,8 +215,8 @@ func (c *Client) ShowLedger(ctx context.Context, seq int64) (api.LedgerLine, err
 }
 
 // VerifyLedger implements [api.Ledger].
-func (c *Client) VerifyLedger(ctx context.Context, p api.Progress) (api.LedgerReport, error) {
-	return long[api.LedgerReport](ctx, c, call{method: http.MethodPost, path: "/ledger:verify", body: struct{}{}}, p)
+func (c *Client) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Progress) (api.LedgerReport, error) {
+	return long[api.LedgerReport](ctx, c, call{method: http.MethodPost, path: "/ledger:verify", body: req}, p)
 }
 
 // Checkpoint implements [api.Ledger].

@@ -329,7 +329,7 @@ func siteCalls() []siteCall {
 		{"snapshots", "ListSnapshots", func(ctx context.Context, s api.Site) (any, error) { return s.ListSnapshots(ctx, "/a b&c") }},
 		{"no snapshots", "ListSnapshots", func(ctx context.Context, s api.Site) (any, error) { return s.ListSnapshots(ctx, "") }},
 		{"verify the ledger", "VerifyLedger", func(ctx context.Context, s api.Site) (any, error) {
-			return s.VerifyLedger(ctx, func(_, _ int64) {})
+			return s.VerifyLedger(ctx, api.LedgerCheck{}, func(_, _ int64) {})
 		}},
 		{"checkpoint", "Checkpoint", func(ctx context.Context, s api.Site) (any, error) { return s.Checkpoint(ctx) }},
 		{"proof", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 3) }},

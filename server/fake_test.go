@@ -456,7 +456,7 @@ func (f *fake) ListSnapshots(_ context.Context, dir string) ([]api.Snapshot, err
 	return []api.Snapshot{{ID: "7-x", Path: dir}}, nil
 }
 
-func (f *fake) VerifyLedger(_ context.Context, p api.Progress) (api.LedgerReport, error) {
+func (f *fake) VerifyLedger(_ context.Context, _ api.LedgerCheck, p api.Progress) (api.LedgerReport, error) {
 	if p != nil {
 		for i := range int64(1000) {
 			p(i, 1000)

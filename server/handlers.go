@@ -374,11 +374,12 @@ func (h *handler) checkpoint(w http.ResponseWriter, q *request) error {
 }
 
 func (h *handler) verifyLedger(w http.ResponseWriter, q *request) error {
-	if err := q.decode(&struct{}{}); err != nil {
+	var req api.LedgerCheck
+	if err := q.decode(&req); err != nil {
 		return err
 	}
 	return h.long(w, q, http.StatusOK, func(p api.Progress) (any, error) {
-		return q.site.VerifyLedger(q.Context(), p)
+		return q.site.VerifyLedger(q.Context(), req, p)
 	})
 }
 

@@ -184,7 +184,7 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 	if err := gone.check(); err != nil {
 		return err
 	}
-	if err := checkRoot(size, db, v); err != nil {
+	if err := checkRoot(size, db, v.Root()); err != nil {
 		return err
 	}
 	return r.flush()
@@ -206,13 +206,13 @@ func verified(v *ledger.Verifier, l Lines) (ledger.Envelope, any, error) {
 }
 
 // checkRoot compares the root that stored hashes give with that of the entries.
-func checkRoot(size int64, hashes ledger.HashReader, v *ledger.Verifier) error {
+func checkRoot(size int64, hashes ledger.HashReader, root ledger.Hash) error {
 	stored, err := ledger.TreeHash(size, hashes)
 	if err != nil {
 		return damaged(err, "tree of %d entries", size)
 	}
-	if stored != v.Root() {
-		return damaged(fmt.Errorf("stored root %x, computed %x", stored, v.Root()), "tree of %d entries", size)
+	if stored != root {
+		return damaged(fmt.Errorf("stored root %x, computed %x", stored, root), "tree of %d entries", size)
 	}
 	return nil
 }

@@ -281,7 +281,7 @@ func (m *move) ledger(from *bolt.Tx) error {
 	if err := m.r.begin(); err != nil {
 		return err
 	}
-	return checkRoot(size, hashReader{m.r.tx.bolt}, v)
+	return checkRoot(size, hashReader{m.r.tx.bolt}, v.Root())
 }
 
 // entry puts an entry, once its hashes are those that follow from the entries before it.

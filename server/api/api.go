@@ -113,7 +113,8 @@ type Runs interface {
 type Ledger interface {
 	TailLedger(ctx context.Context, q LedgerQuery) ([]LedgerLine, error)
 	ShowLedger(ctx context.Context, seq int64) (LedgerLine, error)
-	VerifyLedger(ctx context.Context, p Progress) (LedgerReport, error)
+	// VerifyLedger reads everything again, or only what the signatures are over.
+	VerifyLedger(ctx context.Context, req LedgerCheck, p Progress) (LedgerReport, error)
 	// Checkpoint issues a signed tree head if the tree has grown, and returns
 	// the newest.
 	Checkpoint(ctx context.Context) (CheckpointNote, error)
@@ -396,12 +397,18 @@ type LedgerLine struct {
 	Data     json.RawMessage `json:"data,omitempty"`
 }
 
+// LedgerCheck says how deep a ledger is verified.
+type LedgerCheck struct {
+	Quick bool `json:"quick,omitempty"` // only lines, tree and checkpoints: not what follows from them, nor what is sealed
+}
+
 // LedgerReport is what a verification of the whole ledger found.
 type LedgerReport struct {
 	Origin      string `json:"origin"`
 	Size        int64  `json:"size"`
 	Root        string `json:"root"` // hex
 	Checkpoints int    `json:"checkpoints"`
+	Quick       bool   `json:"quick,omitempty"`
 	Runs        int    `json:"runs"` // whose projection was replayed and compared
 	Blobs       int    `json:"blobs"`
 	Millis      int64  `json:"millis"`
