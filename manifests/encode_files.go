@@ -212,6 +212,7 @@ func EncodeSite(s *Site) []byte {
 	w.size("free_space_reserve", s.FreeSpaceReserve)
 	w.size("max_bundle_bytes", s.MaxBundleBytes)
 	w.texts("checkpoint_copies", s.CheckpointCopies)
+	w.texts("recovery_recipients", s.Recipients)
 	w.duration("max_gap", s.MaxGap)
 	w.text("keep_workspaces", string(s.KeepWorkspaces))
 	w.duration("trust_warning", s.TrustWarning)

@@ -15,6 +15,7 @@ func TestSiteFaults(t *testing.T) {
 			 free_space_reserve = "1GiB" => free_space_reserve = 0
 			 max_bundle_bytes = 123456789 => max_bundle_bytes = "lots"
 			 checkpoint_copies = ["/mnt/usb/checkpoint.note"] => checkpoint_copies = ["checkpoint.note"]
+			 recovery_recipients = ["age1z5e06pu38trh805ke94858nz7gpcxnexff83ppt78jzjcmtangpq4mj308"] => recovery_recipients = ["AGE-SECRET-KEY-1"]
 			 [limits] => [limits]⏎disk = 1`,
 			`2: allow_plain: want true or false, found an integer
 			 3: workers: 0 is out of range (want 1 to 10000)
@@ -25,7 +26,8 @@ func TestSiteFaults(t *testing.T) {
 			 8: free_space_reserve: 0 is out of range (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
 			 9: max_bundle_bytes: "lots" is not a size (want bytes, or a size such as "256MiB" (B, KiB, MiB, GiB))
 			 10: checkpoint_copies[0]: "checkpoint.note" is not allowed here (want an absolute path in its shortest form)
-			 13: limits.disk: unknown key (known here: cpu, log, memory, pids, timeout, workspace)`},
+			 11: recovery_recipients[0]: a secret key is not allowed here (want a public key of age, age1…)
+			 14: limits.disk: unknown key (known here: cpu, log, memory, pids, timeout, workspace)`},
 		{"workspaces that are kept",
 			`workers = 4 => workers = 4⏎keep_workspaces = "sometimes"`,
 			`4: keep_workspaces: "sometimes" is not allowed here (want failed, never or always)`},

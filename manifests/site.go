@@ -30,6 +30,7 @@ type Site struct {
 	FreeSpaceReserve int64         // bytes kept free for the ledger; default 64 MiB
 	MaxBundleBytes   int64         // default 4 GiB
 	CheckpointCopies []string      // operator-named paths outside the home (THREATS 27)
+	Recipients       []string      // recovery_recipients: public keys of age that snapshots are encrypted to (THREATS 30)
 	MaxGap           time.Duration // how far the clock may be ahead of the last entry (THREATS 12); default 90 days
 	KeepWorkspaces   Keep          // which workspaces outlive their attempts; default failed
 	TrustWarning     time.Duration // how long before trust runs out to warn; default 14 days

@@ -26,6 +26,7 @@ func ParseSite(file string, raw []byte) (*Site, error) {
 		FreeSpaceReserve: t.size("free_space_reserve", 64<<20),
 		MaxBundleBytes:   t.size("max_bundle_bytes", 4<<30),
 		CheckpointCopies: t.texts("checkpoint_copies", isHostPath()),
+		Recipients:       t.texts("recovery_recipients", isRecipient()),
 		MaxGap:           t.duration("max_gap", 90*24*time.Hour, 10*366*24*time.Hour),
 		KeepWorkspaces:   Keep(t.text("keep_workspaces", rule{validKeep, "failed, never or always"})),
 		TrustWarning:     t.duration("trust_warning", DefaultTrustWarning, 366*24*time.Hour),

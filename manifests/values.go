@@ -40,6 +40,15 @@ func isSiteID() rule {
 func isHostPath() rule {
 	return rule{validHostPath, "an absolute path in its shortest form"}
 }
+
+// isRecipient is the form of age's public keys; that each is one is seen when it is used.
+func isRecipient() rule {
+	return rule{func(s string) bool {
+		rest, ok := strings.CutPrefix(s, "age1")
+		return ok && len(s) <= 4096 && len(rest) >= 58 && strings.Trim(rest, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
+	}, "a public key of age, age1…"}
+}
+
 func isLine(most int) rule {
 	return rule{func(s string) bool { return s != "" && len(s) <= most && plain(s) },
 		fmt.Sprintf("%s, at most %d bytes", lineRule, most)}

@@ -218,7 +218,8 @@ func TestEveryKeyOfASiteHasItsFieldAndDefault(t *testing.T) {
 	check(t, parsed(t, "site", "site/site.toml"), &manifests.Site{
 		AllowPlain: true, Workers: 4, MaxParallelSteps: 3, DefaultTenant: "ops", Grace: 20 * time.Second, CheckpointEvery: 15 * time.Minute,
 		FreeSpaceReserve: 1 << 30, MaxBundleBytes: 123456789,
-		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"}, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour, KeepWorkspaces: manifests.KeepFailed,
+		CheckpointCopies: []string{"/mnt/usb/checkpoint.note"},
+		Recipients:       []string{"age1z5e06pu38trh805ke94858nz7gpcxnexff83ppt78jzjcmtangpq4mj308"}, MaxGap: 90 * 24 * time.Hour, TrustWarning: 14 * 24 * time.Hour, KeepWorkspaces: manifests.KeepFailed,
 		Limits:   manifests.Limits{Memory: 512 << 20, CPU: 2, PIDs: 128, Timeout: time.Hour, Workspace: 10 << 30, Log: 5 << 20},
 		MaxItems: 1000, MaxRunEntries: 250_000, Stuck: patience(),
 	})

@@ -25,6 +25,15 @@ type rule struct {
 	want string
 }
 
+// shown is a text that breaks the rule. One that may be a secret, given in the place of what
+// goes with it, is not repeated.
+func (r rule) shown(s string) string {
+	if strings.HasPrefix(s, "AGE-SECRET-KEY-") {
+		return "a secret key"
+	}
+	return show(s)
+}
+
 func (t *table) mark(keys ...string) { t.known = append(t.known, keys...) }
 
 func (t *table) has(key string) bool {
@@ -130,7 +139,7 @@ func (t *table) text(key string, r rule) string {
 		return ""
 	}
 	if !r.ok(s) {
-		t.fault(key, show(s)+" is not allowed here", "want "+r.want)
+		t.fault(key, r.shown(s)+" is not allowed here", "want "+r.want)
 		return ""
 	}
 	return s
@@ -172,7 +181,7 @@ func (t *table) texts(key string, r rule) []string {
 		case !ok:
 			t.add(n.line, n.path(), "want a string, found "+found(value), "")
 		case !r.ok(s):
-			t.add(n.line, n.path(), show(s)+" is not allowed here", "want "+r.want)
+			t.add(n.line, n.path(), r.shown(s)+" is not allowed here", "want "+r.want)
 		case first > 0:
 			t.add(n.line, n.path(), show(s)+" stands in the list twice", lineHint(first))
 		default:
@@ -192,7 +201,7 @@ func (t *table) lines(key string, r rule) []string {
 		case !ok:
 			t.add(n.line, n.path(), "want a string, found "+found(value), "")
 		case !r.ok(s):
-			t.add(n.line, n.path(), show(s)+" is not allowed here", "want "+r.want)
+			t.add(n.line, n.path(), r.shown(s)+" is not allowed here", "want "+r.want)
 		default:
 			all = append(all, s)
 		}

@@ -129,6 +129,15 @@ func hexSum(raw []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// StageSnapshot makes a folder for a snapshot that does not stay, which [SweepSnapshots] finds.
+func StageSnapshot(dir string) (string, error) {
+	stage, err := os.MkdirTemp(dir, snapshotTemp)
+	if err != nil {
+		return "", fmt.Errorf("store: snapshot: %w", err)
+	}
+	return stage, nil
+}
+
 // SweepSnapshots removes what snapshots that were cut off have left in a folder, where nobody
 // makes one.
 func SweepSnapshots(dir string) error {

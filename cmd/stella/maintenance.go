@@ -28,7 +28,9 @@ func newSnapshotCmd(a *app) *cobra.Command {
 		Long: "Copy ledger, trust, secrets (which stay encrypted), sealed files and logs as they are at one\n" +
 			"moment, while runs go on. Keys are left out: keep a copy of keys/ by a way of its own. Every\n" +
 			"file is hashed while it is copied, the copy of the ledger is checked entry by entry, and the\n" +
-			"list of all files is signed. A snapshot has its name only when all of that is done and on disk.",
+			"list of all files is signed. A snapshot has its name only when all of that is done and on disk.\n\n" +
+			"Where site.toml names recovery_recipients it is one file that is encrypted to these keys of\n" +
+			"age, ID.tar.age.",
 		Example: "  stella maintenance snapshot\n  stella maintenance snapshot --out /mnt/backup\n  stella maintenance snapshot --dry-run",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshot(c.Context(), a, req) },
@@ -55,7 +57,11 @@ func runSnapshot(ctx context.Context, a *app, req api.SnapshotRequest) (err erro
 				s.fields("would go to", snap.Path, "size", size(snap.Bytes), "entries", strconv.FormatInt(snap.Size, 10))
 				return
 			}
-			s.fields("snapshot", snap.ID, "folder", snap.Path, "entries", strconv.FormatInt(snap.Size, 10),
+			where := "folder"
+			if snap.Encrypted {
+				where = "encrypted"
+			}
+			s.fields("snapshot", snap.ID, where, snap.Path, "entries", strconv.FormatInt(snap.Size, 10),
 				"root", snap.Root, "files", strconv.FormatInt(snap.Files, 10), "size", size(snap.Bytes))
 		})
 	})
@@ -94,6 +100,7 @@ func runSnapshots(ctx context.Context, a *app, from string) (err error) {
 
 func newRestoreCmd(a *app) *cobra.Command {
 	var opt engine.RestoreOptions
+	var identity string
 	c := &cobra.Command{
 		Use:   "restore-snapshot (--latest | --id ID)",
 		Short: "Put a snapshot in the place of what the home has",
@@ -108,12 +115,13 @@ func newRestoreCmd(a *app) *cobra.Command {
 		Example: "  stella maintenance restore-snapshot --latest --dry-run\n" +
 			"  stella maintenance restore-snapshot --id 0000004711-20261126T221500Z --from /mnt/backup --reason \"disk failed\"",
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runRestore(c.Context(), a, opt) },
+		RunE: func(c *cobra.Command, _ []string) error { return runRestore(c.Context(), a, opt, identity) },
 	}
 	f := c.Flags()
 	f.BoolVar(&opt.Latest, "latest", false, "the newest one")
 	f.StringVar(&opt.ID, "id", "", "the one with this `ID`")
 	f.StringVar(&opt.Dir, "from", "", "`FOLDER` that it lies in (default: snapshots/ of the home)")
+	f.StringVar(&identity, "identity", "", "`FILE` with the age key of a snapshot that is encrypted")
 	f.Int64Var(&opt.Epoch, "epoch", 0, "`N` of the new epoch, where a higher one is known than the home tells")
 	f.StringVar(&opt.Reason, "reason", "", "`TEXT` that is recorded")
 	f.BoolVar(&opt.DryRun, "dry-run", false, "only verify it, and say what would be lost")
@@ -122,8 +130,11 @@ func newRestoreCmd(a *app) *cobra.Command {
 	return c
 }
 
-func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions) (err error) {
+func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions, identity string) (err error) {
 	if err := a.needHome(); err != nil {
+		return err
+	}
+	if opt.Identity, err = readIdentity(identity); err != nil {
 		return err
 	}
 	if opt.Dir != "" {

@@ -35,6 +35,7 @@ type RestoreOptions struct {
 	Latest        bool
 	Epoch         int64 // of what follows; 0: the one after the highest that is known
 	Actor, Reason string
+	Identity      []byte // of age, for a snapshot that is encrypted
 	DryRun        bool
 	Now           func() time.Time // default time.Now
 	Progress      api.Progress
@@ -64,12 +65,18 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 		return out, err
 	}
 	out.Snapshot = snap
-	x := &restoring{opt: opt, out: &out}
+	x := &restoring{opt: opt, out: &out, from: snap.Path}
+	if snap.Encrypted {
+		if x.from, err = opt.decrypt(ctx, snap); err != nil {
+			return out, err
+		}
+		defer os.RemoveAll(x.from)
+	}
 	if err := x.prepare(); err != nil {
 		return out, err
 	}
 	r, err := store.Restore(ctx, store.RestoreOptions{
-		Home: opt.Home, From: snap.Path, Kept: opt.Now().UTC().Format("20060102T150405Z"), DryRun: opt.DryRun, Progress: opt.Progress,
+		Home: opt.Home, From: x.from, Kept: opt.Now().UTC().Format("20060102T150405Z"), DryRun: opt.DryRun, Progress: opt.Progress,
 		Verify: func(sums, sig []byte) error { return export.CheckSums(sums, sig, x.sitePub) },
 		Check: store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
 			return ledger.OpenCheckpoint(note, x.keys.logPublic(), x.siteID)
@@ -81,6 +88,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 		return out, restoreError(opt.Home, err)
 	}
 	out.Snapshot = showSnapshot(r.Snapshot, snap.Path)
+	out.Snapshot.Encrypted = snap.Encrypted
 	if !opt.DryRun {
 		out.Kept = filepath.Join(opt.Home, r.Kept)
 	}
@@ -110,6 +118,7 @@ func (opt RestoreOptions) choose() (api.Snapshot, error) {
 type restoring struct {
 	opt     RestoreOptions
 	out     *api.Restored
+	from    string // folder of the snapshot
 	keys    *keys
 	sitePub []byte
 	siteID  string
@@ -129,9 +138,12 @@ func (x *restoring) prepare() (err error) {
 	if x.sitePub, err = publicPEM(&x.keys.site.PublicKey); err != nil {
 		return internal(err)
 	}
-	snap, err := store.ReadSnapshot(x.out.Snapshot.Path)
+	snap, err := store.ReadSnapshot(x.from)
 	if err != nil {
 		return damaged("%v", err)
+	}
+	if snap.ID != x.out.Snapshot.ID {
+		return damaged("%s is the snapshot %s", x.out.Snapshot.Path, snap.ID)
 	}
 	x.siteID = snap.SiteID
 	_, x.epoch, err = ledger.ParseOrigin(snap.Origin)

@@ -46,20 +46,34 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 	}
 	e.collecting.Lock() // nothing is given up meanwhile, and no other is made
 	defer e.collecting.Unlock()
-	need := e.db.SnapshotBytes()
+	need, sealed := e.db.SnapshotBytes(), len(e.site.Recipients) > 0
 	if err := e.roomIn(dir, "a snapshot", need); err != nil {
 		return api.Snapshot{}, err
 	}
+	if sealed { // it is made in the home first
+		if err := e.roomOf("a snapshot, in the clear and encrypted,", 2*need); err != nil {
+			return api.Snapshot{}, err
+		}
+	}
 	if req.DryRun {
-		return api.Snapshot{Path: dir, Origin: e.db.Origin(), Size: e.db.Size(), LastTime: stamp.Format(e.db.LastTime()), Bytes: need, DryRun: true}, nil
+		return api.Snapshot{
+			Path: dir, Origin: e.db.Origin(), Size: e.db.Size(), LastTime: stamp.Format(e.db.LastTime()), Bytes: need, Encrypted: sealed, DryRun: true,
+		}, nil
 	}
 	if req.Dir == "" { // nobody else makes one there
 		if err := store.SweepSnapshots(dir); err != nil {
 			return api.Snapshot{}, spaceError(err)
 		}
 	}
+	at := dir
+	if sealed {
+		if at, err = e.stage(); err != nil {
+			return api.Snapshot{}, spaceError(err)
+		}
+		defer os.RemoveAll(at)
+	}
 	snap, path, sums, err := e.db.Snapshot(ctx, store.SnapshotOptions{
-		Dir: dir, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
+		Dir: at, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
 		Sign: func(sums []byte) ([]byte, error) {
 			a, err := verify.SignManifest(sums, e.keys.site)
 			return a.Data, err
@@ -70,8 +84,13 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 		return api.Snapshot{}, snapshotError(err)
 	}
 	out := showSnapshot(snap, path)
+	if sealed {
+		if out, err = e.encryptSnapshot(ctx, out, dir, p); err != nil {
+			return api.Snapshot{}, err
+		}
+	}
 	out.Seq, err = e.db.Append(ledger.SnapshotCreated, s.actor, &ledger.SnapshotCreation{
-		ID: snap.ID, Size: snap.Size, Root: snap.Root, Files: snap.Files, Bytes: snap.Bytes, Sums: sums,
+		ID: snap.ID, Size: snap.Size, Root: snap.Root, Files: snap.Files, Bytes: snap.Bytes, Sums: sums, Encrypted: sealed,
 	})
 	return out, dbError(err)
 }
@@ -126,21 +145,6 @@ func showSnapshot(s store.Snapshot, path string) api.Snapshot {
 // ListSnapshots lists the snapshots in a folder.
 func (s *site) ListSnapshots(_ context.Context, dir string) ([]api.Snapshot, error) {
 	return listSnapshots(s.e.opt.Home, dir)
-}
-
-func listSnapshots(home, dir string) ([]api.Snapshot, error) {
-	if dir == "" {
-		dir = filepath.Join(home, snapshotsName)
-	}
-	all, err := store.Snapshots(dir)
-	if err != nil {
-		return nil, invalid("%v", err)
-	}
-	out := []api.Snapshot{}
-	for _, x := range all {
-		out = append(out, showSnapshot(x, filepath.Join(dir, x.ID)))
-	}
-	return out, nil
 }
 
 // Compact rewrites ledger.db of a site that nobody holds, without its free pages, and records

@@ -9,7 +9,7 @@ type SnapshotRequest struct {
 // Snapshot is a copy of the site at one moment, without its keys.
 type Snapshot struct {
 	ID       string `json:"id,omitempty"` // absent of one that was not made
-	Path     string `json:"path"`         // its folder, or that of one that would be made
+	Path     string `json:"path"`         // its folder, or file; of one that would be made where it would go
 	Origin   string `json:"origin"`
 	Size     int64  `json:"size"`           // entries
 	Root     string `json:"root,omitempty"` // of their tree, hex
@@ -20,6 +20,8 @@ type Snapshot struct {
 	Bytes    int64  `json:"bytes"`
 	Seq      int64  `json:"seq,omitempty"` // of the entry, of one that was made now
 	DryRun   bool   `json:"dryRun,omitempty"`
+
+	Encrypted bool `json:"encrypted,omitempty"` // to the recovery recipients of site.toml: it is one file, and only that is known of it
 }
 
 // Restored is what a restore did, or would do.

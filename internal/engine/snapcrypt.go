@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
+)
+
+// Where site.toml names recovery_recipients a snapshot is one file, ID.tar.age, which age
+// decrypts without stella. It is made in the home, which holds all of it anyway, and is in
+// the clear nowhere else.
+
+// sealedSnapshot is the name of an encrypted snapshot: entries, and when it was made.
+var sealedSnapshot = regexp.MustCompile(`^([0-9]{10,16})-([0-9]{8}T[0-9]{6}Z)\.tar\.age$`)
+
+// opened begins the names of folders of a home with snapshots that were decrypted.
+const opened = "decrypted-"
+
+// stage is a folder of the home for a snapshot that is to be encrypted.
+func (e *Engine) stage() (string, error) {
+	dir, err := snapshotDir(e.opt.Home, "")
+	if err == nil {
+		err = store.SweepSnapshots(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	return store.StageSnapshot(dir)
+}
+
+// encryptSnapshot puts a snapshot that was made into a folder, encrypted.
+func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string, p api.Progress) (api.Snapshot, error) {
+	recipients, err := export.Recipients(e.site.Recipients)
+	if err != nil || len(recipients) != len(e.site.Recipients) {
+		return s, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("recovery_recipients of site.toml: %v", cmp.Or(err, export.ErrRecipient)),
+			Hint: "name public keys of age, age1…: age-keygen -y FILE prints that of a file"}
+	}
+	from := s.Path
+	s.Path, s.Encrypted = filepath.Join(dir, s.ID+".tar.age"), true
+	f, err := fsx.Create(s.Path, 0o600)
+	if err != nil {
+		return s, spaceError(err)
+	}
+	defer f.Close()
+	err = export.EncryptFolder(ctx, f, from, recipients, func(done int64) {
+		if p != nil {
+			p(min(done, s.Bytes), s.Bytes)
+		}
+	})
+	if err == nil {
+		err = f.Commit()
+	}
+	if err != nil {
+		return s, spaceError(err)
+	}
+	return s, nil
+}
+
+// listSnapshots lists the snapshots in a folder, encrypted ones too, oldest first.
+func listSnapshots(home, dir string) ([]api.Snapshot, error) {
+	if dir == "" {
+		dir = filepath.Join(home, snapshotsName)
+	}
+	all, err := store.Snapshots(dir)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	out := []api.Snapshot{}
+	for _, x := range all {
+		out = append(out, showSnapshot(x, filepath.Join(dir, x.ID)))
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, invalid("%v", err)
+	}
+	for _, x := range entries {
+		if s, ok := sealedAs(dir, x); ok {
+			out = append(out, s)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b api.Snapshot) int { return strings.Compare(a.Created+a.ID, b.Created+b.ID) })
+	return out, nil
+}
+
+// sealedAs is what the name of an encrypted snapshot says of it.
+func sealedAs(dir string, x fs.DirEntry) (s api.Snapshot, ok bool) {
+	m := sealedSnapshot.FindStringSubmatch(x.Name())
+	fi, err := x.Info()
+	if m == nil || err != nil || !fi.Mode().IsRegular() {
+		return s, false
+	}
+	size, serr := strconv.ParseInt(m[1], 10, 64)
+	at, terr := time.Parse("20060102T150405Z", m[2])
+	return api.Snapshot{
+		ID: m[1] + "-" + m[2], Path: filepath.Join(dir, x.Name()), Size: size, Created: stamp.Format(at), Bytes: fi.Size(), Encrypted: true,
+	}, serr == nil && terr == nil
+}
+
+// decrypt puts what an encrypted snapshot holds into a folder of the home.
+func (opt RestoreOptions) decrypt(ctx context.Context, s api.Snapshot) (dir string, err error) {
+	if opt.Identity == nil {
+		return "", &api.Error{Code: api.CodeInvalid, Message: "the snapshot " + s.ID + " is encrypted", Hint: "give the age identity with --identity FILE"}
+	}
+	left, err := filepath.Glob(filepath.Join(opt.Home, opened+"*"))
+	for _, x := range left { // of one that was cut off
+		err = errors.Join(err, os.RemoveAll(x))
+	}
+	if err != nil {
+		return "", internal(err)
+	}
+	e := &Engine{opt: Options{Home: opt.Home}}
+	if err := e.roomOf("the decrypted snapshot", s.Bytes); err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp(opt.Home, opened); err != nil {
+		return "", restoreError(opt.Home, err)
+	}
+	err = export.DecryptFolder(ctx, s.Path, opt.Identity, dir, func(done int64) {
+		if opt.Progress != nil {
+			opt.Progress(min(done, s.Bytes), s.Bytes)
+		}
+	})
+	if err == nil {
+		return dir, nil
+	}
+	_ = os.RemoveAll(dir)
+	switch {
+	case errors.Is(err, export.ErrNoIdentity), errors.Is(err, export.ErrIdentity):
+		return "", &api.Error{Code: api.CodeInvalid, Message: strings.TrimPrefix(err.Error(), "export: "), Hint: "recovery_recipients of site.toml names whose it is"}
+	case errors.Is(err, export.ErrCiphertext), errors.Is(err, export.ErrFolder):
+		return "", damaged("%s: %v", s.Path, err)
+	}
+	return "", restoreError(opt.Home, err)
+}
