@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -57,21 +56,6 @@ func (e *execution) phaseNow() phase {
 	return ordinary
 }
 
-// firstFailed is the step that fails the run: of those that failed in this
-// generation the first, else of the others; nil while none does.
-func (e *execution) firstFailed() *node {
-	var first *node
-	for _, n := range e.nodes {
-		if n.phase != ordinary || n.status != state.Failed || n.settled() {
-			continue
-		}
-		if first == nil || n.now && !first.now || n.now == first.now && n.order < first.order {
-			first = n
-		}
-	}
-	return first
-}
-
 // leave takes a step out of what is under way.
 func (e *execution) leave(n *node) {
 	n.round.Add(1)
@@ -105,7 +89,7 @@ func (e *execution) endBy(actor string, n *node, t ledger.Type, to state.Status,
 		data.OutputsHash = n.outputsHash
 	}
 	e.ends++
-	n.afresh = false
+	n.afresh = n.afresh && to == state.Skipped && state.LostTurn(code) // it is still to be done
 	n.status, n.reason, n.order, n.now, n.outputsHash = to, code, e.ends, true, data.OutputsHash
 	n.repeat = n.repeat && code != state.SkippedByHand // it was about doing it
 	e.leave(n)
@@ -151,7 +135,7 @@ func (e *execution) begin() error {
 		}
 	}
 	for _, n := range e.nodes {
-		if n.items != nil && n.status == state.Running {
+		if n.status == state.Running && slices.ContainsFunc(n.items, func(x *node) bool { return x.status == state.Pending }) {
 			e.feed(n)
 		}
 	}
@@ -255,7 +239,7 @@ func (e *execution) follow(n *node) error {
 		return e.itemEnded(n.parent, n)
 	}
 	for _, d := range n.dependents {
-		if d.waiting--; d.waiting == 0 && d.status == state.Pending && (d.phase == ordinary || d.phase == e.phaseNow()) {
+		if d.waiting--; d.waiting == 0 && d.status == state.Pending && (d.phase == ordinary || d.phase == e.phaseNow() && e.begun(d.phase)) {
 			if err := e.consider(d); err != nil {
 				return err
 			}
@@ -305,73 +289,6 @@ func (e *execution) giveUp(n *node) {
 	default:
 		e.end(n, ledger.StepSkipped, state.Skipped, state.RunFailing, ledger.StepEnd{})
 	}
-}
-
-// finish is called when nothing is under way: it starts the cleanup steps or ends
-// the run. It returns whether there is more to advance.
-func (e *execution) finish() (more bool, err error) {
-	now := e.phaseNow()
-	for _, n := range e.nodes {
-		if n.phase == now && now != ordinary && n.status == state.Pending && n.waiting == 0 {
-			if err := e.consider(n); err != nil {
-				return false, err
-			}
-			more = true
-		}
-	}
-	if more {
-		return true, nil
-	}
-	failed := e.firstFailed()
-	for _, n := range e.nodes {
-		if n.phase == now && n.status == state.Pending && !e.run.Aborted {
-			e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.UnreachableSteps), FailedStep: n.id})
-			return false, nil
-		}
-	}
-	switch {
-	case e.run.Aborted:
-		e.endRun(ledger.RunCancelled, state.Cancelled, ledger.RunEnd{FailureReason: string(state.RunAborted)})
-	case e.run.CancelRequested():
-		e.endRun(ledger.RunCancelled, state.Cancelled, ledger.RunEnd{FailureReason: string(state.RunCancelled)})
-	case e.run.FailRequested():
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: e.run.FailCode, Message: e.run.FailNote})
-	case e.timeout:
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(state.RunTimeout)})
-	case failed != nil:
-		e.endRun(ledger.RunFailed, state.Failed, ledger.RunEnd{FailureReason: string(failed.reason), FailedStep: failed.id, Message: failed.why})
-	default:
-		return e.complete()
-	}
-	return false, nil
-}
-
-// complete seals the outputs of the run and ends it. What they cannot be fails it, as
-// somebody could: that is on record before anything cleans up, and is not found out
-// anew after a restart. It returns whether there is more to advance.
-func (e *execution) complete() (more bool, err error) {
-	v, err := e.prog.outputs.eval(context.Background(), e.scope(nil, e.prog.outputs.named()))
-	if err != nil {
-		e.requestFailure("system:runner", state.ExpressionInvalid, "outputs: "+err.Error())
-		return true, nil
-	}
-	hash, err := e.r.seal(v, state.ExpressionInvalid)
-	if bad := (*valueError)(nil); errors.As(err, &bad) {
-		e.requestFailure("system:runner", bad.code, bad.text)
-		return true, nil
-	}
-	if err != nil {
-		return false, e.fault("its outputs", err)
-	}
-	e.endRun(ledger.RunCompleted, state.Completed, ledger.RunEnd{OutputsHash: hash})
-	return false, nil
-}
-
-func (e *execution) endRun(t ledger.Type, to state.Status, end ledger.RunEnd) {
-	e.run.Status = to
-	e.propose(t, nil, &end)
-	e.batch = e.r.compared(e.run, e.batch)
-	e.setEnded()
 }
 
 // scope is what expressions that name these things see at this moment: of the
@@ -439,7 +356,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	n.status, n.reason, n.now, n.outputs, n.artifacts, n.outputsHash = state.Pending, "", false, nil, nil, ""
 	n.failures, n.interruptions, n.infra, n.due, n.child, n.approval, n.again = 0, 0, 0, time.Time{}, "", nil, false
 	n.claimed = false // who is about to begin it would begin with what was evaluated before
-	n.after, n.afresh, n.repeat = stampOrZero(d.After), d.Reason != "reopened", n.repeat || d.Repeat
+	n.after, n.afresh, n.repeat = stampOrZero(d.After), state.Afresh(d.Reason, n.afresh), n.repeat || d.Repeat
 	if d.Overlay != "" {
 		n.overlay = d.Overlay
 	}

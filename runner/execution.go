@@ -250,14 +250,17 @@ func (e *execution) restoreOrder(records map[string]state.Step) {
 			done = append(done, n)
 		}
 	}
-	slices.SortStableFunc(done, func(a, b *node) int {
-		if c := cmp.Compare(records[a.id].EndedUTC, records[b.id].EndedUTC); c != 0 || (a.parent == nil) == (b.parent == nil) {
-			return c
-		}
-		if a.parent != nil { // while the clock stands, an item is rather outdated than not
-			return -1
+	rank := func(n *node) int { // while the clock stands
+		switch {
+		case n.parent != nil: // an item is rather outdated than not
+			return 0
+		case n.step.ForEach != nil: // with a step that fails the run ends one whose items lose their turn
+			return 2
 		}
 		return 1
+	}
+	slices.SortStableFunc(done, func(a, b *node) int {
+		return cmp.Or(cmp.Compare(records[a.id].EndedUTC, records[b.id].EndedUTC), cmp.Compare(rank(a), rank(b)))
 	})
 	for i, n := range done {
 		n.order = i + 1

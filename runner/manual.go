@@ -156,7 +156,7 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 	for _, n := range e.all() {
 		n.now = false
 		if n.phase != ordinary && !slices.Contains(but, n.owner()) {
-			e.invalidate(actor, n, ledger.StepInvalidation{Reason: "reopened", Repeat: true})
+			e.invalidate(actor, n, ledger.StepInvalidation{Reason: state.Reopened, Repeat: true})
 		}
 	}
 	if e.r.opt.Executor != nil {
@@ -171,16 +171,7 @@ func (e *execution) reopen(actor, reason string, but ...*node) {
 }
 
 // lostTurn says whether a step was skipped only because of what others did.
-func (n *node) lostTurn() bool { return n.status == state.Skipped && machine(n.reason) }
-
-// machine says whether a step was skipped only because of what others did.
-func machine(code state.Code) bool {
-	switch code {
-	case state.UpstreamFailed, state.RunFailing, state.RunTimeout:
-		return true
-	}
-	return false
-}
+func (n *node) lostTurn() bool { return n.status == state.Skipped && state.LostTurn(n.reason) }
 
 // target is the step or item that is meant: the one that is named, else the step for
 // which the run has failed, else the last that fails it.

@@ -168,7 +168,7 @@ func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepI
 		return fmt.Errorf("something is under way with it")
 	}
 	was := s.status
-	if person(env.Actor) && d.Reason != "reopened" && !(was == state.Skipped && s.reason != state.SkippedByHand) {
+	if person(env.Actor) && d.Reason != state.Reopened && d.Reason != state.Turn && !(was == state.Skipped && s.reason != state.SkippedByHand) {
 		r.doneAgain(s.step.ID)
 	}
 	s.status, s.reason, s.failures, s.child, s.below, s.again, s.stale = state.Pending, "", 0, "", "", s.again || d.Repeat, false

@@ -62,14 +62,14 @@ func (d redone) step(e *execution, n *node, all, named bool, inv ledger.StepInva
 	d.add(named, inv, n)
 }
 
-// steps puts steps on the list with all of their items. What has lost its turn in a run that
-// is reopened gets its first one: it may be taken from the cache.
+// steps puts steps on the list with all of their items. What has lost its turn, and nobody
+// has named, gets it now: it may be taken from the cache.
 func (d redone) steps(e *execution, steps []*node, named bool, inv ledger.StepInvalidation) {
 	for _, x := range steps {
 		d.step(e, x, true, named, inv)
 		for _, y := range append([]*node{x}, x.every...) {
-			if first := d.of[y]; e.run.Status.Ended() && y.lostTurn() {
-				first.inv.Reason = "reopened"
+			if first := d.of[y]; !named && y.lostTurn() {
+				first.inv.Reason = state.Turn
 				d.of[y] = first
 			}
 		}
@@ -98,9 +98,11 @@ func (d redone) addOutdated(e *execution, p *node, inv ledger.StepInvalidation) 
 func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 	p := item.parent
 	stays := p.status == state.Running && e.over(p.phase) || slices.ContainsFunc(p.failedItems(), func(x *node) bool { return x != item })
+	turn := inv
+	turn.Reason = state.Turn
 	for _, x := range p.items {
 		if !stays && x.lostTurn() {
-			d.add(false, inv, x)
+			d.add(false, turn, x)
 		}
 	}
 	if !p.status.Ended() {
@@ -120,14 +122,12 @@ func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 // succeeded, are begun again or passed over, and the run fails no more. What waits for
 // another that has failed gets none. With forgets, what has failed fails the run no more.
 func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
-	reason := "reopened"
 	if !e.run.Status.Ended() {
-		reason = "retry"
 		if e.cleaning() || e.run.CancelRequested() || e.run.FailRequested() || e.late || !forgets && e.dag.FailFast && e.failsBeside(others) {
 			return
 		}
 	}
-	inv := ledger.StepInvalidation{Reason: reason}
+	inv := ledger.StepInvalidation{Reason: state.Turn}
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
 		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
@@ -137,6 +137,15 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
 		case n.lostTurn():
 			d.step(e, n, false, false, inv)
+		case n.status == state.Failed && n.settled() && slices.ContainsFunc(n.items, (*node).lostTurn):
+			d.addOutdated(e, n, inv)
+			d.addLater(e.relisted(n)...)
+			for _, item := range n.items {
+				if item.lostTurn() {
+					d.add(false, inv, item)
+				}
+			}
+			d.add(false, inv, n)
 		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
 			for _, item := range n.items {
 				if item.lostTurn() {

@@ -47,6 +47,13 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 		return &RequestError{Text: fmt.Sprintf("step %s cleans up after %s, and does not go back to it", n.id, back.id)}
 	}
 	again := e.rewound(n, d)
+	for _, x := range again {
+		if x == back || x == n || d.Downstream {
+			if err := e.held(x, again...); err != nil {
+				return err
+			}
+		}
+	}
 	for _, x := range append(e.downstream(back), back) { // it reads what back gives, also where it is not done again
 		if x.claimed || x.status == state.Running || x.status == state.Queued {
 			return &ConflictError{Text: fmt.Sprintf("step %s is under way; going back to %s would take it away", x.id, back.id),
@@ -104,7 +111,7 @@ func (x *tried) builtOn(e *execution) []string {
 			seen[d] = true
 			todo = append(todo, d)
 			was, is := x.was[d.id], x.is[d.id]
-			if was.Status.Ended() && is.Status == was.Status && is.EndedUTC == was.EndedUTC && !machine(state.Code(was.Reason)) {
+			if was.Status.Ended() && is.Status == was.Status && is.EndedUTC == was.EndedUTC && !state.LostTurn(state.Code(was.Reason)) {
 				out = append(out, d.id)
 			}
 		}

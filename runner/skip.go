@@ -67,9 +67,10 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 func (e *execution) afterSkip(n *node, q Skip) redone {
 	d := newRedone(q.Repeat)
 	inv := ledger.StepInvalidation{Reason: "retry"}
-	d.comeBack(e, false, n, n.owner())
+	unread := e.unread(n)
+	d.comeBack(e, false, append(slices.Clone(unread), n, n.owner())...)
 	d.steps(e, e.behind(false, n.owner()), false, inv)
-	d.steps(e, e.unread(n), false, inv)
+	d.steps(e, unread, false, inv)
 	if n.parent != nil {
 		d.goOn(e, n, inv)
 	}
@@ -85,10 +86,22 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return conflict("the approval of step %s is required", n.id)
 	case n.claimed || n.status == state.Running || n.status == state.Queued:
 		return e.underWay(n)
+	case n.parent != nil && n.parent.status == state.Pending:
+		return conflict("step %s is pending; its items are looked at when it begins", n.parent.id)
 	case n.byHand():
 		return e.replaceable(n, q)
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
+	}
+	if n.parent != nil && n.parent.settled() {
+		for _, x := range e.downstream(n.parent) {
+			if err := e.underWay(x); err != nil {
+				return err
+			}
+			if x.status == state.CheckpointPending {
+				return e.asksAbout(x, n.parent, "end the run first")
+			}
+		}
 	}
 	return e.sameList(n)
 }

@@ -20,7 +20,8 @@ func (s *Step) begin(run *Run, at string) {
 
 func (s *Step) end(run *Run, d *ledger.StepEnd, at string) {
 	s.OutputsHash, s.ErrorCode, s.Reason, s.Note = d.OutputsHash, d.ErrorCode, d.Reason, d.Note
-	s.EndedUTC, s.Generation, s.Afresh = at, run.Generation, false
+	s.EndedUTC, s.Generation = at, run.Generation
+	s.Afresh = s.Afresh && s.Status == Skipped && LostTurn(Code(d.Reason))
 	s.Repeat = s.Repeat && d.Reason != string(SkippedByHand) // it was about doing it
 	s.DurationMs = millis(s.StartedUTC, at)
 	run.Overridden = run.Overridden || d.Overridden
@@ -89,6 +90,7 @@ func (s *Step) bury(run *Run, d *ledger.SubrunEnd) {
 // invalidate makes a step pending again. What counts how often it failed begins
 // anew; its attempts keep their numbers.
 func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
+	afresh := Afresh(d.Reason, s.Afresh)
 	*s = Step{
 		StepID: s.StepID, Status: Pending, Attempt: s.Attempt, Overlay: s.Overlay, After: d.After,
 		Items: s.Items, Count: s.Count, Child: s.Child, Approval: s.Approval, LogsRef: s.LogsRef,
@@ -97,7 +99,29 @@ func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
 	if d.Overlay != "" {
 		s.Overlay, run.Overridden = d.Overlay, true
 	}
-	s.Afresh = d.Reason != "reopened"
+	s.Afresh = afresh
+}
+
+// LostTurn says whether a step that was skipped for this was so only because of what others
+// did.
+func LostTurn(code Code) bool {
+	switch code {
+	case UpstreamFailed, RunFailing, RunTimeout:
+		return true
+	}
+	return false
+}
+
+// Why a step is begun again that nobody wants done again.
+const (
+	Reopened = "reopened" // it cleans up after another end from now on
+	Turn     = "turn"     // it gets the turn that it had lost
+)
+
+// Afresh says whether a step that is begun again for this reason takes nothing from the
+// cache. One that had lost its turn may have been to before.
+func Afresh(reason string, before bool) bool {
+	return reason != Reopened && (reason != Turn || before)
 }
 
 // open says whether people are waited for.
