@@ -14,9 +14,13 @@ import (
 
 // Append writes one entry about the site and returns its seq.
 func (db *DB) Append(t ledger.Type, actor string, data any) (int64, error) {
+	encoded, err := ledger.Encode(t, data) // here, and not in the one goroutine that writes
+	if err != nil {
+		return 0, err
+	}
 	var seq int64
-	err := db.update(func(tx *Tx) error {
-		env, err := tx.append(siteEntry(t, actor, data))
+	err = db.update(func(tx *Tx) error {
+		env, err := tx.append(siteEntry(t, actor, encoded))
 		seq = env.Seq
 		return err
 	})
