@@ -12,15 +12,17 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/stellarun/stella/internal/ustar"
 )
 
 // container is an archive that is being read: a tar, or the folder that one was
 // unpacked to. Its files are read several times. What the first reading hashed
 // is what every later one must give: a medium that changes its mind is a fault.
 type container struct {
-	members []member
+	members []ustar.Member
 	index   map[string]int
-	at      func(m member) (io.ReadCloser, error)
+	at      func(m ustar.Member) (io.ReadCloser, error)
 	closer  io.Closer
 	tar     bool
 	bytes   int64
@@ -29,7 +31,7 @@ type container struct {
 }
 
 // openContainer opens the tar or folder at path; a tar may be in parts, and encrypted to
-// one of the identities. A container of another form than an archive's is a *formError.
+// one of the identities. A container of another form than an archive's is a *ustar.FormError.
 func openContainer(path string, identity []byte) (*container, error) {
 	file, err := openMedium(path)
 	if err != nil {
@@ -57,10 +59,10 @@ func (c *container) openTar(file *medium, identity []byte) error {
 		return err
 	}
 	c.bytes = f.size
-	c.at = func(m member) (io.ReadCloser, error) {
-		return io.NopCloser(io.NewSectionReader(f, m.offset, m.size)), nil
+	c.at = func(m ustar.Member) (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(f, m.Offset, m.Size)), nil
 	}
-	if c.members, err = indexTar(f, c.bytes); err != nil {
+	if c.members, err = ustar.Index(f, c.bytes, maxMembers); err != nil {
 		return err
 	}
 	return c.order()
@@ -70,17 +72,17 @@ func (c *container) openTar(file *medium, identity []byte) error {
 func (c *container) order() error {
 	last, rank := "", -1
 	for i, m := range c.members {
-		next := memberRank(m.name)
+		next := memberRank(m.Name)
 		switch {
 		case next < 0:
-			return &formError{problem: fmt.Sprintf("no archive has a file %.100q", m.name)}
-		case next < rank || next == rank && m.name <= last:
-			return &formError{m.name, "is out of order, or there twice"}
-		case m.mtime != c.members[0].mtime:
-			return &formError{m.name, "has another time than the file before it"}
+			return &ustar.FormError{Problem: fmt.Sprintf("no archive has a file %.100q", m.Name)}
+		case next < rank || next == rank && m.Name <= last:
+			return &ustar.FormError{Name: m.Name, Problem: "is out of order, or there twice"}
+		case m.Time != c.members[0].Time:
+			return &ustar.FormError{Name: m.Name, Problem: "has another time than the file before it"}
 		}
-		last, rank = m.name, next
-		c.index[m.name] = i
+		last, rank = m.Name, next
+		c.index[m.Name] = i
 	}
 	return c.complete()
 }
@@ -89,7 +91,7 @@ func (c *container) order() error {
 func (c *container) complete() error {
 	for i, path := range fixedPaths() {
 		if _, ok := c.index[path]; !ok && i != evidenceRank {
-			return &formError{path, "is missing"}
+			return &ustar.FormError{Name: path, Problem: "is missing"}
 		}
 	}
 	return nil
@@ -101,15 +103,15 @@ func (c *container) openFolder(path string) error {
 		return fmt.Errorf("export: %w", err)
 	}
 	c.closer = root
-	c.at = func(m member) (io.ReadCloser, error) {
+	c.at = func(m ustar.Member) (io.ReadCloser, error) {
 		// The flags keep a file that became a pipe or a link from being waited
 		// for or followed.
-		f, err := root.OpenFile(m.name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		f, err := root.OpenFile(m.Name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
 		}
 		info, err := f.Stat()
-		if err == nil && (!info.Mode().IsRegular() || info.Size() != m.size) {
+		if err == nil && (!info.Mode().IsRegular() || info.Size() != m.Size) {
 			err = errChanged
 		}
 		if err != nil {
@@ -120,9 +122,9 @@ func (c *container) openFolder(path string) error {
 	if err := c.walk(root.FS()); err != nil {
 		return err
 	}
-	slices.SortFunc(c.members, func(a, b member) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(c.members, func(a, b ustar.Member) int { return strings.Compare(a.Name, b.Name) })
 	for i, m := range c.members {
-		c.index[m.name] = i
+		c.index[m.Name] = i
 	}
 	return c.complete()
 }
@@ -134,21 +136,21 @@ func (c *container) walk(fsys fs.FS) error {
 			return fmt.Errorf("export: %w", err)
 		case d.IsDir():
 			if path != "." && !isFolder(path+"/") {
-				return &formError{problem: fmt.Sprintf("no archive has a folder %.100q", path)}
+				return &ustar.FormError{Problem: fmt.Sprintf("no archive has a folder %.100q", path)}
 			}
 			return nil
 		case memberRank(path) < 0:
-			return &formError{problem: fmt.Sprintf("no archive has a file %.100q", path)}
+			return &ustar.FormError{Problem: fmt.Sprintf("no archive has a file %.100q", path)}
 		case !d.Type().IsRegular():
-			return &formError{path, "is not a regular file"}
+			return &ustar.FormError{Name: path, Problem: "is not a regular file"}
 		case len(c.members) == maxMembers:
-			return &formError{problem: fmt.Sprintf("more than %d files", maxMembers)}
+			return &ustar.FormError{Problem: fmt.Sprintf("more than %d files", maxMembers)}
 		}
 		info, err := d.Info()
 		if err != nil {
 			return fmt.Errorf("export: %w", err)
 		}
-		c.members = append(c.members, member{name: path, size: info.Size()})
+		c.members = append(c.members, ustar.Member{Name: path, Size: info.Size()})
 		c.bytes += info.Size()
 		return nil
 	})
@@ -181,7 +183,7 @@ func (c *container) open(path string) (io.ReadCloser, error) {
 
 // small reads a file of at most limit bytes.
 func (c *container) small(path string, limit int64) ([]byte, error) {
-	if n := c.members[c.index[path]].size; n > limit {
+	if n := c.members[c.index[path]].Size; n > limit {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, n, limit)
 	}
 	r, err := c.open(path)
@@ -197,7 +199,7 @@ func (c *container) small(path string, limit int64) ([]byte, error) {
 // they are not taken for faults of the archive.
 type checkedReader struct {
 	c   *container
-	m   member
+	m   ustar.Member
 	r   io.ReadCloser
 	sum hash.Hash
 	n   int64
@@ -214,18 +216,18 @@ func (r *checkedReader) Read(p []byte) (int, error) {
 			r.c.fault = errors.Join(r.c.fault, fault)
 		}
 	case err != nil:
-		r.c.fault = errors.Join(r.c.fault, fmt.Errorf("export: read %s: %w", r.m.name, err))
+		r.c.fault = errors.Join(r.c.fault, fmt.Errorf("export: read %s: %w", r.m.Name, err))
 	}
 	return n, err
 }
 
 func (r *checkedReader) compare() error {
 	digest := hex.EncodeToString(r.sum.Sum(nil))
-	first, again := r.c.sums[r.m.name]
-	if r.n != r.m.size || again && first != digest {
-		return fmt.Errorf("%w: %s", errChanged, r.m.name)
+	first, again := r.c.sums[r.m.Name]
+	if r.n != r.m.Size || again && first != digest {
+		return fmt.Errorf("%w: %s", errChanged, r.m.Name)
 	}
-	r.c.sums[r.m.name] = digest
+	r.c.sums[r.m.Name] = digest
 	return nil
 }
 

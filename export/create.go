@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/internal/ustar"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/telemetry"
 )
@@ -425,20 +426,20 @@ func (b *builder) story(runID string) (*story, error) {
 func (b *builder) write(w io.Writer) (*Result, error) {
 	_, to := b.opt.Window.times()
 	out := &counter{w: w, sum: sha256.New()}
-	tar := &tarWriter{w: out, mtime: to.Unix()}
+	tar := &ustar.Writer{W: out, Time: to.Unix()}
 	for _, p := range b.parts {
 		if err := b.writePart(tar, p); err != nil {
 			return nil, fmt.Errorf("export: write %s: %w", p.Path, err)
 		}
 	}
-	if err := tar.close(); err != nil {
+	if err := tar.Close(); err != nil {
 		return nil, fmt.Errorf("export: write: %w", err)
 	}
 	b.result.SHA256, b.result.Bytes = out.digest(), out.n
 	return &b.result, nil
 }
 
-func (b *builder) writePart(tar *tarWriter, p part) error {
+func (b *builder) writePart(tar *ustar.Writer, p part) error {
 	if err := b.ctx.Err(); err != nil {
 		return err
 	}
@@ -451,7 +452,7 @@ func (b *builder) writePart(tar *tarWriter, p part) error {
 	}
 	defer r.Close()
 	sum := sha256.New()
-	if err := tar.member(p.Path, p.Bytes, io.TeeReader(r, sum)); err != nil {
+	if err := tar.Member(p.Path, p.Bytes, io.TeeReader(r, sum)); err != nil {
 		return err
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != p.SHA256 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/internal/ustar"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -226,7 +227,7 @@ func (f File) check() error {
 		return errors.New("no archive has such a file")
 	case f.MediaType != want:
 		return fmt.Errorf("its mediaType is not %s", want)
-	case !isSHA256(f.SHA256) || f.Bytes < 0 || f.Bytes > maxMember:
+	case !isSHA256(f.SHA256) || f.Bytes < 0 || f.Bytes > ustar.MaxSize:
 		return errors.New("its digest or size is malformed")
 	case compressed && !sizes || !compressed && !none:
 		return errors.New("what is said of its content is malformed")

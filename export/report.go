@@ -3,6 +3,8 @@ package export
 import (
 	"errors"
 	"fmt"
+
+	"github.com/stellarun/stella/internal/ustar"
 )
 
 // Verdict is the judgement of an archive. The strings reach JSON and scripts.
@@ -86,7 +88,7 @@ func summarise(m *Manifest, c *container) *Summary {
 func Show(path string, identity []byte) (*Summary, error) {
 	c, err := openContainer(path, identity)
 	if err != nil {
-		var form *formError
+		var form *ustar.FormError
 		if errors.As(err, &form) {
 			return nil, fmt.Errorf("export: %s is not an archive: %w", path, err)
 		}

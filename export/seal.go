@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/stellarun/stella/internal/ustar"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -57,7 +58,7 @@ func (b *builder) addLines(l *lineWriter) error {
 	if err != nil {
 		return err
 	}
-	if f.Bytes > maxMember {
+	if f.Bytes > ustar.MaxSize {
 		return fmt.Errorf("export: %s: %w", f.Path, ErrTooLarge)
 	}
 	b.parts = append(b.parts, part{File: f, open: func() (io.ReadCloser, error) { return io.NopCloser(l.reader()), nil }})
@@ -118,7 +119,7 @@ func (b *builder) measure(digest string) (int64, error) {
 		return 0, &DamagedError{what, err}
 	case hex.EncodeToString(sum.Sum(nil)) != digest:
 		return 0, &DamagedError{what, errors.New("its content has another digest")}
-	case size > maxMember:
+	case size > ustar.MaxSize:
 		return 0, fmt.Errorf("export: %s: %w", what, ErrTooLarge)
 	}
 	return size, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/stellarun/stella/internal/ustar"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -122,7 +123,7 @@ func judged(ctx context.Context, path string, opt VerifyOptions) (v *verifier, e
 	if err := v.keys(); err != nil {
 		return nil, err
 	}
-	var form *formError
+	var form *ustar.FormError
 	c, err := openContainer(path, opt.Identity)
 	if err != nil && !errors.As(err, &form) {
 		return nil, err
@@ -258,9 +259,9 @@ func (v *verifier) attempt(s step) (string, error) {
 }
 
 func (v *verifier) form(opened error) (string, error) {
-	var form *formError
+	var form *ustar.FormError
 	if errors.As(opened, &form) {
-		return "", badFile(form.name, opened)
+		return "", badFile(form.Name, opened)
 	}
 	limit := v.opt.MaxBytes
 	if limit == 0 {
@@ -337,13 +338,13 @@ func (v *verifier) sums() (string, error) {
 	var first error
 	bad := 0
 	for _, m := range v.c.members {
-		if m.name == sumsPath || m.name == signaturePath {
+		if m.Name == sumsPath || m.Name == signaturePath {
 			continue
 		}
-		if err := v.sum(m.name); err != nil {
-			v.unfit[m.name] = true
+		if err := v.sum(m.Name); err != nil {
+			v.unfit[m.Name] = true
 			if bad++; first == nil {
-				first = badFile(m.name, err)
+				first = badFile(m.Name, err)
 			}
 		}
 	}
@@ -411,7 +412,7 @@ func (v *verifier) manifest() (string, error) {
 		return "", badFile(manifestPath, err)
 	}
 	_, to := v.m.Window.times()
-	if at := v.c.members[0].mtime; v.c.tar && at != to.Unix() {
+	if at := v.c.members[0].Time; v.c.tar && at != to.Unix() {
 		return "", fmt.Errorf("the files' time is %s, not the window's end", time.Unix(at, 0).UTC().Format(time.RFC3339))
 	}
 	v.withheld = indexWithheld(v.m.Withheld)
@@ -432,8 +433,8 @@ func (v *verifier) closure() error {
 		switch {
 		case !ok:
 			return fmt.Errorf("%s is not there", f.Path)
-		case v.c.members[i].size != f.Bytes:
-			return fmt.Errorf("%s has %d bytes, not %d", f.Path, v.c.members[i].size, f.Bytes)
+		case v.c.members[i].Size != f.Bytes:
+			return fmt.Errorf("%s has %d bytes, not %d", f.Path, v.c.members[i].Size, f.Bytes)
 		case v.listed[f.Path] != f.SHA256:
 			return fmt.Errorf("%s has another digest in %s", f.Path, sumsPath)
 		}

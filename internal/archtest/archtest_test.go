@@ -26,6 +26,7 @@ var layers = map[string]struct {
 }{
 	"internal/stamp":          {0, nil},
 	"internal/jcs":            {0, nil},
+	"internal/ustar":          {0, nil},
 	"internal/failpoint":      {0, nil},
 	"internal/fsx":            {0, []string{"internal/failpoint"}},
 	"manifests":               {0, []string{"internal/stamp"}},
