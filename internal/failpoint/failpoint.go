@@ -39,6 +39,7 @@ const (
 	RunnerFinish      = "runner.finish"       // a process has ended, nothing is recorded
 	ExportWrite       = "export.write"        // a part of an archive
 	SnapshotWrite     = "snapshot.write"      // a file of a snapshot
+	ArchiveWrite      = "archive.write"       // a file of an archive of runs, and its sync
 	RestoreSwap       = "restore.swap"        // a part of a home that is restored into its place
 	OutboxWrite       = "outbox.write"        // events into the file of a sink
 	OutboxSettle      = "outbox.settle"       // events are delivered, nothing of it is recorded
@@ -52,7 +53,7 @@ func Names() []string {
 		SealBlob, GCMove, GCEmpty, CheckpointWrite,
 		RunnerClaim, RunnerFinish,
 		ExportWrite,
-		SnapshotWrite, RestoreSwap,
+		SnapshotWrite, ArchiveWrite, RestoreSwap,
 		OutboxWrite, OutboxSettle,
 	}
 }

@@ -76,3 +76,10 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	}
 	return buf.Bytes(), nil
 }
+
+// Forget asks the system to drop what it keeps of a file in memory, so that the next
+// read comes from the disk. It is a request: what is not yet synced stays.
+func Forget(f *os.File) {
+	const dontNeed = 4 // POSIX_FADV_DONTNEED
+	_, _, _ = syscall.Syscall6(syscall.SYS_FADVISE64, f.Fd(), 0, 0, dontNeed, 0, 0)
+}
