@@ -33,6 +33,8 @@ func Evidence(data any) []string {
 		add(d.Receipt)
 	case *GarbageCollection:
 		add(d.List)
+	case *RunArchive:
+		add(d.List)
 	case *Cosigning:
 		add(d.Note)
 	case *EpochStart:

@@ -44,6 +44,7 @@ var table = [...]TypeInfo{
 	{CheckpointCosigned, 1, "A checkpoint came back with signatures of witnesses.", fresh[Cosigning]},
 	{SnapshotCreated, 1, "A copy of the site was made, whole and checked.", fresh[SnapshotCreation]},
 	{SiteCompacted, 1, "ledger.db was rewritten without its free pages.", fresh[Compaction]},
+	{ArchiveCreated, 1, "What ended runs have left was written to an archive and read back; the originals go.", fresh[RunArchive]},
 	{WorkspacesRemoved, 1, "Workspaces of attempts whose runs have ended were removed.", fresh[WorkspaceRemoval]},
 	{DAGPublished, 1, "A version of a DAG can be started from now on.", fresh[DAGPublication]},
 	{DAGDisabled, 1, "A version of a DAG cannot be started any more; runs of it that are under way go on.", fresh[DAGSwitch]},

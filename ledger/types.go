@@ -28,6 +28,7 @@ const (
 	CheckpointCosigned Type = "checkpoint.cosigned" // Cosigning; what came back from witnesses
 	SnapshotCreated    Type = "snapshot.created"    // SnapshotCreation; after it is in its place
 	SiteCompacted      Type = "site.compacted"      // Compaction
+	ArchiveCreated     Type = "archive.created"     // RunArchive; after the file is whole and on disk, before anything is moved away
 	DAGPublished       Type = "dag.published"       // DAGPublication
 	WorkspacesRemoved  Type = "workspaces.removed"  // WorkspaceRemoval; after they are gone
 	DAGDisabled        Type = "dag.disabled"        // DAGSwitch
@@ -232,6 +233,20 @@ type SnapshotCreation struct {
 type Compaction struct {
 	Before int64 `json:"before"` // bytes
 	After  int64 `json:"after"`
+}
+
+// RunArchive is the data of [ArchiveCreated]. From this entry on the artifacts and log segments
+// in the list may lie in that file only; runs are told apart by what their own entries say.
+type RunArchive struct {
+	File      string `json:"file"`   // its name in archives/ when it was made
+	SHA256    string `json:"sha256"` // of the file
+	Bytes     int64  `json:"bytes"`  // of the file
+	List      string `json:"list"`   // SHA-256 of the sealed list, which is also the first file in it
+	Before    string `json:"before"` // the runs had ended by then
+	Runs      int64  `json:"runs"`   // whose artifacts or logs are in it
+	Artifacts int64  `json:"artifacts"`
+	Logs      int64  `json:"logs"`
+	Content   int64  `json:"content"` // bytes, before compression
 }
 
 // TrustRef names the trust that a judgement was made under.

@@ -328,6 +328,15 @@ func siteCalls() []siteCall {
 		}},
 		{"snapshots", "ListSnapshots", func(ctx context.Context, s api.Site) (any, error) { return s.ListSnapshots(ctx, "/a b&c") }},
 		{"no snapshots", "ListSnapshots", func(ctx context.Context, s api.Site) (any, error) { return s.ListSnapshots(ctx, "") }},
+		{"archive runs", "ArchiveRuns", func(ctx context.Context, s api.Site) (any, error) {
+			var p progressLog
+			rep, err := s.ArchiveRuns(ctx, api.ArchiveRequest{OlderThanMs: 5, DryRun: true}, p.note)
+			return []any{rep, p}, err
+		}},
+		{"archive runs of no age", "ArchiveRuns", func(ctx context.Context, s api.Site) (any, error) {
+			return s.ArchiveRuns(ctx, api.ArchiveRequest{OlderThanMs: -1}, nil)
+		}},
+		{"archives of runs", "ListArchives", func(ctx context.Context, s api.Site) (any, error) { return s.ListArchives(ctx) }},
 		{"verify the ledger", "VerifyLedger", func(ctx context.Context, s api.Site) (any, error) {
 			return s.VerifyLedger(ctx, api.LedgerCheck{}, func(_, _ int64) {})
 		}},

@@ -456,6 +456,20 @@ func (f *fake) ListSnapshots(_ context.Context, dir string) ([]api.Snapshot, err
 	return []api.Snapshot{{ID: "7-x", Path: dir}}, nil
 }
 
+func (f *fake) ArchiveRuns(_ context.Context, req api.ArchiveRequest, p api.Progress) (api.ArchiveReport, error) {
+	if req.OlderThanMs < 0 {
+		return api.ArchiveReport{}, &api.Error{Code: api.CodeInvalid, Message: "no age"}
+	}
+	if p != nil {
+		p(1, 2)
+	}
+	return api.ArchiveReport{DryRun: req.DryRun, Before: "t", Archives: []api.Archive{{File: "runs-1.tar", State: api.ArchiveHere}}}, nil
+}
+
+func (f *fake) ListArchives(context.Context) ([]api.Archive, error) {
+	return []api.Archive{{File: "runs-1.tar", State: api.ArchiveAway}}, nil
+}
+
 func (f *fake) VerifyLedger(_ context.Context, _ api.LedgerCheck, p api.Progress) (api.LedgerReport, error) {
 	if p != nil {
 		for i := range int64(1000) {

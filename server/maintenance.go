@@ -84,3 +84,35 @@ func (c *Client) ListSnapshots(ctx context.Context, dir string) ([]api.Snapshot,
 	body, err := get[snapshotsBody](ctx, c, call{method: http.MethodGet, path: "/maintenance/snapshots", query: query("dir", dir)})
 	return body.Snapshots, err
 }
+
+func (h *handler) archiveRuns(w http.ResponseWriter, q *request) error {
+	var req api.ArchiveRequest
+	if err := q.decode(&req); err != nil {
+		return err
+	}
+	return h.long(w, q, http.StatusOK, func(p api.Progress) (any, error) {
+		rep, err := q.site.ArchiveRuns(q.Context(), req, p)
+		rep.Archives = some(rep.Archives)
+		return rep, err
+	})
+}
+
+func (h *handler) listArchives(w http.ResponseWriter, q *request) error {
+	all, err := q.site.ListArchives(q.Context())
+	return h.reply(w, q, http.StatusOK, archivesBody{some(all)}, err)
+}
+
+type archivesBody struct {
+	Archives []api.Archive `json:"archives"`
+}
+
+// ArchiveRuns implements [api.Maintenance].
+func (c *Client) ArchiveRuns(ctx context.Context, req api.ArchiveRequest, p api.Progress) (api.ArchiveReport, error) {
+	return long[api.ArchiveReport](ctx, c, call{method: http.MethodPost, path: "/maintenance/archives", body: req}, p)
+}
+
+// ListArchives implements [api.Maintenance].
+func (c *Client) ListArchives(ctx context.Context) ([]api.Archive, error) {
+	body, err := get[archivesBody](ctx, c, call{method: http.MethodGet, path: "/maintenance/archives"})
+	return body.Archives, err
+}

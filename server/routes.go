@@ -132,6 +132,8 @@ func Routes() []Route {
 		{Method: "GET", Path: "/ledger/cosigned", Scope: ScopeAdmin, Does: "the newest checkpoint that has come back from witnesses", handle: (*handler).cosigned},
 		{Method: "POST", Path: "/ledger/cosigned", Scope: ScopeAdmin, Does: "take in a checkpoint that has come back from witnesses", Once: true, handle: (*handler).takeCosigned},
 		{Method: "POST", Path: "/ledger:erase", Scope: ScopeAdmin, Does: "ask for the erasure of what people have said in entries, or agree to it", Once: true, handle: (*handler).eraseData},
+		{Method: "GET", Path: "/maintenance/archives", Scope: ScopeAdmin, Does: "list archives of runs", handle: (*handler).listArchives},
+		{Method: "POST", Path: "/maintenance/archives", Scope: ScopeAdmin, Does: "move what ended runs have left into an archive", Stream: true, Once: true, handle: (*handler).archiveRuns},
 		{Method: "GET", Path: "/maintenance/snapshots", Scope: ScopeAdmin, Does: "list snapshots", handle: (*handler).listSnapshots},
 		{Method: "POST", Path: "/maintenance/snapshots", Scope: ScopeAdmin, Does: "copy the site while it is in use", Stream: true, Once: true, handle: (*handler).createSnapshot},
 		{Method: "POST", Path: "/ledger:verify", Scope: ScopeAdmin, Does: "check the whole ledger and what follows from it, or with `quick` only lines, tree and checkpoints", Stream: true, handle: (*handler).verifyLedger},

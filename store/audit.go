@@ -12,13 +12,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/stellarun/stella/archive"
 )
 
 // FindingKind is what is wrong with sealed storage. The strings reach JSON:
 // never change or reuse one.
 type FindingKind string
 
-// Kinds of findings. All but garbage and folder are damage.
+// Kinds of findings. All but garbage, folder and away are damage.
 const (
 	FindMissing FindingKind = "missing" // the ledger names it, and it is not there
 	FindCorrupt FindingKind = "corrupt" // its bytes are not those of its name
@@ -26,10 +28,11 @@ const (
 	FindMode    FindingKind = "mode"    // a sealed file that can be written to
 	FindFolder  FindingKind = "folder"  // a folder that can be written to; a crash may leave one
 	FindGarbage FindingKind = "garbage" // a blob that nothing names; a crash may leave one
+	FindAway    FindingKind = "away"    // an archive of runs that is not here, and holds what the ledger names
 )
 
 // Damage says whether a finding is damage.
-func (k FindingKind) Damage() bool { return k != FindGarbage && k != FindFolder }
+func (k FindingKind) Damage() bool { return k != FindGarbage && k != FindFolder && k != FindAway }
 
 // A Finding is one thing that an audit found. Ref is the zero value where the
 // ledger does not name the file.
@@ -77,10 +80,16 @@ func (db *DB) Audit(ctx context.Context, opt AuditOptions) (AuditReport, error) 
 	if err := a.walk(); err != nil {
 		return a.rep, err
 	}
+	if err := a.archives(); err != nil {
+		return a.rep, err
+	}
 	if err := a.missing(); err != nil {
 		return a.rep, err
 	}
-	return a.rep, a.logs()
+	if err := a.logs(); err != nil {
+		return a.rep, err
+	}
+	return a.rep, a.notHere()
 }
 
 // audit is one audit under way.
@@ -91,6 +100,7 @@ type audit struct {
 	named    map[string]Ref
 	segments map[string]Ref // of logs
 	seen     map[string]bool
+	archived archived
 	total    int64
 	rep      AuditReport
 }
@@ -219,6 +229,12 @@ func (a *audit) missing() error {
 			a.found(Finding{Kind: FindCorrupt, Path: a.db.blobs.Path(digest), Digest: digest, Detail: detail(err)})
 			continue
 		}
+		if done, err := a.elsewhere(a.db.blobs.Path(digest), digest, a.named[digest]); done || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if gone, err := a.givenUp(a.named[digest]); err != nil {
 			return err
 		} else if !gone {
@@ -261,12 +277,62 @@ func (a *audit) logs() error {
 		a.rep.Bytes += n
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
+			if done, err := a.elsewhere(path, digest, a.segments[digest]); done || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 			a.found(Finding{Kind: FindMissing, Path: path, Digest: digest, Ref: a.segments[digest], Detail: "it is not there"})
 		case err != nil:
 			a.found(Finding{Kind: FindCorrupt, Path: path, Digest: digest, Ref: a.segments[digest], Detail: detail(err)})
 		}
 	}
 	return nil
+}
+
+// archives reads the archives of runs that are here.
+func (a *audit) archives() (err error) {
+	a.archived = archived{db: a.db, away: map[int64]int64{}}
+	a.archived.whole, err = a.db.checkArchives(a.ctx, nil, a.opt.Progress, func(st ArchiveState, err error) error {
+		var bad *archive.DamagedError
+		if !errors.As(err, &bad) {
+			return err
+		}
+		a.found(Finding{Kind: FindCorrupt, Path: bad.File, Digest: st.SHA256, Size: st.Bytes, Detail: bad.What(),
+			Ref: Ref{Seq: st.Seq, What: fmt.Sprintf("archive of entry %d", st.Seq)}})
+		return nil
+	})
+	return err
+}
+
+// elsewhere says whether nothing is to be said any more of what is not in its place: it is
+// in an archive, its archive is not here, or it was found to be damaged there. Only artifacts
+// and logs may be there.
+func (a *audit) elsewhere(path, digest string, ref Ref) (done bool, err error) {
+	if !ref.moves {
+		return false, nil
+	}
+	err = a.archived.check(digest, ErrNotFound)
+	var bad *archive.DamagedError
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case errors.As(err, &bad):
+		a.found(Finding{Kind: FindCorrupt, Path: bad.File, Digest: digest, Ref: ref, Detail: bad.What()})
+		return true, nil
+	}
+	return err == nil, err
+}
+
+// notHere reports the archives that are not here and that something was looked for in.
+func (a *audit) notHere() error {
+	away, err := a.archived.list()
+	for _, x := range away {
+		a.found(Finding{Kind: FindAway, Path: filepath.Join(a.db.home, archivesName, x.File), Digest: x.SHA256, Size: x.Bytes,
+			Detail: fmt.Sprintf("%d files lie in this archive, and it is not here", x.Files), Ref: Ref{Seq: x.Seq, What: fmt.Sprintf("archive of entry %d", x.Seq)}})
+	}
+	return err
 }
 
 // list calls blob for each regular file that lies where a blob of its name

@@ -27,11 +27,13 @@ type Blobs struct {
 	dir        string // sealed/sha256
 	quarantine string
 	trash      string
+	logs       string              // of segments that are files
 	mu         sync.Mutex          // folder modes are changed while a name is added
 	synced     bool                // the names of all fan-out folders are durable
 	known      map[string]struct{} // digests that this process has hashed, and whose names it has synced
 	pins       pins                // what a collection of garbage must leave alone; mu guards it
 	small      small
+	shelf      *shelf // of archives of runs
 }
 
 // maxKnown bounds the memory that known digests take.
@@ -40,7 +42,8 @@ const maxKnown = 1 << 16
 func newBlobs(home string, db *DB) *Blobs {
 	return &Blobs{
 		dir: filepath.Join(home, "sealed", "sha256"), quarantine: filepath.Join(home, "quarantine"),
-		trash: filepath.Join(home, "trash"),
+		trash: filepath.Join(home, "trash"), logs: filepath.Join(home, "logs"),
+		shelf: &shelf{db: db, dir: filepath.Join(home, archivesName)},
 		known: map[string]struct{}{}, pins: newPins(),
 		small: small{db: db, waiting: map[string][]byte{}, known: map[string]struct{}{}},
 	}
@@ -83,9 +86,19 @@ func (b *Blobs) intact(digest string) bool {
 	return err == nil
 }
 
-// Open opens a blob for reading; the caller closes it, and must hash what it
-// relies on. A missing blob is [ErrNotFound].
+// Open opens a blob for reading, in its place or else in an archive of runs; the
+// caller closes it, and must hash what it relies on. A missing blob is [ErrNotFound];
+// one whose archive is not here is an *[AwayError].
 func (b *Blobs) Open(digest string) (io.ReadCloser, error) {
+	r, err := b.openPlaced(digest)
+	if errors.Is(err, ErrNotFound) {
+		return b.OpenArchived(digest)
+	}
+	return r, err
+}
+
+// openPlaced is Open of what is in its place.
+func (b *Blobs) openPlaced(digest string) (io.ReadCloser, error) {
 	if r, err := b.openSmall(digest); r != nil || err != nil {
 		return r, err
 	}
@@ -102,7 +115,11 @@ func (b *Blobs) openFile(digest string) (*os.File, error) {
 
 // Read reads a whole blob of at most limit bytes and checks its digest.
 func (b *Blobs) Read(digest string, limit int64) ([]byte, error) {
-	f, err := b.Open(digest)
+	return b.readFrom(b.Open, digest, limit)
+}
+
+func (b *Blobs) readFrom(open func(string) (io.ReadCloser, error), digest string, limit int64) ([]byte, error) {
+	f, err := open(digest)
 	if err != nil {
 		return nil, err
 	}
@@ -120,9 +137,10 @@ func (b *Blobs) Read(digest string, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
-// Check re-hashes a blob and returns its size.
+// Check re-hashes a blob in its place and returns its size: what only an archive of
+// runs holds is [ErrNotFound].
 func (b *Blobs) Check(digest string) (int64, error) {
-	r, err := b.Open(digest)
+	r, err := b.openPlaced(digest)
 	if err != nil {
 		return 0, err
 	}

@@ -39,16 +39,20 @@ type CheckReport struct {
 	Checkpoints int
 	Runs        int
 	Blobs       int // sealed blobs and log segments that were hashed
+
+	Away []AwayArchive // archives of runs that are not here, and hold what was looked for
 }
 
 // CheckOptions say how deep a check goes. The zero value checks the database.
 type CheckOptions struct {
 	Blobs    bool                                         // re-hash everything sealed that the ledger names: evidence, contents of bundles, artifacts
-	Logs     func(digest string) (io.ReadCloser, error)   // opens a log segment, which Blobs then hashes too; nil: none is
+	Logs     func(digest string) (io.ReadCloser, error)   // opens a log segment in its place, which Blobs then hashes too; nil: none is
 	OpenNote func(note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint; nil: none is checked
 	Hashed   map[string]bool                              // sealed files and segments that were hashed a moment ago
 	Scratch  string                                       // folder for what a check writes; default cache/ of the home
 	Progress func(done, total int64)
+
+	archived *archived // set where Blobs is
 }
 
 // Check reads everything, changes nothing, and returns the first damage it
@@ -65,6 +69,11 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 		return rep, err
 	}
 	defer r.close()
+	if opt.Blobs {
+		if opt.archived, err = db.beginArchived(ctx, opt); err != nil {
+			return rep, err
+		}
+	}
 	rep.Size = db.Size()
 	if err := db.replayAll(ctx, r, rep.Size, opt, &rep); err != nil {
 		return rep, err
@@ -80,6 +89,9 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	}
 	if opt.Blobs {
 		if err := db.checkSecrets(); err != nil {
+			return rep, err
+		}
+		if err := opt.archived.report(&rep); err != nil {
 			return rep, err
 		}
 	}

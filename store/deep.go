@@ -3,8 +3,10 @@ package store
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
@@ -27,7 +29,7 @@ func (db *DB) checkSealed(seq int64, data any, opt CheckOptions, seen map[string
 		return db.checkContents(seq, d.Verdict.Digest, seen)
 	case *ledger.AttemptEnd:
 		for _, a := range d.Artifacts {
-			if err := db.checkBlob(seen, a.SHA256, "artifact %s of entry %d", a.Name, seq); err != nil {
+			if err := db.checkArtifact(seq, a, opt, seen); err != nil {
 				return err
 			}
 		}
@@ -45,6 +47,26 @@ func (db *DB) checkBlob(seen map[string]bool, digest, format string, a ...any) e
 	seen[digest] = true
 	if _, err := db.blobs.Check(digest); err != nil {
 		return damaged(err, format, a...)
+	}
+	return nil
+}
+
+// checkArtifact hashes an artifact, which may lie in an archive of runs.
+func (db *DB) checkArtifact(seq int64, x ledger.Artifact, opt CheckOptions, seen map[string]bool) error {
+	elsewhere := "archived " + x.SHA256 // and not in its place, where it may have to be for another entry
+	if seen[x.SHA256] || seen[elsewhere] {
+		return nil
+	}
+	_, err := db.blobs.Check(x.SHA256)
+	if err == nil {
+		seen[x.SHA256] = true
+		return nil
+	}
+	if seen[elsewhere] = true; errors.Is(err, ErrNotFound) {
+		err = opt.archived.check(x.SHA256, err)
+	}
+	if err != nil {
+		return damaged(err, "artifact %s of entry %d", x.Name, seq)
 	}
 	return nil
 }
@@ -94,6 +116,11 @@ func checkLog(seq int64, ref ledger.LogRef, opt CheckOptions, seen map[string]bo
 	}
 	seen[key] = true
 	f, err := opt.Logs(ref.SHA256)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		if err = opt.archived.check(ref.SHA256, err); err == nil {
+			return nil
+		}
+	}
 	if err != nil {
 		return damaged(err, "log of entry %d", seq)
 	}

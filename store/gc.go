@@ -59,25 +59,42 @@ func (b *Blobs) Trash(ctx context.Context, digests []string, now time.Time) (int
 	if len(digests) == 0 {
 		return 0, nil
 	}
+	bin, err := b.newBin(now)
+	if err != nil {
+		return 0, err
+	}
+	moved := map[string]bool{}
+	if err := b.trashInto(ctx, digests, bin, moved); err != nil {
+		return len(moved), err
+	}
+	return len(moved), fsx.SyncDir(bin)
+}
+
+// newBin makes a new folder of trash/.
+func (b *Blobs) newBin(now time.Time) (string, error) {
 	var id [4]byte
 	rand.Read(id[:])
 	bin := filepath.Join(b.trash, now.UTC().Format(trashStamp)+"-"+hex.EncodeToString(id[:]))
 	if err := fsx.Mkdir(bin, 0o700); err != nil {
-		return 0, fmt.Errorf("store: trash: %w", err)
+		return "", fmt.Errorf("store: trash: %w", err)
 	}
-	moved := map[string]bool{}
+	return bin, nil
+}
+
+// trashInto moves doomed blobs into a folder of trash/, and adds them to moved.
+func (b *Blobs) trashInto(ctx context.Context, digests []string, bin string, moved map[string]bool) error {
 	if err := b.trashSmall(ctx, digests, bin, moved); err != nil {
-		return len(moved), err
+		return err
 	}
 	for dir, names := range byFolder(digests) {
 		if err := ctx.Err(); err != nil {
-			return len(moved), err
+			return err
 		}
 		if err := b.trashFrom(filepath.Join(b.dir, dir), names, bin, moved); err != nil {
-			return len(moved), err
+			return err
 		}
 	}
-	return len(moved), fsx.SyncDir(bin)
+	return nil
 }
 
 // trashFrom moves blobs of one folder, and adds them to moved. The lock is held

@@ -110,6 +110,8 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		}
 	case *ledger.ExportCreation:
 		return tx.putJSON(bExports, be64(env.Seq), d)
+	case *ledger.RunArchive:
+		return tx.projectArchive(env, d)
 	case *ledger.QueueChange:
 		return tx.projectQueue(env, d)
 	case *ledger.LockLoss:

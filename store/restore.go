@@ -264,6 +264,8 @@ func (c *copier) batch(blobs *Blobs, batch []fileSum) error {
 			err = c.seal(q, x)
 		case isLogFile(strings.TrimPrefix(x.path, "logs/")):
 			err = c.log(filepath.Dir(c.to), x)
+		case isArchiveFile(x.path):
+			err = c.archive(filepath.Dir(c.to), x)
 		case x.path == fileName, strings.HasPrefix(x.path, "trust/"), strings.HasPrefix(x.path, "secrets/"):
 			err = c.listed(x)
 		case x.path == "site.toml":

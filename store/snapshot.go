@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +27,7 @@ import (
 
 // A snapshot is a folder that is laid out like a home, without what is private, under way or
 // made again: ledger.db, site.toml, checkpoint.note, trust/, secrets/ (which are encrypted),
-// sealed/ and logs/. snapshot.json says what it is, SHA256SUMS lists every other file, and the
+// sealed/, logs/ and the archives of runs that are there. snapshot.json says what it is, SHA256SUMS lists every other file, and the
 // site's key signs that list. It has its name only once it is whole, synced and checked.
 
 // SnapshotSchema is the version of the layout.
@@ -59,6 +58,8 @@ type Snapshot struct {
 	LedgerSchema int64  `json:"ledgerSchema"`
 	Files        int64  `json:"files"` // that SHA256SUMS lists, but for this one
 	Bytes        int64  `json:"bytes"`
+	// Away are the names of archives of runs that are in no snapshot, since they were not here.
+	Away []string `json:"away,omitempty"`
 }
 
 // SnapshotOptions are options of [DB.Snapshot]. Dir, Stella and Sign are required.
@@ -100,7 +101,7 @@ func (db *DB) Snapshot(ctx context.Context, opt SnapshotOptions) (s Snapshot, di
 	if err := c.erase(db); err != nil {
 		return s, "", "", err
 	}
-	if err := errors.Join(c.folder("sealed/sha256", isBlobFile), c.folder("logs", isLogFile)); err != nil {
+	if err := errors.Join(c.folder("sealed/sha256", isBlobFile), c.folder("logs", isLogFile), c.archives(db)); err != nil {
 		return s, "", "", err
 	}
 	if err := c.sync(); err != nil {
@@ -163,6 +164,10 @@ func (db *DB) freeze(c *copier) (read *bolt.Tx, err error) {
 		for _, dir := range []string{"sealed/sha256", "logs", "secrets", "trust"} {
 			c.total += sizeOf(filepath.Join(c.from, filepath.FromSlash(dir)))
 		}
+		_, archives, err := db.archiveFiles()
+		if c.total += archives; err != nil {
+			return err
+		}
 		for _, name := range []string{"site.toml", "checkpoint.note"} {
 			if err := c.file(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -202,7 +207,8 @@ func (db *DB) SnapshotBytes() int64 {
 	for _, dir := range []string{"sealed", "logs", "secrets", "trust"} {
 		n += sizeOf(filepath.Join(db.home, dir))
 	}
-	return n
+	_, archives, _ := db.archiveFiles()
+	return n + archives
 }
 
 func isPlainFile(p string) bool { return !fsx.IsTemp(path.Base(p)) }
@@ -412,7 +418,11 @@ func (db *DB) checkCopy(ctx context.Context, dir string, copied map[string]bool,
 		return s, err
 	}
 	now := opt.Now.UTC()
+	for _, x := range rep.Away {
+		s.Away = append(s.Away, x.File)
+	}
 	return Snapshot{
+		Away:   s.Away,
 		Schema: SnapshotSchema, ID: fmt.Sprintf("%010d-%s", rep.Size, now.Format(snapshotStamp)), SiteID: other.SiteID(), Origin: other.Origin(),
 		Size: rep.Size, Root: ledger.HexHash(rep.Root), LastTime: stamp.Format(last), Created: stamp.Format(now),
 		Stella: opt.Stella, LedgerSchema: schemaVersion,
@@ -456,75 +466,4 @@ func writing(raw []byte) func(io.Writer) error {
 		_, err := w.Write(raw)
 		return err
 	}
-}
-
-// encodeSums writes lines that sha256sum -c reads, sorted by path.
-func encodeSums(sums []fileSum) []byte {
-	slices.SortFunc(sums, func(a, b fileSum) int { return strings.Compare(a.path, b.path) })
-	var out bytes.Buffer
-	for _, s := range sums {
-		fmt.Fprintf(&out, "%s  %s\n", s.sha256, s.path)
-	}
-	return out.Bytes()
-}
-
-// parseSums accepts exactly what encodeSums writes, for paths inside of a folder.
-func parseSums(raw []byte) (out []fileSum, err error) {
-	for line := range bytes.Lines(raw) {
-		digest, name, ok := strings.Cut(string(line), "  ")
-		name, ended := strings.CutSuffix(name, "\n")
-		switch {
-		case !ok || !ended || len(digest) != 64 || !isHexName(digest):
-			return nil, fmt.Errorf("line %d is not a digest, two spaces and a path", len(out)+1)
-		case !filepath.IsLocal(name) || path.Clean(name) != name || len(name) > maxSnapshotName || strings.Contains(name, "\\"):
-			return nil, fmt.Errorf("line %d names %.100q", len(out)+1, name)
-		case len(out) > 0 && out[len(out)-1].path >= name:
-			return nil, fmt.Errorf("line %d is out of order", len(out)+1)
-		}
-		out = append(out, fileSum{name, digest})
-	}
-	return out, nil
-}
-
-// ReadSnapshot reads what a snapshot in a folder says of itself. Nothing of it is verified:
-// [Restore] does that.
-func ReadSnapshot(dir string) (s Snapshot, err error) {
-	raw, err := fsx.ReadFile(filepath.Join(dir, snapshotFile), maxSnapshot)
-	if err != nil {
-		return s, err
-	}
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return s, fmt.Errorf("store: %s: %w", filepath.Join(dir, snapshotFile), err)
-	}
-	if again, err := jcs.Marshal(s); err != nil || !bytes.Equal(append(again, '\n'), raw) {
-		return s, fmt.Errorf("store: %s is not in its one form", filepath.Join(dir, snapshotFile))
-	}
-	if s.Schema != SnapshotSchema {
-		return s, fmt.Errorf("%w: a snapshot of %.40s", ErrNewerSchema, s.Schema)
-	}
-	return s, nil
-}
-
-// Snapshots lists the snapshots in a folder, oldest first. What is not one is left out.
-func Snapshots(dir string) ([]Snapshot, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	var out []Snapshot
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		if s, err := ReadSnapshot(filepath.Join(dir, e.Name())); err == nil && s.ID == e.Name() {
-			out = append(out, s)
-		}
-	}
-	slices.SortFunc(out, func(a, b Snapshot) int {
-		return strings.Compare(a.Created+a.ID, b.Created+b.ID)
-	})
-	return out, nil
 }

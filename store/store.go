@@ -94,7 +94,7 @@ func buckets() [][]byte {
 
 // projectedKeys are those of bMeta that a replay of the ledger gives.
 func projectedKeys() [][]byte {
-	return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue, kErased}
+	return [][]byte{kSite, kTrust, kTrustPrev, kExtension, kClock, kQueue, kErased, kArchives}
 }
 
 // Keys of bMeta.
@@ -106,6 +106,7 @@ var (
 	kRejections = []byte("rejections") // rejections of the current minute
 	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
 	kErased     = []byte("erased")     // seqs of entries whose data is agreed to be erased, if any
+	kArchives   = []byte("archives")   // []ArchiveRecord, once there is one
 	kQueue      = []byte("queue")      // QueueState, once somebody has paused or drained something
 )
 

@@ -13,6 +13,8 @@ type Ref struct {
 	Seq  int64  // of an entry that names it, directly or through a manifest
 	What string // in words
 	From string // the bundle that brings it, publisher/name@version; "" for what no bundle brings
+
+	moves bool // it may lie in an archive of runs
 }
 
 // A Survey is everything that the ledger names, up to an entry. It is for one
@@ -79,10 +81,10 @@ func (s *Survey) add(seq int64, t ledger.Type, data any) {
 		s.plans[d.PlanHash] = struct{}{}
 	case *ledger.AttemptEnd:
 		for _, a := range d.Artifacts {
-			s.name(a.SHA256, Ref{Seq: seq, What: fmt.Sprintf("artifact %s of entry %d", a.Name, seq)})
+			s.name(a.SHA256, Ref{Seq: seq, What: fmt.Sprintf("artifact %s of entry %d", a.Name, seq), moves: true})
 		}
 		if d.Logs != nil {
-			s.logs[d.Logs.SHA256] = Ref{Seq: seq, What: fmt.Sprintf("log of entry %d", seq)}
+			s.logs[d.Logs.SHA256] = Ref{Seq: seq, What: fmt.Sprintf("log of entry %d", seq), moves: true}
 		}
 	}
 	for _, digest := range ledger.Evidence(data) {
@@ -91,7 +93,7 @@ func (s *Survey) add(seq int64, t ledger.Type, data any) {
 }
 
 func (s *Survey) name(digest string, ref Ref) {
-	if _, ok := s.named[digest]; !ok {
+	if old, ok := s.named[digest]; !ok || old.moves && !ref.moves { // what must be in its place says more
 		s.named[digest] = ref
 	}
 }

@@ -153,7 +153,7 @@ func (a *audit) checkMeets(before *audit) {
 // types are those of part 4, each line with the members of their data that name sealed files (part 6, evidence).
 const types = `site.initialized: root policy; trust.changed: root policy revocations trustedRoot signatures; trust.extended: file signatures
 bundle.admitted: verdict.digest verdict.attestations attestations signatures verdict.trust.*
-import.received: receipt; gc.completed: list; epoch.begun: evidence; checkpoint.cosigned: note; dag.published: digest spec; schedule.added: inputsHash
+import.received: receipt; gc.completed archive.created: list; epoch.begun: evidence; checkpoint.cosigned: note; dag.published: digest spec; schedule.added: inputsHash
 run.started: planHash inputsHash dagDigest trust.*; subrun.started: planHash inputsHash
 attempt.started: plugin planHash inputsHash overlay trust.*
 step.cached: inputsHash outputsHash trust.*; step.expanded: items; step.invalidated: overlay

@@ -16,6 +16,7 @@ func newBundleAuditCmd(a *app) *cobra.Command {
 		Long: "Hash every file of sealed storage and every log that the ledger names, and report all that\n" +
 			"is wrong: what is missing, damaged, writable, or not stella's; each with what to do about it.\n" +
 			"Damage is exit 7. Blobs that nothing names are garbage and no damage: a crash may leave some.\n" +
+			"Archives of runs are read too; one that is not here is named, and no damage.\n" +
 			"Nothing is changed. It takes as long as reading the home does.",
 		Example: "  stella bundle audit\n  stella bundle audit --output json",
 		Args:    cobra.NoArgs,

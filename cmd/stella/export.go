@@ -104,6 +104,7 @@ func runExportCreate(ctx context.Context, a *app, opt exportOptions) error {
 			if n := len(res.Parts); n > 0 {
 				where = fmt.Sprintf("%s in %s, from %s on", res.Path, count(n, "part", "parts"), filepath.Base(res.Parts[0].Path))
 			}
+			a.notHere(res.Away)
 			s.fields("archive", where, "encrypted to", strings.Join(res.EncryptedTo, ", "), "window", res.From+" to "+res.To,
 				"entries", fmt.Sprintf("%d from %d, of a tree of %d", res.Count, res.FirstSeq, res.TreeSize),
 				"root", res.Root, "sha256", res.SHA256, "size", size(res.Bytes), "withheld", strconv.FormatInt(res.Withheld, 10))

@@ -209,6 +209,7 @@ func runLedgerVerify(ctx context.Context, a *app, req api.LedgerCheck) error {
 			s.fields("ledger", "ok", "origin", rep.Origin, "entries", strconv.FormatInt(rep.Size, 10), "root", rep.Root,
 				"checkpoints", strconv.Itoa(rep.Checkpoints), "runs", runs, "blobs", blobs,
 				"took", (time.Duration(rep.Millis) * time.Millisecond).String())
+			a.notHere(rep.Away)
 		})
 	})
 }

@@ -80,6 +80,8 @@ func exitCode(code api.Code) int {
 		return exitLocked
 	case api.CodeDamaged, api.CodeFloorLost, api.CodeFloorAhead:
 		return exitDamaged
+	case api.CodeArchiveAway:
+		return exitIncomplete
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite, api.CodeNewer,
 		api.CodeQueueDraining, api.CodeSiteExists, api.CodeClockBehind, api.CodeClockAhead, api.CodeNoSpace, api.CodeMedium, api.CodeInternal,

@@ -15,9 +15,9 @@ import (
 )
 
 func newMaintenanceCmd(a *app) *cobra.Command {
-	return group("maintenance", "Snapshots, restore, recovery, compaction",
-		"Copy a site while it is in use, put a copy in the place of what was lost, go on with\nwhat is intact of a damaged ledger, and give back the space that its database does not need.",
-		newSnapshotCmd(a), newSnapshotsCmd(a), newRestoreCmd(a), newRecoverCmd(a), newCompactCmd(a))
+	return group("maintenance", "Snapshots, restore, recovery, archives of runs, compaction",
+		"Copy a site while it is in use, put a copy in the place of what was lost, go on with\nwhat is intact of a damaged ledger, move what old runs have left out of the way, and give\nback the space that the database does not need.",
+		newSnapshotCmd(a), newSnapshotsCmd(a), newRestoreCmd(a), newRecoverCmd(a), newArchiveCmd(a), newArchivesCmd(a), newCompactCmd(a))
 }
 
 func newSnapshotCmd(a *app) *cobra.Command {
@@ -28,7 +28,8 @@ func newSnapshotCmd(a *app) *cobra.Command {
 		Long: "Copy ledger, trust, secrets (which stay encrypted), sealed files and logs as they are at one\n" +
 			"moment, while runs go on. Keys are left out: keep a copy of keys/ by a way of its own. Every\n" +
 			"file is hashed while it is copied, the copy of the ledger is checked entry by entry, and the\n" +
-			"list of all files is signed. A snapshot has its name only when all of that is done and on disk.\n\n" +
+			"list of all files is signed. Archives of runs that are here are in it too. A snapshot has its\n" +
+			"name only when all of that is done and on disk.\n\n" +
 			"Where site.toml names recovery_recipients it is one file that is encrypted to these keys of\n" +
 			"age, ID.tar.age.",
 		Example: "  stella maintenance snapshot\n  stella maintenance snapshot --out /mnt/backup\n  stella maintenance snapshot --dry-run",
@@ -56,6 +57,9 @@ func runSnapshot(ctx context.Context, a *app, req api.SnapshotRequest) (err erro
 			if req.DryRun {
 				s.fields("would go to", snap.Path, "size", size(snap.Bytes), "entries", strconv.FormatInt(snap.Size, 10))
 				return
+			}
+			for _, file := range snap.Away {
+				a.stderr.note("what lies in the archive %s is not in the snapshot, since it is not here", file)
 			}
 			where := "folder"
 			if snap.Encrypted {

@@ -298,7 +298,8 @@ func named(e *api.Error) string {
 	switch e.Code {
 	case api.CodeRunTokenConflict, api.CodeRunEnded, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeTrustChanged,
 		api.CodeQueueDraining, api.CodeClockBehind, api.CodeDamaged, api.CodeNoSpace, api.CodeConflict,
-		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired, api.CodeNotApprover, api.CodeStarterExcluded:
+		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired, api.CodeNotApprover, api.CodeStarterExcluded,
+		api.CodeArchiveAway:
 		return string(e.Code) + ": " + e.Message
 	}
 	return e.Message

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 
+	"github.com/stellarun/stella/archive"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -50,6 +52,10 @@ func (s *site) ReadArtifact(_ context.Context, digest string, w io.Writer) error
 	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(w, h), f); err != nil {
+		var bad *archive.DamagedError
+		if errors.As(err, &bad) {
+			return damaged("artifact %s: %v", digest, err)
+		}
 		return internal(err)
 	}
 	if hex.EncodeToString(h.Sum(nil)) != digest {

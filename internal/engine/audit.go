@@ -50,6 +50,8 @@ func (e *Engine) finding(f store.Finding) api.Finding {
 	switch {
 	case f.Kind == store.FindGarbage:
 		out.Fix = "stella bundle gc takes it away"
+	case f.Kind == store.FindAway:
+		out.Fix = "none is needed; to read what is in it, bring it back into archives/ of the home, under any name"
 	case f.Kind == store.FindMode:
 		out.Fix = fmt.Sprintf("chmod 0444 %q; find out who changed it", path)
 	case f.Kind == store.FindFolder:

@@ -187,6 +187,8 @@ func dbError(err error) error {
 		return known
 	case unwritten(err) != nil:
 		return unwritten(err)
+	case archiveAway(err) != nil:
+		return archiveAway(err)
 	case errors.As(err, &damage):
 		return damaged("%v", err) // before what it wraps: a sealed file that is missing is no wrong request
 	case errors.Is(err, store.ErrNotFound):

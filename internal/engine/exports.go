@@ -24,7 +24,10 @@ import (
 )
 
 // source is the site as package export reads it.
-type source struct{ e *Engine }
+type source struct {
+	e    *Engine
+	away awayFiles
+}
 
 func (s source) ReadHashes(indexes []int64) ([]ledger.Hash, error) { return s.e.db.ReadHashes(indexes) }
 
@@ -66,11 +69,18 @@ func (s source) Blob(digest string) (io.ReadCloser, error) { return s.e.db.Blobs
 
 func (s source) LogSegment(digest string) (io.ReadCloser, error) {
 	f, err := s.e.segment(digest)
+	if s.away.note(err) {
+		return nil, &export.WithheldError{Reason: withheldArchived}
+	}
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
 }
+
+// withheldArchived is why an export does not have a log segment whose archive is not here.
+// It reaches archives.
+const withheldArchived = "archived"
 
 // CreateExport writes the archive of a window and records it.
 func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Progress) (api.ExportResult, error) {
@@ -96,12 +106,14 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	if _, err := os.Lstat(req.Path); err == nil && !req.Force {
 		return api.ExportResult{}, &api.Error{Code: api.CodeConflict, Message: req.Path + " exists", Hint: "choose another name, or --force"}
 	}
-	res, parts, err := e.export(ctx, win, req, p)
+	away := awayFiles{}
+	res, parts, err := e.export(ctx, win, req, away, p)
 	if errors.Is(err, export.ErrNoCheckpoint) {
 		if _, err := e.issueCheckpoint(); err != nil {
 			return api.ExportResult{}, err
 		}
-		res, parts, err = e.export(ctx, win, req, p)
+		clear(away)
+		res, parts, err = e.export(ctx, win, req, away, p)
 	}
 	if err != nil {
 		return api.ExportResult{}, exportError(err)
@@ -111,6 +123,7 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	}
 	out := showExport(res.ExportCreation)
 	out.Path, out.Bytes, out.EncryptedTo = req.Path, res.Bytes, req.EncryptTo
+	out.Away = away.list()
 	for _, part := range parts {
 		out.Parts = append(out.Parts, api.ExportPart(part))
 	}
@@ -154,7 +167,7 @@ type output interface {
 
 // export writes an archive in the form that is asked for. What is recorded of it, its
 // digest above all, is about the archive itself, whatever it is wrapped in.
-func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRequest, p api.Progress) (*export.Result, []export.Part, error) {
+func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRequest, away awayFiles, p api.Progress) (*export.Result, []export.Part, error) {
 	var f output
 	var split *export.Split
 	var err error
@@ -176,7 +189,7 @@ func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRe
 		}
 		w, finish = sealed, sealed.Close
 	}
-	res, err := e.archive(ctx, win, w, p)
+	res, err := e.archive(ctx, win, w, away, p)
 	if err == nil {
 		err = finish()
 	}
@@ -190,7 +203,7 @@ func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRe
 }
 
 // archive writes the archive of a window.
-func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, p api.Progress) (*export.Result, error) {
+func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, away awayFiles, p api.Progress) (*export.Result, error) {
 	logPub, err := publicPEM(e.keys.logPublic())
 	if err != nil {
 		return nil, err
@@ -199,7 +212,7 @@ func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, p 
 	if err != nil {
 		return nil, err
 	}
-	return export.Create(ctx, source{e}, w, export.CreateOptions{
+	return export.Create(ctx, source{e, away}, w, export.CreateOptions{
 		Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
 		TempDir: filepath.Join(e.opt.Home, "cache"),
 		Sign: func(sums []byte) ([]byte, error) {

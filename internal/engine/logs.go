@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stellarun/stella/archive"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
@@ -34,7 +35,9 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 	if q.Attempt < 0 {
 		return invalid("attempts are counted from 1")
 	}
+	away := awayFiles{}
 	for first := true; ; first = false {
+		clear(away)
 		changed, _ := s.e.db.Changed()
 		run, err := s.run(q.RunID)
 		if err != nil {
@@ -54,12 +57,12 @@ func (s *site) RunLogs(ctx context.Context, q api.LogQuery, f func(api.LogLine) 
 			if q.Attempt != 0 && q.Attempt != a.Attempt {
 				continue
 			}
-			if err := s.attemptLog(run.RunID, a, shown, f); err != nil {
+			if err := s.attemptLog(run.RunID, a, shown, f); err != nil && !away.note(err) {
 				return err
 			}
 		}
 		if !q.Follow || run.Status.Ended() {
-			return nil
+			return away.err("logs of run " + run.RunID)
 		}
 		select {
 		case <-changed:
@@ -146,7 +149,7 @@ func (s *site) attemptLog(runID string, a state.Attempt, shown map[string]int64,
 		return nil // not begun, or just being closed: the next look finds it
 	}
 	if err != nil {
-		return internal(err)
+		return segmentError(a, err)
 	}
 	defer file.Close()
 	key := filepath.Base(runner.OpenLogPath("", runID, a.StepID, a.Attempt))
@@ -176,6 +179,19 @@ func (s *site) attemptLog(runID string, a state.Attempt, shown map[string]int64,
 	return nil
 }
 
+// segmentError is what is said of a segment that cannot be opened. That its archive is not
+// here is for the caller.
+func segmentError(a state.Attempt, err error) error {
+	var bad *archive.DamagedError
+	switch {
+	case archiveAway(err) != nil:
+		return err
+	case errors.As(err, &bad):
+		return damaged("log of step %s attempt %d: %v", a.StepID, a.Attempt, err)
+	}
+	return internal(err)
+}
+
 // A segmentFile is the stored output of an attempt, open.
 type segmentFile interface {
 	io.ReadSeekCloser
@@ -188,10 +204,55 @@ type record struct{ *bytes.Reader }
 // Close implements [io.Closer].
 func (record) Close() error { return nil }
 
-// segment opens the log segment with a digest: a sealed blob if it is short, and
-// otherwise a file. One that is not there is [fs.ErrNotExist]. Its bytes are not
-// checked.
+// segment opens the log segment with a digest: in its place, or else a copy of what an
+// archive of runs has, which was hashed. One that is nowhere is [fs.ErrNotExist], and one
+// whose archive is not here a *[store.AwayError].
 func (e *Engine) segment(digest string) (segmentFile, error) {
+	f, err := e.placedSegment(digest)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	r, aerr := e.db.Blobs().OpenArchived(digest)
+	if errors.Is(aerr, store.ErrNotFound) {
+		return nil, err
+	}
+	if aerr != nil {
+		return nil, aerr
+	}
+	defer r.Close()
+	return e.spooled(r)
+}
+
+// spooled reads r to its end, into memory or into a file that has no name.
+func (e *Engine) spooled(r io.Reader) (segmentFile, error) {
+	const few = 256 << 10
+	raw, err := io.ReadAll(io.LimitReader(r, few))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) < few {
+		return record{bytes.NewReader(raw)}, nil
+	}
+	f, err := os.CreateTemp(filepath.Join(e.opt.Home, "cache"), "segment-")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = io.Copy(f, io.MultiReader(bytes.NewReader(raw), r))
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// placedSegment opens a segment in its place: a sealed blob if it is short, and otherwise a
+// file. One that is not there is [fs.ErrNotExist]. Its bytes are not checked.
+func (e *Engine) placedSegment(digest string) (segmentFile, error) {
 	raw, err := e.db.Blobs().Small(digest)
 	if err != nil {
 		return nil, err

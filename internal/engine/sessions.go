@@ -82,12 +82,16 @@ func (s *site) session(run *state.Run, a *state.Attempt) (api.Session, error) {
 		}
 		out.Bytes, out.Lines, out.Dropped = a.End.Logs.Bytes, a.End.Logs.Records, a.End.Logs.Dropped
 	}
-	f, err := s.e.output(run.RunID, *a)
+	open := s.e.output
+	if a.End != nil { // what is in an archive is not read for a list
+		open = func(string, state.Attempt) (segmentFile, error) { return s.e.placedSegment(a.End.Logs.SHA256) }
+	}
+	f, err := open(run.RunID, *a)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil // not begun, or just being closed; of an ended one the audit of storage has more to say
 	}
 	if err != nil {
-		return out, internal(err)
+		return out, segmentError(*a, err)
 	}
 	defer f.Close()
 	if a.End == nil {
@@ -121,11 +125,15 @@ func (s *site) CaptureSession(ctx context.Context, q api.CaptureQuery, f func(ap
 		}
 		q.Attempt = a.Attempt // another one may begin meanwhile
 		if first && q.Tail > 0 {
-			if err := s.skipTo(run.RunID, a, int64(q.Tail), shown); err != nil {
+			if err := s.skipTo(run.RunID, a, int64(q.Tail), shown); err != nil && archiveAway(err) == nil {
 				return err
 			}
 		}
-		if err := s.attemptLog(run.RunID, a, shown, f); err != nil || !q.Follow || a.End != nil {
+		err = s.attemptLog(run.RunID, a, shown, f)
+		if away := archiveAway(err); away != nil {
+			return away
+		}
+		if err != nil || !q.Follow || a.End != nil {
 			return err
 		}
 		select {

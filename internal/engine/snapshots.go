@@ -138,7 +138,7 @@ func snapshotError(err error) error {
 func showSnapshot(s store.Snapshot, path string) api.Snapshot {
 	return api.Snapshot{
 		ID: s.ID, Path: path, Origin: s.Origin, Size: s.Size, Root: s.Root, LastTime: s.LastTime, Created: s.Created,
-		Stella: s.Stella, Files: s.Files, Bytes: s.Bytes,
+		Stella: s.Stella, Files: s.Files, Bytes: s.Bytes, Away: s.Away,
 	}
 }
 

@@ -138,6 +138,10 @@ type Maintenance interface {
 	CreateSnapshot(ctx context.Context, req SnapshotRequest, p Progress) (Snapshot, error)
 	// ListSnapshots lists those in a folder, oldest first; "" is snapshots/ of the home.
 	ListSnapshots(ctx context.Context, dir string) ([]Snapshot, error)
+	// ArchiveRuns moves what ended runs have left into archives, and out of the home's way.
+	ArchiveRuns(ctx context.Context, req ArchiveRequest, p Progress) (ArchiveReport, error)
+	// ListArchives lists the archives of runs on record, oldest first.
+	ListArchives(ctx context.Context) ([]Archive, error)
 }
 
 // Exports are archives of evidence.
@@ -412,6 +416,8 @@ type LedgerReport struct {
 	Runs        int    `json:"runs"` // whose projection was replayed and compared
 	Blobs       int    `json:"blobs"`
 	Millis      int64  `json:"millis"`
+
+	Away []AwayArchive `json:"away,omitempty"` // archives of runs that are not here, and could not be looked into
 }
 
 // CheckpointNote is a signed tree head.
@@ -430,42 +436,6 @@ type ConsistencyProof struct {
 	Root    string   `json:"root"`
 	Proof   []string `json:"proof"`
 	Note    string   `json:"note"`
-}
-
-// ExportRequest asks for the archive of a half-open window of recorded time.
-// From empty means the first entry; To empty means the newest closed instant.
-type ExportRequest struct {
-	From  string `json:"from,omitempty"`
-	To    string `json:"to,omitempty"`
-	Path  string `json:"path"`            // file to write
-	Force bool   `json:"force,omitempty"` // replace it
-
-	EncryptTo []string `json:"encryptTo,omitempty"` // public keys of age: it becomes PATH.age
-	PartBytes int64    `json:"partBytes,omitempty"` // it becomes PATH.001 and so on, none larger, and PATH.sha256
-}
-
-// ExportResult is an archive that was written.
-type ExportResult struct {
-	Path     string `json:"path,omitempty"`
-	From     string `json:"from"`
-	To       string `json:"to"`
-	FirstSeq int64  `json:"firstSeq"`
-	Count    int64  `json:"count"`
-	TreeSize int64  `json:"treeSize"`
-	Root     string `json:"root"`
-	SHA256   string `json:"sha256"`
-	Bytes    int64  `json:"bytes,omitempty"`
-	Withheld int64  `json:"withheld"`
-
-	EncryptedTo []string     `json:"encryptedTo,omitempty"` // SHA256 and Bytes are those of the archive in it
-	Parts       []ExportPart `json:"parts,omitempty"`
-}
-
-// ExportPart is one of the parts that an archive was written in.
-type ExportPart struct {
-	Path   string `json:"path"`
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
 }
 
 // SiteStatus is the state of a site.

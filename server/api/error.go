@@ -44,6 +44,7 @@ const (
 	CodeRestoring        Code = "RESTORING"   // a restore was cut off
 	CodeTrustChanged     Code = "TRUST_CHANGED"
 	CodeDamaged          Code = "DAMAGED"
+	CodeArchiveAway      Code = "ARCHIVE_AWAY" // it lies in an archive of runs that is not in the home
 	CodeNoSpace          Code = "NO_SPACE"
 	CodeMedium           Code = "MEDIUM_FAILED" // a medium could not be read
 	CodeInternal         Code = "INTERNAL"
@@ -91,7 +92,7 @@ func (e *Error) Status() int {
 	case CodeTenantRequired, CodeForbidden, CodePlainForbidden, CodeNotApprover, CodeStarterExcluded:
 		return http.StatusForbidden
 	case CodeRunTokenConflict, CodeRunEnded, CodeNotCompleted, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen, CodeNewer,
-		CodeAlreadyDecided, CodeStale, CodeApprovalExpired:
+		CodeAlreadyDecided, CodeStale, CodeApprovalExpired, CodeArchiveAway:
 		return http.StatusConflict
 	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeQueueDraining, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable

@@ -21,7 +21,66 @@ type Snapshot struct {
 	Seq      int64  `json:"seq,omitempty"` // of the entry, of one that was made now
 	DryRun   bool   `json:"dryRun,omitempty"`
 
-	Encrypted bool `json:"encrypted,omitempty"` // to the recovery recipients of site.toml: it is one file, and only that is known of it
+	Encrypted bool     `json:"encrypted,omitempty"` // to the recovery recipients of site.toml: it is one file, and only that is known of it
+	Away      []string `json:"away,omitempty"`      // archives of runs that are not in it, since they were not here
+}
+
+// ArchiveRequest asks that what runs have left which ended so long ago moves into archives.
+type ArchiveRequest struct {
+	OlderThanMs int64 `json:"olderThanMs"`
+	DryRun      bool  `json:"dryRun,omitempty"` // only say what would move
+}
+
+// States of an archive of runs.
+const (
+	ArchiveHere    = "here"    // it is in archives/ of the home
+	ArchiveAway    = "away"    // it is not
+	ArchiveDamaged = "damaged" // it is, and is not what was written
+)
+
+// Archive is an archive of runs.
+type Archive struct {
+	File      string `json:"file"`           // name that it was given, in archives/ of the home
+	Path      string `json:"path,omitempty"` // where it is now
+	State     string `json:"state"`          // here | away | damaged
+	Seq       int64  `json:"seq"`            // of the entry
+	Time      string `json:"time"`
+	Before    string `json:"before"` // its runs had ended by then
+	Runs      int64  `json:"runs"`
+	Artifacts int64  `json:"artifacts"`
+	Logs      int64  `json:"logs"`
+	Content   int64  `json:"content"` // bytes, before compression
+	Bytes     int64  `json:"bytes"`   // of the file
+	SHA256    string `json:"sha256"`  // of the file
+}
+
+// ArchiveReport is what was moved, or would be.
+type ArchiveReport struct {
+	DryRun    bool      `json:"dryRun"`
+	Before    string    `json:"before"`
+	Runs      int64     `json:"runs"` // that had ended by then, and have left something that moves
+	Artifacts int64     `json:"artifacts"`
+	Logs      int64     `json:"logs"`
+	Content   int64     `json:"content"`  // bytes, before compression
+	Archives  []Archive `json:"archives"` // that were made
+	Busy      int64     `json:"busy"`     // files that are in an archive and stay in their places, since somebody relies on them
+	Finished  int64     `json:"finished"` // files that an earlier archiving, which was cut off, had not moved away
+
+	Workspaces     int64 `json:"workspaces"` // of these runs, removed
+	WorkspaceBytes int64 `json:"workspaceBytes"`
+
+	TrashFiles   int64  `json:"trashFiles"` // deleted from trash/, a day after they were moved there
+	TrashBytes   int64  `json:"trashBytes"`
+	TrashedUntil string `json:"trashedUntil,omitempty"` // when what was moved now may be deleted
+}
+
+// AwayArchive is an archive of runs that is not in archives/ of the home, and how many files
+// that were asked for lie in it.
+type AwayArchive struct {
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"`
+	Seq    int64  `json:"seq"`
+	Files  int64  `json:"files"`
 }
 
 // Restored is what a restore did, or would do.

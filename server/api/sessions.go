@@ -44,8 +44,8 @@ type Session struct {
 	EndedUTC      string `json:"endedUtc,omitempty"`
 	Bytes         int64  `json:"bytes"` // as stored
 	Lines         int64  `json:"lines"`
-	Dropped       int64  `json:"dropped,omitempty"` // bytes that the cap cut
-	LastOutputUTC string `json:"lastOutputUtc,omitempty"`
+	Dropped       int64  `json:"dropped,omitempty"`       // bytes that the cap cut
+	LastOutputUTC string `json:"lastOutputUtc,omitempty"` // absent of what lies in an archive of runs
 }
 
 // CaptureQuery chooses lines of one session.

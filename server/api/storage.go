@@ -14,7 +14,7 @@ type AuditReport struct {
 
 // Finding is one thing that is wrong, or superfluous, in sealed storage.
 type Finding struct {
-	Kind   string `json:"kind"` // missing | corrupt | foreign | mode | folder | garbage
+	Kind   string `json:"kind"` // missing | corrupt | foreign | mode | folder | garbage | away
 	Damage bool   `json:"damage"`
 	Path   string `json:"path"` // below the home
 	SHA256 string `json:"sha256,omitempty"`

@@ -1,0 +1,333 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/archive"
+	"github.com/stellarun/stella/ledger"
+)
+
+// Limits of one archive, where no single run is larger.
+const (
+	archiveFilesMost = 50_000
+	archiveBytesMost = 32 << 30
+)
+
+// Leavings are what ended runs have left and nothing else names: artifacts and log segments.
+// It is for one goroutine.
+type Leavings struct {
+	db     *DB
+	before string
+	now    string
+	size   int64 // entries that were looked at
+	runs   []archive.Run
+	ended  map[string]bool
+	items  map[string]*leaving // by digest
+	next   int                 // of runs, for Next
+}
+
+// leaving is a content that an ended run names.
+type leaving struct {
+	log, artifact bool
+	held          bool // something else names it
+	taken         bool // it was handed out by Next
+}
+
+// EndedBefore finds the runs that had ended before a time, and what they have left. A sub-run
+// is among them only together with the run that waits for it. What keeps its outputs for
+// others at now is in force. Call [Leavings.Advance] before anything else.
+func (db *DB) EndedBefore(ctx context.Context, before, now string) (*Leavings, error) {
+	l := &Leavings{db: db, before: before, now: now, ended: map[string]bool{}, items: map[string]*leaving{}}
+	parents := map[string]string{}
+	err := scan(db, bTenantRuns, nil, func(t *bolt.Tx, k, _ []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, id, _ := strings.Cut(string(k), "\x00")
+		run, err := readRun(t, id)
+		if err == nil && run.Status.Ended() && run.EndedUTC != "" && run.EndedUTC < before {
+			parents[id] = run.ParentRunID
+			l.runs = append(l.runs, archive.Run{DAGID: run.DAGID, EndedUTC: run.EndedUTC, RunID: id, Tenant: run.Tenant})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.runs = slices.DeleteFunc(l.runs, func(r archive.Run) bool {
+		for id := r.RunID; id != ""; {
+			parent, ok := parents[id]
+			if !ok {
+				return true
+			}
+			id = parent
+		}
+		l.ended[r.RunID] = true
+		return false
+	})
+	slices.SortFunc(l.runs, func(a, b archive.Run) int { return cmp.Compare(a.RunID, b.RunID) })
+	for _, r := range l.runs {
+		if err := l.of(ctx, r.RunID, func(digest string, log bool) {
+			x := l.items[digest]
+			if x == nil {
+				x = &leaving{}
+				l.items[digest] = x
+			}
+			x.log, x.artifact = x.log || log, x.artifact || !log
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// of calls do for each content that the attempts of a run have left.
+func (l *Leavings) of(ctx context.Context, runID string, do func(digest string, log bool)) error {
+	attempts, err := l.db.Attempts(runID, "")
+	if err != nil {
+		return err
+	}
+	for _, a := range attempts {
+		if a.End == nil {
+			continue
+		}
+		for _, x := range a.End.Artifacts {
+			do(x.SHA256, false)
+		}
+		if a.End.Logs != nil {
+			do(a.End.Logs.SHA256, true)
+		}
+	}
+	return ctx.Err()
+}
+
+// Runs says which runs had ended.
+func (l *Leavings) Runs() []archive.Run { return l.runs }
+
+// Advance reads the entries that came since the last time, and keeps back what they name
+// otherwise: as evidence, or for a run that had not ended by then. What bundles and cache
+// entries name is kept back too.
+func (l *Leavings) Advance(ctx context.Context, progress func(done, total int64)) error {
+	if len(l.items) == 0 {
+		return nil
+	}
+	size := l.db.Size()
+	for e, err := range l.db.Entries(l.size, size) {
+		if err != nil {
+			return damaged(err, "entry %d", e.Seq)
+		}
+		env, err := ledger.ParseEnvelope(e.Envelope)
+		if err != nil {
+			return damaged(err, "entry %d", e.Seq)
+		}
+		data, err := e.data(env.Type)
+		if err != nil {
+			return damaged(err, "entry %d", e.Seq)
+		}
+		l.add(env, data)
+		if e.Seq%pageSize == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if progress != nil {
+				progress(e.Seq, size)
+			}
+		}
+	}
+	l.size = size
+	return l.others()
+}
+
+func (l *Leavings) add(env ledger.Envelope, data any) {
+	for _, digest := range ledger.Evidence(data) {
+		l.hold(digest)
+	}
+	if d, ok := data.(*ledger.BundleAdmission); ok {
+		for _, digest := range d.Verdict.Attestations {
+			l.hold(digest)
+		}
+	}
+	if l.ended[env.RunID] {
+		return
+	}
+	switch d := data.(type) {
+	case *ledger.AttemptEnd:
+		l.holdAll(d.Artifacts)
+		if d.Logs != nil {
+			l.hold(d.Logs.SHA256)
+		}
+	case *ledger.CacheHit:
+		l.holdAll(d.Artifacts)
+	}
+}
+
+func (l *Leavings) hold(digest string) {
+	if x := l.items[digest]; x != nil {
+		x.held = true
+	}
+}
+
+func (l *Leavings) holdAll(list []ledger.Artifact) {
+	for _, a := range list {
+		l.hold(a.SHA256)
+	}
+}
+
+// others keeps back what is named by what is no entry.
+func (l *Leavings) others() error {
+	recs, err := l.db.CacheRecords("", "")
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		if rec.ExpiresUTC > l.now {
+			l.holdAll(rec.Artifacts)
+		}
+	}
+	bundles, err := l.db.Bundles()
+	if err != nil {
+		return err
+	}
+	s := l.db.NewSurvey()
+	for _, rec := range bundles {
+		if rec.Removed > 0 {
+			continue
+		}
+		files, err := s.Files(rec.Digest)
+		if err != nil {
+			return damaged(err, "manifest of %s", rec.Ref())
+		}
+		for _, f := range files {
+			l.hold(f.SHA256)
+		}
+	}
+	return nil
+}
+
+// Held are those of a list that something else has come to name.
+func (l *Leavings) Held(digests []string) (out []string) {
+	for _, d := range digests {
+		if x := l.items[d]; x == nil || x.held {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// A Load is what one archive takes.
+type Load struct {
+	List *archive.List // nil: nothing is left to write
+	// Double are contents that are in their places and in an archive on record as well: the
+	// end of an archiving that was cut off. They can go once the archive was read.
+	Double []string
+}
+
+// Next gathers what is in its place, run by run, until there is enough for one archive.
+// With neither a list nor doubles nothing is left.
+func (l *Leavings) Next(ctx context.Context) (Load, error) {
+	list := &archive.List{Artifacts: []archive.Item{}, Before: l.before, Logs: []archive.Item{}, Runs: []archive.Run{}, Schema: archive.Schema, SiteID: l.db.SiteID()}
+	var load Load
+	var bytes int64
+	listed := map[string]bool{}
+	for ; l.next < len(l.runs) && len(list.Artifacts)+len(list.Logs)+len(list.Runs) < archiveFilesMost && bytes < archiveBytesMost; l.next++ {
+		r, any := l.runs[l.next], false
+		var fault error
+		err := l.of(ctx, r.RunID, func(digest string, _ bool) {
+			x := l.items[digest]
+			if x.held || fault != nil {
+				return
+			}
+			if !x.taken {
+				var n int64
+				n, listed[digest], fault = l.take(digest, x, list, &load)
+				x.taken, bytes = true, bytes+n
+			}
+			any = any || listed[digest]
+		})
+		if err == nil {
+			err = fault
+		}
+		if err != nil {
+			return load, err
+		}
+		if any {
+			list.Runs = append(list.Runs, r)
+		}
+	}
+	if len(list.Artifacts)+len(list.Logs) > 0 {
+		for _, items := range [][]archive.Item{list.Artifacts, list.Logs} {
+			slices.SortFunc(items, func(a, b archive.Item) int { return cmp.Compare(a.SHA256, b.SHA256) })
+		}
+		load.List = list
+	}
+	return load, nil
+}
+
+// take adds a content to a load, if it is in its place, and says how large it is and whether
+// the list has it now.
+func (l *Leavings) take(digest string, x *leaving, list *archive.List, load *Load) (total int64, listed bool, err error) {
+	b := l.db.blobs
+	artifact, isFile, err := b.placed(digest)
+	if err != nil {
+		return 0, false, err
+	}
+	log := int64(-1)
+	if fi, err := os.Lstat(b.logPath(digest)); x.log && err == nil && fi.Mode().IsRegular() {
+		log = fi.Size()
+	} else if x.log && !isFile {
+		log = artifact // a short one is sealed without a file
+	}
+	if !x.artifact {
+		artifact = -1
+	}
+	if artifact < 0 && log < 0 {
+		return 0, false, nil // it is in an archive; what is nowhere, an audit names
+	}
+	f, err := b.shelf.find(digest, false)
+	if err == nil && f.Fault == nil && l.onRecord(f) {
+		load.Double = append(load.Double, digest)
+		return 0, false, nil
+	}
+	if artifact >= 0 {
+		list.Artifacts = append(list.Artifacts, archive.Item{Bytes: artifact, SHA256: digest})
+		total += artifact
+	}
+	if log >= 0 {
+		list.Logs = append(list.Logs, archive.Item{Bytes: log, SHA256: digest})
+		total += log
+	}
+	return total, true, nil
+}
+
+func (l *Leavings) onRecord(f *archive.File) bool {
+	recs, err := l.db.Archives()
+	return err == nil && slices.ContainsFunc(recs, func(r ArchiveRecord) bool { return r.List == f.List })
+}
+
+// placed is the size of a blob that is in its place, and whether it is a file; -1 where there
+// is none.
+func (b *Blobs) placed(digest string) (size int64, isFile bool, err error) {
+	raw, err := b.Small(digest)
+	if err != nil || raw != nil {
+		return int64(len(raw)), false, err
+	}
+	if fi, err := os.Lstat(b.Path(digest)); err == nil && fi.Mode().IsRegular() {
+		return fi.Size(), true, nil
+	}
+	return -1, false, nil
+}
+
+// logPath is where a segment lies that is a file.
+func (b *Blobs) logPath(digest string) string {
+	if len(digest) != 64 {
+		return filepath.Join(b.logs, "invalid")
+	}
+	return filepath.Join(b.logs, digest[:2], digest+".jsonl")
+}
