@@ -314,3 +314,53 @@ func FuzzIndex(f *testing.F) {
 		}
 	})
 }
+
+// bulk are logs of about size bytes in all, as attempts write them.
+func bulk(size int) (*archive.List, contents) {
+	c := contents{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var texts []string
+	for n := 0; n < size; {
+		var b strings.Builder
+		for i := range 2000 {
+			fmt.Fprintf(&b, "{\"seq\":%d,\"stream\":\"stdout\",\"text\":\"request %x from 10.0.%d.%d took %d ms\",\"time\":\"2026-11-22T09:%02d:%02d.%09dZ\"}\n",
+				i, rnd.Uint64(), rnd.IntN(256), rnd.IntN(256), rnd.IntN(5000), i/60%60, i%60, rnd.IntN(1e9))
+		}
+		texts = append(texts, b.String())
+		n += b.Len()
+	}
+	return listOf([]archive.Item{}, items(c, texts...)), c
+}
+
+func BenchmarkArchive(b *testing.B) {
+	list, c := bulk(64 << 20)
+	dir := b.TempDir()
+	path := filepath.Join(dir, "runs.tar")
+	b.Run("write", func(b *testing.B) {
+		b.SetBytes(list.Bytes())
+		for b.Loop() {
+			os.Remove(path)
+			if err := archive.Write(context.Background(), path, archive.Options{List: list, Source: c, Sign: sign}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("verify", func(b *testing.B) {
+		b.SetBytes(list.Bytes())
+		for b.Loop() {
+			if _, err := archive.Verify(context.Background(), path, archive.VerifyOptions{SiteID: siteID, Fresh: true}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("index", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := archive.Index(path, siteID); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	if fi, err := os.Stat(path); err == nil {
+		b.Logf("%d bytes became %d in %d files", list.Bytes(), fi.Size(), len(list.Logs))
+	}
+}
