@@ -106,13 +106,11 @@ func runDaemon(ctx context.Context, a *app) error {
 			wait = firstLook
 		}
 		log.Error("the disk is full: nothing is accepted until there is room", "error", err, "next", wait.String())
-		select {
-		case <-time.After(wait):
-			wait = min(2*wait, lastLook)
-		case <-ctx.Done():
+		if !a.untilRoom(ctx, wait, log) {
 			log.Info("stopped")
 			return nil
 		}
+		wait = min(2*wait, lastLook)
 	}
 }
 
@@ -175,6 +173,7 @@ func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, log *slo
 // daemonState is what daemon start and status print.
 type daemonState struct {
 	Running    bool   `json:"running"`
+	Waiting    bool   `json:"waiting,omitempty"` // until there is room on the disk
 	PID        int    `json:"pid,omitempty"`
 	StartedUTC string `json:"startedUtc,omitempty"`
 	Version    string `json:"version,omitempty"`
@@ -236,6 +235,10 @@ func runDaemonStart(ctx context.Context, a *app) error {
 		return a.renderStarted(st, "")
 	case err != nil && !errors.Is(err, server.ErrUnreachable):
 		return err
+	}
+	if pid := a.waits(); pid != 0 {
+		full := waitsForRoom(pid)
+		return &full
 	}
 	if owner, err := ownerOf(a.opt.home); err == nil && owner != os.Geteuid() {
 		return notOwner(a.opt.home) // before there is a log that is not its
@@ -323,6 +326,9 @@ func runDaemonStop(ctx context.Context, a *app, force bool) error {
 	st, err := a.found(ctx)
 	switch {
 	case errors.Is(err, server.ErrUnreachable) || err == nil && st.Mode == engine.ModeCommand:
+		if was, err := a.stopWaiting(ctx); was || err != nil {
+			return err
+		}
 		a.stderr.note("note: no daemon was running")
 		return nil
 	case err != nil:
@@ -413,14 +419,21 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 		return err
 	}
 	locked, _ := a.mute()
-	if err := a.emit(daemonState{}, func(s *screen) {
-		if err != nil && locked != nil {
+	waits := a.waits()
+	if err := a.emit(daemonState{Waiting: waits != 0, PID: waits}, func(s *screen) {
+		switch {
+		case waits != 0:
+			s.fields("daemon", fmt.Sprintf("waiting for room on the disk, pid %d", waits))
+		case err != nil && locked != nil:
 			s.fields("daemon", "not answering")
-		} else {
+		default:
 			s.fields("daemon", "not running")
 		}
 	}); err != nil {
 		return err
+	}
+	if waits != 0 {
+		return &outcome{exit: exitLocked, err: waitsForRoom(waits)}
 	}
 	if err != nil && locked != nil {
 		return locked

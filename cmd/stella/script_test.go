@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,7 +28,16 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.WASMMain()
-	testscript.Main(m, map[string]func(){"stella": mainAt})
+	testscript.Main(m, map[string]func(){"stella": mainAt, "waitsforroom": waitsForever})
+}
+
+// waitsForever waits as a daemon does whose disk is full, until it is told to end.
+func waitsForever() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	a := newApp()
+	a.opt.home = os.Getenv("STELLA_HOME")
+	a.untilRoom(ctx, time.Hour, slog.New(slog.DiscardHandler))
 }
 
 // mainAt is main with a clock that CLOCK_SHIFT moves, a duration.
