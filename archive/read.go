@@ -157,30 +157,40 @@ func (f *File) Open(digest string) (io.ReadCloser, error) {
 	if p.log {
 		m.name = logsDir + digest + logSuffix
 	}
-	r, err := newContent(io.NewSectionReader(file, p.offset, p.stored), f.Path, m)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
+	dec, err := newDecoder()
+	if err == nil {
+		err = dec.Reset(io.NewSectionReader(file, p.offset, p.stored))
 	}
-	r.file = file
-	return r, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("archive: %w", err), file.Close())
+	}
+	return closing{&content{path: f.Path, m: m, dec: dec, sum: sha256.New()}, file}, nil
+}
+
+// newDecoder makes a decoder of bounded memory.
+func newDecoder() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+}
+
+// closing is a content whose file goes with it.
+type closing struct {
+	*content
+	file *os.File
+}
+
+// Close implements [io.Closer].
+func (c closing) Close() error {
+	c.dec.Close()
+	return c.file.Close()
 }
 
 // content reads one content and hashes it.
 type content struct {
-	file *os.File // nil where another closes it
 	path string
 	m    member
 	dec  *zstd.Decoder
 	sum  hash.Hash
 	n    int64
-}
-
-func newContent(r io.Reader, path string, m member) (*content, error) {
-	dec, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-	if err != nil {
-		return nil, fmt.Errorf("archive: %w", err)
-	}
-	return &content{path: path, m: m, dec: dec, sum: sha256.New()}, nil
 }
 
 // Read implements [io.Reader].
@@ -201,15 +211,6 @@ func (c *content) Read(b []byte) (int, error) {
 }
 
 func (c *content) damaged(err error) error { return &DamagedError{c.path, c.m.name, err} }
-
-// Close implements [io.Closer].
-func (c *content) Close() error {
-	c.dec.Close()
-	if c.file == nil {
-		return nil
-	}
-	return c.file.Close()
-}
 
 // Verified is an archive of which every byte was read.
 type Verified struct {
@@ -259,6 +260,10 @@ func Verify(ctx context.Context, path string, opt VerifyOptions) (v Verified, er
 		k.total = fi.Size()
 	}
 	k.r = bufio.NewReaderSize(io.TeeReader(f, k), 256<<10)
+	if k.dec, err = newDecoder(); err != nil {
+		return v, fmt.Errorf("archive: %w", err)
+	}
+	defer k.dec.Close()
 	if err := k.all(list, members); err != nil {
 		if ctx.Err() != nil {
 			return v, context.Cause(ctx)
@@ -274,6 +279,7 @@ type checker struct {
 	path        string
 	opt         VerifyOptions
 	r           *bufio.Reader
+	dec         *zstd.Decoder // one for all
 	whole       hash.Hash
 	done, total int64
 	sums        []sum
@@ -362,12 +368,10 @@ func (k *checker) small(m ustar.Member, limit int64) ([]byte, error) {
 func (k *checker) content(m ustar.Member, want member) error {
 	sums := sha256.New()
 	stored := io.TeeReader(io.LimitReader(k.r, m.Size), sums)
-	c, err := newContent(stored, k.path, want)
-	if err != nil {
-		return err
+	if err := k.dec.Reset(stored); err != nil {
+		return &DamagedError{k.path, m.Name, err}
 	}
-	defer c.Close()
-	if _, err := io.Copy(io.Discard, c); err != nil {
+	if _, err := io.Copy(io.Discard, &content{path: k.path, m: want, dec: k.dec, sum: sha256.New()}); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, stored); err != nil {

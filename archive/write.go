@@ -61,7 +61,9 @@ func Write(ctx context.Context, path string, opt Options) (err error) {
 		return fmt.Errorf("archive: %w", err)
 	}
 	w := &writer{ctx: ctx, f: f, opt: opt, time: before, total: opt.List.Bytes()}
-	err = w.all(raw)
+	if w.enc, err = newEncoder(); err == nil {
+		err = w.all(raw)
+	}
 	if err == nil {
 		err = failpoint.Hit(failpoint.ArchiveWrite)
 	}
@@ -78,6 +80,7 @@ func Write(ctx context.Context, path string, opt Options) (err error) {
 type writer struct {
 	ctx         context.Context
 	f           *os.File
+	enc         *zstd.Encoder // one for all: making it costs more than a short log
 	opt         Options
 	time        time.Time
 	at          int64 // end of what was written
@@ -143,13 +146,10 @@ func (w *writer) content(m member) error {
 	}
 	defer r.Close()
 	return w.member(m.name, func(to io.Writer) error {
-		enc, err := newEncoder(to)
-		if err != nil {
-			return err
-		}
+		w.enc.Reset(to)
 		sum := sha256.New()
-		n, err := io.Copy(io.MultiWriter(enc, sum, progress{w}), r)
-		if err = errors.Join(err, enc.Close()); err != nil {
+		n, err := io.Copy(io.MultiWriter(w.enc, sum, progress{w}), r)
+		if err = errors.Join(err, w.enc.Close()); err != nil {
 			return err
 		}
 		if n != m.Bytes || hex.EncodeToString(sum.Sum(nil)) != m.SHA256 {
@@ -159,8 +159,8 @@ func (w *writer) content(m member) error {
 	})
 }
 
-func newEncoder(to io.Writer) (*zstd.Encoder, error) {
-	return zstd.NewWriter(to, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(windowSize),
+func newEncoder() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(windowSize),
 		zstd.WithEncoderConcurrency(1), zstd.WithZeroFrames(true))
 }
 

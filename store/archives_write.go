@@ -182,23 +182,25 @@ func (b *Blobs) TrashArchived(ctx context.Context, digests []string, now time.Ti
 	if err := b.trashInto(ctx, digests, bin, moved); err != nil {
 		return len(moved), err
 	}
+	var touched []string
 	for dir, names := range byFolder(digests) {
 		if err := ctx.Err(); err != nil {
 			return len(moved), context.Cause(ctx)
 		}
-		if err := b.trashLogs(filepath.Join(b.logs, dir), names, bin, moved); err != nil {
+		if dir = filepath.Join(b.logs, dir); !exists(dir) {
+			continue
+		}
+		if err := b.trashLogs(dir, names, bin, moved); err != nil {
 			return len(moved), err
 		}
+		touched = append(touched, dir)
 	}
-	return len(moved), fsx.SyncDir(bin)
+	return len(moved), errors.Join(together(touched, fsx.SyncDir), fsx.SyncDir(bin))
 }
 
 // trashLogs moves segments of one folder. One that an attempt brings again meanwhile, byte
 // for byte, is in the archive.
 func (b *Blobs) trashLogs(dir string, names []string, bin string, moved map[string]bool) error {
-	if !exists(dir) {
-		return nil
-	}
 	for _, name := range names {
 		file := name + ".jsonl"
 		if err := failpoint.Hit(failpoint.GCMove); err != nil {
@@ -213,5 +215,5 @@ func (b *Blobs) trashLogs(dir string, names []string, bin string, moved map[stri
 		}
 		moved[name] = true
 	}
-	return fsx.SyncDir(dir)
+	return nil
 }
