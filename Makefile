@@ -70,7 +70,7 @@ soak: crash race
 	$(GO) test -count=1 -timeout 60m ./runner -run 'NothingBegins|NothingBelow' -rapid.checks 2000
 	$(GO) test -count=1 -timeout 60m ./export -run 'Flipped|999' -every
 	$(GO) test -count=1 -timeout 60m ./verify -run 'Every' -every
-	$(GO) test -count=1 -timeout 60m ./store -run EveryByte -every
+	$(GO) test -count=1 -timeout 60m ./store ./archive -run EveryByte -every
 	$(MAKE) fuzz FUZZTIME=$(FUZZTIME)
 
 clean:
