@@ -80,7 +80,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 		return r, fmt.Errorf("store: recover: %w", err)
 	}
 	defer func() {
-		if err != nil || opt.DryRun {
+		if err != nil && !errors.Is(err, ErrRestoring) || opt.DryRun {
 			err = errors.Join(err, removeTree(ready))
 		}
 	}()
@@ -92,10 +92,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	}
 	r.Kept = unused(opt.Home, filepath.Join(replacedName, opt.Kept))
 	j := &journal{Schema: journalSchema, ID: "recovered", Kept: r.Kept, Parts: swapped()}
-	if err := j.write(opt.Home); err != nil {
-		return r, err
-	}
-	return r, j.swap(opt.Home)
+	return r, j.carryOut(opt.Home)
 }
 
 // wreck is a database that may be damaged anywhere: bbolt trusts its pages, and ends a program

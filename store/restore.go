@@ -78,7 +78,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 		return r, fmt.Errorf("%w: %s", ErrRestoring, opt.Home)
 	}
 	if err == nil && j != nil {
-		return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, j.swap(opt.Home)
+		return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, j.finish(opt.Home)
 	}
 	if err != nil {
 		return r, err
@@ -93,7 +93,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 	}
 	r.Snapshot, r.Kept = snap, unused(opt.Home, filepath.Join(replacedName, opt.Kept))
 	defer func() {
-		if err != nil || opt.DryRun {
+		if err != nil && !errors.Is(err, ErrRestoring) || opt.DryRun {
 			err = errors.Join(err, removeTree(ready))
 		}
 	}()
@@ -110,10 +110,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 		return r, err
 	}
 	j = &journal{Schema: journalSchema, ID: snap.ID, Kept: r.Kept, Parts: swapped()}
-	if err := j.write(opt.Home); err != nil {
-		return r, err
-	}
-	return r, j.swap(opt.Home)
+	return r, j.carryOut(opt.Home)
 }
 
 // FinishRestore does the rest of a restore that was cut off, and says whether there was one.
@@ -127,7 +124,7 @@ func FinishRestore(home string) (r Restored, found bool, err error) {
 	if err != nil || j == nil {
 		return r, false, err
 	}
-	return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, true, j.swap(home)
+	return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, true, j.finish(home)
 }
 
 // unused is a name in a home that nothing has yet.
@@ -429,6 +426,25 @@ func (j *journal) write(home string) error {
 		return fmt.Errorf("store: restore: %w", err)
 	}
 	return fsx.WriteFile(filepath.Join(home, journalName), append(raw, '\n'), 0o600)
+}
+
+// carryOut writes the journal and does what it says; see [journal.finish] for its errors.
+func (j *journal) carryOut(home string) error {
+	if err := j.write(home); err != nil {
+		return j.unfinished(home, err)
+	}
+	return j.finish(home)
+}
+
+// finish does what is left of what the journal says. As long as that has its name an error is
+// an [ErrRestoring]: what is ready is then all that the home will have, and must stay there.
+func (j *journal) finish(home string) error { return j.unfinished(home, j.swap(home)) }
+
+func (*journal) unfinished(home string, err error) error {
+	if err != nil && exists(filepath.Join(home, journalName)) {
+		return fmt.Errorf("%w: %w", ErrRestoring, err)
+	}
+	return err
 }
 
 // swap puts each part that is ready into its place, and ends the restore. It can be cut off

@@ -59,7 +59,7 @@ func restoreLatest(home string) (api.Restored, error) {
 	return engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who, Reason: "a test"})
 }
 
-// Wherever a snapshot, a compaction or a restore is cut off: a snapshot that is listed is
+// Wherever a snapshot, a compaction or a restore is cut off, or fails: a snapshot that is listed is
 // whole, and the site opens as it was before or after, or says that a restore was cut off,
 // which the same command finishes.
 func TestCrashInARestore(t *testing.T) {
@@ -72,20 +72,26 @@ func TestCrashInARestore(t *testing.T) {
 		failpoint.FSXWrite, failpoint.FSXSync, failpoint.FSXRename, failpoint.FSXSyncDir,
 		failpoint.StoreCommitBefore, failpoint.StoreCommitAfter, failpoint.SnapshotWrite, failpoint.RestoreSwap,
 	} {
-		for hit := 1; ; hit++ {
-			home := filepath.Join(t.TempDir(), "site")
-			copySite(t, l.home, home)
-			if !crashRestoreOnce(t, home, fmt.Sprintf("%s=%d:kill", name, hit)) {
-				if hit == 1 {
-					t.Errorf("%s is not on the way", name)
+		ways := []string{"kill"}
+		if name == failpoint.RestoreSwap || name == failpoint.FSXRename {
+			ways = append(ways, "error")
+		}
+		for _, how := range ways {
+			for hit := 1; ; hit++ {
+				home := filepath.Join(t.TempDir(), "site")
+				copySite(t, l.home, home)
+				if !crashRestoreOnce(t, home, fmt.Sprintf("%s=%d:%s", name, hit, how)) {
+					if hit == 1 {
+						t.Errorf("%s is not on the way", name)
+					}
+					break
 				}
-				break
 			}
 		}
 	}
 }
 
-func crashRestoreOnce(t *testing.T, home, fail string) (killed bool) {
+func crashRestoreOnce(t *testing.T, home, fail string) (hit bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashRestoreChild$")
 	cmd.Env = append(os.Environ(), "STELLA_CRASH_RESTORE="+home, failpoint.Env+"="+fail)
@@ -93,7 +99,9 @@ func crashRestoreOnce(t *testing.T, home, fail string) (killed bool) {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit) && exit.ExitCode() == -1:
-		killed = true
+		hit = true
+	case errors.As(err, &exit) && (strings.Contains(string(out), failpoint.ErrInjected.Error()) || strings.Contains(string(out), string(api.CodeRestoring))):
+		hit = true
 	case err != nil:
 		t.Errorf("%s: the child ended with %v:\n%s", fail, err, out)
 		return false
@@ -101,7 +109,7 @@ func crashRestoreOnce(t *testing.T, home, fail string) (killed bool) {
 	if err := afterRestoreCrash(home, string(out)); err != nil {
 		t.Errorf("%s: %v; the child said:\n%s", fail, err, out)
 	}
-	return killed
+	return hit
 }
 
 func afterRestoreCrash(home, told string) error {
@@ -136,7 +144,7 @@ func afterRestoreCrash(home, told string) error {
 	}
 	// What is listed can be restored, and what was acknowledged is listed.
 	all, err := filepath.Glob(filepath.Join(home, "snapshots", "[0-9]*"))
-	if err != nil || strings.Contains(told, "snapshot") && len(all) != 1 {
+	if err != nil || strings.HasPrefix(told, "snapshot ") && len(all) != 1 {
 		return fmt.Errorf("the snapshots are %v, %w", all, err)
 	}
 	if len(all) > 0 {

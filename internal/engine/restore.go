@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/stellarun/stella/export"
@@ -321,7 +322,12 @@ func restoreError(home string, err error) error {
 	case errors.Is(err, store.ErrLocked):
 		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "stop it first: stella daemon stop"}
 	case errors.Is(err, store.ErrRestoring):
-		return openError(home, err)
+		var errno syscall.Errno
+		if !errors.As(err, &errno) {
+			return openError(home, err)
+		}
+		return &api.Error{Code: api.CodeRestoring, Message: err.Error(),
+			Hint: "see to what the system says, then let it finish: stella maintenance restore-snapshot --latest, or stella maintenance recover"}
 	case errors.Is(err, store.ErrNewerSchema):
 		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
 	case errors.As(err, &damage):
