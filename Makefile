@@ -65,6 +65,7 @@ soak: FUZZTIME := 60s
 soak: crash race
 	$(GO) test -count=1 -timeout 120m -v ./internal/simtest -run Kills -kills 500
 	$(GO) test -count=1 -timeout 60m -v ./internal/simtest -run PowerCuts -cuts 100
+	$(GO) test -count=1 -timeout 120m -v ./internal/simtest -run Faults -faults 0
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 60m -v ./internal/simtest -run Clients -ops 1000
 	$(GO) test -count=1 -timeout 60m ./runner ./runner/state -run RandomHistories -rapid.checks 5000
 	$(GO) test -count=1 -timeout 60m ./runner -run 'NothingBegins|NothingBelow' -rapid.checks 2000

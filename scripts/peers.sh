@@ -21,7 +21,8 @@ done
 if [ "$(id -u)" != 0 ] || ! command -v mkfs.ext4 >/dev/null 2>&1 || ! losetup -f >/dev/null 2>&1; then
 	missing powercut "losses of power, on a disk that is cut off"
 fi
-command -v strace >/dev/null 2>&1 || missing strace "that a loss of power is felt where nothing is synced"
+command -v strace >/dev/null 2>&1 || missing strace "that a loss of power is felt where nothing is synced, and that no call that changes a site is missed"
+grep -qs user_notif /proc/sys/kernel/seccomp/actions_avail || missing faults "system calls that fail"
 [ -x bin/otelcol ] || missing otelcol "telemetry taken by a collector: make otelcol"
 [ -n "${STELLA_CONFORMANCE:-}" ] || missing conformance "the bundles of sigstore-conformance: STELLA_CONFORMANCE names a checkout"
 if [ "$(id -u)" = 0 ]; then
