@@ -89,8 +89,13 @@ func twoRuns() *story {
 		Generation: 1, Outcome: "failed", ErrorCode: "STEP_RETRYABLE", Retryable: true, ExitCode: exit(75),
 	})
 	s.add(step(ledger.StepQueued, "match", 0), &ledger.StepQueue{Reason: "retry", Due: stamp.Format(s.at.Add(1500 * time.Millisecond))})
-	s.wait(2*time.Second).add(step(ledger.AttemptStarted, "match", 2), &ledger.AttemptStart{Generation: 1, Tier: "landlock"})
+	s.wait(2*time.Second).add(step(ledger.AttemptStarted, "match", 2), &ledger.AttemptStart{
+		Generation: 1, Tier: "landlock", Locks: []ledger.Lock{{Kind: "lock", Name: "db", Weight: 1}},
+	})
 	s.add(step(ledger.AttemptEnded, "match", 2), &ledger.AttemptEnd{Generation: 1, Outcome: "crashed", ErrorCode: "STEP_CRASHED", Signal: "SIGSEGV"})
+	s.add(step(ledger.ApprovalRequested, "sign", 1), &ledger.ApprovalRequest{Generation: 1, Question: "go on?", Quorum: 2})
+	s.add(step(ledger.ApprovalDecided, "sign", 1), &ledger.ApprovalDecision{Decision: "continue", Notes: "looks right"})
+	s.add(step(ledger.ApprovalClosed, "sign", 1), &ledger.ApprovalClosing{Result: "withdrawn"})
 	s.add(step(ledger.StepFailed, "match", 0), &ledger.StepEnd{ErrorCode: "STEP_CRASHED"})
 	s.add(step(ledger.StepSkipped, "report", 0), &ledger.StepEnd{ErrorCode: "UPSTREAM_FAILED"})
 	s.add(run(ledger.RunFailed), &ledger.RunEnd{FailureReason: "STEP_CRASHED", FailedStep: "match"})

@@ -14,10 +14,11 @@ import (
 
 // Names of spans.
 const (
-	spanRun     = "orchestrator.run"
-	spanStep    = "orchestrator.step"
-	spanAttempt = "attempt"
-	spanVerify  = "verify"
+	spanRun      = "orchestrator.run"
+	spanStep     = "orchestrator.step"
+	spanAttempt  = "attempt"
+	spanApproval = "approval"
+	spanVerify   = "verify"
 )
 
 // Spans writes OTLP trace lines, one span a line, each when its ledger entry
@@ -81,6 +82,8 @@ func (s *Spans) Run(changes []state.Change, first int64) error {
 			return s.stepSpan(m)
 		case m.isAttemptEnd():
 			return s.attemptSpan(m)
+		case m.isApprovalEnd():
+			return s.approvalSpan(m)
 		}
 		return nil
 	})
@@ -151,6 +154,7 @@ func (s *Spans) attemptSpan(m moment) error {
 	if d, ok := m.step.startData.(*ledger.AttemptStart); ok {
 		putStr(a, "tier", d.Tier)
 		putStr(a, "plugin", d.Plugin)
+		putLocks(a, d.Locks, m.step.started.Seq)
 	}
 	if d, ok := m.Data.(*ledger.AttemptEnd); ok {
 		putStr(a, "status", d.Outcome)
@@ -169,6 +173,47 @@ func (s *Spans) attemptSpan(m moment) error {
 		default:
 			sp.fail(d.ErrorCode)
 		}
+	}
+	return s.end(sp, m.Envelope)
+}
+
+// maxLocks bounds the locks that the span of an attempt names.
+const maxLocks = 16
+
+// putLocks adds the locks and semaphores that an attempt held, under the number of its fence.
+func putLocks(a pcommon.Map, locks []ledger.Lock, fence int64) {
+	if len(locks) == 0 {
+		return
+	}
+	a.PutInt("fence", fence)
+	list := a.PutEmptySlice("locks")
+	for _, l := range locks[:min(len(locks), maxLocks)] {
+		list.AppendEmpty().SetStr(cut(l.Kind+" "+l.Name, maxAttr))
+	}
+}
+
+// approvalSpan is the time that people were waited for.
+func (s *Spans) approvalSpan(m moment) error {
+	asked := m.step.asked.Envelope
+	sp := s.begin(spanApproval, m.run.start, asked.Time)
+	sp.span.SetSpanID(spanID("approval", m.Envelope.RunID, m.Envelope.StepID, fmt.Sprint(asked.Seq)))
+	sp.span.SetParentSpanID(stepSpanID(m.Envelope))
+	a := sp.span.Attributes()
+	putStr(a, "stepId", m.Envelope.StepID)
+	a.PutInt("attempt", int64(m.Envelope.Attempt))
+	if d, ok := m.step.asked.Data.(*ledger.ApprovalRequest); ok {
+		a.PutInt("quorum", int64(d.Quorum))
+	}
+	if d, ok := m.Data.(*ledger.ApprovalClosing); ok {
+		putStr(a, "status", d.Result)
+		putStr(a, "decision", d.Decision)
+		putStr(a, "backTo", d.BackTo)
+		if d.Result == state.ApprovalApproved {
+			sp.span.Status().SetCode(ptrace.StatusCodeOk)
+		}
+	}
+	for _, c := range m.step.decided {
+		sp.event(c)
 	}
 	return s.end(sp, m.Envelope)
 }
@@ -223,6 +268,9 @@ func (sp openSpan) event(c state.Change) {
 	case *ledger.StepQueue:
 		putStr(a, "reason", d.Reason)
 		putStr(a, "due", d.Due)
+	case *ledger.ApprovalDecision:
+		putStr(a, "decision", d.Decision)
+		putStr(a, "actor", c.Envelope.Actor)
 	case *ledger.Note:
 		putStr(a, "reason", d.Reason)
 		putStr(a, "actor", c.Envelope.Actor)

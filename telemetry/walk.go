@@ -35,6 +35,8 @@ type stepPast struct {
 	attempts    int64
 	retries     int64
 	events      []state.Change // each time it was queued
+	asked       state.Change   // the request for the approval that is open, or was last
+	decided     []state.Change // what people said to that
 }
 
 // walkRun calls see for each entry of a run in order, after it was counted.
@@ -68,6 +70,10 @@ func (m moment) count() {
 	case m.step == nil:
 	case e.Type == ledger.StepQueued:
 		m.countQueue()
+	case e.Type == ledger.ApprovalRequested:
+		m.step.asked, m.step.decided = m.Change, nil
+	case e.Type == ledger.ApprovalDecided:
+		m.step.decided = append(m.step.decided, m.Change)
 	case e.Type == ledger.AttemptStarted:
 		if m.run.began == "" {
 			m.run.began = e.Time
@@ -118,6 +124,10 @@ func (m moment) isStepEnd() bool {
 
 func (m moment) isAttemptEnd() bool {
 	return m.step != nil && m.Envelope.Type == ledger.AttemptEnded
+}
+
+func (m moment) isApprovalEnd() bool {
+	return m.step != nil && m.Envelope.Type == ledger.ApprovalClosed
 }
 
 // status is the status that an ending entry gives its run or step.
