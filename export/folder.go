@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	pathpkg "path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/stellarun/stella/internal/fsx"
 )
@@ -96,16 +98,34 @@ func DecryptFolder(ctx context.Context, path string, identity []byte, dir string
 		if err != nil {
 			return fmt.Errorf("export: %s: %w", path, err)
 		}
-		if h.Typeflag != tar.TypeReg || !filepath.IsLocal(h.Name) || strings.Contains(h.Name, "\\") || h.Size > plain.size {
+		if !isFile(h) || done+h.Size > plain.size { // a sparse file would be longer than what is stored of it
 			return fmt.Errorf("export: %s: %w: %.100q", path, ErrFolder, h.Name)
 		}
-		if err := unpack(in, filepath.Join(dir, filepath.FromSlash(h.Name))); err != nil {
+		err = unpack(in, filepath.Join(dir, filepath.FromSlash(h.Name)))
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) {
+			return fmt.Errorf("export: %s: %w: %.100q comes twice", path, ErrFolder, h.Name)
+		}
+		if err != nil {
 			return fmt.Errorf("export: %s: %w", path, err)
 		}
 		if done += h.Size; progress != nil {
 			progress(done)
 		}
 	}
+}
+
+// maxFileName bounds the names of the files, in bytes.
+const maxFileName = 255
+
+// isFile says whether a member of a folder is a file as EncryptFolder writes it.
+func isFile(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return false
+		}
+	}
+	return h.Typeflag == tar.TypeReg && len(h.Name) <= maxFileName && h.Name != "." && filepath.IsLocal(h.Name) &&
+		pathpkg.Clean(h.Name) == h.Name && !strings.Contains(h.Name, "\\")
 }
 
 func unpack(in io.Reader, to string) error {

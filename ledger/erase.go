@@ -13,7 +13,7 @@ import (
 // of the ledger needs. An envelope is never erased: see FORMATS section 4.
 
 // MaxErased bounds how many entries one request names.
-const MaxErased = 1000
+const MaxErased = 500
 
 // Remains is what a replay needs of an entry whose data line is erased: the data without what
 // people have said, in canonical form. It belongs to the site alone, and into no archive.

@@ -188,11 +188,11 @@ type EpochStart struct {
 	Known     string `json:"known,omitempty"`    // the highest checkpoint known of the site, a signed note without cosignatures
 	Snapshot  string `json:"snapshot,omitempty"` // id of what was restored
 	Evidence  string `json:"evidence,omitempty"` // SHA-256 of the sealed list of what could not be adopted
-	Reason    string `json:"reason" erase:"text"`
+	Reason    string `json:"reason"`             // it cannot be erased: the entry says what is
 
-	// Entries, ascending, whose data was adopted though the ledger that was there before had
+	// Entries, by seq, whose data was adopted though the ledger that was there before had
 	// erased it: it is erased again.
-	Erased []int64 `json:"erased,omitempty"`
+	Erased []ErasedData `json:"erased,omitempty"`
 }
 
 // ErasureRequest is the data of [ErasureRequested]: somebody wants the data lines of entries
@@ -205,8 +205,15 @@ type ErasureRequest struct {
 // Erasure is the data of [DataErased]: somebody else agreed. The data lines of these entries
 // leave ledger.db, and are in no archive from now on.
 type Erasure struct {
-	Request int64   `json:"request"` // seq of the request
-	Entries []int64 `json:"entries"`
+	Request int64        `json:"request"` // seq of the request, or of the beginning of an epoch that had more to erase again
+	Entries []ErasedData `json:"entries"` // by seq
+}
+
+// ErasedData is an entry whose data is erased, and the SHA-256 of what remains of that in the
+// site, which a replay needs (see [Remains]).
+type ErasedData struct {
+	Seq     int64  `json:"seq"`
+	Remains string `json:"remains"`
 }
 
 // Cosigning is the data of [CheckpointCosigned]: a checkpoint came back with signatures of

@@ -263,7 +263,7 @@ func (db *DB) checkNotes(opt CheckOptions, rep *CheckReport) error {
 		if c.Size != size {
 			return damaged(fmt.Errorf("it says size %d", c.Size), "checkpoint of size %d", size)
 		}
-		if size > rep.Size {
+		if size > rep.Size && size <= db.Size() {
 			return nil // issued while we were reading
 		}
 		if err := db.CheckHead(c); err != nil {

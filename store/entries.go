@@ -462,5 +462,28 @@ func (db *DB) CheckHead(c ledger.Checkpoint) error {
 	return nil
 }
 
+// extends says whether the tree extends the newest checkpoint that is stored. Whoever signs
+// the next one would sign a fork otherwise.
+func (db *DB) extends() error {
+	note, size, err := db.Checkpoint()
+	if IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c, err := ledger.ParseCheckpoint(note)
+	if err == nil && c.Size != size {
+		err = fmt.Errorf("it says size %d", c.Size)
+	}
+	if err == nil {
+		err = db.CheckHead(c)
+	}
+	if err != nil {
+		return damaged(err, "checkpoint of size %d", size)
+	}
+	return nil
+}
+
 // IsNotFound says whether err is about something that is not there.
 func IsNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/stellarun/stella/ledger"
 )
@@ -41,7 +42,15 @@ func (db *DB) BeginEpoch(actor string, d ledger.EpochStart) error {
 		return err
 	}
 	d.OldOrigin, d.Size, d.Root = db.Origin(), size, ledger.HexHash(root)
-	if _, err := db.Append(ledger.EpochBegun, actor, &d); err != nil {
+	again := d.Erased
+	d.Erased = again[:min(len(again), ledger.MaxErased)]
+	seq, err := db.Append(ledger.EpochBegun, actor, &d)
+	for more := range slices.Chunk(again[len(d.Erased):], ledger.MaxErased) {
+		if err == nil {
+			_, err = db.Append(ledger.DataErased, actor, &ledger.Erasure{Request: seq, Entries: more})
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return db.load()

@@ -81,9 +81,14 @@ func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string)
 		if err != nil {
 			return 0, d, err
 		}
-		if l.Data != nil {
-			d.Entries = append(d.Entries, seq)
+		if l.Data == nil {
+			continue
 		}
+		x, err := l.erasedData()
+		if err != nil {
+			return 0, d, err
+		}
+		d.Entries = append(d.Entries, x)
 	}
 	if len(d.Entries) == 0 {
 		return 0, d, fmt.Errorf("request %d: %w", request, ErrErased)
@@ -95,7 +100,7 @@ func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string)
 }
 
 // projectErasure keeps which data is agreed to be erased, for good.
-func (tx *Tx) projectErasure(env ledger.Envelope, entries []int64) error {
+func (tx *Tx) projectErasure(env ledger.Envelope, entries []ledger.ErasedData) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -103,7 +108,9 @@ func (tx *Tx) projectErasure(env ledger.Envelope, entries []int64) error {
 	if err != nil {
 		return err
 	}
-	agreed = append(agreed, entries...)
+	for _, x := range entries {
+		agreed = append(agreed, x.Seq)
+	}
 	slices.Sort(agreed)
 	if agreed[0] < 0 || agreed[len(agreed)-1] >= env.Seq {
 		return errors.New("an erasure of what is not there")
@@ -171,7 +178,7 @@ type Gone struct {
 
 // Back says which of these entries are here and have their data again, though no entry here
 // says that it is erased.
-func (db *DB) Back(gone []Gone) (seqs []int64, err error) {
+func (db *DB) Back(gone []Gone) (back []ledger.ErasedData, err error) {
 	err = db.bolt.View(func(t *bolt.Tx) error {
 		agreed, err := agreedIn(t)
 		if err != nil {
@@ -188,13 +195,18 @@ func (db *DB) Back(gone []Gone) (seqs []int64, err error) {
 			if err != nil {
 				return err
 			}
-			if l.Data != nil && ledger.LeafHash(l.Envelope) == g.Leaf {
-				seqs = append(seqs, g.Seq)
+			if l.Data == nil || ledger.LeafHash(l.Envelope) != g.Leaf {
+				continue
 			}
+			x, err := l.erasedData()
+			if err != nil {
+				return err
+			}
+			back = append(back, x)
 		}
 		return nil
 	})
-	return seqs, err
+	return back, err
 }
 
 // erased is an entry without its data.
@@ -217,6 +229,12 @@ func (l Lines) erased() (Lines, error) {
 	return Lines{Seq: l.Seq, Envelope: l.Envelope, remains: remains}, err
 }
 
+// erasedData is what is recorded of an entry whose data is to be erased.
+func (l Lines) erasedData() (ledger.ErasedData, error) {
+	e, err := l.erased()
+	return ledger.ErasedData{Seq: l.Seq, Remains: hexSum(e.remains)}, err
+}
+
 // Erased says whether the data of an entry was erased. One that has none otherwise is damaged.
 func (l Lines) Erased() bool { return l.remains != nil }
 
@@ -236,36 +254,46 @@ func (l Lines) data(t ledger.Type) (any, error) {
 	return ledger.DecodeData(t, line.Data)
 }
 
-// erasures holds what is erased against what entries say was.
+// erasures holds what is erased, and what remains of it, against what entries say was.
 type erasures struct {
-	gone  []int64
-	named map[int64]bool
+	gone  []ledger.ErasedData
+	named map[int64]string // seq → digest of what remains
 }
 
 func (e *erasures) see(l Lines, data any) {
 	if l.Data == nil {
-		e.gone = append(e.gone, l.Seq)
+		e.gone = append(e.gone, ledger.ErasedData{Seq: l.Seq, Remains: hexSum(l.remains)})
 	}
-	var named []int64
-	switch d := data.(type) {
-	case *ledger.Erasure:
-		named = d.Entries
-	case *ledger.EpochStart:
-		named = d.Erased
-	}
+	named := erasedBy(data)
 	if e.named == nil && len(named) > 0 {
-		e.named = map[int64]bool{}
+		e.named = map[int64]string{}
 	}
-	for _, seq := range named {
-		e.named[seq] = true
+	for _, x := range named {
+		e.named[x.Seq] = x.Remains
 	}
 }
 
-// check finds data that is gone and that nobody has agreed to erase.
-func (e *erasures) check() error {
-	i := slices.IndexFunc(e.gone, func(seq int64) bool { return !e.named[seq] })
-	if i < 0 {
-		return nil
+// erasedBy is what an entry says is erased.
+func erasedBy(data any) []ledger.ErasedData {
+	switch d := data.(type) {
+	case *ledger.Erasure:
+		return d.Entries
+	case *ledger.EpochStart:
+		return d.Erased
 	}
-	return damaged(errors.New("its data is gone, and no entry says that it was erased"), "entry %d", e.gone[i])
+	return nil
+}
+
+// check finds data that is gone and that nobody has agreed to erase, and what remains of data
+// and is not what it was.
+func (e *erasures) check() error {
+	for _, x := range e.gone {
+		switch remains, ok := e.named[x.Seq]; {
+		case !ok:
+			return damaged(errors.New("its data is gone, and no entry says that it was erased"), "entry %d", x.Seq)
+		case remains != x.Remains:
+			return damaged(errors.New("what remains of its erased data is not what was recorded"), "entry %d", x.Seq)
+		}
+	}
+	return nil
 }

@@ -2,10 +2,10 @@ package store_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"flag"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,15 +25,28 @@ func TestEveryByteOfALedgerCounts(t *testing.T) {
 	home := newHome(t)
 	db := create(t, home)
 	run, start := newRun(1, "t1")
+	start.Metadata = map[string]string{"for": "somebody"}
 	if _, err := db.StartRun(run, start, []state.Proposal{{Type: ledger.StepQueued, Actor: "x", StepID: "a", Data: &ledger.StepQueue{Reason: "ready"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.AddSchedule("x", "default", addition("nightly")); err != nil {
 		t.Fatal(err)
 	}
-	_, _, _, err := db.IssueCheckpoint(func(c ledger.Checkpoint) ([]byte, error) { return fmt.Append(nil, c.Size), nil })
-	if err != nil {
+	request, err := db.RequestErasure("x", ledger.ErasureRequest{Entries: []int64{2}, Reason: "law"}) // the start of the run
+	if err == nil {
+		_, _, err = db.AgreeToErasure("y", request, func(a, b string) bool { return a == b })
+	}
+	if err == nil {
+		_, _, _, err = db.IssueCheckpoint(signNote)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
+	}
+	if db, err = store.Open(home, store.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := db.Entry(2); err != nil || !l.Erased() {
+		t.Fatalf("%+v, %v", l, err)
 	}
 	size := db.Size()
 	if rep, err := db.CheckLines(context.Background(), store.CheckOptions{}); err != nil || rep.Size != size || rep.Checkpoints != 1 {
@@ -51,6 +64,42 @@ func TestEveryByteOfALedgerCounts(t *testing.T) {
 			found(t, home, seq, at)
 			flip(t, home, seq, at)
 		}
+	}
+}
+
+// signNote signs a checkpoint by a key of its own.
+func signNote(c ledger.Checkpoint) ([]byte, error) {
+	return ledger.SignCheckpoint(c, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+}
+
+// A ledger that is shorter than what was signed of it is not opened: what it signed next would
+// be a fork.
+func TestALedgerExtendsItsNewestCheckpoint(t *testing.T) {
+	home := newHome(t)
+	db := create(t, home)
+	if _, err := db.AddSchedule("x", "default", addition("nightly")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := db.IssueCheckpoint(signNote); err != nil {
+		t.Fatal(err)
+	}
+	last := db.Size() - 1
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("entries")).Delete(binary.BigEndian.AppendUint64(nil, uint64(last)))
+	})
+	if err := errors.Join(err, b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var d *store.Damage
+	if _, err := store.Open(home, store.Options{}); !errors.As(err, &d) {
+		t.Errorf("it is opened: %v", err)
 	}
 }
 

@@ -172,7 +172,8 @@ func (w *wreck) each(name []byte, visit func(k, v []byte) error) error {
 	return failed
 }
 
-// erased is which data is agreed to be erased, as far as that can be read.
+// erased is which data is agreed to be erased, by the entries that can be read, and by what
+// followed from those that cannot.
 func (w *wreck) erased() (seqs []int64) {
 	_ = w.each(bMeta, func(k, v []byte) error {
 		if string(k) == string(kErased) {
@@ -180,7 +181,25 @@ func (w *wreck) erased() (seqs []int64) {
 		}
 		return nil
 	})
-	return seqs
+	for seq := range w.last() {
+		l, _, err := w.entry(seq)
+		if err != nil || !erases(l.Envelope) {
+			continue
+		}
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil {
+			continue
+		}
+		data, err := l.data(env.Type)
+		if err != nil {
+			continue
+		}
+		for _, x := range erasedBy(data) {
+			seqs = append(seqs, x.Seq)
+		}
+	}
+	slices.Sort(seqs)
+	return slices.Compact(seqs)
 }
 
 // rebuild makes the new database in a folder.

@@ -231,6 +231,9 @@ func Open(home string, opt Options) (*DB, error) {
 	if err == nil {
 		err = db.migrate(opt)
 	}
+	if err == nil {
+		err = db.extends()
+	}
 	if err == nil && opt.Compact {
 		err = db.compact(opt)
 	}

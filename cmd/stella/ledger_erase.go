@@ -20,8 +20,9 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"metadata, carriers) is erased from entries: one person asks and says why, another agrees by the\n" +
 			"seq of that request. Both are entries. The envelopes stay, and with them the tree and every\n" +
 			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
-			"From then on nobody is shown the data. It leaves ledger.db when the site is opened next, and\n" +
-			"the old file is overwritten. It stays in snapshots, archives and copies that were made before,\n" +
+			"From then on no reader of the ledger, archive or event has the data. What was made of it (run\n" +
+			"list, approvals, schedules) goes, and it leaves ledger.db, when the site is opened next: restart\n" +
+			"the daemon. The old file is overwritten. It stays in snapshots, archives and copies that were made before,\n" +
 			"and in sealed files.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -86,7 +87,7 @@ func renderErasure(s *screen, rep api.ErasureReport, here bool) {
 	case here:
 		kv = append(kv, "erased", "yes")
 	default:
-		kv = append(kv, "erased", "nobody is shown it; it leaves the file when the site is opened next: stella daemon restart")
+		kv = append(kv, "erased", "from ledger and archives; from the site when it is opened next: stella daemon restart")
 	}
 	if len(rep.Copies) > 0 {
 		kv = append(kv, "not erased in", strings.Join(rep.Copies, " "))

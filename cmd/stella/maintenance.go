@@ -114,8 +114,8 @@ func newRestoreCmd(a *app) *cobra.Command {
 			"The ledger goes on in a new epoch, whose first entry says what was adopted and which\n" +
 			"checkpoint is known beyond it. A checkpoint.note, or a copy of it, that covers more than the\n" +
 			"snapshot keeps the site closed until it is waived by name (trust waive): what it covers\n" +
-			"beyond is lost. Where runs are open the queue is paused, since they may have gone on after\n" +
-			"the snapshot. A restore that was cut off is finished by the same command.",
+			"beyond is lost. Where runs are open or entries lost the queue is paused: more may have been done\n" +
+			"than the snapshot knows. A restore that was cut off is finished by the same command.",
 		Example: "  stella maintenance restore-snapshot --latest --dry-run\n" +
 			"  stella maintenance restore-snapshot --id 0000004711-20261126T221500Z --from /mnt/backup --reason \"disk failed\"",
 		Args: cobra.NoArgs,

@@ -118,6 +118,6 @@ func renderNext(s *screen, floors []string, paused bool) {
 		s.printf("next: stella trust waive %s --reason TEXT\n", f)
 	}
 	if paused {
-		s.printf("the queue is paused: look at the open runs (stella orch run list --active), then stella orch queue resume\n")
+		s.printf("the queue is paused: look at the open runs (stella orch run list --active) and at schedules, then stella orch queue resume --all-tenants\n")
 	}
 }

@@ -190,6 +190,9 @@ func (e *Engine) load(ctx context.Context) error {
 	if err := e.db.Blobs().SweepQuarantine(); err != nil {
 		return internal(err)
 	}
+	if err := e.sweepLeftovers(); err != nil {
+		e.opt.Log.Error("copies of the ledger that were left could not be removed", "error", err)
+	}
 	e.sealed = newSealed(e)
 	if e.vault, err = e.db.OpenVault(e.keys.age); err != nil {
 		return damaged("secrets: %v", err)
@@ -228,16 +231,25 @@ func ahead[T any](f func() T) func() T {
 	return func() T { return <-done }
 }
 
-// configure reads site.toml, whose text it returns, and the keys.
-func (e *Engine) configure() ([]byte, error) {
-	home := e.opt.Home
+// readSite reads the configuration of a home.
+func readSite(home string) (*manifests.Site, []byte, error) {
 	raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10)
 	if err != nil {
-		return nil, &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()}
+		return nil, nil, &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()}
 	}
 	site, err := manifests.ParseSite("site.toml", raw)
 	if err != nil {
-		return nil, faults(api.CodeInvalid, "site.toml is not valid", err)
+		return nil, nil, faults(api.CodeInvalid, "site.toml is not valid", err)
+	}
+	return site, raw, nil
+}
+
+// configure reads site.toml, whose text it returns, and the keys.
+func (e *Engine) configure() ([]byte, error) {
+	home := e.opt.Home
+	site, raw, err := readSite(home)
+	if err != nil {
+		return nil, err
 	}
 	e.site = *site
 	e.db.SetMaxGap(site.MaxGap)

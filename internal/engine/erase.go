@@ -58,7 +58,7 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 	if err != nil {
 		return out, erasureError(err)
 	}
-	out.Seq, out.Entries = seq, done.Entries
+	out.Seq, out.Entries = seq, seqsOf(done.Entries)
 	return out, nil
 }
 
@@ -75,6 +75,13 @@ func (s *site) copiesWith(seqs []int64) (out []string, err error) {
 	}
 	kept, err := filepath.Glob(filepath.Join(s.e.opt.Home, "replaced", "*"))
 	return append(out, kept...), err
+}
+
+func seqsOf(list []ledger.ErasedData) (seqs []int64) {
+	for _, x := range list {
+		seqs = append(seqs, x.Seq)
+	}
+	return seqs
 }
 
 func erasureError(err error) error {

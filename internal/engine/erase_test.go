@@ -195,7 +195,7 @@ func TestWhatWasErasedDoesNotComeBack(t *testing.T) {
 			if line, err := l.site().ShowLedger(ctx, entry); err != nil || line.Data != nil {
 				t.Errorf("it is shown: %s, %v", line.Data, err)
 			}
-			if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+			if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{Dir: t.TempDir()}, nil); err != nil {
 				t.Error(err)
 			}
 			l.reopen()

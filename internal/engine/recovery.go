@@ -29,6 +29,9 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 	}
 	x := &recovering{opt: opt, out: api.RecoveredLedger{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
 	if !opt.DryRun {
+		if err := sweepDecrypted(opt.Home); err != nil {
+			return x.out, internal(err)
+		}
 		r, found, err := store.FinishRestore(opt.Home)
 		if err != nil {
 			return x.out, recoverError(opt.Home, err)
@@ -142,9 +145,9 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 	if err != nil {
 		return err
 	}
-	x.out.Erased = erased
-	x.out.Runs, x.out.Asked, err = distrustOpen(db, x.opt.Actor, "recovered", x.opt.Now())
-	x.out.Paused = len(x.out.Runs) > 0
+	x.out.Erased = seqsOf(erased)
+	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), x.out.Lost > 0)
+	x.out.Paused = len(x.out.Runs) > 0 || x.out.Lost > 0
 	return err
 }
 

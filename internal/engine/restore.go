@@ -52,6 +52,9 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 	}
 	out := api.Restored{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}
 	if !opt.DryRun {
+		if err := sweepDecrypted(opt.Home); err != nil {
+			return out, internal(err)
+		}
 		r, found, err := store.FinishRestore(opt.Home)
 		if err != nil {
 			return out, restoreError(opt.Home, err)
@@ -68,10 +71,12 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 	out.Snapshot = snap
 	x := &restoring{opt: opt, out: &out, from: snap.Path}
 	if snap.Encrypted {
-		if x.from, err = opt.decrypt(ctx, snap); err != nil {
+		from, done, err := opt.decrypt(ctx, snap)
+		if err != nil {
 			return out, err
 		}
-		defer os.RemoveAll(x.from)
+		defer done()
+		x.from = from
 	}
 	if err := x.prepare(); err != nil {
 		return out, err
@@ -178,9 +183,14 @@ func (x *restoring) look(snap store.Snapshot) error {
 	return nil
 }
 
+// maxEpoch bounds the epochs that can be asked for: others come after it.
+const maxEpoch = 1 << 40
+
 // nextEpoch is the epoch that is asked for, or the one after the highest that is known.
 func nextEpoch(asked, known int64) (int64, error) {
 	switch {
+	case asked > maxEpoch:
+		return 0, invalid("epoch %d is beyond %d", asked, maxEpoch)
 	case asked == 0:
 		return known + 1, nil
 	case asked <= known:
@@ -254,19 +264,20 @@ func (x *restoring) begin(db *store.DB) error {
 	if err != nil {
 		return err
 	}
-	x.out.Erased = erased
-	x.out.Runs, x.out.Asked, err = distrustOpen(db, x.opt.Actor, "restored", x.opt.Now())
-	x.out.Paused = len(x.out.Runs) > 0
+	x.out.Erased = seqsOf(erased)
+	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), x.out.Lost > 0 || x.out.Known == 0)
+	x.out.Paused = len(x.out.Runs) > 0 || x.out.Lost > 0 || x.out.Known == 0
 	return err
 }
 
-// distrustOpen pauses the queue where runs are open, of which it returns the first: they may
-// have gone on after what was adopted. What people have decided of them counts no more, and
-// they are asked again: the rest of what was decided may be lost.
-func distrustOpen(db *store.DB, actor, how string, now time.Time) (runs, asked []string, err error) {
+// distrust pauses the queue where runs are open, of which it returns the first, or entries are
+// lost: what was adopted does not know what was done after it, by runs, or for the instants
+// of schedules. What people have decided of open runs counts no more, and they are asked
+// again: the rest of what was decided may be lost.
+func distrust(db *store.DB, actor, how string, now time.Time, lost bool) (runs, asked []string, err error) {
 	open, err := db.ActiveRuns()
 	runs = []string{}
-	if err != nil || len(open) == 0 {
+	if err != nil || len(open) == 0 && !lost {
 		return runs, nil, err
 	}
 	for i, run := range open {
@@ -280,7 +291,7 @@ func distrustOpen(db *store.DB, actor, how string, now time.Time) (runs, asked [
 		asked = append(asked, ids...)
 	}
 	_, err = db.ChangeQueue(ledger.QueuePaused, actor, ledger.QueueChange{
-		Reason: how + ": open runs may have gone on after what is known; look at each before the queue is resumed",
+		Reason: how + ": more may have been done than is known; look at open runs and at schedules before the queue is resumed",
 	})
 	return runs, asked[:min(len(asked), maxRunsShown)], err
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/stellarun/stella/export"
@@ -43,13 +44,33 @@ func (e *Engine) stage() (string, error) {
 	return store.StageSnapshot(dir)
 }
 
-// encryptSnapshot puts a snapshot that was made into a folder, encrypted.
-func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string, p api.Progress) (api.Snapshot, error) {
-	recipients, err := export.Recipients(e.site.Recipients)
-	if err != nil || len(recipients) != len(e.site.Recipients) {
-		return s, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("recovery_recipients of site.toml: %v", cmp.Or(err, export.ErrRecipient)),
+// recipients are those whom site.toml names now: a snapshot in the clear where somebody has
+// added them a moment ago would be one too many.
+func (e *Engine) recipients() ([]string, error) {
+	site, _, err := readSite(e.opt.Home)
+	if err != nil {
+		return nil, err
+	}
+	out, err := export.Recipients(site.Recipients)
+	if err != nil || len(out) != len(site.Recipients) {
+		return nil, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("recovery_recipients of site.toml: %v", cmp.Or(err, export.ErrRecipient)),
 			Hint: "name public keys of age, age1…: age-keygen -y FILE prints that of a file"}
 	}
+	return out, nil
+}
+
+// sweepLeftovers removes what processes have left that were killed: copies of the ledger of
+// checks and snapshots, and snapshots in the clear. Whoever holds the site makes them.
+func (e *Engine) sweepLeftovers() error {
+	checks, err := filepath.Glob(filepath.Join(e.opt.Home, "cache", "check-*"))
+	for _, x := range checks {
+		err = errors.Join(err, os.RemoveAll(x))
+	}
+	return errors.Join(err, store.SweepSnapshots(filepath.Join(e.opt.Home, snapshotsName)), sweepDecrypted(e.opt.Home))
+}
+
+// encryptSnapshot puts a snapshot that was made into a folder, encrypted.
+func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string, recipients []string, p api.Progress) (api.Snapshot, error) {
 	from := s.Path
 	s.Path, s.Encrypted = filepath.Join(dir, s.ID+".tar.age"), true
 	f, err := fsx.Create(s.Path, 0o600)
@@ -111,24 +132,48 @@ func sealedAs(dir string, x fs.DirEntry) (s api.Snapshot, ok bool) {
 	}, serr == nil && terr == nil
 }
 
-// decrypt puts what an encrypted snapshot holds into a folder of the home.
-func (opt RestoreOptions) decrypt(ctx context.Context, s api.Snapshot) (dir string, err error) {
+// sweepDecrypted removes decrypted snapshots of restores that were cut off.
+func sweepDecrypted(home string) error {
+	left, err := filepath.Glob(filepath.Join(home, opened+"*"))
+	for _, x := range left {
+		f, oerr := os.Open(x)
+		if oerr != nil {
+			err = errors.Join(err, oerr)
+			continue
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil { // else it is in use
+			err = errors.Join(err, os.RemoveAll(x))
+		}
+		f.Close()
+	}
+	return err
+}
+
+// decrypt puts what an encrypted snapshot holds into a folder of the home, which done removes.
+func (opt RestoreOptions) decrypt(ctx context.Context, s api.Snapshot) (dir string, done func(), err error) {
 	if opt.Identity == nil {
-		return "", &api.Error{Code: api.CodeInvalid, Message: "the snapshot " + s.ID + " is encrypted", Hint: "give the age identity with --identity FILE"}
+		return "", nil, &api.Error{Code: api.CodeInvalid, Message: "the snapshot " + s.ID + " is encrypted", Hint: "give the age identity with --identity FILE"}
 	}
-	left, err := filepath.Glob(filepath.Join(opt.Home, opened+"*"))
-	for _, x := range left { // of one that was cut off
-		err = errors.Join(err, os.RemoveAll(x))
-	}
-	if err != nil {
-		return "", internal(err)
+	if store.Locked(opt.Home) {
+		return "", nil, restoreError(opt.Home, store.ErrLocked)
 	}
 	e := &Engine{opt: Options{Home: opt.Home}}
 	if err := e.roomOf("the decrypted snapshot", s.Bytes); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if dir, err = os.MkdirTemp(opt.Home, opened); err != nil {
-		return "", restoreError(opt.Home, err)
+		return "", nil, restoreError(opt.Home, err)
+	}
+	lock, err := os.Open(dir) // as long as it is in use
+	if err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
+		return "", nil, internal(err)
+	}
+	done = func() {
+		_ = os.RemoveAll(dir)
+		lock.Close()
 	}
 	err = export.DecryptFolder(ctx, s.Path, opt.Identity, dir, func(done int64) {
 		if opt.Progress != nil {
@@ -136,14 +181,14 @@ func (opt RestoreOptions) decrypt(ctx context.Context, s api.Snapshot) (dir stri
 		}
 	})
 	if err == nil {
-		return dir, nil
+		return dir, done, nil
 	}
-	_ = os.RemoveAll(dir)
+	done()
 	switch {
 	case errors.Is(err, export.ErrNoIdentity), errors.Is(err, export.ErrIdentity):
-		return "", &api.Error{Code: api.CodeInvalid, Message: strings.TrimPrefix(err.Error(), "export: "), Hint: "recovery_recipients of site.toml names whose it is"}
+		return "", nil, &api.Error{Code: api.CodeInvalid, Message: strings.TrimPrefix(err.Error(), "export: "), Hint: "recovery_recipients of site.toml names whose it is"}
 	case errors.Is(err, export.ErrCiphertext), errors.Is(err, export.ErrFolder):
-		return "", damaged("%s: %v", s.Path, err)
+		return "", nil, damaged("%s: %v", s.Path, err)
 	}
-	return "", restoreError(opt.Home, err)
+	return "", nil, restoreError(opt.Home, err)
 }

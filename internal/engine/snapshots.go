@@ -46,7 +46,11 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 	}
 	e.collecting.Lock() // nothing is given up meanwhile, and no other is made
 	defer e.collecting.Unlock()
-	need, sealed := e.db.SnapshotBytes(), len(e.site.Recipients) > 0
+	recipients, err := e.recipients()
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	need, sealed := e.db.SnapshotBytes(), len(recipients) > 0
 	if err := e.roomIn(dir, "a snapshot", need); err != nil {
 		return api.Snapshot{}, err
 	}
@@ -85,7 +89,7 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 	}
 	out := showSnapshot(snap, path)
 	if sealed {
-		if out, err = e.encryptSnapshot(ctx, out, dir, p); err != nil {
+		if out, err = e.encryptSnapshot(ctx, out, dir, recipients, p); err != nil {
 			return api.Snapshot{}, err
 		}
 	}
