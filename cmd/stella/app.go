@@ -30,6 +30,8 @@ type app struct {
 	parent *os.File // of a daemon that another command has started: where it says why it ends; else nil
 	// patience is how long a command looks for a site that others hold.
 	patience time.Duration
+	// ends is how long a daemon that waits has to end after SIGTERM.
+	ends time.Duration
 }
 
 // options are the global ones. Each is a flag, then an environment variable,
@@ -63,6 +65,7 @@ func newApp() *app {
 		getenv:   os.Getenv,
 		now:      time.Now,
 		patience: 10 * time.Second,
+		ends:     30 * time.Second,
 	}
 }
 

@@ -176,6 +176,15 @@ func ownerOf(path string) (int, error) {
 	return int(fi.Sys().(*syscall.Stat_t).Uid), nil
 }
 
+// needOwner refuses a home that belongs to another user: what root writes there, its owner
+// could not write again. A home that is not there belongs to nobody.
+func (a *app) needOwner() error {
+	if owner, err := ownerOf(a.opt.home); err == nil && owner != os.Geteuid() {
+		return notOwner(a.opt.home)
+	}
+	return nil
+}
+
 func notOwner(home string) error {
 	e := &api.Error{Code: api.CodeForbidden, Message: "the site in " + home + " belongs to another user"}
 	if uid, err := ownerOf(home); err == nil {
@@ -223,10 +232,8 @@ func (h *held) execute(ctx context.Context, until engine.Until) error {
 
 // hold opens the site and begins to serve its socket.
 func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*held, error) {
-	owner, err := ownerOf(a.opt.home)
-	if err == nil && owner != os.Geteuid() {
-		// What root writes here, the owner could not write again.
-		return nil, notOwner(a.opt.home)
+	if err := a.needOwner(); err != nil {
+		return nil, err
 	}
 	opt.Home, opt.Version, opt.Commit, opt.Log, opt.Now = a.opt.home, version, commit, log, a.now
 	opt.Migrating = func(entries int64) {
@@ -258,7 +265,7 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.stop = stop
 	served := server.Options{
-		Site: h.site, Cookie: e.Cookie(), Owner: owner, Tenant: e.DefaultTenant(), Log: log,
+		Site: h.site, Cookie: e.Cookie(), Owner: os.Geteuid(), Tenant: e.DefaultTenant(), Log: log,
 	}
 	if opt.Mode == engine.ModeCommand {
 		served.Drain = time.Second // others' long work is better done by themselves

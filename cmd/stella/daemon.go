@@ -79,50 +79,10 @@ func (a *app) recoverFirst(ctx context.Context) error {
 	return nil
 }
 
-// How long a daemon whose disk is full waits before it opens the site again.
-const (
-	firstLook = 2 * time.Second
-	lastLook  = time.Minute
-)
-
-// runDaemon is the daemon: it holds the site until it is asked to end. When the disk is full
-// it lets go of the site, so that others can read it, and opens it again when there is room.
-func runDaemon(ctx context.Context, a *app) error {
-	if err := a.needHome(); err != nil {
-		return err
-	}
-	if a.opt.apiURL != "" {
-		return notForSocket()
-	}
-	log := a.log(true)
-	served, wait := false, firstLook
-	for {
-		began := a.now()
-		up, err := a.beDaemon(ctx, log)
-		if served = served || up; !served || !isFull(err) {
-			return err
-		}
-		if up && a.now().Sub(began) > lastLook {
-			wait = firstLook
-		}
-		log.Error("the disk is full: nothing is accepted until there is room", "error", err, "next", wait.String())
-		if !a.untilRoom(ctx, wait, log) {
-			log.Info("stopped")
-			return nil
-		}
-		wait = min(2*wait, lastLook)
-	}
-}
-
-func isFull(err error) bool {
-	var known *api.Error
-	return errors.As(err, &known) && known.Code == api.CodeNoSpace
-}
-
 // beDaemon holds and serves the site until it is asked to end, or cannot go on. It says
 // whether it had taken up what is open: until then somebody waits for it who is told why not.
-func (a *app) beDaemon(ctx context.Context, log *slog.Logger) (up bool, err error) {
-	h, err := a.holdWithPatience(ctx, engine.Options{Mode: engine.ModeDaemon, Executes: true}, log)
+func (a *app) beDaemon(ctx context.Context, pause pause, log *slog.Logger) (up bool, err error) {
+	h, err := a.holdWithPatience(ctx, engine.Options{Mode: engine.ModeDaemon, Executes: true}, pause, log)
 	if err != nil {
 		return false, err
 	}
@@ -153,8 +113,11 @@ func notForSocket() error {
 	return invalid("a daemon serves the socket of its own home; --api-url is for those who ask it")
 }
 
+// A pause waits, and says whether to go on.
+type pause func(context.Context, time.Duration) bool
+
 // holdWithPatience opens the site when the command that holds it has ended.
-func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, log *slog.Logger) (*held, error) {
+func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, pause pause, log *slog.Logger) (*held, error) {
 	deadline := a.now().Add(a.patience)
 	for {
 		h, err := a.hold(ctx, opt, log)
@@ -162,9 +125,7 @@ func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, log *slo
 		if err == nil || !errors.As(err, &e) || e.Code != api.CodeLocked || a.now().After(deadline) {
 			return h, err
 		}
-		select {
-		case <-time.After(lastWait):
-		case <-ctx.Done():
+		if !pause(ctx, lastWait) {
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -240,8 +201,8 @@ func runDaemonStart(ctx context.Context, a *app) error {
 		full := waitsForRoom(pid)
 		return &full
 	}
-	if owner, err := ownerOf(a.opt.home); err == nil && owner != os.Geteuid() {
-		return notOwner(a.opt.home) // before there is a log that is not its
+	if err := a.needOwner(); err != nil { // before there is a log that is not its
+		return err
 	}
 	log := filepath.Join(a.opt.home, "logs", "daemon.log")
 	child, err := a.spawn(log)
@@ -323,6 +284,12 @@ func (a *app) mute() (locked *api.Error, migrates bool) {
 }
 
 func runDaemonStop(ctx context.Context, a *app, force bool) error {
+	if err := a.needHome(); err != nil {
+		return err
+	}
+	if was, err := a.stopWaiting(ctx); was || err != nil { // whoever holds the site meanwhile
+		return err
+	}
 	st, err := a.found(ctx)
 	switch {
 	case errors.Is(err, server.ErrUnreachable) || err == nil && st.Mode == engine.ModeCommand:

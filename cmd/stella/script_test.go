@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -28,29 +27,36 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.WASMMain()
-	testscript.Main(m, map[string]func(){"stella": mainAt, "waitsforroom": waitsForever})
+	testscript.Main(m, map[string]func(){"stella": mainAt})
 }
 
-// waitsForever waits as a daemon does whose disk is full, until it is told to end.
-func waitsForever() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	a := newApp()
-	a.opt.home = os.Getenv("STELLA_HOME")
-	a.untilRoom(ctx, time.Hour, slog.New(slog.DiscardHandler))
-}
-
-// mainAt is main with a clock that CLOCK_SHIFT moves, a duration.
+// mainAt is main with a clock that CLOCK_SHIFT moves, a duration, and with PATIENCE, another.
+// With WAITS it waits as a daemon does whose disk is full, until it is told to end.
 func mainAt() {
 	a := newApp()
-	if text := os.Getenv("CLOCK_SHIFT"); text != "" {
-		shift, err := time.ParseDuration(text)
-		if err != nil {
-			panic(err)
-		}
-		a.now = func() time.Time { return time.Now().Add(shift) }
+	a.now = func() time.Time { return time.Now().Add(durationOf("CLOCK_SHIFT", 0)) }
+	a.patience = durationOf("PATIENCE", a.patience)
+	if os.Getenv("WAITS") != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+		defer stop()
+		a.opt.home = os.Getenv("STELLA_HOME")
+		a.pauseMarked(ctx, time.Hour)
+		return
 	}
 	os.Exit(start(a))
+}
+
+// durationOf is what a variable says, or else otherwise.
+func durationOf(name string, otherwise time.Duration) time.Duration {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	return d
 }
 
 // The suite runs twice: each command opens the site itself, and each command

@@ -34,6 +34,11 @@ func TestAMarkTellsWhoHoldsIt(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o400); err != nil {
 		t.Fatal(err)
 	}
+	t.Run("a file", func(t *testing.T) { tellsWhoHolds(t, path) })
+	t.Run("a folder", func(t *testing.T) { tellsWhoHolds(t, t.TempDir()) })
+}
+
+func tellsWhoHolds(t *testing.T, path string) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestMarkChild$")
 	cmd.Env = append(os.Environ(), "STELLA_MARK="+path)
 	in, err := cmd.StdinPipe()
