@@ -138,6 +138,9 @@ func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions, identity
 	if err := a.needHome(); err != nil {
 		return err
 	}
+	if err := a.needOwner(); err != nil {
+		return err
+	}
 	if opt.Identity, err = readIdentity(identity); err != nil {
 		return err
 	}
@@ -219,6 +222,9 @@ func newCompactCmd(a *app) *cobra.Command {
 
 func runCompact(ctx context.Context, a *app, dry bool) error {
 	if err := a.needHome(); err != nil {
+		return err
+	}
+	if err := a.needOwner(); err != nil {
 		return err
 	}
 	opt := engine.Options{Home: a.opt.home, Version: version, Log: a.log(false), Now: a.now}

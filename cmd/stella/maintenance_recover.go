@@ -54,6 +54,9 @@ func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api
 	if a.opt.apiURL != "" {
 		return api.RecoveredLedger{}, notForSocket()
 	}
+	if err := a.needOwner(); err != nil {
+		return api.RecoveredLedger{}, err
+	}
 	opt.Home, opt.Actor, opt.Now = a.opt.home, server.LocalPrincipal(os.Getuid()), a.now
 	if !opt.DryRun && !a.opt.yes {
 		dry := opt
