@@ -1,7 +1,7 @@
 package store
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -56,9 +59,13 @@ func (db *DB) Archives() (recs []ArchiveRecord, err error) {
 type AwayError struct {
 	Digest  string
 	Archive ArchiveRecord
+	Unread  error // why a file of archives/ that may be it cannot be opened; nil if there is none
 }
 
 func (e *AwayError) Error() string {
+	if e.Unread != nil {
+		return fmt.Sprintf("store: %s is in %s, which cannot be read: %v", e.Digest, e.Archive.File, e.Unread)
+	}
 	return fmt.Sprintf("store: %s is in %s, which is not in archives/ of the home", e.Digest, e.Archive.File)
 }
 
@@ -75,101 +82,208 @@ type shelf struct {
 
 	mu     sync.Mutex // guards what follows
 	looked string     // what the folder and the ledger had then
-	files  map[string]shelved
+	stamp  time.Time  // when a file had come into the folder, or gone, the last time
+	files  []*shelved // the best first
 	away   []absent
 }
 
-// shelved is a file of the folder as it was when it was looked at; file is nil where it is
-// no archive of runs, or could not be read.
+// shelved is a file of the folder as it was when it was looked at. All but bad stays as it is.
 type shelved struct {
-	stat string
-	file *archive.File
-	err  error // why it could not be read
+	path, stat string
+	file       *archive.File // nil where it is no archive of runs, or could not be read
+	err        error         // why it could not be read
+	known      bool          // its list is on record
+
+	bad error // a *[archive.DamagedError], found by reading it; shelf.mu guards it
+}
+
+// fault is what is known to be wrong with what the file holds; shelf.mu is held.
+func (x *shelved) fault() error {
+	if x.bad == nil && x.file != nil {
+		return x.file.Fault
+	}
+	return x.bad
+}
+
+// closed is why the file cannot be opened, where that is no damage of it.
+func (x *shelved) closed() error {
+	if errors.Is(x.err, syscall.EIO) {
+		return nil
+	}
+	return x.err
+}
+
+// rank orders files by how much is to be expected of them. It does not depend on the order
+// in which they were found.
+func rank(a, b *shelved) int {
+	return cmp.Or(worse(a.bad != nil, b.bad != nil), worse(!a.known, !b.known),
+		worse(a.fault() != nil, b.fault() != nil), strings.Compare(a.path, b.path))
+}
+
+func worse(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 // absent is an archive on record of which no file has the list.
 type absent struct {
-	rec  ArchiveRecord
-	has  map[[32]byte]struct{}
-	here *shelved // a file of its name
+	rec    ArchiveRecord
+	has    map[[32]byte]struct{}
+	fault  error // what is wrong with the file of its name; nil where there is none
+	unread error // see [AwayError]
 }
 
-// fault is what is wrong with the file of its name; nil where there is none.
-func (a *absent) fault(dir string) error {
-	if a.here == nil {
-		return nil
-	}
-	err := a.here.err
-	if err == nil {
-		err = errors.New("it does not begin with the list that the ledger names")
-	}
-	return &archive.DamagedError{File: filepath.Join(dir, a.rec.File), Err: err}
+// held is what the shelf knows of a content.
+type held struct {
+	files []*shelved // that have it, the best first
+	other error      // what is to be said where none of them has it whole; never nil
 }
 
 // OpenArchived opens a content that lies in an archive of runs; the caller closes it, and
-// what it reads to its end is what the digest says. One that is in no archive is
-// [ErrNotFound]; one whose archive is not here is an *[AwayError], and of one that is not
-// what was written, an *[archive.DamagedError].
+// what it reads to its end is what the digest says. Of several files the first that has it
+// whole is taken. One that is in no archive is [ErrNotFound]; one whose archive is not here
+// is an *[AwayError], and of one that is not what was written, an *[archive.DamagedError].
 func (b *Blobs) OpenArchived(digest string) (io.ReadCloser, error) {
 	for again := false; ; again = true {
-		f, err := b.shelf.find(digest, again)
+		h, err := b.shelf.find(digest, again)
 		if err != nil {
 			return nil, err
 		}
-		r, err := f.Open(digest)
-		if errors.Is(err, fs.ErrNotExist) && !again {
-			continue // it was taken away since
-		}
-		return r, err
+		r, err := b.shelf.open(digest, h)
+		if err == nil || again {
+			return r, err
+		} // else look: a file may have changed in its place, or gone, since
 	}
 }
 
-// find is the archive that holds a content. With anew it looks whatever it knows.
-func (s *shelf) find(digest string, anew bool) (*archive.File, error) {
-	missing := fmt.Errorf("sealed blob %s: %w", digest, ErrNotFound)
-	if s.db == nil || !isDigest(digest) {
-		return nil, missing
+// open opens a content. Where nothing else can have it, whoever reads it finds out whether
+// it is whole; otherwise it is read before.
+func (s *shelf) open(digest string, h held) (io.ReadCloser, error) {
+	if len(h.files) == 1 && h.files[0].known && h.files[0].file.Fault == nil {
+		return h.files[0].file.Open(digest)
+	}
+	x, err := s.whole(digest, h)
+	if err != nil {
+		return nil, err
+	}
+	return x.file.Open(digest)
+}
+
+// whole is the first file that has all of a content. If there is none, damage of a file that
+// is on record is told before that its archive is elsewhere, and that before damage of others.
+func (s *shelf) whole(digest string, h held) (*shelved, error) {
+	var mine, first error
+	for _, x := range h.files {
+		err := s.read(x, digest)
+		if err == nil {
+			return x, nil
+		}
+		if x.known && mine == nil {
+			mine = err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if mine == nil && (first == nil || !errors.Is(h.other, ErrNotFound)) {
+		return nil, h.other
+	}
+	return nil, cmp.Or(mine, first)
+}
+
+// read reads a content to its end.
+func (s *shelf) read(x *shelved, digest string) error {
+	r, err := x.file.Open(digest)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	err = errors.Join(err, r.Close())
+	s.noteBad(x, err)
+	return err
+}
+
+// noteBad keeps in mind what reading a file has found, so that others are preferred.
+func (s *shelf) noteBad(x *shelved, err error) {
+	var bad *archive.DamagedError
+	if !errors.As(err, &bad) {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f := s.holds(digest); f != nil && !anew {
-		return f, nil
+	x.bad = bad
+	s.files = slices.SortedFunc(slices.Values(s.files), rank) // others may hold the old one
+}
+
+// find says which archives hold a content. With anew it looks whatever it knows.
+func (s *shelf) find(digest string, anew bool) (held, error) {
+	missing := fmt.Errorf("sealed blob %s: %w", digest, ErrNotFound)
+	if s.db == nil || !isDigest(digest) {
+		return held{}, missing
 	}
-	if err := s.look(); err != nil {
-		return nil, err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := held{files: s.holds(digest)}
+	if fi, err := os.Stat(s.dir); len(h.files) == 0 || anew || err != nil || !fi.ModTime().Equal(s.stamp) {
+		if err := s.look(); err != nil {
+			return h, err
+		}
+		h.files = s.holds(digest)
 	}
-	if f := s.holds(digest); f != nil {
-		return f, nil
+	h.other = cmp.Or(s.lost(digest, true), s.elsewhere(digest), s.lost(digest, false), missing)
+	if len(h.files) == 0 {
+		return h, h.other
 	}
+	return h, nil
+}
+
+// promised says whether a file of an archive on record, with which nothing is known to be
+// wrong, holds a content.
+func (s *shelf) promised(digest string) bool {
+	h, err := s.find(digest, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err == nil && slices.ContainsFunc(h.files, func(x *shelved) bool { return x.known && x.fault() == nil })
+}
+
+// holds are the files that hold a content; s.mu is held.
+func (s *shelf) holds(digest string) (out []*shelved) {
 	for _, x := range s.files {
-		if x.file != nil && x.file.Lost(digest) {
-			return nil, x.file.Fault
+		if x.file != nil && x.file.Has(digest) {
+			out = append(out, x)
 		}
 	}
+	return out
+}
+
+// lost is the fault of a file that lists a content and does not have it; s.mu is held.
+func (s *shelf) lost(digest string, known bool) error {
+	for _, x := range s.files {
+		if x.file != nil && x.known == known && x.file.Lost(digest) {
+			return x.file.Fault
+		}
+	}
+	return nil
+}
+
+// elsewhere says that a content is in an archive on record that no file is; s.mu is held.
+func (s *shelf) elsewhere(digest string) error {
 	key := archive.Key(digest)
 	for _, a := range s.away {
 		if _, ok := a.has[key]; !ok {
 			continue
 		}
-		if err := a.fault(s.dir); err != nil {
-			return nil, err
+		if a.fault != nil {
+			return a.fault
 		}
-		return nil, &AwayError{Digest: digest, Archive: a.rec}
+		return &AwayError{Digest: digest, Archive: a.rec, Unread: a.unread}
 	}
-	return nil, missing
-}
-
-// holds is an archive that holds a content, one of good form if there is; s.mu is held.
-func (s *shelf) holds(digest string) (found *archive.File) {
-	for _, x := range s.files {
-		if x.file == nil || !x.file.Has(digest) {
-			continue
-		}
-		if found == nil || found.Fault != nil || x.file.Fault == nil && x.file.Path < found.Path {
-			found = x.file
-		}
-	}
-	return found
+	return nil
 }
 
 // look looks through the folder, unless nothing has changed there; s.mu is held.
@@ -178,30 +292,41 @@ func (s *shelf) look() error {
 	if err != nil {
 		return err
 	}
+	s.stamp = time.Time{}
+	if fi, err := os.Stat(s.dir); err == nil {
+		s.stamp = fi.ModTime() // before it is read
+	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: archives: %w", err)
 	}
-	stats := map[string]string{}
+	var here []shelved
 	have := fmt.Sprintln(len(recs), s.db.Epoch())
 	for _, e := range entries {
 		fi, err := e.Info()
 		if err != nil || !fi.Mode().IsRegular() {
 			continue
 		}
-		path := filepath.Join(s.dir, e.Name())
-		stats[path] = fmt.Sprintln(fi.Size(), fi.ModTime().UnixNano(), inode(fi))
-		have += path + " " + stats[path]
+		x := shelved{path: filepath.Join(s.dir, e.Name()), stat: fmt.Sprintln(fi.Size(), fi.ModTime().UnixNano(), inode(fi), fi.Mode())}
+		here = append(here, x)
+		have += x.path + " " + x.stat
 	}
 	if have == s.looked {
 		return nil
 	}
-	files := map[string]shelved{}
-	for path, stat := range stats {
-		if files[path] = s.index(path, stat); files[path].err != nil {
+	lists := map[string]bool{}
+	for _, rec := range recs {
+		lists[rec.List] = true
+	}
+	var files []*shelved
+	for _, x := range here {
+		y := s.index(x)
+		y.known = y.file != nil && lists[y.file.List]
+		if files = append(files, &y); y.err != nil {
 			have = "" // it may be read the next time
 		}
 	}
+	slices.SortFunc(files, rank)
 	s.files = files
 	if s.away, err = s.absent(recs); err == nil {
 		s.looked = have
@@ -210,15 +335,17 @@ func (s *shelf) look() error {
 }
 
 // index looks through a file that may be an archive of runs.
-func (s *shelf) index(path, stat string) shelved {
-	if old, ok := s.files[path]; ok && old.stat == stat && old.err == nil {
-		return old
+func (s *shelf) index(x shelved) shelved {
+	for _, old := range s.files {
+		if old.path == x.path && old.stat == x.stat && old.err == nil {
+			return *old
+		}
 	}
-	f, err := archive.Index(path, s.db.SiteID())
-	if errors.Is(err, archive.ErrForeign) {
-		return shelved{stat: stat}
+	f, err := archive.Index(x.path, s.db.SiteID())
+	if !errors.Is(err, archive.ErrForeign) {
+		x.file, x.err = f, err
 	}
-	return shelved{stat, f, err}
+	return x
 }
 
 // absent are the archives on record of which no file has the list.
@@ -254,84 +381,30 @@ func (s *shelf) absent(recs []ArchiveRecord) (out []absent, err error) {
 			}
 			list.Digests(func(d string) { a.has[archive.Key(d)] = struct{}{} })
 		}
-		a.here = nil
-		if x, ok := s.files[filepath.Join(s.dir, rec.File)]; ok {
-			a.here = &x
-		}
+		a.fault, a.unread = s.namesake(rec)
 		out = append(out, a)
 	}
 	return out, nil
 }
 
-// ArchiveState says where an archive on record is.
-type ArchiveState struct {
-	ArchiveRecord
-	Path string // of a file with its list, "" if there is none
-	// Err is a *[archive.DamagedError] where the file is not of its form, or one of its
-	// name is here without its list. What else is wrong only reading it tells.
-	Err error
-}
-
-// ArchiveStates says of each archive on record whether it is here.
-func (db *DB) ArchiveStates() (out []ArchiveState, err error) {
-	recs, err := db.Archives()
-	if err != nil || len(recs) == 0 {
-		return nil, err
-	}
-	s := db.blobs.shelf
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.look(); err != nil {
-		return nil, err
-	}
-	for _, rec := range recs {
-		st := ArchiveState{ArchiveRecord: rec}
-		for path, x := range s.files {
-			if x.file != nil && x.file.List == rec.List && (st.Path == "" || st.Err != nil) {
-				st.Path, st.Err = path, x.file.Fault
-			}
+// namesake says what is wrong with the file that has the name of an archive, or, where there
+// is none, why one that may be it cannot be opened.
+func (s *shelf) namesake(rec ArchiveRecord) (fault, unread error) {
+	for _, x := range s.files {
+		named := filepath.Base(x.path) == rec.File
+		if why := x.closed(); why != nil && (named || unread == nil) {
+			unread = why
 		}
-		for _, a := range s.away {
-			if a.rec.Seq == rec.Seq {
-				st.Err = a.fault(s.dir)
-			}
-		}
-		out = append(out, st)
-	}
-	return out, nil
-}
-
-// checkArchives reads every archive on record that is here, and calls bad for each that is
-// not what the ledger says. It returns the paths of those that are, which need not be read
-// again. Those whose digest is in hashed were read a moment ago.
-func (db *DB) checkArchives(ctx context.Context, hashed map[string]bool, progress func(done, total int64), bad func(ArchiveState, error) error) (whole map[string]bool, err error) {
-	states, err := db.ArchiveStates()
-	if err != nil {
-		return nil, err
-	}
-	whole = map[string]bool{}
-	for _, st := range states {
-		if st.Path == "" && st.Err == nil {
+		if !named || x.known || x.closed() != nil {
 			continue
 		}
-		if st.Path != "" && st.Err == nil && hashed[archiveKey(st.SHA256)] {
-			whole[st.Path] = true
-			continue
-		}
-		err := st.Err
-		if st.Path != "" {
-			err = db.verifyArchive(ctx, st, progress)
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
+		err := x.err
 		if err == nil {
-			whole[st.Path] = true
-		} else if err = bad(st, err); err != nil {
-			return nil, err
+			err = errors.New("it does not begin with the list that the ledger names")
 		}
+		fault = &archive.DamagedError{File: x.path, Err: err}
 	}
-	return whole, nil
+	return fault, unread
 }
 
 func inode(fi fs.FileInfo) uint64 {
@@ -339,84 +412,6 @@ func inode(fi fs.FileInfo) uint64 {
 		return st.Ino
 	}
 	return 0
-}
-
-// archiveKey is what an archive is called among what was hashed.
-func archiveKey(sha256 string) string { return "archive " + sha256 }
-
-func (db *DB) verifyArchive(ctx context.Context, st ArchiveState, progress func(done, total int64)) error {
-	v, err := archive.Verify(ctx, st.Path, archive.VerifyOptions{SiteID: db.SiteID(), Progress: progress})
-	if err == nil && v.SHA256 != st.SHA256 {
-		err = &archive.DamagedError{File: st.Path, Err: fmt.Errorf("its SHA-256 is %s, the ledger says %s", v.SHA256, st.SHA256)}
-	}
-	return err
-}
-
-// archived is what a check does about what is not in its place.
-type archived struct {
-	db    *DB
-	whole map[string]bool // archives that were read
-	away  map[int64]int64 // seq of an archive that is not here → contents that were looked for
-}
-
-// check says whether a content that is not in its place is in an archive; err is what
-// looking in its place gave, and is returned where nothing else explains it.
-func (a *archived) check(digest string, err error) error {
-	f, ferr := a.db.blobs.shelf.find(digest, false)
-	var away *AwayError
-	switch {
-	case errors.As(ferr, &away):
-		a.away[away.Archive.Seq]++
-		return nil
-	case errors.Is(ferr, ErrNotFound):
-		return err
-	case ferr != nil:
-		return ferr
-	case a.whole[f.Path]:
-		return nil
-	}
-	r, err := f.Open(digest)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, r)
-	return errors.Join(err, r.Close())
-}
-
-// beginArchived reads the archives of runs that are here. One that is not what the ledger
-// says is damage.
-func (db *DB) beginArchived(ctx context.Context, opt CheckOptions) (*archived, error) {
-	whole, err := db.checkArchives(ctx, opt.Hashed, nil, func(st ArchiveState, err error) error {
-		return damaged(err, "archive of entry %d", st.Seq)
-	})
-	return &archived{db: db, whole: whole, away: map[int64]int64{}}, err
-}
-
-// report says what a check did not find because its archive is not here.
-func (a *archived) report(rep *CheckReport) (err error) {
-	rep.Away, err = a.list()
-	for _, x := range rep.Away {
-		rep.Blobs -= int(x.Files) // they were not hashed
-	}
-	return err
-}
-
-// AwayArchive is an archive that is not here, and how many contents that were looked for
-// lie in it.
-type AwayArchive struct {
-	ArchiveRecord
-	Files int64
-}
-
-// list gives the archives that are not here and that something was looked for in.
-func (a *archived) list() (out []AwayArchive, err error) {
-	recs, err := a.db.Archives()
-	for _, rec := range recs {
-		if n := a.away[rec.Seq]; n > 0 {
-			out = append(out, AwayArchive{rec, n})
-		}
-	}
-	return out, err
 }
 
 // archivesName is the folder of a home that archives of runs lie in.

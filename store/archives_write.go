@@ -147,25 +147,38 @@ func (db *DB) ReadDoubles(ctx context.Context, digests []string, progress func(d
 	}
 	sound := map[string]bool{}
 	for _, d := range digests {
-		f, err := db.blobs.shelf.find(d, false)
+		h, err := db.blobs.shelf.find(d, false)
 		if err != nil {
 			continue // it has gone, and they stay
 		}
-		ok, known := sound[f.Path]
-		if !known {
-			for _, st := range states {
-				ok = ok || st.Path == f.Path && st.Err == nil && db.verifyArchive(ctx, st, progress) == nil
+		for _, x := range h.files {
+			ok, known := sound[x.path]
+			if !known {
+				ok = db.sound(ctx, states, x.path, progress)
+				sound[x.path] = ok
 			}
 			if err := ctx.Err(); err != nil {
 				return nil, context.Cause(ctx)
 			}
-			sound[f.Path] = ok
-		}
-		if ok {
-			out = append(out, d)
+			if ok {
+				out = append(out, d)
+				break
+			}
 		}
 	}
 	return out, nil
+}
+
+// sound reads a file, and says whether it is all of an archive on record.
+func (db *DB) sound(ctx context.Context, states []ArchiveState, path string, progress func(done, total int64)) bool {
+	for _, st := range states {
+		for _, f := range st.Files {
+			if f.Path == path && f.Err == nil && db.verifyArchive(ctx, st, f, progress) == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // TrashArchived moves contents that an archive on record holds into a new folder of trash/:

@@ -293,13 +293,17 @@ func (a *audit) logs() error {
 
 // archives reads the archives of runs that are here.
 func (a *audit) archives() (err error) {
-	a.archived = archived{db: a.db, away: map[int64]int64{}}
-	a.archived.whole, err = a.db.checkArchives(a.ctx, nil, a.opt.Progress, func(st ArchiveState, err error) error {
+	a.archived = archived{db: a.db, away: map[int64]AwayArchive{}}
+	a.archived.whole, err = a.db.checkArchives(a.ctx, nil, a.opt.Progress, func(st ArchiveState, err error, spare string) error {
 		var bad *archive.DamagedError
 		if !errors.As(err, &bad) {
 			return err
 		}
-		a.found(Finding{Kind: FindCorrupt, Path: bad.File, Digest: st.SHA256, Size: st.Bytes, Detail: bad.What(),
+		what := bad.What()
+		if spare != "" {
+			what = besides(what, spare)
+		}
+		a.found(Finding{Kind: FindCorrupt, Path: bad.File, Digest: st.SHA256, Size: st.Bytes, Detail: what,
 			Ref: Ref{Seq: st.Seq, What: fmt.Sprintf("archive of entry %d", st.Seq)}})
 		return nil
 	})
@@ -329,8 +333,12 @@ func (a *audit) elsewhere(path, digest string, ref Ref) (done bool, err error) {
 func (a *audit) notHere() error {
 	away, err := a.archived.list()
 	for _, x := range away {
+		where := "it is not here"
+		if x.Unread != nil {
+			where = fmt.Sprintf("it cannot be read: %v", x.Unread)
+		}
 		a.found(Finding{Kind: FindAway, Path: filepath.Join(a.db.home, archivesName, x.File), Digest: x.SHA256, Size: x.Bytes,
-			Detail: fmt.Sprintf("%d files lie in this archive, and it is not here", x.Files), Ref: Ref{Seq: x.Seq, What: fmt.Sprintf("archive of entry %d", x.Seq)}})
+			Detail: fmt.Sprintf("%d files lie in this archive, and %s", x.Files, where), Ref: Ref{Seq: x.Seq, What: fmt.Sprintf("archive of entry %d", x.Seq)}})
 	}
 	return err
 }

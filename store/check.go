@@ -40,7 +40,8 @@ type CheckReport struct {
 	Runs        int
 	Blobs       int // sealed blobs and log segments that were hashed
 
-	Away []AwayArchive // archives of runs that are not here, and hold what was looked for
+	Away    []AwayArchive // archives of runs that are not here, and hold what was looked for
+	Spoiled []string      // what is wrong with files in archives/ of which there is a whole copy
 }
 
 // CheckOptions say how deep a check goes. The zero value checks the database.

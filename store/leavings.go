@@ -108,9 +108,6 @@ func (l *Leavings) of(ctx context.Context, runID string, do func(digest string, 
 	return ctx.Err()
 }
 
-// Runs says which runs had ended.
-func (l *Leavings) Runs() []archive.Run { return l.runs }
-
 // Advance reads the entries that came since the last time, and keeps back what they name
 // otherwise: as evidence, or for a run that had not ended by then. What bundles and cache
 // entries name is kept back too.
@@ -290,8 +287,7 @@ func (l *Leavings) take(digest string, x *leaving, list *archive.List, load *Loa
 	if artifact < 0 && log < 0 {
 		return 0, false, nil // it is in an archive; what is nowhere, an audit names
 	}
-	f, err := b.shelf.find(digest, false)
-	if err == nil && f.Fault == nil && l.onRecord(f) {
+	if b.shelf.promised(digest) {
 		load.Double = append(load.Double, digest)
 		return 0, false, nil
 	}
@@ -304,11 +300,6 @@ func (l *Leavings) take(digest string, x *leaving, list *archive.List, load *Loa
 		total += log
 	}
 	return total, true, nil
-}
-
-func (l *Leavings) onRecord(f *archive.File) bool {
-	recs, err := l.db.Archives()
-	return err == nil && slices.ContainsFunc(recs, func(r ArchiveRecord) bool { return r.List == f.List })
 }
 
 // placed is the size of a blob that is in its place, and whether it is a file; -1 where there

@@ -210,6 +210,9 @@ func runLedgerVerify(ctx context.Context, a *app, req api.LedgerCheck) error {
 				"checkpoints", strconv.Itoa(rep.Checkpoints), "runs", runs, "blobs", blobs,
 				"took", (time.Duration(rep.Millis) * time.Millisecond).String())
 			a.notHere(rep.Away)
+			for _, what := range rep.Spoiled {
+				a.stderr.note("%s", what)
+			}
 		})
 	})
 }

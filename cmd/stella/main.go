@@ -80,7 +80,7 @@ func exitCode(code api.Code) int {
 		return exitLocked
 	case api.CodeDamaged, api.CodeFloorLost, api.CodeFloorAhead:
 		return exitDamaged
-	case api.CodeArchiveAway:
+	case api.CodeArchiveAway, api.CodeArchiveUnreadable:
 		return exitIncomplete
 	case api.CodeInvalid, api.CodeNotFound, api.CodeRunTokenConflict, api.CodeConflict, api.CodeDAGInvalid,
 		api.CodeInputsInvalid, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeWindowOpen, api.CodeNoSite, api.CodeNewer,

@@ -17,8 +17,8 @@ func newArchiveCmd(a *app) *cobra.Command {
 		Short: "Move what old runs have left into an archive",
 		Long: "Write the logs and artifacts of runs that ended longer ago than the span to a file in\n" +
 			"archives/ of the home, read it back byte for byte, record it, and move the originals to\n" +
-			"trash/; the workspaces of these runs are removed. What a younger run, a bundle or the cache\n" +
-			"names as well stays in its place, and so do plans, inputs and outputs.\n\n" +
+			"trash/. What a younger run, a bundle or the cache names as well stays in its place, and so do\n" +
+			"plans, inputs, outputs and workspaces; `stella workspace cleanup --stale` removes the last.\n\n" +
 			"Nothing is lost: logs, artifacts, exports and checks read from the archive as long as it lies\n" +
 			"in archives/, under any name. It can be taken elsewhere: then exports declare each log that\n" +
 			"they lack, and who asks for one is told which file to bring back. The file is a tar that tar,\n" +
@@ -52,7 +52,7 @@ func runArchive(ctx context.Context, a *app, req api.ArchiveRequest) error {
 }
 
 func renderArchived(s *screen, r api.ArchiveReport) {
-	if r.Artifacts+r.Logs+r.Finished+r.Workspaces == 0 {
+	if r.Artifacts+r.Logs+r.Finished == 0 {
 		s.printf("nothing is to be archived of runs that ended before %s\n", seconds(r.Before))
 		return
 	}
@@ -71,7 +71,7 @@ func renderArchived(s *screen, r api.ArchiveReport) {
 	if r.Finished > 0 {
 		kv = append(kv, "finished", count(r.Finished, "file", "files")+" of an archiving that was cut off")
 	}
-	s.fields(append(kv, "workspaces", strconv.FormatInt(r.Workspaces, 10)+", "+size(r.WorkspaceBytes))...)
+	s.fields(kv...)
 	if r.TrashedUntil != "" {
 		s.printf("the originals are in trash/ until %s; stella bundle gc deletes them after that\n", seconds(r.TrashedUntil))
 	}
@@ -83,7 +83,9 @@ func newArchivesCmd(a *app) *cobra.Command {
 		Short: "List archives of runs",
 		Long: "List the archives that `maintenance archive` has made, oldest first, and whether they are here:\n" +
 			"one that is away is brought back into archives/ of the home, under any name. That one is here\n" +
-			"says nothing of its bytes: `bundle audit` and `ledger verify` read them.",
+			"says nothing of its bytes: `bundle audit` and `ledger verify` read them. Damaged files are named\n" +
+			"beside whole copies too: those without the form of an archive, and those in which a daemon has\n" +
+			"found damage since it was started. An unreadable file cannot be opened, mostly for its mode.",
 		Example: "  stella maintenance archives\n  stella maintenance archives --output json",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runArchives(c.Context(), a) },
@@ -96,6 +98,11 @@ func runArchives(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
+		for _, x := range all {
+			for _, what := range x.Damaged {
+				a.stderr.note("damaged: %s", what)
+			}
+		}
 		header := []string{"FILE", "STATE", "ENDED BEFORE", "RUNS", "LOGS", "ARTIFACTS", "SIZE", "ENTRY"}
 		return emitList(a, map[string]any{"archives": all}, all, header, func(x api.Archive) []string {
 			return []string{x.File, x.State, seconds(x.Before), strconv.FormatInt(x.Runs, 10), strconv.FormatInt(x.Logs, 10),
@@ -107,6 +114,10 @@ func runArchives(ctx context.Context, a *app) error {
 // notHere names archives of runs that could not be looked into.
 func (a *app) notHere(away []api.AwayArchive) {
 	for _, x := range away {
-		a.stderr.note("%s lie in the archive %s (SHA-256 %s), which is not here", count(x.Files, "file", "files"), x.File, x.SHA256)
+		where := "is not here"
+		if x.Unread != "" {
+			where = "cannot be read: " + x.Unread
+		}
+		a.stderr.note("%s lie in the archive %s (SHA-256 %s), which %s", count(x.Files, "file", "files"), x.File, x.SHA256, where)
 	}
 }

@@ -299,7 +299,7 @@ func named(e *api.Error) string {
 	case api.CodeRunTokenConflict, api.CodeRunEnded, api.CodeDAGIDTaken, api.CodeDAGDisabled, api.CodePlainForbidden, api.CodeTrustChanged,
 		api.CodeQueueDraining, api.CodeClockBehind, api.CodeDamaged, api.CodeNoSpace, api.CodeConflict,
 		api.CodeAlreadyDecided, api.CodeStale, api.CodeApprovalExpired, api.CodeNotApprover, api.CodeStarterExcluded,
-		api.CodeArchiveAway:
+		api.CodeArchiveAway, api.CodeArchiveUnreadable:
 		return string(e.Code) + ": " + e.Message
 	}
 	return e.Message

@@ -54,9 +54,6 @@ func (s *site) ArchiveRuns(ctx context.Context, req api.ArchiveRequest, p api.Pr
 		again, err = x.round(ctx)
 	}
 	out.Runs = int64(len(x.runs))
-	if err == nil {
-		err = x.workspaces(ctx)
-	}
 	if err != nil {
 		return out, archiveError(err)
 	}
@@ -211,25 +208,6 @@ func (x *archiving) trash(ctx context.Context, digests []string) error {
 	return err
 }
 
-// workspaces removes those of the runs, as a cleanup does, of whichever tenant.
-func (x *archiving) workspaces(ctx context.Context) error {
-	tenants, old := map[string]bool{}, map[string]bool{}
-	for _, r := range x.left.Runs() {
-		tenants[r.Tenant], old[r.RunID] = true, true
-	}
-	for tenant := range tenants {
-		t := *x.s
-		t.tenant = tenant
-		rep, err := t.removeWorkspaces(ctx, api.WorkspaceCleanup{DryRun: x.dry}, x.progress, func(w *api.Workspace) bool { return old[w.RunID] && w.Attempt > 0 })
-		x.out.Workspaces += int64(rep.Count)
-		x.out.WorkspaceBytes += rep.Bytes
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // ListArchives lists the archives of runs on record.
 func (s *site) ListArchives(context.Context) ([]api.Archive, error) {
 	states, err := s.e.db.ArchiveStates()
@@ -248,7 +226,16 @@ func showArchive(st store.ArchiveState) api.Archive {
 		File: st.File, Path: st.Path, State: api.ArchiveHere, Seq: st.Seq, Time: st.Time, Before: st.Before, Runs: st.Runs,
 		Artifacts: st.Artifacts, Logs: st.Logs, Content: st.Content, Bytes: st.Bytes, SHA256: st.SHA256,
 	}
+	for _, f := range st.Files {
+		var bad *archive.DamagedError
+		if errors.As(f.Err, &bad) {
+			out.Damaged = append(out.Damaged, f.Path+": "+bad.What())
+		}
+	}
+	var away *store.AwayError
 	switch {
+	case errors.As(st.Err, &away):
+		out.State = api.ArchiveUnreadable
 	case st.Err != nil:
 		out.State = api.ArchiveDamaged
 	case st.Path == "":
@@ -259,9 +246,16 @@ func showArchive(st store.ArchiveState) api.Archive {
 
 func showAway(all []store.AwayArchive) (out []api.AwayArchive) {
 	for _, x := range all {
-		out = append(out, api.AwayArchive{File: x.File, SHA256: x.SHA256, Seq: x.Seq, Files: x.Files})
+		out = append(out, api.AwayArchive{File: x.File, SHA256: x.SHA256, Seq: x.Seq, Files: x.Files, Unread: unread(x.Unread)})
 	}
 	return out
+}
+
+func unread(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // awayFiles counts what was asked for and lies in archives that are not here.
@@ -275,7 +269,7 @@ func (a awayFiles) note(err error) bool {
 	}
 	x := a[away.Archive.Seq]
 	if x == nil {
-		x = &api.AwayArchive{File: away.Archive.File, SHA256: away.Archive.SHA256, Seq: away.Archive.Seq}
+		x = &api.AwayArchive{File: away.Archive.File, SHA256: away.Archive.SHA256, Seq: away.Archive.Seq, Unread: unread(away.Unread)}
 		a[x.Seq] = x
 	}
 	x.Files++
@@ -296,15 +290,25 @@ func (a awayFiles) err(what string) error {
 	if len(all) == 0 {
 		return nil
 	}
-	e := &api.Error{Code: api.CodeArchiveAway, Hint: "bring it back into the folder archives/ of the home, under any name"}
+	e := &api.Error{Code: api.CodeArchiveUnreadable, Hint: helpsUnread}
+	lie := "cannot be read"
 	var n int64
 	for _, x := range all {
 		n += x.Files
-		e.Faults = append(e.Faults, fmt.Sprintf("%s, of entry %d, SHA-256 %s", x.File, x.Seq, x.SHA256))
+		fault := fmt.Sprintf("%s, of entry %d, SHA-256 %s", x.File, x.Seq, x.SHA256)
+		if x.Unread != "" {
+			fault += ": " + x.Unread
+		} else {
+			e.Code, e.Hint, lie = api.CodeArchiveAway, "bring it back into the folder archives/ of the home, under any name", "are not here"
+		}
+		e.Faults = append(e.Faults, fault)
 	}
-	e.Message = fmt.Sprintf("%d of the %s lie in archives that are not here", n, what)
+	e.Message = fmt.Sprintf("%d of the %s lie in archives that %s", n, what, lie)
 	return e
 }
+
+// helpsUnread is the hint about a file that cannot be opened.
+const helpsUnread = "nothing is damaged: let the user as whom stella runs read the file in archives/"
 
 // archiveAway says which archive is to be brought back, and where to.
 func archiveAway(err error) *api.Error {
@@ -313,6 +317,10 @@ func archiveAway(err error) *api.Error {
 		return nil
 	}
 	x := away.Archive
+	if away.Unread != nil {
+		return &api.Error{Code: api.CodeArchiveUnreadable, Hint: helpsUnread,
+			Message: fmt.Sprintf("%s lies in the archive %s of entry %d, which cannot be read: %v", away.Digest, x.File, x.Seq, away.Unread)}
+	}
 	return &api.Error{Code: api.CodeArchiveAway,
 		Message: fmt.Sprintf("%s lies in the archive %s of entry %d, which is not here", away.Digest, x.File, x.Seq),
 		Hint:    "bring it back into the folder archives/ of the home, under any name; its SHA-256 is " + x.SHA256}

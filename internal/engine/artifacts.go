@@ -47,7 +47,7 @@ func (s *site) ReadArtifact(_ context.Context, digest string, w io.Writer) error
 	}
 	f, err := s.e.db.Blobs().Open(digest)
 	if err != nil {
-		return dbError(err)
+		return archiveError(err)
 	}
 	defer f.Close()
 	h := sha256.New()

@@ -51,7 +51,9 @@ func (e *Engine) finding(f store.Finding) api.Finding {
 	case f.Kind == store.FindGarbage:
 		out.Fix = "stella bundle gc takes it away"
 	case f.Kind == store.FindAway:
-		out.Fix = "none is needed; to read what is in it, bring it back into archives/ of the home, under any name"
+		out.Fix = "none is needed; to read what is in it, bring it back into archives/ of the home, under any name, where it can be read"
+	case f.Kind == store.FindCorrupt && filepath.Dir(f.Path) == "archives":
+		out.Fix = "put a good copy into archives/, under any name, then remove this file"
 	case f.Kind == store.FindMode:
 		out.Fix = fmt.Sprintf("chmod 0444 %q; find out who changed it", path)
 	case f.Kind == store.FindFolder:

@@ -187,7 +187,7 @@ func (s *site) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Prog
 	}
 	return api.LedgerReport{
 		Origin: e.db.Origin(), Size: rep.Size, Root: ledger.HexHash(rep.Root), Checkpoints: rep.Checkpoints, Quick: req.Quick,
-		Runs: rep.Runs, Blobs: rep.Blobs, Away: showAway(rep.Away), Millis: time.Since(begun).Milliseconds(),
+		Runs: rep.Runs, Blobs: rep.Blobs, Away: showAway(rep.Away), Spoiled: rep.Spoiled, Millis: time.Since(begun).Milliseconds(),
 	}, nil
 }
 

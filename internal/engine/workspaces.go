@@ -247,12 +247,6 @@ func (s *site) CleanWorkspaces(ctx context.Context, req api.WorkspaceCleanup, p 
 	}
 	s.e.collecting.Lock()
 	defer s.e.collecting.Unlock()
-	return s.removeWorkspaces(ctx, req, p, func(*api.Workspace) bool { return true })
-}
-
-// removeWorkspaces removes what is stale and which says, and records it.
-func (s *site) removeWorkspaces(ctx context.Context, req api.WorkspaceCleanup, p api.Progress, which func(*api.Workspace) bool) (api.WorkspaceReport, error) {
-	out := api.WorkspaceReport{DryRun: req.DryRun, Workspaces: []api.Workspace{}, Failed: []api.WorkspaceFailure{}}
 	root, err := s.e.workspaceRoot()
 	if root == nil || err != nil {
 		return out, err
@@ -268,7 +262,7 @@ func (s *site) removeWorkspaces(ctx context.Context, req api.WorkspaceCleanup, p
 	}
 	before := now.Add(-time.Duration(req.OlderThanMs) * time.Millisecond)
 	all = slices.DeleteFunc(all, func(w api.Workspace) bool {
-		return w.State != api.WorkspaceStale || !which(&w) || req.OlderThanMs > 0 && !endedBefore(root, &w, before)
+		return w.State != api.WorkspaceStale || req.OlderThanMs > 0 && !endedBefore(root, &w, before)
 	})
 	c := cleanup{s: s, root: root, out: &out, runs: map[string]bool{}}
 	for i := range all {

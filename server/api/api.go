@@ -417,7 +417,8 @@ type LedgerReport struct {
 	Blobs       int    `json:"blobs"`
 	Millis      int64  `json:"millis"`
 
-	Away []AwayArchive `json:"away,omitempty"` // archives of runs that are not here, and could not be looked into
+	Away    []AwayArchive `json:"away,omitempty"`    // archives of runs that are not here, and could not be looked into
+	Spoiled []string      `json:"spoiled,omitempty"` // what is wrong with files in archives/ of which there is a whole copy
 }
 
 // CheckpointNote is a signed tree head.

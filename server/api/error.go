@@ -48,6 +48,9 @@ const (
 	CodeNoSpace          Code = "NO_SPACE"
 	CodeMedium           Code = "MEDIUM_FAILED" // a medium could not be read
 	CodeInternal         Code = "INTERNAL"
+
+	// CodeArchiveUnreadable is of what lies in an archive of runs of which the file cannot be opened.
+	CodeArchiveUnreadable Code = "ARCHIVE_UNREADABLE"
 )
 
 // Refusal is what a judgement says when it turns a bundle away.
@@ -92,7 +95,7 @@ func (e *Error) Status() int {
 	case CodeTenantRequired, CodeForbidden, CodePlainForbidden, CodeNotApprover, CodeStarterExcluded:
 		return http.StatusForbidden
 	case CodeRunTokenConflict, CodeRunEnded, CodeNotCompleted, CodeConflict, CodeDAGIDTaken, CodeDAGDisabled, CodeSiteExists, CodeWindowOpen, CodeNewer,
-		CodeAlreadyDecided, CodeStale, CodeApprovalExpired, CodeArchiveAway:
+		CodeAlreadyDecided, CodeStale, CodeApprovalExpired, CodeArchiveAway, CodeArchiveUnreadable:
 		return http.StatusConflict
 	case CodeLocked, CodeNotWritable, CodeNotExecuting, CodeQueueDraining, CodeStopping, CodeClockBehind, CodeClockAhead, CodeTrustChanged:
 		return http.StatusServiceUnavailable

@@ -36,13 +36,16 @@ const (
 	ArchiveHere    = "here"    // it is in archives/ of the home
 	ArchiveAway    = "away"    // it is not
 	ArchiveDamaged = "damaged" // it is, and is not what was written
+
+	// ArchiveUnreadable is the state where a file of archives/ that may be it cannot be opened.
+	ArchiveUnreadable = "unreadable"
 )
 
 // Archive is an archive of runs.
 type Archive struct {
 	File      string `json:"file"`           // name that it was given, in archives/ of the home
 	Path      string `json:"path,omitempty"` // where it is now
-	State     string `json:"state"`          // here | away | damaged
+	State     string `json:"state"`          // here | away | damaged | unreadable
 	Seq       int64  `json:"seq"`            // of the entry
 	Time      string `json:"time"`
 	Before    string `json:"before"` // its runs had ended by then
@@ -52,6 +55,8 @@ type Archive struct {
 	Content   int64  `json:"content"` // bytes, before compression
 	Bytes     int64  `json:"bytes"`   // of the file
 	SHA256    string `json:"sha256"`  // of the file
+
+	Damaged []string `json:"damaged,omitempty"` // files of it that are known to be damaged, and how: by their form, or since they were read
 }
 
 // ArchiveReport is what was moved, or would be.
@@ -66,9 +71,6 @@ type ArchiveReport struct {
 	Busy      int64     `json:"busy"`     // files that are in an archive and stay in their places, since somebody relies on them
 	Finished  int64     `json:"finished"` // files that an earlier archiving, which was cut off, had not moved away
 
-	Workspaces     int64 `json:"workspaces"` // of these runs, removed
-	WorkspaceBytes int64 `json:"workspaceBytes"`
-
 	TrashFiles   int64  `json:"trashFiles"` // deleted from trash/, a day after they were moved there
 	TrashBytes   int64  `json:"trashBytes"`
 	TrashedUntil string `json:"trashedUntil,omitempty"` // when what was moved now may be deleted
@@ -81,6 +83,7 @@ type AwayArchive struct {
 	SHA256 string `json:"sha256"`
 	Seq    int64  `json:"seq"`
 	Files  int64  `json:"files"`
+	Unread string `json:"unread,omitempty"` // why a file of archives/ that may be it cannot be opened
 }
 
 // Restored is what a restore did, or would do.
