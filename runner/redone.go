@@ -92,6 +92,15 @@ func (d redone) addOutdated(e *execution, p *node, inv ledger.StepInvalidation) 
 	}
 }
 
+// addLost puts the items of a step on the list that have lost their turn.
+func (d redone) addLost(p *node, inv ledger.StepInvalidation) {
+	for _, x := range p.items {
+		if x.lostTurn() {
+			d.add(false, inv, x)
+		}
+	}
+}
+
 // goOn puts on the list what goes on, unnamed, with an item that is begun again or passed
 // over: its step, if that has ended, and other items. Once no item fails the step any more,
 // those that were given up for that get their turn.
@@ -100,10 +109,8 @@ func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 	stays := p.status == state.Running && e.over(p.phase) || slices.ContainsFunc(p.failedItems(), func(x *node) bool { return x != item })
 	turn := inv
 	turn.Reason = state.Turn
-	for _, x := range p.items {
-		if !stays && x.lostTurn() {
-			d.add(false, turn, x)
-		}
+	if !stays {
+		d.addLost(p, turn)
 	}
 	if !p.status.Ended() {
 		return
@@ -140,18 +147,10 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 		case n.status == state.Failed && n.settled() && slices.ContainsFunc(n.items, (*node).lostTurn):
 			d.addOutdated(e, n, inv)
 			d.addLater(e.relisted(n)...)
-			for _, item := range n.items {
-				if item.lostTurn() {
-					d.add(false, inv, item)
-				}
-			}
+			d.addLost(n, inv)
 			d.add(false, inv, n)
 		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
-			for _, item := range n.items {
-				if item.lostTurn() {
-					d.add(false, inv, item)
-				}
-			}
+			d.addLost(n, inv)
 		}
 	}
 }

@@ -44,13 +44,7 @@ func (b *Blobs) Each(f func(digest string, size int64) error) error {
 // RecordCollection writes what a collection gives up, before anything of it is
 // moved.
 func (db *DB) RecordCollection(actor string, d *ledger.GarbageCollection) (int64, error) {
-	var seq int64
-	err := db.update(func(tx *Tx) error {
-		env, err := tx.append(siteEntry(ledger.GCCompleted, actor, d))
-		seq = env.Seq
-		return err
-	})
-	return seq, err
+	return db.Append(ledger.GCCompleted, actor, d)
 }
 
 // Trash moves doomed blobs into a new folder of trash/; those that were saved

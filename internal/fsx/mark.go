@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// A mark is a lock on a file or a folder that keeps nobody from anything: others see that the process is
-// there, and which it is. It needs no room on the disk, and goes with the process. It is a
-// record lock of POSIX, which also goes when the process closes the file once more, so that
-// who holds one must not read the file or the folder meanwhile. Others may lock the file for
-// reasons of their own: who holds it must be looked at before it is believed.
+// A mark is a lock on a file or a folder that keeps nobody from anything: others see that the
+// process is there, and which it is. It needs no room on the disk, and goes with the process.
+// It is a record lock of POSIX, which also goes when the process closes the file once more, so
+// that who holds one must not read the file or the folder meanwhile. Others may lock the file
+// for reasons of their own: who holds it must be looked at before it is believed.
 
 // Mark marks a file or a folder until the result is closed. Several processes can.
 func Mark(path string) (io.Closer, error) {
