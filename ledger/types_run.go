@@ -38,6 +38,7 @@ type RunFailing struct {
 type RunGeneration struct {
 	Generation int    `json:"generation"`
 	Reason     string `json:"reason,omitempty" erase:"text"`
+	Cleanup    bool   `json:"cleanup,omitempty"` // of [RunReopened]: only what cleans up goes on
 }
 
 // Stuckness is the data of [RunStuck].

@@ -122,7 +122,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		return err
 	}
 	if e.run.Status == state.Failed {
-		e.reopen(actor, reason, slices.DeleteFunc(slices.Clone(again), func(n *node) bool { return n.phase != ordinary })...)
+		e.reopen(actor, reason, named[0])
 	} else {
 		e.takeBack(actor)
 		e.run.Generation++

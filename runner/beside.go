@@ -31,7 +31,7 @@ func (e *execution) beside(what string, repeat bool) (all work, err error) {
 		}
 		cleans := e.r.cleansUp(parent, run.ParentStepID)
 		for _, other := range others {
-			if other.RunID == run.RunID || cleans && (other.CreatedUTC < parent.ReopenedUTC) != (run.CreatedUTC < parent.ReopenedUTC) {
+			if other.RunID == run.RunID || cleans && (other.CreatedUTC < parent.EndSince()) != (run.CreatedUTC < parent.EndSince()) {
 				continue // itself, or it has cleaned up after another end
 			}
 			w, err := e.r.workOf(other.RunID, run.ParentStepID+"/", false)

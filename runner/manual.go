@@ -2,7 +2,6 @@ package runner
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -143,20 +142,22 @@ func (r *Runner) record(e *execution) error {
 // somebody says so, or has named it, unless it has done it in a sub-run.
 func (n *node) allowed(named, repeat bool) bool { return repeat || named && n.plan.SubPlan == "" }
 
-// reopen lets a failed run go on, in a new generation. Its cleanup is pending again, since it
-// is about a later failure, but for what the caller sees to.
-func (e *execution) reopen(actor, reason string, but ...*node) {
-	e.run.Status, e.run.FailCode, e.run.TimedOutUTC, e.run.NoCleanup = state.Running, "", "", false
-	e.run.ReopenedUTC = stamp.Format(e.r.opt.Now()) // until the entry says so
+// reopen lets a failed run go on, in a new generation, for a step of it. Its cleanup is
+// pending again, since it is about a later failure. Where the step is one that cleans up, it
+// is about the same: the run stays failed for what it failed for, and what is done is done.
+func (e *execution) reopen(actor, reason string, n *node) {
+	cleanup := n.phase != ordinary
+	e.run.Reopen(stamp.Format(e.r.opt.Now()), cleanup) // until the entry does
+	e.run.Status = state.Running
 	e.run.Generation++
-	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+	e.proposeBy(actor, ledger.RunReopened, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason), Cleanup: cleanup})
 	e.ended.Store(false)
-	e.late, e.timeout, e.failing, e.swept = false, false, false, false
+	e.late, e.timeout, e.failing, e.swept = e.late && cleanup, e.timeout && cleanup, false, false
 	e.setDeadline()
-	for _, n := range e.all() {
-		n.now = false
-		if n.phase != ordinary && !slices.Contains(but, n.owner()) {
-			e.invalidate(actor, n, ledger.StepInvalidation{Reason: state.Reopened, Repeat: true})
+	for _, x := range e.all() {
+		x.now = false
+		if x.phase != ordinary && !cleanup {
+			e.invalidate(actor, x, ledger.StepInvalidation{Reason: state.Reopened, Repeat: true})
 		}
 	}
 	if e.r.opt.Executor != nil {

@@ -19,10 +19,9 @@ type redone struct {
 
 // redoing is how a decision begins a step or an item again.
 type redoing struct {
-	named   bool // somebody has named it, which says so of what it has done itself and has ended, not of its sub-runs: nobody sees from a step what is below
-	later   bool // not by the decision itself, but by what follows from it
-	unasked bool // it cleans up after another end
-	inv     ledger.StepInvalidation
+	named bool // somebody has named it, which says so of what it has done itself and has ended, not of its sub-runs: nobody sees from a step what is below
+	later bool // not by the decision itself, but by what follows from it
+	inv   ledger.StepInvalidation
 }
 
 func newRedone(repeat bool) redone { return redone{repeat, map[*node]redoing{}} }
@@ -55,7 +54,7 @@ func (d redone) step(e *execution, n *node, all, named bool, inv ledger.StepInva
 	case all:
 		d.add(named, inv, n.every...)
 	default:
-		d.addOutdated(e, n, inv)
+		d.add(false, inv, n.outdated()...)
 		d.add(named, inv, slices.DeleteFunc(slices.Clone(n.items), (*node).passed)...)
 		d.addLater(e.relisted(n)...)
 	}
@@ -72,22 +71,6 @@ func (d redone) steps(e *execution, steps []*node, named bool, inv ledger.StepIn
 				first.inv.Reason = state.Turn
 				d.of[y] = first
 			}
-		}
-	}
-}
-
-// addOutdated puts the items of a step on the list that were done with what there is no more.
-// Where a run is reopened all that cleans up begins anew, and with it the items of a step
-// behind another.
-func (d redone) addOutdated(e *execution, p *node, inv ledger.StepInvalidation) {
-	if p.phase == ordinary || !e.run.Status.Ended() || len(p.needs) == 0 {
-		d.add(false, inv, p.outdated()...)
-		return
-	}
-	inv.Repeat = true
-	for _, x := range p.items {
-		if x.passed() {
-			d.of[x] = redoing{unasked: true, inv: inv}
 		}
 	}
 }
@@ -115,7 +98,7 @@ func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 	if !p.status.Ended() {
 		return
 	}
-	d.addOutdated(e, p, inv)
+	d.add(false, inv, p.outdated()...)
 	d.addLater(e.relisted(p)...)
 	for _, x := range p.items {
 		if x.status == state.Pending { // it may do so with what is said now
@@ -128,7 +111,11 @@ func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 // comeBack puts steps on the list that get their turn again when others, which had not
 // succeeded, are begun again or passed over, and the run fails no more. What waits for
 // another that has failed gets none. With forgets, what has failed fails the run no more.
+// Where others clean up, the run is failed as before, and none comes back.
 func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
+	if slices.ContainsFunc(others, func(n *node) bool { return n.phase != ordinary }) {
+		return
+	}
 	if !e.run.Status.Ended() {
 		if e.cleaning() || e.run.CancelRequested() || e.run.FailRequested() || e.late || !forgets && e.dag.FailFast && e.failsBeside(others) {
 			return
@@ -145,7 +132,7 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 		case n.lostTurn():
 			d.step(e, n, false, false, inv)
 		case n.status == state.Failed && n.settled() && slices.ContainsFunc(n.items, (*node).lostTurn):
-			d.addOutdated(e, n, inv)
+			d.add(false, inv, n.outdated()...)
 			d.addLater(e.relisted(n)...)
 			d.addLost(n, inv)
 			d.add(false, inv, n)

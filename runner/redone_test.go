@@ -124,40 +124,6 @@ func TestAFirstTurnIsTakenFromTheCache(t *testing.T) {
 	})
 }
 
-// Where a run is reopened for a part of its cleanup, all of that begins anew: also the
-// items, of a step behind another, that were done.
-func TestItemsOfTheCleanupBeginAnew(t *testing.T) {
-	for _, step := range []string{"keach", "keach.1"} {
-		for _, action := range []string{"go", "once"} {
-			t.Run(step+" "+action, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, endsWith(map[string][]int{"a": {65}, "keach.1": {65}}, nil))
-					d := dag(func(d *manifests.DAG) {
-						d.OnFailure = dag(nil, "k", "keach<k").Steps
-						d.OnFailure[1].ForEach, d.OnFailure[1].MaxParallel = []any{"a", "b"}, 1
-						d.OnFailure[1].Action = action
-						d.FailFast = false
-					}, "a")
-					w.r = w.runner(4)
-					w.background()
-					run := w.start(d, "{}")
-					time.Sleep(30 * time.Second)
-					now, _ := w.look(run.RunID)
-					if _, err := w.r.Retry(w.opened(now, d), runner.Retry{Actor: "uid:7", StepID: step}); err != nil {
-						t.Fatal(err)
-					}
-					time.Sleep(30 * time.Second)
-					_, steps := w.look(run.RunID)
-					recs, _ := w.db.Steps(run.RunID)
-					if k, i := recs["k"].Attempt, recs["keach.0"].Attempt; k != 2 || i != 2 || steps["keach.0"] != "completed" {
-						t.Errorf("k has %d attempts, keach.0 has %d; the steps are %v", k, i, steps)
-					}
-				})
-			})
-		}
-	}
-}
-
 // A retry of one item does not begin another that has failed.
 func TestAnItemThatHasFailedStaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

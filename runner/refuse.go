@@ -178,9 +178,6 @@ func (e *execution) nothingToRestart(stepID string) error {
 
 // held says that a step would not begin, since another that it needs has failed.
 func (e *execution) held(n *node, again ...*node) error {
-	if n.phase != ordinary && e.run.Status.Ended() {
-		return nil // all that cleans up is begun again
-	}
 	x := n.heldBy(again, map[*node]bool{})
 	if x == nil {
 		return nil

@@ -50,7 +50,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 			}
 		}
 		if e.run.Status == state.Failed {
-			e.reopen(q.Actor, q.Reason, n.owner())
+			e.reopen(q.Actor, q.Reason, n)
 		}
 		if err := e.reconsider(e.beginAgain(q.Actor, d)...); err != nil {
 			return err

@@ -43,7 +43,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 			return err
 		}
 		if e.run.Status == state.Failed {
-			e.reopen(q.Actor, q.Reason)
+			e.reopen(q.Actor, q.Reason, n)
 		}
 		goOn := e.beginAgain(q.Actor, d)
 		if n.status == state.CheckpointPending {

@@ -32,7 +32,7 @@ func (e *execution) notTwice(d redone, what string) error {
 	var records map[string]state.Step
 	for _, x := range e.all() {
 		redo, in := d.of[x]
-		if !in || redo.unasked || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
+		if !in || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
 			continue
 		}
 		if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(redo.named, false)) {
@@ -67,7 +67,7 @@ func (e *execution) workOf(n *node, rec state.Step) (w work, err error) {
 			return w, err
 		}
 		for _, child := range children {
-			if n.phase != ordinary && child.CreatedUTC < e.run.ReopenedUTC {
+			if n.phase != ordinary && child.CreatedUTC < e.run.EndSince() {
 				continue // it has cleaned up after another end
 			}
 			below, err := e.r.workOf(child.RunID, n.id+"/", child.RunID == n.child || child.RunID == n.former)

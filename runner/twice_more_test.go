@@ -207,23 +207,6 @@ func TestATrialOfARestartSaysWhatIsDoneTwice(t *testing.T) {
 	})
 }
 
-// All that cleans up is begun again with a run: nothing of it waits for what has failed.
-func TestAResetOfCleanupIsNotHeldByCleanup(t *testing.T) {
-	w := newWorld(t, func(_ context.Context, task runner.Task) (runner.Report, error) {
-		if task.StepID == "a" || task.StepID == "c1" && task.Attempt == 1 {
-			return exit(65), nil
-		}
-		return exit(0), nil
-	})
-	d := dag(func(d *manifests.DAG) { d.OnFailure = dag(nil, "c1", "c2<c1").Steps }, "a")
-	run := w.start(d, "{}")
-	now, _ := w.finish(run.RunID)
-	w.r = w.runner(1)
-	if err := second(w.r.Reset(w.opened(now, d), "uid:7", "", "c2", true)); err != nil {
-		t.Errorf("refused: %v", err)
-	}
-}
-
 // While another step fails the run nothing begins: a retry would take back what is done.
 func TestARetryInAFailingRunIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -154,7 +154,9 @@ func newRunRetryCmd(a *app) *cobra.Command {
 			"reopened by that; one that is completed or cancelled is final. What was skipped only because\n" +
 			"the step had failed gets its turn again; with --downstream everything that depends on the step\n" +
 			"is done again, even if it had succeeded. Of a step with for_each that had failed only the items are\n" +
-			"done again that have not succeeded, of one that is done again with another step all.\n\n" +
+			"done again that have not succeeded, of one that is done again with another step all. A step that\n" +
+			"cleans up is done again with what waited for it: what has cleaned up is done, and the run fails\n" +
+			"afterwards for what it had failed for.\n\n" +
 			"--input changes parameters of the step: they are merged over what the spec gives it (a JSON merge\n" +
 			"patch: k:=null takes k away; with for_each, those of each item that is done again), and are held\n" +
 			"against the schema of the action. The run is then\n" +

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 
@@ -159,7 +160,7 @@ func applyRun(run *Run, c Change) error {
 		}
 		run.Generation = d.Generation
 		if c.Envelope.Type == ledger.RunReopened {
-			run.reopen(c.Envelope.Time)
+			run.Reopen(c.Envelope.Time, d.Cleanup)
 		}
 	case *ledger.Stuckness:
 		run.Stuck = d.Level
@@ -206,12 +207,16 @@ func (r *Run) end(d *ledger.RunEnd, at string) {
 	r.DurationMs = millis(from, r.EndedUTC)
 }
 
-// reopen takes back what the end of the run said.
-func (r *Run) reopen(at string) {
+// Reopen takes back what the end of the run said, and what led to it, unless only its cleanup
+// goes on: then it ends for the same reason again.
+func (r *Run) Reopen(at string, cleanup bool) {
+	since := cmp.Or(r.EndSince(), r.CreatedUTC)
 	r.OutputsHash, r.FailureReason, r.FailedStep, r.Message = "", "", "", ""
-	r.EndedUTC, r.DurationMs, r.TimedOutUTC = "", 0, ""
-	r.FailCode, r.FailNote, r.NoCleanup = "", "", false
-	r.ReopenedUTC = at
+	r.EndedUTC, r.DurationMs, r.NoCleanup = "", 0, false
+	r.ReopenedUTC, r.SameEndSince = at, since
+	if !cleanup {
+		r.TimedOutUTC, r.FailCode, r.FailNote, r.SameEndSince = "", "", "", ""
+	}
 }
 
 func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, error) {

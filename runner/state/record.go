@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -51,6 +52,7 @@ type Run struct {
 	Nudges        int               `json:"nudges,omitempty"`
 	Restarts      int               `json:"restarts,omitempty"`
 	ReopenedUTC   string            `json:"reopenedUtc,omitempty"`
+	SameEndSince  string            `json:"sameEndSinceUtc,omitempty"` // see EndSince, where that is not reopenedUtc
 	CancelledBy   string            `json:"cancelledBy,omitempty"`
 	CancelReason  string            `json:"cancelReason,omitempty"`
 	TimedOutUTC   string            `json:"timedOutUtc,omitempty"` // when its own deadline passed
@@ -82,6 +84,10 @@ func (r *Run) Since() string {
 	}
 	return r.CreatedUTC
 }
+
+// EndSince is since when the run is about the end that it is about now: since its reopening
+// if that was not for its cleanup alone, "" since its start.
+func (r *Run) EndSince() string { return cmp.Or(r.SameEndSince, r.ReopenedUTC) }
 
 // Pending is how many steps nothing has happened to, or nothing that counts.
 func (r *Run) Pending() int {
