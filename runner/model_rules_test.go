@@ -37,6 +37,7 @@ type modelRun struct {
 	cancelled  bool
 	noCleanup  bool // it was failed while it cleaned up
 	alone      bool // reopened: no step waits for it, or holds a lock for it
+	mends      bool // reopened for its cleanup alone
 	steps      map[string]*modelStep
 }
 
@@ -185,7 +186,7 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 		r.generation = d.Generation
 		if env.Type == ledger.RunReopened {
 			was := r.ended
-			r.ended, r.stopping, r.begun, r.alone, r.noCleanup = "", false, true, true, false
+			r.ended, r.stopping, r.begun, r.alone, r.noCleanup, r.mends = "", r.stopping && d.Cleanup, true, true, false, d.Cleanup
 			return expect(was == state.Failed && person(env.Actor), "a run that was %q is reopened", was)
 		}
 		return expect(person(env.Actor), "nobody asked for it")

@@ -167,6 +167,9 @@ func (s *modelStep) invalidate(r *modelRun, env ledger.Envelope, d *ledger.StepI
 	if s.open || s.asked {
 		return fmt.Errorf("something is under way with it")
 	}
+	if r.mends && (s.ordinary || d.Reason == state.Reopened) {
+		return fmt.Errorf("the run was reopened for its cleanup alone")
+	}
 	was := s.status
 	if person(env.Actor) && d.Reason != state.Reopened && d.Reason != state.Turn && !(was == state.Skipped && s.reason != state.SkippedByHand) {
 		r.doneAgain(s.step.ID)

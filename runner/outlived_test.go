@@ -129,3 +129,52 @@ func TestASubRunThatWasGivenUpKeepsWhatItsStepHolds(t *testing.T) {
 		})
 	}
 }
+
+// So does one that somebody had reopened while its step waited for it, also after a crash.
+func TestASubRunThatWasReopenedAndGivenUpIsWaitedFor(t *testing.T) {
+	child := dag(func(d *manifests.DAG) { d.ID = "child" }, "a")
+	top := parent(nil, "sub")
+	w, runs := crashed(t, false, top, child)
+	asIs := func(i int, d *manifests.DAG) runner.Opened { return w.asIs(runs[i].RunID, d) }
+	if _, err := w.r.Recover(context.Background(), asIs(1, child)); err != nil {
+		t.Fatal(err)
+	}
+	delete(w.sealed.dags, "d@1.0.0") // damaged for now: its step cannot be told
+	if err := second(w.r.Fail(asIs(1, child), "uid:7", state.FailedByHand, "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := second(w.r.Retry(asIs(1, child), runner.Retry{Actor: "uid:7", StepID: "a"})); err != nil {
+		t.Fatal(err)
+	}
+	w.sealed.publish(top)
+	inside := make(chan string, 9)
+	w.exec = &fake{run: func(_ context.Context, task runner.Task) (runner.Report, error) {
+		inside <- task.RunID
+		select {} // until the process is gone
+	}}
+	w.r = w.runner(2)
+	ctx, crash := context.WithCancel(context.Background())
+	t.Cleanup(crash)
+	if err := w.r.Resume(ctx, "uid:0", asIs(0, top)); err != nil {
+		t.Fatal(err)
+	}
+	go w.r.Run(ctx, false)
+	if got := <-inside; got != runs[1].RunID {
+		t.Fatalf("run %s is executed, want %s", got, runs[1].RunID)
+	}
+	if err := second(w.r.Reset(asIs(0, top), "uid:7", "", "sub", true)); err != nil {
+		t.Fatal(err)
+	}
+	w.exec = &fake{run: ok}
+	w.reopen()
+	if err := w.r.Resume(context.Background(), "uid:0", asIs(0, top)); err != nil {
+		t.Fatal(err)
+	}
+	if why := w.r.Waits(runs[0].RunID, "sub"); !strings.Contains(why, runs[1].RunID) {
+		t.Errorf("the next sub-run waits for %q, want run %s", why, runs[1].RunID)
+	}
+	w.finish(runs[0].RunID)
+	if run, _ := w.look(runs[1].RunID); run.Status != state.Cancelled {
+		t.Errorf("the sub-run that was given up is %s", run.Status)
+	}
+}
