@@ -238,14 +238,42 @@ func (e *execution) follow(n *node) error {
 	if n.parent != nil {
 		return e.itemEnded(n.parent, n)
 	}
+	return e.tell(n)
+}
+
+// tell looks at what comes after a step that is over: what waits may begin, and what had
+// ended before, and stayed so while something before it was done again, is over, too.
+func (e *execution) tell(n *node) error {
+	if n.over || n.waiting > 0 {
+		return nil
+	}
+	n.over = true
 	for _, d := range n.dependents {
-		if d.waiting--; d.waiting == 0 && d.status == state.Pending && (d.phase == ordinary || d.phase == e.phaseNow() && e.begun(d.phase)) {
-			if err := e.consider(d); err != nil {
-				return err
-			}
+		var err error
+		switch d.waiting--; {
+		case d.waiting > 0:
+		case d.status.Ended():
+			err = e.tell(d)
+		case d.status == state.Pending && (d.phase == ordinary || d.phase == e.phaseNow() && e.begun(d.phase)):
+			err = e.consider(d)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// stir lets what comes after a step that is to be done again wait for it.
+func (n *node) stir() {
+	if !n.over {
+		return
+	}
+	n.over = false
+	for _, d := range n.dependents {
+		d.waiting++
+		d.stir()
+	}
 }
 
 // sweep ends what has not started and may not any more. Cleanup that has not had its
@@ -349,7 +377,6 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	if n.phase == ordinary && n.parent == nil && n.status.Ended() {
 		e.left++
 	}
-	was := n.status
 	e.leave(n)
 	d.Leaves = n.former
 	e.proposeBy(actor, ledger.StepInvalidated, n, &d)
@@ -360,11 +387,7 @@ func (e *execution) invalidate(actor string, n *node, d ledger.StepInvalidation)
 	if d.Overlay != "" {
 		n.overlay = d.Overlay
 	}
-	if was.Ended() && n.parent == nil {
-		for _, dep := range n.dependents {
-			dep.waiting++
-		}
-	}
+	n.stir()
 }
 
 // reconsider looks again at what may run now, after steps were made pending, and items of

@@ -45,6 +45,19 @@ func (e *execution) requestFailure(actor string, code state.Code, reason string)
 	e.stopAll(ErrCancelled, reason)
 }
 
+// stopCode is what a step fails with that is stopped because its run is to fail, "" where no
+// step of its phase is.
+func (e *execution) stopCode(p phase) state.Code {
+	switch {
+	case !e.over(p):
+	case e.run.FailRequested():
+		return state.Code(e.run.FailCode)
+	case e.late:
+		return state.RunTimeout
+	}
+	return ""
+}
+
 // passOn tells what is left of a run again of the end that was asked for.
 func (e *execution) passOn() {
 	cause := ErrCancelled

@@ -75,7 +75,9 @@ func (r *Runner) tryExecute(ctx context.Context, e *execution, n *node, p *prepa
 		return p.masked(p.lost(n, err))
 	}
 	end.Logs.Dropped += report.Dropped
-	end.Retryable = end.Retryable && !late // not its own deadline: it was stopped
+	if late { // not its own deadline: it was stopped
+		end.ErrorCode, end.Retryable = string(state.RunTimeout), false
+	}
 	return end
 }
 

@@ -34,7 +34,8 @@ type node struct {
 	phase      phase
 	needs      []*node
 	dependents []*node // by step id
-	waiting    int     // needs that have not ended
+	waiting    int     // needs that are not over
+	over       bool    // it has ended, and so has all that comes before it
 	locks      []ledger.Lock
 
 	parent *node // of an item: its step
@@ -93,7 +94,7 @@ func (n *node) settled() bool {
 	case state.Skipped:
 		return n.reason == state.ConditionFalse || n.reason == state.StepDisabled || n.reason == state.SkippedByHand
 	case state.Failed:
-		return n.step.ContinueOnError && n.reason != state.Indeterminate
+		return n.step.ContinueOnError && n.reason != state.Indeterminate && !state.Stopped(n.reason)
 	}
 	return false
 }
@@ -278,15 +279,23 @@ func (e *execution) link() error {
 			}
 			n.needs = append(n.needs, need)
 			need.dependents = append(need.dependents, n)
-			if !need.status.Ended() {
-				n.waiting++
-			}
 		}
 	}
 	for _, n := range e.nodes {
 		slices.SortFunc(n.dependents, byID)
 	}
-	return e.sortNodes()
+	if err := e.sortNodes(); err != nil {
+		return err
+	}
+	for _, n := range e.nodes {
+		for _, need := range n.needs {
+			if !need.over {
+				n.waiting++
+			}
+		}
+		n.over = n.status.Ended() && n.waiting == 0
+	}
+	return nil
 }
 
 // sortNodes puts the nodes in topological order, ties by step id.

@@ -110,7 +110,7 @@ func (e *execution) invariants() error {
 func (e *execution) invariantsOf(n *node) error {
 	open := 0
 	for _, need := range n.needs {
-		if !need.status.Ended() {
+		if !need.over {
 			open++
 		}
 	}
@@ -132,7 +132,9 @@ func (e *execution) invariantsOf(n *node) error {
 	case n.parent != nil && n.live && n.parent.status != state.Running:
 		return fmt.Errorf("it is under way, and its step is %s", n.parent.status)
 	case n.waiting != open:
-		return fmt.Errorf("it waits for %d needs, %d have not ended", n.waiting, open)
+		return fmt.Errorf("it waits for %d needs, %d are not over", n.waiting, open)
+	case n.parent == nil && n.over != (n.status.Ended() && n.waiting == 0):
+		return fmt.Errorf("it is over: %v", n.over)
 	}
 	return nil
 }

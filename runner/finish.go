@@ -74,7 +74,7 @@ func (e *execution) finish() (more bool, err error) {
 // be completed with it.
 func (e *execution) missed() *node {
 	for _, n := range e.nodes {
-		if n.phase == ordinary && (n.lostTurn() || !n.byHand() && slices.ContainsFunc(n.items, (*node).lostTurn)) {
+		if n.phase == ordinary && (n.lostTurn() || n.status != state.Skipped && slices.ContainsFunc(n.items, (*node).lostTurn)) {
 			return n
 		}
 	}

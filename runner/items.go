@@ -37,7 +37,7 @@ func (e *execution) itemRetryable(n *node) error {
 	switch {
 	case p.status == state.CheckpointPending:
 		return e.withPeople(p)
-	case p.status == state.Pending || p.status == state.Cancelled:
+	case p.status == state.Pending || p.status == state.Cancelled || p.status == state.Skipped && !p.byHand() && !p.lostTurn():
 		return conflict("step %s is %s; its items are looked at when it begins", p.id, p.status)
 	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
 	default:

@@ -248,7 +248,11 @@ func (s *modelStep) settled() bool {
 	case state.Skipped:
 		return s.reason == state.ConditionFalse || s.reason == state.StepDisabled || s.reason == state.SkippedByHand
 	case state.Failed:
-		return s.step.ContinueOnError && s.reason != state.Indeterminate
+		switch s.reason {
+		case state.Indeterminate, state.RunTimeout, state.FailedByHand, state.Stalled, state.TooManyEntries:
+			return false
+		}
+		return s.step.ContinueOnError
 	}
 	return false
 }

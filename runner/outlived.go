@@ -159,7 +159,7 @@ func (e *execution) remember(records map[string]state.Step) (err error) {
 
 // givenUp is the sub-run that a step does not wait for any more and that goes on, "" for
 // none. One that was reopened since goes on by itself; one that was before, while it was
-// waited for, was told to end when it was given up.
+// waited for, is to end.
 func (r *Runner) givenUp(s state.Step) (string, error) {
 	c := s.Child
 	switch {
@@ -169,7 +169,7 @@ func (r *Runner) givenUp(s state.Step) (string, error) {
 		return "", nil
 	}
 	run, err := r.opt.Store.Run(c.RunID)
-	if err != nil || run.Status.Ended() || run.ReopenedUTC != "" && !run.CancelRequested() {
+	if err != nil || run.Status.Ended() || run.ReopenedUTC > c.LeftUTC && !run.CancelRequested() {
 		return "", err
 	}
 	return c.RunID, nil

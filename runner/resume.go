@@ -349,11 +349,15 @@ func (r *Runner) resume(actor string, o Opened) (_ *execution, err error) {
 }
 
 // orphaned says whether a run is a sub-run that its parent gave up, and could not
-// cancel any more before the process ended. One that somebody has reopened after its
-// end goes on by itself.
+// cancel any more before the process ended. One that somebody has reopened since goes on
+// by itself.
 func (r *Runner) orphaned(run state.Run) (bool, error) {
-	if run.ParentRunID == "" || run.ReopenedUTC != "" {
+	switch {
+	case run.ParentRunID == "":
 		return false, nil
+	case run.ReopenedUTC != "":
+		s, err := r.opt.Store.Step(run.ParentRunID, run.ParentStepID)
+		return err == nil && s.Child != nil && s.Child.RunID == run.RunID && run.ReopenedUTC <= s.Child.LeftUTC, err
 	}
 	r.mu.Lock()
 	parent := r.execs[run.ParentRunID]

@@ -48,7 +48,7 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	}
 	again := e.rewound(n, d)
 	for _, x := range again {
-		if x == back || x == n || d.Downstream {
+		if _, between := slices.BinarySearch(e.prog.before(n), x.id); between || x == back || x == n || d.Downstream {
 			if err := e.held(x, again...); err != nil {
 				return err
 			}

@@ -93,13 +93,13 @@ func (e *execution) skippable(n *node, q Skip) error {
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
 	}
-	if n.parent != nil && n.parent.settled() {
-		for _, x := range e.downstream(n.parent) {
+	if n.owner().settled() { // others may go on with what there is
+		for _, x := range e.downstream(n.owner()) {
 			if err := e.underWay(x); err != nil {
 				return err
 			}
 			if x.status == state.CheckpointPending {
-				return e.asksAbout(x, n.parent, "end the run first")
+				return e.asksAbout(x, n.owner(), "end the run first")
 			}
 		}
 	}

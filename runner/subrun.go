@@ -308,6 +308,9 @@ func (e *execution) childFailed(n *node, run state.Run, left leftover) {
 			why += "; " + dead.ErrorCode + " in " + dead.StepID
 		}
 	}
+	if stop := e.stopCode(n.phase); stop != "" && code == state.ChildFailed && run.Status == state.Cancelled {
+		code = stop
+	}
 	again := dead.StepID == "" && e.mayRepeat(n, run, n.failures)
 	again = again && (retries(n.step.Retry, end) || retries(n.step.Retry, &ledger.AttemptEnd{ErrorCode: string(code)}))
 	switch {

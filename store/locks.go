@@ -46,7 +46,7 @@ func (tx *Tx) projectLocks(env ledger.Envelope, run *state.Run, view state.View,
 func (tx *Tx) giveBackOf(tenant string, c *state.Child, left bool) error {
 	if left {
 		child, err := tx.run(c.RunID)
-		if err != nil || !child.Status.Ended() && child.ReopenedUTC == "" {
+		if err != nil || !child.Status.Ended() && child.ReopenedUTC <= c.LeftUTC {
 			return err
 		}
 	}

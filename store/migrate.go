@@ -25,7 +25,8 @@ import (
 //	2  bundles keep what came with earlier admissions; the clock is a projection
 //	3  approvals, locks, schedules, secrets, the cache, the outbox, small sealed blobs
 //	4  an entry is one record, and those of a run lie together; a sub-run that was given up keeps locks
-const schemaVersion = 4
+//	5  archives of runs, erasures; since when a sub-run was given up, and a run is about the end that it is about
+const schemaVersion = 5
 
 // Buckets of older schemas, for lines and hashes of the ledger.
 var (

@@ -248,7 +248,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		if step.Approval.open() {
 			return nil, illegal("its approval is open")
 		}
-		step.invalidate(run, d)
+		step.invalidate(run, d, at)
 	case *ledger.Note:
 		step.Repeat = false
 	case *ledger.CacheHit:
@@ -268,7 +268,7 @@ func applyStep(run *Run, step *Step, attempt *Attempt, c Change) (*Attempt, erro
 		if step.Child == nil || step.Child.RunID != d.RunID || step.Child.Status != "" {
 			return nil, illegal("not the run that it started last")
 		}
-		step.bury(run, d)
+		step.bury(run, d, at)
 	case *ledger.ApprovalRequest, *ledger.ApprovalDecision, *ledger.ApprovalRefusal, *ledger.ApprovalClosing:
 		if why := applyApproval(run, step, c); why != "" {
 			return nil, illegal(why)

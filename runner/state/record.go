@@ -175,7 +175,8 @@ type Child struct {
 	Status        string        `json:"status,omitempty"` // once it has ended
 	FailureReason string        `json:"failureReason,omitempty"`
 	Locks         []ledger.Lock `json:"locks,omitempty"`
-	Fence         int64         `json:"fence,omitempty"` // seq of its start, under which the locks are held
+	Fence         int64         `json:"fence,omitempty"`   // seq of its start, under which the locks are held
+	LeftUTC       string        `json:"leftUtc,omitempty"` // when its step gave it up, where it had not ended
 }
 
 // Cached is the source of outputs that a step took from the cache.

@@ -77,9 +77,12 @@ func (s *Step) bear(run *Run, d *ledger.SubrunStart, e ledger.Envelope) {
 }
 
 // bury notes the end of the sub-run.
-func (s *Step) bury(run *Run, d *ledger.SubrunEnd) {
+func (s *Step) bury(run *Run, d *ledger.SubrunEnd, at string) {
 	run.Overridden = run.Overridden || d.Overridden
 	child := *s.Child
+	if d.Left {
+		child.LeftUTC = at
+	}
 	child.Status, child.FailureReason = d.Status, d.FailureReason
 	s.Child = &child
 	if Status(d.Status) != Completed {
@@ -89,8 +92,13 @@ func (s *Step) bury(run *Run, d *ledger.SubrunEnd) {
 
 // invalidate makes a step pending again. What counts how often it failed begins
 // anew; its attempts keep their numbers.
-func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
+func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation, at string) {
 	afresh := Afresh(d.Reason, s.Afresh)
+	if c := s.Child; c != nil && c.RunID == d.Leaves && c.LeftUTC == "" {
+		left := *c
+		left.LeftUTC = at
+		s.Child = &left
+	}
 	*s = Step{
 		StepID: s.StepID, Status: Pending, Attempt: s.Attempt, Overlay: s.Overlay, After: d.After,
 		Items: s.Items, Count: s.Count, Child: s.Child, Approval: s.Approval, LogsRef: s.LogsRef,
@@ -107,6 +115,16 @@ func (s *Step) invalidate(run *Run, d *ledger.StepInvalidation) {
 func LostTurn(code Code) bool {
 	switch code {
 	case UpstreamFailed, RunFailing, RunTimeout:
+		return true
+	}
+	return false
+}
+
+// Stopped says whether a step that failed with this code did so because its run was ended,
+// and not by itself.
+func Stopped(code Code) bool {
+	switch code {
+	case RunTimeout, FailedByHand, Stalled, TooManyEntries:
 		return true
 	}
 	return false
