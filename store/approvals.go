@@ -20,7 +20,7 @@ type ApprovalRecord struct {
 // Approval reads one approval.
 func (db *DB) Approval(runID, stepID string, attempt int) (ApprovalRecord, error) {
 	var rec ApprovalRecord
-	err := db.bolt.View(func(t *bolt.Tx) (err error) {
+	err := db.view(func(t *bolt.Tx) (err error) {
 		rec, err = approvalAt(t, attemptKey(runID, stepID, attempt))
 		return err
 	})
@@ -74,7 +74,7 @@ func scanAfter(db *DB, bucket, after []byte, visit func(t *bolt.Tx, k []byte) er
 	}
 	for {
 		n := 0
-		err := db.bolt.View(func(t *bolt.Tx) error {
+		err := db.view(func(t *bolt.Tx) error {
 			c := t.Bucket(bucket).Cursor()
 			for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
 				if n == pageSize {

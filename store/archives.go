@@ -47,7 +47,7 @@ func archivesIn(t *bolt.Tx) (recs []ArchiveRecord, err error) {
 
 // Archives are the archives of runs on record, oldest first.
 func (db *DB) Archives() (recs []ArchiveRecord, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		recs, err = archivesIn(t)
 		return err
 	})

@@ -178,7 +178,7 @@ func (db *DB) FlushRejections(actor string) error {
 
 // Floor reads the sequence floor; the zero value means none yet.
 func (db *DB) Floor(kind, publisher, name string) (f Floor, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		f, err = floorOf(t, kind, publisher, name)
 		return err
 	})
@@ -187,7 +187,7 @@ func (db *DB) Floor(kind, publisher, name string) (f Floor, err error) {
 
 // DigestOf reads which digest publisher/name@version means, "" if none yet.
 func (db *DB) DigestOf(ref string) (digest string, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		digest = string(t.Bucket(bRefs).Get([]byte(ref)))
 		return nil
 	})
@@ -305,7 +305,7 @@ var errUnchanged = errors.New("store: nothing to write")
 // DAG reads one DAG version.
 func (db *DB) DAG(id, version string) (DAGRecord, error) {
 	var rec DAGRecord
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		err := getJSON(t, bDAGs, pair(id, version), &rec)
 		if errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("DAG %s %s: %w", id, version, ErrNotFound)
@@ -335,7 +335,7 @@ func (db *DB) DAGs(id string) ([]DAGRecord, error) {
 
 // Trust reads the trust in force, and the one before it (nil if there is none).
 func (db *DB) Trust() (now ledger.TrustChange, before *ledger.TrustChange, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		var prev ledger.TrustChange
 		switch err := getJSON(t, bMeta, kTrustPrev, &prev); {
 		case err == nil:
@@ -351,7 +351,7 @@ func (db *DB) Trust() (now ledger.TrustChange, before *ledger.TrustChange, err e
 // Extension reads the extension of expired trust on record, nil without one.
 func (db *DB) Extension() (*ledger.TrustExtension, error) {
 	x := new(ledger.TrustExtension)
-	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bMeta, kExtension, x) })
+	err := db.view(func(t *bolt.Tx) error { return getJSON(t, bMeta, kExtension, x) })
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}

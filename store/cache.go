@@ -96,7 +96,7 @@ func (tx *Tx) dropExpired(now string) error {
 // Cached reads what is kept under a key at a time; [ErrNotFound] if nothing is.
 func (db *DB) Cached(key, now string) (CacheRecord, error) {
 	var rec CacheRecord
-	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bCache, []byte(key), &rec) })
+	err := db.view(func(t *bolt.Tx) error { return getJSON(t, bCache, []byte(key), &rec) })
 	if err == nil && rec.ExpiresUTC <= now {
 		err = ErrNotFound
 	}

@@ -96,7 +96,7 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 			return rep, err
 		}
 	}
-	return rep, db.bolt.View(func(t *bolt.Tx) error {
+	return rep, db.view(func(t *bolt.Tx) error {
 		if sizeIn(t) != rep.Size {
 			return nil // somebody wrote meanwhile: the projections have moved on
 		}
@@ -119,12 +119,12 @@ func (db *DB) checkPages() error {
 		}
 		return errNothingToKeep
 	}
-	err := db.bolt.View(func(*bolt.Tx) error { return nil }) // whether it is open
+	err := db.view(func(*bolt.Tx) error { return nil }) // whether it is open
 	if err == nil {
 		err = db.update(func(tx *Tx) error { return check(tx.bolt) })
 	}
 	if errors.Is(err, ErrFailed) { // then nobody writes any more
-		err = db.bolt.View(check)
+		err = db.view(check)
 	}
 	if first != nil || errors.Is(err, errNothingToKeep) {
 		return first

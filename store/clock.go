@@ -152,7 +152,7 @@ func clockOf(t *bolt.Tx) (clockRecord, error) {
 // accepted time has served. The caller holds mu, and db.lastTime is that of the
 // transaction.
 func (db *DB) moveClock() error {
-	return db.bolt.View(func(t *bolt.Tx) error {
+	return db.view(func(t *bolt.Tx) error {
 		return db.loadRecord(t)
 	})
 }

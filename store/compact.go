@@ -27,9 +27,9 @@ func (db *DB) compact(opt Options) error {
 
 // FreeBytes is how much of the file nothing uses.
 func (db *DB) FreeBytes() (n int64) {
-	_ = db.bolt.View(func(t *bolt.Tx) error {
-		s := db.bolt.Stats()
-		n = int64(s.FreePageN+s.PendingPageN) * int64(db.bolt.Info().PageSize)
+	_ = db.view(func(t *bolt.Tx) error {
+		s := t.DB().Stats()
+		n = int64(s.FreePageN+s.PendingPageN) * int64(t.DB().Info().PageSize)
 		return nil
 	})
 	return n
@@ -42,7 +42,7 @@ func (db *DB) squeeze(to *bolt.DB, opt Options) error {
 			return err
 		}
 	}
-	if err := bolt.Compact(to, db.bolt, compactTx); err != nil {
+	if err := bolt.Compact(to, db.base.Load(), compactTx); err != nil {
 		return err
 	}
 	want, err := ledger.TreeHash(db.size, db)

@@ -52,7 +52,7 @@ func (db *DB) entries(from, to int64, shown func(Lines) (Lines, error)) iter.Seq
 
 func (db *DB) page(from, to int64) ([]Lines, error) {
 	page := make([]Lines, 0, to-from)
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		c := t.Bucket(bEntries).Cursor()
 		k, v := c.Seek(be64(from))
 		for seq := from; seq < to; seq++ {
@@ -161,7 +161,7 @@ func (r hashReader) ReadHashes(indexes []int64) ([]ledger.Hash, error) {
 
 // hashesOf reads all hashes that an entry has added to the tree.
 func (db *DB) hashesOf(seq int64) (out []ledger.Hash, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		hashes, _, err := entryAt(t, seq)
 		for h := range slices.Chunk(hashes, len(ledger.Hash{})) {
 			out = append(out, ledger.Hash(h))
@@ -174,7 +174,7 @@ func (db *DB) hashesOf(seq int64) (out []ledger.Hash, err error) {
 // Entry reads one entry. It is here as soon as what it moved is: a transaction
 // shows both a moment before the size of the ledger that is told counts it.
 func (db *DB) Entry(seq int64) (l Lines, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		_, found, err := entryAt(t, seq)
 		l = found.clone()
 		return err
@@ -211,7 +211,7 @@ func (db *DB) RunEntriesFrom(runID string, from int64) iter.Seq2[Lines, error] {
 
 // onDisk is how many entries there are, also those that [DB.Size] will count in a moment.
 func (db *DB) onDisk() (n int64, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		if k, _ := t.Bucket(bEntries).Cursor().Last(); len(k) == 8 {
 			n = int64(binary.BigEndian.Uint64(k)) + 1
 		}
@@ -304,7 +304,7 @@ func (db *DB) Restarted(runID string, steps []string) (map[string]bool, error) {
 
 // runSeqsBack are a page of the entries of a run before one, the newest first.
 func (db *DB) runSeqsBack(runID string, end int64) (seqs []int64, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		c := t.Bucket(bRecords).Cursor()
 		k, _ := c.Seek(entryRecord(runID, end))
 		if k == nil {
@@ -338,7 +338,7 @@ func runSeq(runID string, k []byte) (seq int64, ok bool, err error) {
 
 // runSeqs are a page of the entries of a run from one on, without end.
 func (db *DB) runSeqs(runID string, from, end int64) (seqs []int64, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		c := t.Bucket(bRecords).Cursor()
 		for k, _ := c.Seek(entryRecord(runID, max(0, from))); len(seqs) < pageSize; k, _ = c.Next() {
 			seq, ok, err := runSeq(runID, k)
@@ -375,7 +375,7 @@ func (db *DB) FirstAtOrAfter(at string) (int64, error) {
 
 // ReadHashes reads stored hashes of the tree ([ledger.HashReader]).
 func (db *DB) ReadHashes(indexes []int64) (out []ledger.Hash, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		out, err = hashReader{t}.ReadHashes(indexes)
 		return err
 	})
@@ -384,7 +384,7 @@ func (db *DB) ReadHashes(indexes []int64) (out []ledger.Hash, err error) {
 
 // Checkpoint returns the newest stored checkpoint; [ErrNotFound] if none.
 func (db *DB) Checkpoint() (note []byte, size int64, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		k, v := t.Bucket(bCheckpoints).Cursor().Last()
 		if k == nil {
 			return fmt.Errorf("checkpoint: %w", ErrNotFound)
@@ -398,7 +398,7 @@ func (db *DB) Checkpoint() (note []byte, size int64, err error) {
 // CheckpointCovering returns the first stored checkpoint whose tree holds the
 // entry seq; [ErrNotFound] if none does yet.
 func (db *DB) CheckpointCovering(seq int64) (note []byte, size int64, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		k, v := t.Bucket(bCheckpoints).Cursor().Seek(be64(seq + 1))
 		if k == nil {
 			return fmt.Errorf("checkpoint over entry %d: %w", seq, ErrNotFound)

@@ -15,8 +15,9 @@ import (
 // with it the tree; what a replay needs of the data stays in the record of the entry, and
 // leaves with no archive. Nobody is shown the data once it is agreed that it goes. A page of
 // bbolt keeps what was on it, so that the whole file is made anew, and the old one is
-// overwritten: that is when the site is opened next. What is agreed follows from the entries,
-// so that a recovery, and a restore in the place of a ledger that knows of it, erase it too.
+// overwritten: at once, or where that fails when the site is opened next. What is agreed
+// follows from the entries, so that a recovery, and a restore in the place of a ledger that
+// knows of it, erase it too.
 
 // Errors of an erasure.
 var (
@@ -65,8 +66,9 @@ func (db *DB) ErasureRequest(seq int64) (d ledger.ErasureRequest, actor string, 
 	return *data.(*ledger.ErasureRequest), env.Actor, nil
 }
 
-// AgreeToErasure records that somebody else agrees to a request: the data goes when the site
-// is opened next. same says whether two actors are one person.
+// AgreeToErasure records that somebody else agrees to a request: nobody is shown the data from
+// then on, and it goes with [DB.EraseAgreed], or when the site is opened next. same says
+// whether two actors are one person.
 func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string) bool) (seq int64, d ledger.Erasure, err error) {
 	req, by, err := db.ErasureRequest(request)
 	if err != nil {
@@ -96,7 +98,7 @@ func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string)
 	if seq, err = db.Append(ledger.DataErased, actor, &d); err != nil {
 		return 0, d, err
 	}
-	return seq, d, db.bolt.View(db.loadAgreed)
+	return seq, d, db.view(db.loadAgreed)
 }
 
 // projectErasure keeps which data is agreed to be erased, for good.
@@ -154,7 +156,25 @@ func (db *DB) shown(l Lines) (Lines, error) {
 	return l.erased()
 }
 
-// eraseAgreed erases what was agreed to be.
+// EraseAgreed erases at once what was agreed to be, while others read. Nothing is written
+// meanwhile, which takes as long as a replay of the ledger does, and as much room as it has.
+// With an error what was agreed is still to be erased, when the site is opened next at the
+// latest; with [ErrUnsynced] nothing is accepted any more until then.
+func (db *DB) EraseAgreed() error {
+	return db.still(func() error {
+		if err := db.Failure(); err != nil {
+			return err
+		}
+		err := db.eraseAgreed(Options{live: true})
+		if errors.Is(err, ErrUnsynced) {
+			db.Refuse(err)
+		}
+		db.records = newRecords() // they have it still
+		db.bundles.empty()
+		return err
+	})
+}
+
 func (db *DB) eraseAgreed(opt Options) error {
 	opt.erase = *db.agreed.Load()
 	if len(opt.erase) == 0 {
@@ -167,7 +187,7 @@ func (db *DB) eraseAgreed(opt Options) error {
 	if err != nil {
 		return fmt.Errorf("store: erase: %w", err)
 	}
-	return errors.Join(db.bolt.View(db.loadClock), db.bolt.View(db.loadAgreed))
+	return db.view(db.loadAgreed)
 }
 
 // Gone is an entry whose data was erased, in a ledger that may have another in its place.
@@ -176,10 +196,10 @@ type Gone struct {
 	Leaf ledger.Hash // of its envelope
 }
 
-// Back says which of these entries are here and have their data again, though no entry here
-// says that it is erased.
+// Back says which of these entries are here though no entry here says that their data is
+// erased, be it that it is here again or not.
 func (db *DB) Back(gone []Gone) (back []ledger.ErasedData, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		agreed, err := agreedIn(t)
 		if err != nil {
 			return err
@@ -195,14 +215,16 @@ func (db *DB) Back(gone []Gone) (back []ledger.ErasedData, err error) {
 			if err != nil {
 				return err
 			}
-			if l.Data == nil || ledger.LeafHash(l.Envelope) != g.Leaf {
+			if ledger.LeafHash(l.Envelope) != g.Leaf {
 				continue
 			}
-			x, err := l.erasedData()
+			if l.Data != nil {
+				l, err = l.erased()
+			}
 			if err != nil {
 				return err
 			}
-			back = append(back, x)
+			back = append(back, ledger.ErasedData{Seq: l.Seq, Remains: hexSum(l.remains)})
 		}
 		return nil
 	})

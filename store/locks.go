@@ -210,7 +210,7 @@ func queueOf(t *bolt.Tx) (state.QueueState, error) {
 
 // Queue reads what is paused and what is drained.
 func (db *DB) Queue() (q state.QueueState, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		q, err = queueOf(t)
 		return err
 	})

@@ -52,7 +52,7 @@ func newer(name []byte) bool {
 // another file because one of bbolt never shrinks, and lists its free pages in each commit.
 func (db *DB) migrate(opt Options) error {
 	var have uint64
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		have = binary.BigEndian.Uint64(t.Bucket(bMeta).Get(kSchema)) // load has checked it
 		return nil
 	})
@@ -73,7 +73,7 @@ func (db *DB) migrate(opt Options) error {
 	if err != nil {
 		return fmt.Errorf("store: bring schema %d up to %d: %w", have, schemaVersion, err)
 	}
-	return db.bolt.View(db.loadClock)
+	return db.view(db.loadClock)
 }
 
 // newSuffix follows the name of the database in that of the one that is to replace it.
@@ -123,13 +123,17 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 	}
 	var to *bolt.DB
 	var file, old *os.File
+	moved := false
 	if opt.erase != nil { // what was on its pages is to go
 		if old, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
 			return err
 		}
-		defer old.Close()
+		defer func() {
+			if !moved {
+				old.Close()
+			}
+		}()
 	}
-	moved := false
 	defer func() {
 		if err != nil && !moved {
 			os.Remove(name)
@@ -160,21 +164,28 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 	if opt.hooks.moved != nil {
 		opt.hooks.moved(nil)
 	}
-	retire(db.bolt, db.file)
-	if old != nil {
-		overwrite(old)
+	was, wasFile := db.base.Swap(to), db.file
+	db.file, to = file, nil
+	db.retired.Go(func() {
+		retire(was, wasFile)
+		if old != nil {
+			overwrite(old)
+		}
+	})
+	if !opt.live {
+		db.retired.Wait()
 	}
 	if synced != nil { // a power cut could bring the old one back, and nothing may be written that it would take away
 		return fmt.Errorf("%w: %w", ErrUnsynced, synced)
 	}
-	db.bolt, db.file = to, file
 	return nil
 }
 
-// overwrite puts zeros over what was in a file that has no name any more. Where it has
+// overwrite puts zeros over what was in a file that has no name any more, and closes it. Where it has
 // another one, a copy of the home by hard links, it is somebody's copy. Where it cannot be
 // done, the file is gone all the same.
 func overwrite(old *os.File) {
+	defer old.Close()
 	if fi, err := old.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {
 		_ = fsx.Zero(old)
 	}
@@ -183,7 +194,7 @@ func overwrite(old *os.File) {
 // upgrade fills a new database with what this one holds, in the form of this stella.
 func (db *DB) upgrade(to *bolt.DB, opt Options) error {
 	m := &move{r: &replay{db: db, bolt: to, page: opt.hooks.page, done: opt.hooks.moved}, stopped: opt.Stopped, erase: opt.erase}
-	err := db.bolt.View(m.run)
+	err := db.view(m.run)
 	if err != nil {
 		m.r.rollback()
 	}

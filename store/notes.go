@@ -14,7 +14,7 @@ var kNotePaths = []byte("notepaths")
 
 // NotePaths lists where copies of checkpoint.note have been written, sorted.
 func (db *DB) NotePaths() (paths []string, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		raw := t.Bucket(bMeta).Get(kNotePaths)
 		if raw == nil {
 			return nil

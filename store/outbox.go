@@ -71,7 +71,7 @@ func (db *DB) BeginSink(sink string, fromStart bool) (SinkRecord, error) {
 // Sink reads the record of a sink.
 func (db *DB) Sink(sink string) (SinkRecord, error) {
 	var rec SinkRecord
-	err := db.bolt.View(func(t *bolt.Tx) error { return sinkOf(t, sink, &rec) })
+	err := db.view(func(t *bolt.Tx) error { return sinkOf(t, sink, &rec) })
 	return rec, err
 }
 
@@ -99,7 +99,7 @@ func (db *DB) Sinks() (map[string]SinkRecord, error) {
 // most limit of them.
 func (db *DB) OutboxRows(sink string, from int64, limit int) ([]OutboxRow, error) {
 	var rows []OutboxRow
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		rows = nil
 		c := t.Bucket(bOutbox).Cursor()
 		for k, v := c.Seek(outboxKey(sink, max(0, from))); k != nil && len(rows) < limit; k, v = c.Next() {

@@ -28,7 +28,7 @@ func (db *DB) CheckLines(ctx context.Context, opt CheckOptions) (CheckReport, er
 		if opt.Progress != nil {
 			opt.Progress(q.seq, rep.Size)
 		}
-		err := db.bolt.View(func(t *bolt.Tx) error { return q.page(t, min(rep.Size, q.seq+pageSize)) })
+		err := db.view(func(t *bolt.Tx) error { return q.page(t, min(rep.Size, q.seq+pageSize)) })
 		if err != nil {
 			return rep, err
 		}

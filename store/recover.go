@@ -215,7 +215,7 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 		if started {
 			err = errors.Join(err, db.Close())
 		} else {
-			err = errors.Join(err, db.bolt.Close())
+			err = errors.Join(err, db.base.Load().Close())
 		}
 	}()
 	r.Known = w.last()
@@ -228,7 +228,7 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if err := w.survivors(ctx, db, opt, r); err != nil || opt.DryRun {
 		return err
 	}
-	if err := errors.Join(db.load(), db.bolt.Sync()); err != nil {
+	if err := errors.Join(db.load(), db.base.Load().Sync()); err != nil {
 		return err
 	}
 	db.start()
@@ -249,9 +249,9 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	if err != nil {
 		return err
 	}
-	m := &move{r: &replay{db: db, bolt: db.bolt}}
+	m := &move{r: &replay{db: db, bolt: db.base.Load()}}
 	defer m.r.rollback()
-	err = db.bolt.Update(func(t *bolt.Tx) error {
+	err = m.r.bolt.Update(func(t *bolt.Tx) error {
 		for _, name := range buckets() {
 			if _, err := t.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -294,7 +294,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	if err := errors.Join(w.takeOver(m, r), m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush()); err != nil {
 		return err
 	}
-	return db.bolt.View(func(t *bolt.Tx) error {
+	return db.view(func(t *bolt.Tx) error {
 		var site siteMeta
 		err := getJSON(t, bMeta, kSite, &site)
 		r.SiteID, r.Epoch = site.SiteID, site.Epoch

@@ -109,7 +109,7 @@ func (tx *Tx) batch(b state.Batch) (state.Run, error) {
 // Run reads one run.
 func (db *DB) Run(id string) (state.Run, error) {
 	var run state.Run
-	err := db.bolt.View(func(t *bolt.Tx) (err error) {
+	err := db.view(func(t *bolt.Tx) (err error) {
 		if run, err = readRun(t, id); errors.Is(err, ErrNotFound) {
 			return unknownRun(id)
 		}
@@ -121,7 +121,7 @@ func (db *DB) Run(id string) (state.Run, error) {
 // RunByToken reads the run that a token started.
 func (db *DB) RunByToken(tenant, token string) (state.Run, error) {
 	var run state.Run
-	err := db.bolt.View(func(t *bolt.Tx) (err error) {
+	err := db.view(func(t *bolt.Tx) (err error) {
 		id := t.Bucket(bTokens).Get(pair(tenant, token))
 		if id == nil {
 			return fmt.Errorf("run token: %w", ErrNotFound)
@@ -150,7 +150,7 @@ func (db *DB) Steps(runID string) (map[string]state.Step, error) {
 // Step reads the record of one step; [ErrNotFound] before anything has happened to it.
 func (db *DB) Step(runID, stepID string) (state.Step, error) {
 	var s state.Step
-	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bRecords, stepRecord(runID, stepID), &s) })
+	err := db.view(func(t *bolt.Tx) error { return getJSON(t, bRecords, stepRecord(runID, stepID), &s) })
 	return s, err
 }
 
@@ -176,13 +176,13 @@ func (db *DB) Attempts(runID, stepID string) ([]state.Attempt, error) {
 // Attempt reads one attempt.
 func (db *DB) Attempt(runID, stepID string, n int) (state.Attempt, error) {
 	var a state.Attempt
-	err := db.bolt.View(func(t *bolt.Tx) error { return getJSON(t, bRecords, attemptRecord(runID, stepID, n), &a) })
+	err := db.view(func(t *bolt.Tx) error { return getJSON(t, bRecords, attemptRecord(runID, stepID, n), &a) })
 	return a, err
 }
 
 // HasArtifact says whether a run of the tenant has made an artifact.
 func (db *DB) HasArtifact(tenant, digest string) (has bool, err error) {
-	err = db.bolt.View(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		has = t.Bucket(bArtifacts).Get(pair(tenant, digest)) != nil
 		return nil
 	})
@@ -220,7 +220,7 @@ func (db *DB) RunPage(ctx context.Context, f RunFilter, cursor string, limit int
 	}
 	for ctx.Err() == nil {
 		n := 0
-		err = db.bolt.View(func(t *bolt.Tx) error {
+		err = db.view(func(t *bolt.Tx) error {
 			c := t.Bucket(bucket).Cursor()
 			for k := seekBefore(c, prefix, cursor); k != nil && bytes.HasPrefix(k, prefix) && n < pageSize; k, _ = c.Prev() {
 				n++
@@ -270,7 +270,7 @@ func scan(db *DB, bucket, prefix []byte, visit func(t *bolt.Tx, k, v []byte) err
 	from := prefix
 	for {
 		n := 0
-		err := db.bolt.View(func(t *bolt.Tx) error {
+		err := db.view(func(t *bolt.Tx) error {
 			c := t.Bucket(bucket).Cursor()
 			k, v := c.Seek(from)
 			for ; k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {

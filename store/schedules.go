@@ -133,7 +133,7 @@ func (db *DB) RecordFiring(actor, tenant string, seq int64, d *ledger.ScheduleFi
 // Schedule reads one schedule.
 func (db *DB) Schedule(tenant, name string) (ScheduleRecord, error) {
 	var rec ScheduleRecord
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		return unknownSchedule(name, getJSON(t, bSchedules, pair(tenant, name), &rec))
 	})
 	return rec, err

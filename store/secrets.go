@@ -170,7 +170,7 @@ func (v *Vault) Take(tenant, name string) (version int64, value []byte, err erro
 // Secret reads the record of one secret.
 func (db *DB) Secret(tenant, name string) (SecretRecord, error) {
 	var rec SecretRecord
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		err := getJSON(t, bSecrets, pair(tenant, name), &rec)
 		if errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("secret %q: %w", name, ErrNotFound)
@@ -219,7 +219,7 @@ func (db *DB) InUse(tenant, text string) (string, error) {
 		return "the site", nil
 	}
 	what := ""
-	err := db.bolt.View(func(t *bolt.Tx) error {
+	err := db.view(func(t *bolt.Tx) error {
 		what = inUse(t, tenant, text)
 		return nil
 	})

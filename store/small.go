@@ -91,7 +91,7 @@ func (b *Blobs) learnSmall(digest string) {
 
 // stored reads a small blob from ledger.db; nil where it is not there.
 func (b *Blobs) stored(digest string) (raw []byte, err error) {
-	err = b.small.db.bolt.View(func(t *bolt.Tx) error {
+	err = b.small.db.view(func(t *bolt.Tx) error {
 		if v := t.Bucket(bSmall).Get([]byte(digest)); v != nil {
 			raw = append([]byte{}, v...)
 		}

@@ -157,7 +157,7 @@ func SweepSnapshots(dir string) error {
 // goes only after others.
 func (db *DB) freeze(c *copier) (read *bolt.Tx, err error) {
 	err = db.update(func(*Tx) error {
-		if read, err = db.bolt.Begin(false); err != nil {
+		if read, err = db.base.Load().Begin(false); err != nil {
 			return err
 		}
 		c.total = read.Size()

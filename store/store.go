@@ -131,6 +131,7 @@ type Options struct {
 	Stopped   func() error        // is asked meanwhile: what it says ends that, and leaves the site as it was; nil: it goes on
 
 	erase  map[int64]bool // entries whose data does not move
+	live   bool           // others read meanwhile
 	sealed string         // home whose sealed files these are; "" is its own
 	hooks  hooks
 }
@@ -149,8 +150,8 @@ const fileName = "ledger.db"
 // DB is an open site database. Its methods may be called from any goroutine.
 type DB struct {
 	home  string
-	bolt  *bolt.DB
-	file  *os.File // that of bolt, which closes it
+	base  atomic.Pointer[bolt.DB] // an erasure puts another in its place
+	file  *os.File                // that of base, which closes it; only the writer looks at it
 	now   func() time.Time
 	site  siteMeta
 	blobs *Blobs
@@ -160,8 +161,10 @@ type DB struct {
 	agreed  atomic.Pointer[map[int64]bool] // entries whose data is to be erased and is still there
 
 	requests chan request
-	quit     chan struct{} // closed by Close
-	written  chan struct{} // closed when the writer has ended
+	between  chan func()    // what the writer is to do while nothing is written
+	quit     chan struct{}  // closed by Close
+	written  chan struct{}  // closed when the writer has ended
+	retired  sync.WaitGroup // databases that were replaced and are read still
 
 	mu       sync.RWMutex // guards what follows
 	size     int64        // committed entries
@@ -238,10 +241,10 @@ func Open(home string, opt Options) (*DB, error) {
 		err = db.compact(opt)
 	}
 	if err == nil {
-		err = db.eraseAgreed(opt)
+		err = errors.Join(db.eraseAgreed(opt), db.view(db.loadClock))
 	}
 	if err != nil {
-		db.bolt.Close()
+		db.base.Load().Close()
 		return nil, err
 	}
 	db.start()
@@ -262,10 +265,11 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		now = time.Now
 	}
 	db := &DB{
-		home: home, bolt: b, file: file, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
-		requests: make(chan request), quit: make(chan struct{}), written: make(chan struct{}),
+		home: home, file: file, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
+		requests: make(chan request), between: make(chan func()), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}
+	db.base.Store(b)
 	db.blobs = newBlobs(cmp.Or(opt.sealed, home), db)
 	return db, nil
 }
@@ -323,7 +327,7 @@ func inPlace(file *os.File, path string) error {
 
 // load reads what the writer keeps in memory.
 func (db *DB) load() error {
-	return db.bolt.View(func(tx *bolt.Tx) error {
+	return db.view(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bMeta)
 		if meta == nil {
 			return fmt.Errorf("%w: ledger.db was never initialised", ErrNoSite)
@@ -366,6 +370,8 @@ func (db *DB) write() {
 		select {
 		case r := <-db.requests:
 			db.commit(db.gather(r))
+		case f := <-db.between:
+			f()
 		case <-db.quit:
 			return
 		}
@@ -386,13 +392,37 @@ func (db *DB) gather(first request) []request {
 	return batch
 }
 
+// view runs fn in a transaction that reads.
+func (db *DB) view(fn func(*bolt.Tx) error) error {
+	for {
+		base := db.base.Load()
+		err := base.View(fn)
+		if err != bolt.ErrDatabaseNotOpen || db.base.Load() == base { // else another took its place a moment ago
+			return err
+		}
+	}
+}
+
+// still runs fn while nothing is written.
+func (db *DB) still(fn func() error) (err error) {
+	done := make(chan struct{})
+	select {
+	case db.between <- func() { defer close(done); err = fn() }:
+		<-done
+		return err
+	case <-db.quit:
+		return ErrClosed
+	}
+}
+
 // Close waits for the writes under way and releases the lock.
 func (db *DB) Close() error {
 	var err error
 	db.once.Do(func() {
 		close(db.quit)
 		<-db.written
-		err = db.bolt.Close()
+		db.retired.Wait()
+		err = db.base.Load().Close()
 	})
 	return err
 }

@@ -88,7 +88,7 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	if err := failpoint.Hit(failpoint.StoreCommitBefore); err != nil {
 		return nil, err
 	}
-	b, err := db.bolt.Begin(true)
+	b, err := db.base.Load().Begin(true)
 	if err != nil {
 		return nil, err
 	}

@@ -20,10 +20,10 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"metadata, carriers) is erased from entries: one person asks and says why, another agrees by the\n" +
 			"seq of that request. Both are entries. The envelopes stay, and with them the tree and every\n" +
 			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
-			"From then on no reader of the ledger, archive or event has the data. What was made of it (run\n" +
-			"list, approvals, schedules) goes, and it leaves ledger.db, when the site is opened next: restart\n" +
-			"the daemon. The old file is overwritten. It stays in snapshots, archives and copies that were made before,\n" +
-			"and in sealed files.",
+			"From then on nobody is shown the data, no archive and no event has it, and it is gone from ledger.db,\n" +
+			"which is made anew, and overwritten: nothing is written meanwhile, which takes as long as\n" +
+			"stella ledger verify, and as much room as ledger.db has. It stays in snapshots, archives and copies that were\n" +
+			"made before, and in sealed files.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("agree") {
@@ -55,39 +55,28 @@ func runLedgerErase(ctx context.Context, a *app, req api.ErasureRequest) error {
 			return err
 		}
 	}
-	here := false
 	var rep api.ErasureReport
 	err := a.withSite(ctx, func(ctx context.Context, r *reached) (err error) {
-		here = r.held != nil
 		rep, err = r.EraseData(ctx, req)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if rep.Agreed && !rep.DryRun && here { // opened once more, it is done
-		err = a.withSite(ctx, func(ctx context.Context, r *reached) error {
-			_, err := r.Status(ctx)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return a.acted(req.DryRun, rep, func(s *screen) { renderErasure(s, rep, here) })
+	return a.acted(req.DryRun, rep, func(s *screen) { renderErasure(s, rep) })
 }
 
-func renderErasure(s *screen, rep api.ErasureReport, here bool) {
+func renderErasure(s *screen, rep api.ErasureReport) {
 	kv := []string{"entries", seqList(rep.Entries), "reason", rep.Reason}
 	switch {
 	case rep.DryRun:
 		kv = append(kv, "erased", "nothing: this was a dry run")
 	case !rep.Agreed:
 		kv = append(kv, "request", strconv.FormatInt(rep.Seq, 10), "next", "another person: stella ledger erase --agree "+strconv.FormatInt(rep.Seq, 10))
-	case here:
-		kv = append(kv, "erased", "yes")
+	case rep.Waits != "":
+		kv = append(kv, "erased", "nobody is shown it; from disk when the site is opened next: "+rep.Waits)
 	default:
-		kv = append(kv, "erased", "from ledger and archives; from the site when it is opened next: stella daemon restart")
+		kv = append(kv, "erased", "yes")
 	}
 	if len(rep.Copies) > 0 {
 		kv = append(kv, "not erased in", strings.Join(rep.Copies, " "))

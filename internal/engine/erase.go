@@ -12,8 +12,8 @@ import (
 	"github.com/stellarun/stella/store"
 )
 
-// EraseData asks for an erasure, or agrees to one that somebody else has asked for. The data
-// goes when the site is opened next.
+// EraseData asks for an erasure, or agrees to one that somebody else has asked for: then the
+// data goes.
 func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
 	if req.Agree != nil {
 		return s.agreeToErasure(*req.Agree, req.DryRun)
@@ -59,6 +59,10 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 		return out, erasureError(err)
 	}
 	out.Seq, out.Entries = seq, seqsOf(done.Entries)
+	if err := s.e.db.EraseAgreed(); err != nil { // it is agreed all the same
+		s.e.opt.Log.Error("what is agreed to be erased is still on disk", "request", request, "error", err)
+		out.Waits = err.Error()
+	}
 	return out, nil
 }
 

@@ -48,16 +48,18 @@ func TestWhatWasSaidIsErasedByTwoPeople(t *testing.T) {
 	if _, err := other.EraseData(ctx, api.ErasureRequest{Agree: &entry}); codeOf(err) != api.CodeConflict {
 		t.Errorf("agreed to what is no request: %v", err)
 	}
-	if rep, err := other.EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); err != nil || len(rep.Entries) != 1 {
+	if rep, err := other.EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); err != nil || len(rep.Entries) != 1 || rep.Waits != "" {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	l.verify()
-	l.reopen()
-
 	raw, err := os.ReadFile(filepath.Join(l.home, "ledger.db"))
 	if err != nil || bytes.Contains(raw, []byte("Mustermann")) {
 		t.Errorf("it is still in ledger.db (%v)", err)
 	}
+	l.verify()
+	if now, err := l.site().InspectRun(ctx, run.RunID); err != nil || len(now.Run.Metadata) > 0 {
+		t.Errorf("%+v, %v", now.Run, err)
+	}
+	l.reopen()
 	l.verify()
 	line, err := l.site().ShowLedger(ctx, entry)
 	if err != nil || line.Data != nil || !strings.Contains(string(line.Envelope), run.RunID) {

@@ -146,7 +146,8 @@ type ErasureReport struct {
 	Entries []int64 `json:"entries"`         // whose data is, or would be, erased
 	Actor   string  `json:"actor,omitempty"` // who asked, of what is agreed to
 	Reason  string  `json:"reason,omitempty"`
-	Agreed  bool    `json:"agreed"` // two people have decided: nobody is shown the data, and it goes when the site is opened next
+	Agreed  bool    `json:"agreed"`          // two people have decided: nobody is shown the data, and it is gone
+	Waits   string  `json:"waits,omitempty"` // why it is still on disk: then it goes when the site is opened next
 	DryRun  bool    `json:"dryRun,omitempty"`
 
 	// Copies are folders of the home with ledgers from before, which may have the data: nothing
