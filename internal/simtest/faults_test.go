@@ -27,6 +27,7 @@ var ways = []struct {
 }{
 	{"EIO", answer{errno: syscall.EIO}},
 	{"ENOSPC", answer{errno: syscall.ENOSPC}},
+	{"FULL", answer{errno: syscall.ENOSPC, lasts: true}},
 	{"KILL", answer{kill: true}},
 }
 
@@ -180,6 +181,9 @@ type trial struct {
 // try carries out an operation whose n-th call ends in a way.
 func (s *sweep) try(t *testing.T, op *operation, n int, a answer) (*trial, error) {
 	t.Helper()
+	if a.lasts {
+		return s.tryAt(t, op, func(c call) bool { return n > 0 && c.n >= n && c.grows() }, a)
+	}
 	return s.tryAt(t, op, func(c call) bool { return c.n == n }, a)
 }
 
@@ -208,7 +212,9 @@ func (s *sweep) tryAt(t *testing.T, op *operation, at func(call) bool, a answer)
 		if !at(c) {
 			return answer{}
 		}
-		tr.hit = &c
+		if tr.hit == nil || tr.hit.mayFail() {
+			tr.hit = &c
+		}
 		return a
 	}}
 	if tr.code, tr.said, err = g.run(s.line(dir, op.args)); err != nil {
@@ -303,6 +309,17 @@ func (s *sweep) look(tr *trial, done bool) error {
 		return err
 	}
 	return tr.op.done(s, tr)
+}
+
+// grows says that a call needs space.
+func (c *call) grows() bool {
+	switch c.name {
+	case "write", "pwrite64", "fallocate", "copy_file_range", "mkdirat", "mkdir", "linkat", "symlinkat":
+		return true
+	case "openat", "open", "creat":
+		return !c.there
+	}
+	return false
 }
 
 // mayFail says that a call may fail and all be well. What tidies up is done again by the next

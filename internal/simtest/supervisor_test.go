@@ -43,6 +43,7 @@ func (c call) String() string { return fmt.Sprintf("%s %s, call %d", c.name, c.p
 // answer is how a call ends. Its zero value lets the kernel make it.
 type answer struct {
 	errno syscall.Errno // it fails, and nothing is done
+	lasts bool          // so do all that come after it and need space
 	kill  bool          // the program is killed before it is made
 	lie   bool          // it succeeds, and nothing is done
 }

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// Each call that writes, or makes durable what was written, fails or is the last one of its
-// process, in turn: of an import, a run, an export, a snapshot, a compaction, a restore and
+// Each call that writes, or makes durable what was written, fails, is the last one of its
+// process, or finds the disk full, as all do from then on, in turn: of an import, a run, an export, a snapshot, a compaction, a restore and
 // a recovery. What [sweep.judge] demands holds after each.
 //
 // It was seen to fail: where the removal of what a restore had made ready followed a failure
