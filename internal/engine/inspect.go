@@ -58,7 +58,7 @@ func (s *site) RunOverview(ctx context.Context, id string) (api.RunDetail, error
 		info := api.StepInfo{Step: rec}
 		if st := findStep(d, rec.StepID); st != nil {
 			info.Needs, info.Action = st.Needs, st.Action
-			info.Waiting, info.GivenUp = s.waiting(run, st, rec, nil, rest), rest.lingers[rec.StepID].Former
+			info.Waiting, info.GivenUp = s.waiting(run, d, st, rec, nil, rest), rest.lingers[rec.StepID].Former
 		}
 		out.StepList = append(out.StepList, info)
 	}
@@ -111,7 +111,7 @@ func (s *site) steps(o runner.Opened) ([]api.StepInfo, error) {
 			rec = state.Shown(&o.Run, rec, cleanup)
 			info := api.StepInfo{Step: rec, Needs: st.Needs, Action: st.Action}
 			info.Plugin = pluginOf(o.Plan, st.ID)
-			info.Waiting, info.GivenUp = s.waiting(o.Run, st, rec, records, rest), rest.lingers[rec.StepID].Former
+			info.Waiting, info.GivenUp = s.waiting(o.Run, o.DAG, st, rec, records, rest), rest.lingers[rec.StepID].Former
 			out = append(out, info)
 		}
 	}
@@ -158,7 +158,7 @@ func (s *site) rest(run state.Run) rest {
 
 // waiting says in words what a step waits for. Without records its needs are not
 // looked at.
-func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, records map[string]state.Step, rest rest) string {
+func (s *site) waiting(run state.Run, d *manifests.DAG, st *manifests.Step, rec state.Step, records map[string]state.Step, rest rest) string {
 	if run.Status.Ended() {
 		return ""
 	}
@@ -173,16 +173,7 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 	}
 	switch rec.Status {
 	case state.Pending:
-		var open []string
-		for _, n := range st.Needs {
-			if records != nil && !records[n].Status.Ended() {
-				open = append(open, n)
-			}
-		}
-		slices.Sort(open)
-		if len(open) > 0 {
-			return "needs " + strings.Join(open, ", ")
-		}
+		return waitingForNeeds(d, st, records)
 	case state.Queued:
 		return s.waitingInQueue(run, rec)
 	case state.CheckpointPending:
@@ -191,6 +182,36 @@ func (s *site) waiting(run state.Run, st *manifests.Step, rec state.Step, record
 		if c := rec.Child; c != nil && c.Status == "" && !rec.Open {
 			return "run " + c.RunID + " of " + c.DAGID + " " + c.DAGVersion + s.peopleOf(c.RunID)
 		}
+	}
+	return ""
+}
+
+// waitingForNeeds names what a step needs and has not ended, or where all of that has, what
+// comes before that and is done again.
+func waitingForNeeds(d *manifests.DAG, st *manifests.Step, records map[string]state.Step) string {
+	if records == nil {
+		return ""
+	}
+	word := "needs "
+	seen := map[string]bool{}
+	for level := st.Needs; len(level) > 0; word = "comes after " {
+		var open, next []string
+		for _, id := range level {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			if !records[id].Status.Ended() {
+				open = append(open, id)
+			} else if need := findStep(d, id); need != nil {
+				next = append(next, need.Needs...)
+			}
+		}
+		if len(open) > 0 {
+			slices.Sort(open)
+			return word + strings.Join(open, ", ")
+		}
+		level = next
 	}
 	return ""
 }
