@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -295,7 +296,7 @@ func (r *Runner) decide(e *execution, n *node, repeatable bool, end *ledger.Atte
 		return
 	case state.OutcomeCancelled:
 		if e.run.FailRequested() && !e.run.CancelRequested() { // a retry of the run finds it as what failed
-			e.end(n, ledger.StepFailed, state.Failed, state.Code(e.run.FailCode), ledger.StepEnd{})
+			e.end(n, ledger.StepFailed, state.Failed, cmp.Or(e.stopCode(n.phase), state.FailedByHand), ledger.StepEnd{})
 			return
 		}
 		e.end(n, ledger.StepCancelled, state.Cancelled, state.RunCancelled, ledger.StepEnd{})

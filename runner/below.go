@@ -47,7 +47,7 @@ func (r *Runner) workOf(runID, under string, ends bool) (w work, err error) {
 			r.worked.keep(runID, w, turn)
 		}
 	}
-	if !run.Status.Ended() && (!ends || run.ReopenedUTC != "") {
+	if !run.Status.Ended() && run.SameEndSince == "" && (!ends || run.ReopenedUTC != "") {
 		w.open = runID
 	}
 	once := w.once

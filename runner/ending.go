@@ -51,7 +51,10 @@ func (e *execution) stopCode(p phase) state.Code {
 	switch {
 	case !e.over(p):
 	case e.run.FailRequested():
-		return state.Code(e.run.FailCode)
+		if code := state.Code(e.run.FailCode); state.Stopped(code) {
+			return code
+		}
+		return state.FailedByHand // it has failed at its outputs, and its cleanup was ended
 	case e.late:
 		return state.RunTimeout
 	}
@@ -139,6 +142,12 @@ func (e *execution) excessive() bool {
 		return false
 	case !e.run.FailRequested() && !e.run.CancelRequested():
 		e.requestFailure("system:runner", state.TooManyEntries, fmt.Sprintf("more than %d entries (max_run_entries in site.toml)", most))
+		return true
+	case e.run.Entries > 2*most && e.run.SameEndSince != "": // it has failed before, and stays so
+		if e.run.NoCleanup {
+			return false
+		}
+		e.requestFailure("system:runner", state.TooManyEntries, "its cleanup writes without end")
 		return true
 	case e.run.Entries > 2*most && !e.run.Aborted:
 		e.requestCancel(ledger.RunAbortRequested, "system:runner", "its cleanup writes without end")

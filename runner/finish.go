@@ -12,6 +12,9 @@ import (
 // firstFailed is the step that fails the run: of those that failed in this
 // generation the first, else of the others; nil while none does.
 func (e *execution) firstFailed() *node {
+	if n := e.byID[e.run.FailedStep]; e.run.SameEndSince != "" && n != nil && n.phase == ordinary && n.status == state.Failed && !n.settled() {
+		return n // reopened for its cleanup alone
+	}
 	var first *node
 	for _, n := range e.nodes {
 		if n.phase != ordinary || n.status != state.Failed || n.settled() {

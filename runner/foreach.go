@@ -236,6 +236,9 @@ func (n *node) failsBefore(other *node) bool {
 	if unclear := n.reason == state.Indeterminate; unclear != (other.reason == state.Indeterminate) {
 		return unclear
 	}
+	if settled := n.settled(); settled != other.settled() {
+		return !settled // one that the end of the run has stopped, where the others may fail
+	}
 	return n.order < other.order
 }
 

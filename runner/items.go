@@ -37,7 +37,7 @@ func (e *execution) itemRetryable(n *node) error {
 	switch {
 	case p.status == state.CheckpointPending:
 		return e.withPeople(p)
-	case p.status == state.Pending || p.status == state.Cancelled || p.status == state.Skipped && !p.byHand() && !p.lostTurn():
+	case p.unlisted() || p.status == state.Cancelled:
 		return conflict("step %s is %s; its items are looked at when it begins", p.id, p.status)
 	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
 	default:
@@ -50,6 +50,11 @@ func (e *execution) itemRetryable(n *node) error {
 		}
 	}
 	return nil
+}
+
+// unlisted says whether a step has no items now: it has yet to begin, or is not needed.
+func (n *node) unlisted() bool {
+	return n.status == state.Pending || n.status == state.Skipped && !n.byHand() && !n.lostTurn()
 }
 
 // sameList refuses what is said of one item of a step that has ended, if the step would not

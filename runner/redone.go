@@ -124,12 +124,13 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 	inv := ledger.StepInvalidation{Reason: state.Turn}
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
-		failed := n.phase == ordinary && n.status == state.Failed && !n.settled() && !slices.Contains(others, n)
+		stopped := n.status == state.Failed && state.Stopped(n.reason)
+		failed := n.phase == ordinary && n.status == state.Failed && !stopped && !n.settled() && !slices.Contains(others, n)
 		begins := !n.settled() || slices.Contains(others, n)
 		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
 		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
-		case n.lostTurn():
+		case n.lostTurn(), stopped:
 			d.step(e, n, false, false, inv)
 		case n.status == state.Failed && n.settled() && slices.ContainsFunc(n.items, (*node).lostTurn):
 			d.add(false, inv, n.outdated()...)
@@ -140,6 +141,16 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 			d.addLost(n, inv)
 		}
 	}
+}
+
+// cleansOnly says whether nothing ordinary is on the list.
+func (d redone) cleansOnly() bool {
+	for n := range d.of {
+		if n.phase == ordinary {
+			return false
+		}
+	}
+	return len(d.of) > 0
 }
 
 // failsBeside says whether a step that is not among others fails the run.

@@ -106,7 +106,7 @@ func (e *execution) retryable(n *node, q Retry) error {
 		}
 	case q.Delay > 0 && n.gate():
 		return &RequestError{Text: "step " + n.id + " is an approval gate: it waits for people, and cannot be put off"}
-	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
+	case n.status == state.Failed, n.status == state.Completed, e.run.Status == state.Failed && n.lostTurn():
 	case n.status == state.CheckpointPending:
 		return e.withPeople(n)
 	default:

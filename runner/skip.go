@@ -86,21 +86,19 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return conflict("the approval of step %s is required", n.id)
 	case n.claimed || n.status == state.Running || n.status == state.Queued:
 		return e.underWay(n)
-	case n.parent != nil && n.parent.status == state.Pending:
-		return conflict("step %s is pending; its items are looked at when it begins", n.parent.id)
+	case n.parent != nil && n.parent.unlisted():
+		return conflict("step %s is %s; its items are looked at when it begins", n.parent.id, n.parent.status)
 	case n.byHand():
 		return e.replaceable(n, q)
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
 	}
-	if n.owner().settled() { // others may go on with what there is
-		for _, x := range e.downstream(n.owner()) {
-			if err := e.underWay(x); err != nil {
-				return err
-			}
-			if x.status == state.CheckpointPending {
-				return e.asksAbout(x, n.owner(), "end the run first")
-			}
+	for _, x := range e.downstream(n.owner()) { // it goes on with what there is
+		if err := e.underWay(x); err != nil {
+			return err
+		}
+		if x.status == state.CheckpointPending {
+			return e.asksAbout(x, n.owner(), "end the run first")
 		}
 	}
 	return e.sameList(n)

@@ -25,9 +25,12 @@ func (e *execution) notTwice(d redone, what string) error {
 	if d.repeat && !e.tried() {
 		return nil
 	}
-	all, err := e.beside(what, d.repeat)
-	if err != nil {
-		return err
+	var all work
+	if !e.run.Status.Ended() || !d.cleansOnly() { // what cleans up is about the end of this run alone
+		var err error
+		if all, err = e.beside(what, d.repeat); err != nil {
+			return err
+		}
 	}
 	var records map[string]state.Step
 	for _, x := range e.all() {

@@ -77,7 +77,8 @@ func newRunResetCmd(a *app) *cobra.Command {
 			"restart does not help, and for a step that is to forget its failures and its approval. Steps that are\n" +
 			"under way and not idempotent need --repeat, and so do steps whose sub-runs have done something that is\n" +
 			"not idempotent. What depends on the step and is under way, or waits for people, is reset with it, a\n" +
-			"for_each with all of its items. A failed run is reopened.",
+			"for_each with all of its items. A failed run is reopened; for a step that cleans up for that\n" +
+			"alone, and then it fails again for what it had failed for.",
 		Example: "  stella orch run reset 01935b1e-… --step convert --reason \"its disk was replaced\" --dry-run",
 	})
 }

@@ -211,11 +211,11 @@ func (r *Run) end(d *ledger.RunEnd, at string) {
 // goes on: then it ends for the same reason again.
 func (r *Run) Reopen(at string, cleanup bool) {
 	since := cmp.Or(r.EndSince(), r.CreatedUTC)
-	r.OutputsHash, r.FailureReason, r.FailedStep, r.Message = "", "", "", ""
+	r.OutputsHash, r.FailureReason, r.Message = "", "", ""
 	r.EndedUTC, r.DurationMs, r.NoCleanup = "", 0, false
 	r.ReopenedUTC, r.SameEndSince = at, since
 	if !cleanup {
-		r.TimedOutUTC, r.FailCode, r.FailNote, r.SameEndSince = "", "", "", ""
+		r.TimedOutUTC, r.FailCode, r.FailNote, r.SameEndSince, r.FailedStep = "", "", "", "", ""
 	}
 }
 

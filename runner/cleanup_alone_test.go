@@ -1,0 +1,145 @@
+package runner_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/runner"
+	"github.com/stellarun/stella/runner/state"
+)
+
+// Cleanup that was ended by hand can be begun again, also what had not had its turn.
+func TestCleanupThatWasEndedByHandCanBeBegunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(endsWith(map[string][]int{"a": {65}}, map[string]time.Duration{"k": 10 * time.Minute})))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 1
+			d.OnFailure = dag(nil, "k", "m", "n<m").Steps
+		}, "a")
+		w.r = w.runner(1)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "k"})
+		time.Sleep(time.Hour)
+		if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "m"})); err != nil {
+			t.Errorf("m cannot be begun again: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if now, steps := w.look(run.RunID); now.FailureReason != string(state.FailedByHand) || steps["k"] != "completed" || steps["m"] != "completed" || steps["n"] != "completed" {
+			t.Errorf("the run is %s %s: %v", now.Status, now.FailureReason, steps)
+		}
+	})
+}
+
+// The run fails again for the step that it had failed for, where others had failed before.
+func TestTheRunFailsForWhatItHadFailedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, endsWith(map[string][]int{"a": {65}, "b": {1, 1}, "k": {0, 65}}, map[string]time.Duration{"b": 10 * time.Second}))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps, d.FailFast = 8, false
+			d.OnFailure = dag(nil, "k").Steps
+		}, "a", "b")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "b"})
+		time.Sleep(time.Minute)
+		was, _ := w.look(run.RunID)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "k"})
+		time.Sleep(time.Minute)
+		now, _ := w.look(run.RunID)
+		if now.FailureReason != was.FailureReason || now.FailedStep != was.FailedStep {
+			t.Errorf("it failed for %s of %q, now for %s of %q", was.FailureReason, was.FailedStep, now.FailureReason, now.FailedStep)
+		}
+	})
+}
+
+// A run that has written too much stays failed, and can be reopened, when its cleanup is begun again.
+func TestARunOfTooManyEntriesStaysFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(endsWith(map[string][]int{"k": {65}}, nil)))
+		w.with(func(o *runner.Options) { o.MaxEntries = 14 })
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 1
+			d.OnFailure = dag(nil, "k", "l<k").Steps
+		}, "x1", "x2", "x3", "a")
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(10 * time.Minute)
+		was, _ := w.look(run.RunID)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "k"})
+		time.Sleep(10 * time.Minute)
+		now, _ := w.look(run.RunID)
+		if now.FailureReason != was.FailureReason {
+			t.Errorf("%s %s", now.Status, now.FailureReason)
+		}
+	})
+}
+
+// A sub-run that is reopened for its cleanup alone keeps its step from nothing.
+func TestTheCleanupOfASubRunIsInNobodysWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, endsWith(map[string][]int{"c": {1}, "k": {65}}, map[string]time.Duration{"k": time.Minute}))
+		w.child(func(d *manifests.DAG) {
+			d.OnFailure = dag(nil, "k").Steps
+		}, "c")
+		top, child := parent(func(d *manifests.DAG) {
+			d.Steps[0].Retry = manifests.Retry{MaxAttempts: 2, Backoff: 2 * time.Minute, MaxBackoff: 2 * time.Minute}
+		}, "sub"), w.sealed.dags["child@1.0.0"]
+		w.r = w.runner(4)
+		run := w.start(top, "{}")
+		w.background()
+		time.Sleep(90 * time.Second)
+		rec, _ := w.db.Step(run.RunID, "sub")
+		first := rec.Child.RunID
+		time.Sleep(60 * time.Second)
+		w.retry(t, first, child, runner.Retry{StepID: "k"})
+		time.Sleep(time.Hour)
+		rec, _ = w.db.Step(run.RunID, "sub")
+		if rec.Attempt != 2 {
+			t.Errorf("the rule has begun no other sub-run: %s", rec.Reason)
+		}
+	})
+}
+
+// Nor does another sub-run keep it from its cleanup.
+func TestTheCleanupOfASubRunIsBegunAgainBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		ends := endsWith(map[string][]int{"k": {65}}, nil)
+		w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+			if task.StepID == "c" {
+				if n++; n == 1 {
+					return exit(1), nil
+				}
+			}
+			return ends(ctx, task)
+		})
+		w.child(func(d *manifests.DAG) {
+			d.Steps[1].Action = "once"
+			d.OnFailure = dag(nil, "k").Steps
+		}, "c", "o<c")
+		top, child := parent(func(d *manifests.DAG) {
+			d.Steps[0].Retry = manifests.Retry{MaxAttempts: 2, Backoff: time.Minute, MaxBackoff: time.Minute}
+		}, "sub"), w.sealed.dags["child@1.0.0"]
+		w.r = w.runner(4)
+		run := w.start(top, "{}")
+		w.background()
+		time.Sleep(30 * time.Second)
+		rec, _ := w.db.Step(run.RunID, "sub")
+		first := rec.Child.RunID
+		time.Sleep(time.Hour)
+		if err := second(w.r.Retry(w.asIs(first, child), runner.Retry{Actor: "uid:7", StepID: "k"})); err != nil {
+			t.Errorf("%v", err)
+		}
+	})
+}
