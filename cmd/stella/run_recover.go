@@ -261,8 +261,8 @@ func newRunSkipCmd(a *app) *cobra.Command {
 			"succeeded. Only steps whose spec says allow_skip = true can be skipped, none that is under way, and\n" +
 			"none whose approval is required. --set and --outputs give the outputs that stand for the step's own;\n" +
 			"they are held against the schema of the action. The run is marked as overridden, and one that has\n" +
-			"failed is reopened; for a step that cleans up for that alone. Where what goes on then has done something that is not idempotent and would do it\n" +
-			"twice, it needs --repeat (else CONFLICT).",
+			"failed is reopened; for a step that cleans up for that alone. Where what goes on then has done\n" +
+			"something that is not idempotent and would do it twice, it needs --repeat (else CONFLICT).",
 		Example: "  stella orch run skip 01935b1e-… --step notify --reason \"no mail tonight\" --dry-run\n" +
 			"  stella orch run skip 01935b1e-… --step count --set n:=0 --reason \"nothing came in\" --yes",
 		Args: cobra.ExactArgs(1),
