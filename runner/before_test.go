@@ -3,7 +3,6 @@ package runner_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"testing"
@@ -150,16 +149,7 @@ func TestWhatTheEndOfTheRunHasStoppedIsNotDone(t *testing.T) {
 		for _, each := range []bool{false, true} {
 			t.Run(fmt.Sprint(how, " ", each), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					ends := endsWith(nil, map[string]time.Duration{"x": 20 * time.Minute, "x.0": 20 * time.Minute, "x.1": 20 * time.Minute})
-					w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
-						rep, err := ends(ctx, task)
-						if errors.Is(context.Cause(ctx), runner.ErrCancelled) {
-							rep.Stop = runner.StopCancel
-						} else if ctx.Err() != nil {
-							rep.Stop = runner.StopDeadline
-						}
-						return rep, err
-					})
+					w := newWorld(t, stops(endsWith(nil, map[string]time.Duration{"x": 20 * time.Minute, "x.0": 20 * time.Minute, "x.1": 20 * time.Minute})))
 					d := dag(func(d *manifests.DAG) {
 						d.MaxParallelSteps = 8
 						d.Steps[0].ContinueOnError = true

@@ -138,6 +138,20 @@ func (e *execution) asksAbout(x, on *node, instead string) error {
 		Hint: fmt.Sprintf("decide it first: stella orch approvals decide %s; or %s", id, instead)}
 }
 
+// builtUpon says that something that depends on a step is under way, each attempt of which
+// reads what the step gives, or that people are asked about that, and what to do instead.
+func (e *execution) builtUpon(n *node, instead string) error {
+	for _, x := range e.downstream(n) {
+		if err := e.underWay(x); err != nil {
+			return err
+		}
+		if x.status == state.CheckpointPending {
+			return e.asksAbout(x, n, instead)
+		}
+	}
+	return nil
+}
+
 // onlyStopped says that a step would be stopped and not begun again, since nothing
 // ordinary begins any more in its run.
 func (e *execution) onlyStopped(n *node) error {

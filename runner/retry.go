@@ -112,16 +112,6 @@ func (e *execution) retryable(n *node, q Retry) error {
 	default:
 		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}
-	if err := cmp.Or(e.held(n), e.failingBeside(n, q), e.sameList(n)); err != nil {
-		return err
-	}
-	for _, x := range e.downstream(n.owner()) {
-		if err := e.underWay(x); err != nil { // each attempt of it reads what the step gives
-			return err
-		}
-		if x.status == state.CheckpointPending {
-			return e.asksAbout(x, n.owner(), fmt.Sprintf("stella orch run reset %s --step %s withdraws it, and begins both again", e.runID, n.owner().id))
-		}
-	}
-	return nil
+	instead := fmt.Sprintf("stella orch run reset %s --step %s withdraws it, and begins both again", e.runID, n.owner().id)
+	return cmp.Or(e.held(n), e.failingBeside(n, q), e.sameList(n), e.builtUpon(n.owner(), instead))
 }

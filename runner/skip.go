@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -93,15 +94,7 @@ func (e *execution) skippable(n *node, q Skip) error {
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
 	}
-	for _, x := range e.downstream(n.owner()) { // it goes on with what there is
-		if err := e.underWay(x); err != nil {
-			return err
-		}
-		if x.status == state.CheckpointPending {
-			return e.asksAbout(x, n.owner(), "end the run first")
-		}
-	}
-	return e.sameList(n)
+	return cmp.Or(e.builtUpon(n.owner(), "end the run first"), e.sameList(n))
 }
 
 // replaceable says why what was passed over by hand is not given other outputs.
@@ -112,15 +105,8 @@ func (e *execution) replaceable(n *node, q Skip) error {
 	if n.owner().status == state.CheckpointPending { // people look at what its items gave
 		return e.withPeople(n.owner())
 	}
-	for _, x := range e.downstream(n.owner()) {
-		if err := e.underWay(x); err != nil { // it reads the old one
-			return err
-		}
-		if x.status == state.CheckpointPending {
-			return e.asksAbout(x, n.owner(), fmt.Sprintf("end the run, stella orch run fail %s --reason TEXT, and skip then: that lets it go on, and asks anew", e.runID))
-		}
-	}
-	return e.sameList(n)
+	instead := fmt.Sprintf("end the run, stella orch run fail %s --reason TEXT, and skip then: that lets it go on, and asks anew", e.runID)
+	return cmp.Or(e.builtUpon(n.owner(), instead), e.sameList(n))
 }
 
 // unread are the steps that failed since they could not read what a step had given that

@@ -181,9 +181,9 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 	return nil
 }
 
-// overwrite puts zeros over what was in a file that has no name any more, and closes it. Where it has
-// another one, a copy of the home by hard links, it is somebody's copy. Where it cannot be
-// done, the file is gone all the same.
+// overwrite puts zeros over what was in a file that has no name any more, and closes it.
+// Where it has another one, a copy of the home by hard links, it is somebody's copy. Where it
+// cannot be done, the file is gone all the same.
 func overwrite(old *os.File) {
 	defer old.Close()
 	if fi, err := old.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {

@@ -45,9 +45,6 @@ var (
 	ErrUnsynced     = errors.New("store: the site is in the form of this stella now, but its folder could not be synced")
 )
 
-// maxBatch bounds how many writes share one transaction.
-const maxBatch = 512
-
 // Buckets. The names reach disk.
 var (
 	bMeta        = []byte("meta")
@@ -175,11 +172,6 @@ type DB struct {
 	changed  chan struct{}                            // closed and replaced after each commit
 	watches  map[string]map[chan<- state.Run]struct{} // by runId: who waits for its end
 	once     sync.Once
-}
-
-type request struct {
-	fn   func(*Tx) error
-	done chan error
 }
 
 // Create makes a new database in home with its genesis entry, and opens it.
@@ -361,37 +353,6 @@ func (db *DB) load() error {
 	})
 }
 
-func (db *DB) start() { go db.write() }
-
-// write is the one writer. It ends when quit is closed and nothing waits.
-func (db *DB) write() {
-	defer close(db.written)
-	for {
-		select {
-		case r := <-db.requests:
-			db.commit(db.gather(r))
-		case f := <-db.between:
-			f()
-		case <-db.quit:
-			return
-		}
-	}
-}
-
-// gather takes what is waiting behind first, without waiting for more.
-func (db *DB) gather(first request) []request {
-	batch := []request{first}
-	for len(batch) < maxBatch {
-		select {
-		case r := <-db.requests:
-			batch = append(batch, r)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
-
 // view runs fn in a transaction that reads.
 func (db *DB) view(fn func(*bolt.Tx) error) error {
 	for {
@@ -400,18 +361,6 @@ func (db *DB) view(fn func(*bolt.Tx) error) error {
 		if err != bolt.ErrDatabaseNotOpen || db.base.Load() == base { // else another took its place a moment ago
 			return err
 		}
-	}
-}
-
-// still runs fn while nothing is written.
-func (db *DB) still(fn func() error) (err error) {
-	done := make(chan struct{})
-	select {
-	case db.between <- func() { defer close(done); err = fn() }:
-		<-done
-		return err
-	case <-db.quit:
-		return ErrClosed
 	}
 }
 
@@ -425,40 +374,6 @@ func (db *DB) Close() error {
 		err = db.base.Load().Close()
 	})
 	return err
-}
-
-// update runs fn in a transaction of the writer and returns once it is on
-// disk. When fn fails, what it wrote is undone and nothing of it is kept.
-func (db *DB) update(fn func(*Tx) error) error {
-	r := request{fn: fn, done: make(chan error, 1)}
-	select {
-	case db.requests <- r:
-		return <-r.done
-	case <-db.quit:
-		return ErrClosed
-	}
-}
-
-// Refuse lets nothing be written any more, as a write that has failed with this error
-// does.
-func (db *DB) Refuse(err error) {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	if db.failed == nil {
-		db.failed = err
-		close(db.broken)
-	}
-}
-
-// Failed is closed when a write has failed, after which nothing more is
-// accepted: whoever holds the site should end, and open it anew.
-func (db *DB) Failed() <-chan struct{} { return db.broken }
-
-// Failure is why, nil while nothing has failed.
-func (db *DB) Failure() error {
-	db.mu.RLock()
-	defer db.mu.RUnlock()
-	return db.failed
 }
 
 // Home is the folder of the site.
