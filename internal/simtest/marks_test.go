@@ -87,7 +87,8 @@ func (a *audit) stopped() {
 }
 
 // secrets: a program found the version that the record says it was given, and
-// the value that was kept under it.
+// the value that was kept under it. One that runs for a moment after the power was cut
+// finds a disk that gives nothing any more; no other disk here does that.
 func (a *audit) secrets(trace trail) {
 	marks, used := map[int64]string{}, map[tried]string{}
 	for _, e := range a.entries {
@@ -103,8 +104,12 @@ func (a *audit) secrets(trace trail) {
 		}
 	}
 	for _, x := range trace.began {
-		if used[x] != trace.secrets[x] {
-			a.fault("%+v found the secret %q, and was given %q", x, trace.secrets[x], used[x])
+		found := trace.secrets[x]
+		if strings.HasPrefix(found, "unread:") && strings.HasSuffix(found, "Input/output_error") {
+			continue
+		}
+		if used[x] != found {
+			a.fault("%+v found the secret %q, and was given %q", x, found, used[x])
 		}
 	}
 }

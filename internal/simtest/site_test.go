@@ -25,9 +25,9 @@ const (
 
 // program is what the sandbox runs; the other executor does the same without a
 // process. Both leave a line outside of the home when they begin, and a program another
-// one when it has taken its time.
+// one when it has taken its time. A secret that cannot be read is told with its reason.
 const program = `me="$STELLA_RUN_ID $STELLA_STEP_ID $STELLA_ATTEMPT" value=
-[ "$1" = secret ] && value=$(cat "$STELLA_SECRETS/db")
+[ "$1" = secret ] && { value=$(cat "$STELLA_SECRETS/db" 2>&1) || value="unread:$(echo "$value" | tr " " _)"; }
 echo "began $me $value" >> %[1]q
 case $1 in
 slow | once)
