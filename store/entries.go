@@ -389,10 +389,19 @@ func (db *DB) Checkpoint() (note []byte, size int64, err error) {
 		if k == nil {
 			return fmt.Errorf("checkpoint: %w", ErrNotFound)
 		}
-		note, size = bytes.Clone(v), int64(binary.BigEndian.Uint64(k))
-		return nil
+		note = bytes.Clone(v)
+		size, err = coveredBy(k)
+		return err
 	})
 	return note, size, err
+}
+
+// coveredBy is the key of a checkpoint: how many entries it covers.
+func coveredBy(k []byte) (int64, error) {
+	if len(k) != 8 {
+		return 0, damaged(errors.New("it is no size"), "the key %.20q of a checkpoint in ledger.db", k)
+	}
+	return int64(binary.BigEndian.Uint64(k)), nil
 }
 
 // CheckpointCovering returns the first stored checkpoint whose tree holds the
@@ -403,8 +412,9 @@ func (db *DB) CheckpointCovering(seq int64) (note []byte, size int64, err error)
 		if k == nil {
 			return fmt.Errorf("checkpoint over entry %d: %w", seq, ErrNotFound)
 		}
-		note, size = bytes.Clone(v), int64(binary.BigEndian.Uint64(k))
-		return nil
+		note = bytes.Clone(v)
+		size, err = coveredBy(k)
+		return err
 	})
 	return note, size, err
 }
@@ -412,7 +422,11 @@ func (db *DB) CheckpointCovering(seq int64) (note []byte, size int64, err error)
 // Checkpoints visits all stored checkpoints by size.
 func (db *DB) Checkpoints(visit func(size int64, note []byte) error) error {
 	return scan(db, bCheckpoints, nil, func(_ *bolt.Tx, k, v []byte) error {
-		return visit(int64(binary.BigEndian.Uint64(k)), v)
+		size, err := coveredBy(k)
+		if err != nil {
+			return err
+		}
+		return visit(size, v)
 	})
 }
 

@@ -95,7 +95,7 @@ func Peek(home string) (h Head) {
 		}
 		return nil
 	})
-	for _, seq := range w.erased() {
+	for _, seq := range w.erased(h.Size) {
 		if l, _, err := w.entry(seq); err == nil {
 			h.Erased = append(h.Erased, Gone{seq, ledger.LeafHash(l.Envelope)})
 		}

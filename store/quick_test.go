@@ -67,10 +67,10 @@ func TestEveryByteOfALedgerCounts(t *testing.T) {
 	}
 }
 
-// signNote signs a checkpoint by a key of its own.
-func signNote(c ledger.Checkpoint) ([]byte, error) {
-	return ledger.SignCheckpoint(c, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
-}
+// testKey signs the checkpoints of tests.
+var testKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+
+func signNote(c ledger.Checkpoint) ([]byte, error) { return ledger.SignCheckpoint(c, testKey) }
 
 // A ledger that is shorter than what was signed of it is not opened: what it signed next would
 // be a fork.

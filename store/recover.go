@@ -26,15 +26,16 @@ import (
 // ErrHopeless says that nothing of a ledger can be recovered.
 var ErrHopeless = errors.New("store: not even the first entry of the ledger can be read")
 
-// RecoverOptions are options of [Recover]. Home, Kept and Begin are required.
+// RecoverOptions are options of [Recover]. Those of which nothing is said are required.
 type RecoverOptions struct {
 	Home     string
 	Kept     string // name for what is replaced, below replaced/
 	Open     Options
-	Trust    func(db *DB, dir string) error      // writes the trust files that are in force by what was adopted
-	Begin    func(db *DB, evidence string) error // begins the new epoch
-	Progress func(done, total int64)             // entries; may be nil
-	DryRun   bool                                // only say what there is
+	Trust    func(db *DB, dir string) error                              // writes the trust files that are in force by what was adopted
+	Begin    func(db *DB, evidence string) error                         // begins the new epoch
+	OpenNote func(siteID string, note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint
+	Progress func(done, total int64)                                     // entries; may be nil
+	DryRun   bool                                                        // only say what there is
 }
 
 // Recovery is what was, or would be, recovered.
@@ -100,7 +101,11 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 type wreck struct {
 	bolt *bolt.DB
 	tx   *bolt.Tx
+	most int64 // entries that there is room for
 }
+
+// leastEntry is less than any entry takes in ledger.db, in bytes: its hash and its envelope.
+const leastEntry = 64
 
 func openWreck(path string) (w *wreck, err error) {
 	w = &wreck{}
@@ -108,7 +113,13 @@ func openWreck(path string) (w *wreck, err error) {
 		if w.bolt, err = bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: atOnce}); err != nil {
 			return err
 		}
-		w.tx, err = w.bolt.Begin(false)
+		if w.tx, err = w.bolt.Begin(false); err != nil {
+			return err
+		}
+		fi, err := os.Stat(path)
+		if err == nil {
+			w.most = fi.Size() / leastEntry
+		}
 		return err
 	})
 	return w, err
@@ -147,12 +158,24 @@ func (w *wreck) entry(seq int64) (l Lines, hashes []ledger.Hash, err error) {
 	return l, hashes, err
 }
 
-// last is the number of entries that the file says it has.
+// last is the number of entries that the file says it has, 0 if it does not. Where it says
+// more than it has room for, a key is damaged: then the highest that can be read is the last.
 func (w *wreck) last() (size int64) {
-	_ = guarded(func() error {
-		size, _, _ = lastEnvelope(w.tx, schemaVersion)
-		return nil
+	err := guarded(func() (err error) {
+		size, _, err = lastEnvelope(w.tx, schemaVersion)
+		return err
 	})
+	if err != nil {
+		return 0
+	}
+	if size > 0 && size <= w.most {
+		return size
+	}
+	for size = w.most; size > 0; size-- {
+		if _, _, err := w.entry(size - 1); err == nil {
+			break
+		}
+	}
 	return size
 }
 
@@ -174,14 +197,14 @@ func (w *wreck) each(name []byte, visit func(k, v []byte) error) error {
 
 // erased is which data is agreed to be erased, by the entries that can be read, and by what
 // followed from those that cannot.
-func (w *wreck) erased() (seqs []int64) {
+func (w *wreck) erased(known int64) (seqs []int64) {
 	_ = w.each(bMeta, func(k, v []byte) error {
 		if string(k) == string(kErased) {
 			_ = json.Unmarshal(v, &seqs)
 		}
 		return nil
 	})
-	for seq := range w.last() {
+	for seq := range known {
 		l, _, err := w.entry(seq)
 		if err != nil || !erases(l.Envelope) {
 			continue
@@ -291,15 +314,19 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	if r.Size == 0 {
 		return nil
 	}
-	if err := errors.Join(w.takeOver(m, r), m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush()); err != nil {
+	if err := m.r.flush(); err != nil {
 		return err
 	}
-	return db.view(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		var site siteMeta
 		err := getJSON(t, bMeta, kSite, &site)
 		r.SiteID, r.Epoch = site.SiteID, site.Epoch
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.takeOver(m, opt, r), m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush())
 }
 
 // adopt puts the next entry, if it is intact, with what follows from it: its data is what its
@@ -327,15 +354,15 @@ func (m *move) adopt(v *ledger.Verifier, l Lines, hashes []ledger.Hash) error {
 	return nil
 }
 
-// takeOver takes what no entry accounts for: checkpoints of what was adopted, where their
-// copies lie, and small sealed files that are what they were.
-func (w *wreck) takeOver(m *move, r *Recovery) error {
-	err := w.each(bCheckpoints, func(k, v []byte) error {
-		c, err := ledger.ParseCheckpoint(v)
-		if err != nil || len(k) != 8 || c.Size > r.Size {
+// takeOver takes what no entry accounts for: checkpoints of what was adopted that are as they
+// were signed, where their copies lie, and small sealed files that are what they were.
+func (w *wreck) takeOver(m *move, opt RecoverOptions, r *Recovery) error {
+	err := w.each(bCheckpoints, func(_, v []byte) error {
+		c, err := opt.OpenNote(r.SiteID, v)
+		if err != nil || c.Size > r.Size {
 			return nil
 		}
-		return m.put(bCheckpoints, k, v)
+		return m.put(bCheckpoints, be64(c.Size), v) // whatever has become of its key
 	})
 	if err != nil {
 		return err
@@ -376,7 +403,7 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 	}
 	defer f.Close()
 	out := bufio.NewWriter(f)
-	erased := w.erased()
+	erased := w.erased(r.Known)
 	for seq := r.Size; seq < r.Known; seq++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)

@@ -3,12 +3,15 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/store"
@@ -17,12 +20,17 @@ import (
 // recovered recovers the ledger of a home.
 func recovered(home string, dry bool) (store.Recovery, error) {
 	return store.Recover(context.Background(), store.RecoverOptions{
-		Home: home, Kept: "then", DryRun: dry,
+		Home: home, Kept: "then", DryRun: dry, OpenNote: openNote,
 		Trust: func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {
 			return db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
 		},
 	})
+}
+
+// openNote verifies what signNote has signed.
+func openNote(siteID string, note []byte) (ledger.Checkpoint, error) {
+	return ledger.OpenCheckpoint(note, testKey.Public().(ed25519.PublicKey), siteID)
 }
 
 // linesOf are the entries of a home.
@@ -99,11 +107,7 @@ func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
 				t.Fatalf("%d:%s: entry %d is another", i, what, seq)
 			}
 		}
-		db, err := store.Open(home, store.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		checked(t, db)
+		verifies(t, home)
 		if whole++; rec.Size < int64(len(want)) {
 			whole, cut = whole-1, cut+1
 		}
@@ -112,6 +116,106 @@ func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
 	if whole == 0 || cut == 0 || none == 0 {
 		t.Error("the damage is always of one kind")
 	}
+}
+
+// verifies says that a home is what its ledger says, and each checkpoint as it was signed.
+func verifies(t *testing.T, home string) (checkpoints int) {
+	t.Helper()
+	db, err := store.Open(home, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rep, err := db.Check(context.Background(), store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
+		return openNote(db.SiteID(), note)
+	}})
+	if err != nil {
+		t.Errorf("what was recovered does not verify: %v", err)
+	}
+	return rep.Checkpoints
+}
+
+// A checkpoint that is not as it was signed would keep a recovered ledger from verifying ever
+// again; one that lies in another's place has its own again.
+func TestADamagedCheckpointIsNotTakenOver(t *testing.T) {
+	for what, tc := range map[string]struct {
+		damage func(b *bolt.Bucket, k, v []byte) error
+		left   int
+	}{
+		"its place": {func(b *bolt.Bucket, k, v []byte) error {
+			return errors.Join(b.Delete(k), b.Put([]byte("\x00\x00\x00\x01\x00\x00\x00\x00"), v))
+		}, 2},
+		"its key is none":  {func(b *bolt.Bucket, k, v []byte) error { return errors.Join(b.Delete(k), b.Put([]byte("x"), v)) }, 2},
+		"its signature":    {func(b *bolt.Bucket, k, v []byte) error { return b.Put(k, flipped(v, len(v)-20)) }, 1},
+		"its root":         {func(b *bolt.Bucket, k, v []byte) error { return b.Put(k, flipped(v, bytes.IndexByte(v, '=')-10)) }, 1},
+		"it is not a note": {func(b *bolt.Bucket, k, _ []byte) error { return b.Put(k, []byte("x")) }, 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			home := newHome(t)
+			db := create(t, home)
+			for i := range 2 {
+				if _, err := db.AddSchedule("x", "default", addition(fmt.Sprint("s", i))); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, _, err := db.IssueCheckpoint(signNote); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			edit(t, home, func(tx *bolt.Tx) error {
+				b := tx.Bucket([]byte("checkpoints"))
+				k, v := b.Cursor().First()
+				return tc.damage(b, bytes.Clone(k), bytes.Clone(v))
+			})
+			if _, err := recovered(home, false); err != nil {
+				t.Fatal(err)
+			}
+			if n := verifies(t, home); n != tc.left {
+				t.Errorf("%d checkpoints, not %d", n, tc.left)
+			}
+		})
+	}
+}
+
+// A damaged key that says that there are more entries than anything has room for is not
+// believed: nobody would live to see the end of it.
+func TestADamagedKeyIsNotCountedTo(t *testing.T) {
+	for _, key := range []string{"\x00\x01\x00\x00\x00\x00\x00\x05", "\x7f\xff\xff\xff\xff\xff\xff\xff", "\xff\xff\xff\xff\xff\xff\xff\xff"} {
+		home := newHome(t)
+		db := create(t, home)
+		for i := range 5 {
+			if _, err := db.AddSchedule("x", "default", addition(fmt.Sprint("s", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size := db.Size()
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, home, func(tx *bolt.Tx) error {
+			b := tx.Bucket([]byte("entries"))
+			k, v := b.Cursor().Last()
+			k, v = bytes.Clone(k), bytes.Clone(v)
+			return errors.Join(b.Delete(k), b.Put([]byte(key), v))
+		})
+		r, err := recovered(home, true)
+		if err != nil || r.Size != size-1 || r.Known != size-1 {
+			t.Errorf("%x: %+v, %v", key, r, err)
+		}
+		if _, err := recovered(home, false); err != nil {
+			t.Errorf("%x: %v", key, err)
+		}
+		verifies(t, home)
+	}
+}
+
+// flipped is v with another letter at i.
+func flipped(v []byte, i int) []byte {
+	v = bytes.Clone(v)
+	v[i] ^= 1
+	return v
 }
 
 // One who holds the site is left alone.

@@ -80,7 +80,7 @@ type recovering struct {
 func (x *recovering) options(dry bool) store.RecoverOptions {
 	o := store.RecoverOptions{
 		Home: x.opt.Home, Kept: x.opt.Now().UTC().Format("20060102T150405Z"), Open: store.Options{Now: x.opt.Now},
-		Trust: x.trust, Begin: x.begin, DryRun: dry,
+		Trust: x.trust, Begin: x.begin, OpenNote: x.openNote, DryRun: dry,
 	}
 	if !dry {
 		o.Progress = x.opt.Progress
@@ -110,13 +110,20 @@ func (x *recovering) look(r store.Recovery) error {
 func (x *recovering) sound(ctx context.Context) bool {
 	db, err := store.Open(x.opt.Home, store.Options{Now: x.opt.Now})
 	if err == nil {
-		_, err = db.Check(ctx, store.CheckOptions{})
+		_, err = db.Check(ctx, store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
+			return x.openNote(db.SiteID(), note)
+		}})
 		err = errors.Join(err, db.Close())
 	}
 	if err != nil {
 		x.out.Damage = err.Error()
 	}
 	return err == nil
+}
+
+// openNote verifies a checkpoint of the site.
+func (x *recovering) openNote(siteID string, note []byte) (ledger.Checkpoint, error) {
+	return ledger.OpenCheckpoint(note, x.keys.logPublic(), siteID)
 }
 
 // trust writes the trust files that are in force by what was adopted.
