@@ -3,13 +3,11 @@ package store
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -94,135 +92,6 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	r.Kept = unused(opt.Home, filepath.Join(replacedName, opt.Kept))
 	j := &journal{Schema: journalSchema, ID: "recovered", Kept: r.Kept, Parts: swapped()}
 	return r, j.carryOut(opt.Home)
-}
-
-// wreck is a database that may be damaged anywhere: bbolt trusts its pages, and ends a program
-// that it leads astray. Each look at it is guarded.
-type wreck struct {
-	bolt *bolt.DB
-	tx   *bolt.Tx
-	most int64 // entries that there is room for
-}
-
-// leastEntry is less than any entry takes in ledger.db, in bytes: its hash and its envelope.
-const leastEntry = 64
-
-func openWreck(path string) (w *wreck, err error) {
-	w = &wreck{}
-	err = guarded(func() error {
-		if w.bolt, err = bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: atOnce}); err != nil {
-			return err
-		}
-		if w.tx, err = w.bolt.Begin(false); err != nil {
-			return err
-		}
-		fi, err := os.Stat(path)
-		if err == nil {
-			w.most = fi.Size() / leastEntry
-		}
-		return err
-	})
-	return w, err
-}
-
-func (w *wreck) close() {
-	_ = guarded(func() error { return errors.Join(w.tx.Rollback(), w.bolt.Close()) })
-}
-
-// guarded makes an error of what would end the program.
-func guarded(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("store: the pages of ledger.db lead astray: %v", p)
-		}
-	}()
-	return f()
-}
-
-// entry reads one entry with the hashes that it has added to the tree, as copies.
-func (w *wreck) entry(seq int64) (l Lines, hashes []ledger.Hash, err error) {
-	err = guarded(func() error {
-		b := w.tx.Bucket(bEntries)
-		if b == nil {
-			return fmt.Errorf("bucket %s is missing", bEntries)
-		}
-		v := b.Get(be64(seq))
-		if v == nil {
-			return fmt.Errorf("entry %d: %w", seq, ErrNotFound)
-		}
-		raw, found, err := decodeEntry(seq, v)
-		l, hashes = found.clone(), splitHashes(raw)
-		return err
-	})
-	return l, hashes, err
-}
-
-// last is the number of entries that the file says it has, 0 if it does not. Where it says
-// more than it has room for, a key is damaged: then the highest that can be read is the last.
-func (w *wreck) last() (size int64) {
-	err := guarded(func() (err error) {
-		size, _, err = lastEnvelope(w.tx, schemaVersion)
-		return err
-	})
-	if err != nil {
-		return 0
-	}
-	if size > 0 && size <= w.most {
-		return size
-	}
-	for size = w.most; size > 0; size-- {
-		if _, _, err := w.entry(size - 1); err == nil {
-			break
-		}
-	}
-	return size
-}
-
-// each visits a bucket as far as it can be read.
-func (w *wreck) each(name []byte, visit func(k, v []byte) error) error {
-	var failed error
-	_ = guarded(func() error {
-		b := w.tx.Bucket(name)
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error {
-			failed = visit(append([]byte(nil), k...), append([]byte(nil), v...))
-			return failed
-		})
-	})
-	return failed
-}
-
-// erased is which data is agreed to be erased, by the entries that can be read, and by what
-// followed from those that cannot.
-func (w *wreck) erased(known int64) (seqs []int64) {
-	_ = w.each(bMeta, func(k, v []byte) error {
-		if string(k) == string(kErased) {
-			_ = json.Unmarshal(v, &seqs)
-		}
-		return nil
-	})
-	for seq := range known {
-		l, _, err := w.entry(seq)
-		if err != nil || !erases(l.Envelope) {
-			continue
-		}
-		env, err := ledger.ParseEnvelope(l.Envelope)
-		if err != nil {
-			continue
-		}
-		data, err := l.data(env.Type)
-		if err != nil {
-			continue
-		}
-		for _, x := range erasedBy(data) {
-			seqs = append(seqs, x.Seq)
-		}
-	}
-	slices.Sort(seqs)
-	return slices.Compact(seqs)
 }
 
 // rebuild makes the new database in a folder.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -208,6 +210,56 @@ func TestADamagedKeyIsNotCountedTo(t *testing.T) {
 			t.Errorf("%x: %v", key, err)
 		}
 		verifies(t, home)
+	}
+}
+
+// Pages that lead in a circle end a program that follows them, and nothing can catch that.
+func TestPagesInACircleAreNotFollowed(t *testing.T) {
+	site := newHome(t)
+	db := create(t, site)
+	for i := range 300 {
+		if _, err := db.AddSchedule("x", "default", addition(fmt.Sprint("s", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries := int(db.Size())
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	roots := map[string]int64{}
+	edit(t, site, func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			roots[string(name)] = int64(b.Root())
+			return nil
+		})
+	})
+	good := read(t, site, "ledger.db")
+	size := int64(os.Getpagesize())
+	for bucket, hopeless := range map[string]bool{"entries": true, "schedules": false} {
+		t.Run(bucket, func(t *testing.T) {
+			root, home, raw := roots[bucket], newHome(t), bytes.Clone(good)
+			if kind := binary.NativeEndian.Uint16(raw[root*size+8:]); kind != 1 {
+				t.Fatalf("the root of %s is no branch: %d", bucket, kind)
+			}
+			binary.NativeEndian.PutUint64(raw[root*size+16+8:], uint64(root)) // its first child is itself
+			if err := os.WriteFile(filepath.Join(home, "ledger.db"), raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := recovered(home, false)
+			if hopeless {
+				if !errors.Is(err, store.ErrHopeless) || !strings.Contains(fmt.Sprint(err), "reached twice") {
+					t.Errorf("recovered with %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(linesOf(t, home)); n != entries+1 {
+				t.Errorf("%d entries", n)
+			}
+			verifies(t, home)
+		})
 	}
 }
 
