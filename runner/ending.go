@@ -143,8 +143,8 @@ func (e *execution) excessive() bool {
 	case !e.run.FailRequested() && !e.run.CancelRequested():
 		e.requestFailure("system:runner", state.TooManyEntries, fmt.Sprintf("more than %d entries (max_run_entries in site.toml)", most))
 		return true
-	case e.run.Entries > 2*most && e.run.SameEndSince != "": // it has failed before, and stays so
-		if e.run.NoCleanup {
+	case e.run.Entries > 2*most && e.run.SameEndSince != "" && !e.run.CancelRequested(): // it has failed before, and stays so
+		if e.run.NoCleanup || !e.cleaning() {
 			return false
 		}
 		e.requestFailure("system:runner", state.TooManyEntries, "its cleanup writes without end")
