@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -336,6 +337,11 @@ func (c *collector) run(t *testing.T) error {
 	go func() { gone <- cmd.Wait() }()
 	for ready := false; !ready; {
 		_, err := counters()
+		if conn, takes := net.Dial("tcp", otlpAt); takes == nil { // it counts before it listens
+			err = errors.Join(err, conn.Close())
+		} else {
+			err = takes
+		}
 		select {
 		case err := <-gone:
 			t.Fatalf("the collector: %v\n%s", err, &said)
