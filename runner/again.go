@@ -118,7 +118,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 		}
 	}
 	d := e.afterReset(named, readers, repeat)
-	if err := e.notTwice(d, "a reset"); err != nil {
+	if err := e.notTwice(d, named[0].phase != ordinary, "a reset"); err != nil {
 		return err
 	}
 	if e.run.Status == state.Failed {

@@ -112,37 +112,56 @@ func TestTheCleanupOfASubRunIsInNobodysWay(t *testing.T) {
 	})
 }
 
-// Nor does another sub-run keep it from its cleanup.
+// Nor does another sub-run keep it from its cleanup, whether something waits for that or not.
 func TestTheCleanupOfASubRunIsBegunAgainBesideAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := 0
-		ends := endsWith(map[string][]int{"k": {65}}, nil)
-		w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
-			if task.StepID == "c" {
-				if n++; n == 1 {
-					return exit(1), nil
+	for name, c := range map[string]struct {
+		cleanup []string
+		act     func(*world, runner.Opened) error
+	}{
+		"retry": {[]string{"k"}, func(w *world, o runner.Opened) error {
+			return second(w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "k"}))
+		}},
+		"skip": {[]string{"k"}, func(w *world, o runner.Opened) error {
+			return second(w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "k"}))
+		}},
+		"skip with something after": {[]string{"k", "l<k"}, func(w *world, o runner.Opened) error {
+			return second(w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "k"}))
+		}},
+		"reset": {[]string{"k"}, func(w *world, o runner.Opened) error { return second(w.r.Reset(o, "uid:7", "", "k", false)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				ends := endsWith(map[string][]int{"k": {65}}, nil)
+				w := newWorld(t, func(ctx context.Context, task runner.Task) (runner.Report, error) {
+					if task.StepID == "c" {
+						if n++; n == 1 {
+							return exit(1), nil
+						}
+					}
+					return ends(ctx, task)
+				})
+				w.child(func(d *manifests.DAG) {
+					d.Steps[1].Action = "once"
+					d.OnFailure = dag(nil, c.cleanup...).Steps
+					d.OnFailure[0].AllowSkip = true
+				}, "c", "o<c")
+				top, child := parent(func(d *manifests.DAG) {
+					d.Steps[0].Retry = manifests.Retry{MaxAttempts: 2, Backoff: time.Minute, MaxBackoff: time.Minute}
+				}, "sub"), w.sealed.dags["child@1.0.0"]
+				w.r = w.runner(4)
+				run := w.start(top, "{}")
+				w.background()
+				time.Sleep(30 * time.Second)
+				rec, _ := w.db.Step(run.RunID, "sub")
+				first := rec.Child.RunID
+				time.Sleep(time.Hour)
+				if err := c.act(w, w.asIs(first, child)); err != nil {
+					t.Error(err)
 				}
-			}
-			return ends(ctx, task)
+			})
 		})
-		w.child(func(d *manifests.DAG) {
-			d.Steps[1].Action = "once"
-			d.OnFailure = dag(nil, "k").Steps
-		}, "c", "o<c")
-		top, child := parent(func(d *manifests.DAG) {
-			d.Steps[0].Retry = manifests.Retry{MaxAttempts: 2, Backoff: time.Minute, MaxBackoff: time.Minute}
-		}, "sub"), w.sealed.dags["child@1.0.0"]
-		w.r = w.runner(4)
-		run := w.start(top, "{}")
-		w.background()
-		time.Sleep(30 * time.Second)
-		rec, _ := w.db.Step(run.RunID, "sub")
-		first := rec.Child.RunID
-		time.Sleep(time.Hour)
-		if err := second(w.r.Retry(w.asIs(first, child), runner.Retry{Actor: "uid:7", StepID: "k"})); err != nil {
-			t.Errorf("%v", err)
-		}
-	})
+	}
 }
 
 // bounded refuses what is written beyond a number of commits, if that is set.

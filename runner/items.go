@@ -39,7 +39,7 @@ func (e *execution) itemRetryable(n *node) error {
 		return e.withPeople(p)
 	case p.unlisted() || p.status == state.Cancelled:
 		return conflict("step %s is %s; its items are looked at when it begins", p.id, p.status)
-	case n.status == state.Failed, n.status == state.Completed, e.givenUp(n):
+	case n.status == state.Failed, n.status == state.Completed, e.run.Status == state.Failed && n.lostTurn():
 	default:
 		return conflict("item %s is %s; only what has failed or completed can be begun again", n.id, n.status)
 	}

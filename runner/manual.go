@@ -174,6 +174,9 @@ func (e *execution) reopen(actor, reason string, n *node) {
 // lostTurn says whether a step was skipped only because of what others did.
 func (n *node) lostTurn() bool { return n.status == state.Skipped && state.LostTurn(n.reason) }
 
+// stopped says whether a step has failed since its run was ended, and not by itself.
+func (n *node) stopped() bool { return n.status == state.Failed && state.Stopped(n.reason) }
+
 // target is the step or item that is meant: the one that is named, else the step for
 // which the run has failed, else the last that fails it.
 func (e *execution) target(stepID string) (*node, error) {

@@ -196,7 +196,7 @@ func (r *modelRun) doneAgain(id string) {
 }
 
 func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) error {
-	was := s.status
+	was, lost := s.status, s.status == state.Skipped && state.LostTurn(s.reason)
 	s.ended = r.generation
 	if s.open || s.child != "" || s.asked {
 		return fmt.Errorf("something is under way with it")
@@ -231,7 +231,7 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 	}
 	s.status, s.reason = state.Skipped, state.Code(d.Reason)
 	if s.reason == state.SkippedByHand {
-		return expect(person(env.Actor) && s.step.AllowSkip && (!was.Ended() || was == state.Failed), "it is %s", was)
+		return expect(person(env.Actor) && s.step.AllowSkip && (!was.Ended() || was == state.Failed || lost), "it is %s", was)
 	}
 	return expect(!was.Ended(), "it is %s", was)
 }

@@ -14,6 +14,7 @@ import (
 // redone is what a decision begins again.
 type redone struct {
 	repeat bool // what is not idempotent may do twice what it has done
+	leaves bool // what may be passed over, would come back, and may have done something that is not to be done twice, stays as it is
 	of     map[*node]redoing
 }
 
@@ -24,7 +25,7 @@ type redoing struct {
 	inv   ledger.StepInvalidation
 }
 
-func newRedone(repeat bool) redone { return redone{repeat, map[*node]redoing{}} }
+func newRedone(repeat bool) redone { return redone{repeat: repeat, of: map[*node]redoing{}} }
 
 // add puts nodes on the list. Who names a step does not say so of items of it that
 // somebody has passed over, or that have left its list.
@@ -124,14 +125,14 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 	inv := ledger.StepInvalidation{Reason: state.Turn}
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
-		stopped := n.status == state.Failed && state.Stopped(n.reason)
-		failed := n.phase == ordinary && n.status == state.Failed && !stopped && !n.settled() && !slices.Contains(others, n)
+		failed := n.phase == ordinary && (n.status == state.Failed && !n.stopped() && !n.settled() || d.leaves && e.stays(n)) && !slices.Contains(others, n)
 		begins := !n.settled() || slices.Contains(others, n)
 		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
 		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
-		case n.lostTurn(), stopped:
+		case n.lostTurn(), n.stopped():
 			d.step(e, n, false, false, inv)
+			d.anew(append([]*node{n}, n.every...)...)
 		case n.status == state.Failed && n.settled() && slices.ContainsFunc(n.items, (*node).lostTurn):
 			d.add(false, inv, n.outdated()...)
 			d.addLater(e.relisted(n)...)
@@ -143,14 +144,26 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 	}
 }
 
-// cleansOnly says whether nothing ordinary is on the list.
-func (d redone) cleansOnly() bool {
-	for n := range d.of {
-		if n.phase == ordinary {
-			return false
+// anew keeps what has been stopped from the cache: it had begun, and perhaps because
+// somebody wanted it done again.
+func (d redone) anew(nodes ...*node) {
+	for _, x := range nodes {
+		if first, in := d.of[x]; in && x.stopped() && !first.later {
+			first.inv.Reason = "retry"
+			d.of[x] = first
 		}
 	}
-	return len(d.of) > 0
+}
+
+// stays says whether a step that may be passed over, and would come back, may have done
+// something that is not to be done twice.
+func (e *execution) stays(n *node) bool {
+	if !n.step.AllowSkip || !n.lostTurn() && !n.stopped() {
+		return false
+	}
+	return slices.ContainsFunc(append([]*node{n}, n.every...), func(x *node) bool {
+		return x.attempt > 0 && (x.plan.SubPlan != "" || x.plan.Plugin != nil && !e.r.repeatable(x))
+	})
 }
 
 // failsBeside says whether a step that is not among others fails the run.

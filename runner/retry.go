@@ -90,7 +90,7 @@ func (e *execution) names(n *node, q Retry) bool { return q.StepID != "" || n.id
 
 // retryTwice refuses a retry that would do again what must not be done twice.
 func (e *execution) retryTwice(n *node, q Retry, d redone) error {
-	err := e.notTwice(d, "a retry")
+	err := e.notTwice(d, n.phase != ordinary, "a retry")
 	if c := (*ConflictError)(nil); !e.names(n, q) && errors.As(err, &c) {
 		c.Hint = fmt.Sprintf("the run names no step that it has failed for: stella orch run retry %s --step %s does, if that one is meant; %s", e.runID, n.id, c.Hint)
 	}

@@ -85,7 +85,7 @@ func (e *execution) afterRewind(n *node, d Decision, patch string) redone {
 
 // rewindTwice refuses to go back where that would do again what must not be done twice.
 func (e *execution) rewindTwice(n *node, d Decision, again redone) error {
-	err := e.notTwice(again, "going back to "+e.backTo(n, d).id)
+	err := e.notTwice(again, n.phase != ordinary, "going back to "+e.backTo(n, d).id)
 	if c := (*ConflictError)(nil); errors.As(err, &c) && slices.ContainsFunc(n.approval.Decisions, func(x state.Decision) bool { return !x.Repeat }) {
 		c.Hint = fmt.Sprintf("others have decided without --repeat, and with it this is another decision: stella orch run reset %s --step %s asks all again", e.runID, n.id)
 	}

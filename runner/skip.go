@@ -31,9 +31,12 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		d := e.afterSkip(n, q)
-		if err := e.notTwice(d, "a skip"); err != nil {
-			return err
+		d := e.afterSkip(n, q, false)
+		if err := e.notTwice(d, n.phase != ordinary, "a skip"); err != nil {
+			d = e.afterSkip(n, q, true) // each of them is looked at for itself
+			if e.notTwice(d, n.phase != ordinary, "a skip") != nil {
+				return err
+			}
 		}
 		outputs, err := e.replaced(n, q.Output)
 		if err != nil {
@@ -65,8 +68,11 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 }
 
 // afterSkip is what is begun again when a step or an item is passed over, without that.
-func (e *execution) afterSkip(n *node, q Skip) redone {
+// With leaves, what would come back and must not be done twice does not, where it may be
+// passed over in its turn.
+func (e *execution) afterSkip(n *node, q Skip, leaves bool) redone {
 	d := newRedone(q.Repeat)
+	d.leaves = leaves
 	inv := ledger.StepInvalidation{Reason: "retry"}
 	unread := e.unread(n)
 	d.comeBack(e, false, append(slices.Clone(unread), n, n.owner())...)
@@ -91,6 +97,10 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return conflict("step %s is %s; its items are looked at when it begins", n.parent.id, n.parent.status)
 	case n.byHand():
 		return e.replaceable(n, q)
+	case e.run.Status == state.Failed && n.lostTurn():
+		if err := e.held(n); err != nil {
+			return err
+		}
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)
 	}

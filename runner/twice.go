@@ -20,13 +20,14 @@ import (
 // at all the others, under one lock. So no attempt looks at other sub-runs.
 
 // notTwice refuses to begin again what would do twice what it has done, here or in another
-// sub-run of the same step. Where that is allowed it is noted, of what is only tried.
-func (e *execution) notTwice(d redone, what string) error {
+// sub-run of the same step. Where that is allowed it is noted, of what is only tried. What
+// somebody names that cleans up is about the end of this run alone, once it has one.
+func (e *execution) notTwice(d redone, cleans bool, what string) error {
 	if d.repeat && !e.tried() {
 		return nil
 	}
 	var all work
-	if !e.run.Status.Ended() || !d.cleansOnly() { // what cleans up is about the end of this run alone
+	if !e.run.Status.Ended() || !cleans {
 		var err error
 		if all, err = e.beside(what, d.repeat); err != nil {
 			return err

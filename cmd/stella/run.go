@@ -68,7 +68,7 @@ func reason(r state.Run) string {
 		return "cancelled by " + r.CancelledBy + ": " + r.CancelReason
 	case r.Status == state.Cancelled && r.CancelledBy != "":
 		return "cancelled by " + r.CancelledBy
-	case r.FailedStep != "":
+	case r.FailureReason != "" && r.FailedStep != "": // one that cleans up again keeps the step, and has no reason yet
 		return r.FailureReason + " in " + r.FailedStep
 	}
 	return r.FailureReason

@@ -336,3 +336,23 @@ func TestAnEntryAboutALockNamesIt(t *testing.T) {
 		}
 	}
 }
+
+func TestWhyARunDidNotComplete(t *testing.T) {
+	failed := state.Run{Status: state.Failed, FailureReason: "STEP_FAILED", FailedStep: "build"}
+	again := failed
+	again.Reopen("2026-01-01T00:00:00.000Z", true)
+	for want, r := range map[string]state.Run{
+		"STEP_FAILED in build":         failed,
+		"RUN_TIMEOUT":                  {Status: state.Failed, FailureReason: "RUN_TIMEOUT"},
+		"":                             again, // it cleans up again, and keeps the step for which it failed
+		"cancelled by uid:7: too late": {Status: state.Cancelled, CancelledBy: "uid:7", CancelReason: "too late"},
+		"cancelled by uid:7":           {Status: state.Cancelled, CancelledBy: "uid:7"},
+	} {
+		if got := reason(r); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+	if again.FailedStep == "" {
+		t.Error("the run has no failed step: nothing was tried")
+	}
+}
