@@ -50,7 +50,7 @@ func (e *execution) phaseNow() phase {
 		return ordinary
 	case e.run.CancelRequested():
 		return onCancel
-	case !e.run.NoCleanup && (e.run.FailRequested() || e.late || e.firstFailed() != nil):
+	case !e.run.NoCleanup && (e.run.FailRequested() || e.late || e.firstFailed() != nil || e.missed() != nil):
 		return onFailure
 	}
 	return ordinary

@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,6 +163,33 @@ func TestTheCleanupOfASubRunIsBegunAgainBesideAnother(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What cleans up after a cancel reopens no run that has failed.
+func TestCleanupOfAnotherEndReopensNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, endsWith(map[string][]int{"a": {65}}, nil))
+		d := dag(func(d *manifests.DAG) {
+			d.OnCancel = dag(nil, "k").Steps
+			d.OnCancel[0].AllowSkip = true
+		}, "a")
+		w.r = w.runner(4)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		for what, err := range map[string]error{
+			"retry": second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "k"})),
+			"skip":  second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "k"})),
+			"reset": second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "k", true)),
+		} {
+			if c := (*runner.ConflictError)(nil); !errors.As(err, &c) || !strings.Contains(c.Text, "after a cancel") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if now, _ := w.look(run.RunID); now.Generation != 1 {
+			t.Errorf("the run is in generation %d", now.Generation)
+		}
+	})
 }
 
 // bounded refuses what is written beyond a number of commits, if that is set.

@@ -214,7 +214,7 @@ func newExecution(run state.Run, d *manifests.DAG, p *Plan, prog *program, input
 			continue
 		}
 		e.failing = e.failing || n.now
-		if e.late && n.reason != state.RunTimeout && records[n.id].EndedUTC <= run.TimedOutUTC {
+		if e.late && !n.stopped() && records[n.id].EndedUTC <= run.TimedOutUTC {
 			e.timeout = false // it had failed before its deadline
 		}
 	}

@@ -27,6 +27,11 @@ func (e *execution) firstFailed() *node {
 	return first
 }
 
+// failsByItself says whether a step fails the run, and no end of that has stopped it.
+func (n *node) failsByItself() bool {
+	return n.phase == ordinary && n.status == state.Failed && !n.settled() && !n.stopped()
+}
+
 // finish is called when nothing is under way: it starts the cleanup steps or ends
 // the run. It returns whether there is more to advance.
 func (e *execution) finish() (more bool, err error) {
@@ -72,9 +77,8 @@ func (e *execution) finish() (more bool, err error) {
 	return false, nil
 }
 
-// missed is a step, or an item of one, that has lost its turn and not got it back, though
-// nothing fails the run: none, if all decisions did what they are to do. A run is not said to
-// be completed with it.
+// missed is a step, or an item of one, that has lost its turn and not got it back: a skip has
+// left it. A run is not completed with it, though nothing else fails that.
 func (e *execution) missed() *node {
 	for _, n := range e.nodes {
 		if n.phase == ordinary && (n.lostTurn() || n.status != state.Skipped && slices.ContainsFunc(n.items, (*node).lostTurn)) {

@@ -293,9 +293,11 @@ func (r *modelRun) mayBegin(s *modelStep) error {
 		return nil
 	}
 	for i := range r.dag.Steps {
-		if x, _ := r.step(r.dag.Steps[i].ID); !x.status.Ended() {
+		x, _ := r.step(r.dag.Steps[i].ID)
+		if !x.status.Ended() {
 			return fmt.Errorf("step %s is %s", x.step.ID, x.status)
 		}
+		ever = ever || !x.settled()
 	}
 	return expect(ever || r.stopping, "there is nothing to clean up")
 }

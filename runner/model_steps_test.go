@@ -231,7 +231,8 @@ func (s *modelStep) end(r *modelRun, env ledger.Envelope, d *ledger.StepEnd) err
 	}
 	s.status, s.reason = state.Skipped, state.Code(d.Reason)
 	if s.reason == state.SkippedByHand {
-		return expect(person(env.Actor) && s.step.AllowSkip && (!was.Ended() || was == state.Failed || lost), "it is %s", was)
+		required := s.step.Checkpoint != nil && s.step.Checkpoint.Required && !s.item
+		return expect(person(env.Actor) && s.step.AllowSkip && !required && (!was.Ended() || was == state.Failed || lost), "it is %s", was)
 	}
 	return expect(!was.Ended(), "it is %s", was)
 }

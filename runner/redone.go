@@ -14,7 +14,7 @@ import (
 // redone is what a decision begins again.
 type redone struct {
 	repeat bool // what is not idempotent may do twice what it has done
-	leaves bool // what may be passed over, would come back, and may have done something that is not to be done twice, stays as it is
+	leaves bool // what would come back, has begun before, and is not to be done twice, stays as it is
 	of     map[*node]redoing
 }
 
@@ -125,7 +125,7 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 	inv := ledger.StepInvalidation{Reason: state.Turn}
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
-		failed := n.phase == ordinary && (n.status == state.Failed && !n.stopped() && !n.settled() || d.leaves && e.stays(n)) && !slices.Contains(others, n)
+		failed := (n.failsByItself() || d.leaves && n.phase == ordinary && e.stays(n)) && !slices.Contains(others, n)
 		begins := !n.settled() || slices.Contains(others, n)
 		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
@@ -155,10 +155,10 @@ func (d redone) anew(nodes ...*node) {
 	}
 }
 
-// stays says whether a step that may be passed over, and would come back, may have done
-// something that is not to be done twice.
+// stays says whether a step that would come back has begun before, and is not to be done
+// twice, or has sub-runs, of which nobody sees that.
 func (e *execution) stays(n *node) bool {
-	if !n.step.AllowSkip || !n.lostTurn() && !n.stopped() {
+	if !n.lostTurn() && !n.stopped() {
 		return false
 	}
 	return slices.ContainsFunc(append([]*node{n}, n.every...), func(x *node) bool {

@@ -96,9 +96,13 @@ func listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// overtaken says that an ordinary step comes too late: the run cleans up already.
+// overtaken says that a step is not to begin any more: the run cleans up already, or has
+// come to another end than the one that the step cleans up after.
 func (e *execution) overtaken(n *node) error {
-	if n.phase != ordinary || e.run.Status.Ended() || e.phaseNow() == ordinary {
+	switch {
+	case n.phase == onCancel && e.run.Status == state.Failed:
+		return conflict("step %s cleans up after a cancel, and run %s has failed", n.id, e.runID)
+	case n.phase != ordinary || e.run.Status.Ended() || e.phaseNow() == ordinary:
 		return nil
 	}
 	return &ConflictError{Text: fmt.Sprintf("run %s has failed and cleans up: step %s is not to run beside that", e.runID, n.id),

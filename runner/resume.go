@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func (e *execution) overdue() bool {
 
 // timeUp ends the run because its time is over. The caller commits.
 func (e *execution) timeUp() {
-	e.late, e.timeout, e.swept = true, e.firstFailed() == nil, false
+	e.late, e.timeout, e.swept = true, !slices.ContainsFunc(e.nodes, (*node).failsByItself), false
 	e.propose(ledger.RunTimedOut, nil, &ledger.Note{})
 	e.stopAll(errRunTimeout, "the deadline of the run has passed")
 }

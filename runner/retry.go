@@ -85,14 +85,16 @@ func (e *execution) retried(n *node, q Retry) redone {
 }
 
 // names says whether a retry names the step that it begins again: it does, or the run says
-// that it has failed for it.
-func (e *execution) names(n *node, q Retry) bool { return q.StepID != "" || n.id == e.run.FailedStep }
+// that it has failed for it, and it has failed by itself.
+func (e *execution) names(n *node, q Retry) bool {
+	return q.StepID != "" || n.id == e.run.FailedStep && n.status == state.Failed && !n.stopped()
+}
 
 // retryTwice refuses a retry that would do again what must not be done twice.
 func (e *execution) retryTwice(n *node, q Retry, d redone) error {
 	err := e.notTwice(d, n.phase != ordinary, "a retry")
 	if c := (*ConflictError)(nil); !e.names(n, q) && errors.As(err, &c) {
-		c.Hint = fmt.Sprintf("the run names no step that it has failed for: stella orch run retry %s --step %s does, if that one is meant; %s", e.runID, n.id, c.Hint)
+		c.Hint = fmt.Sprintf("the run names no step that has failed it by itself: stella orch run retry %s --step %s does, if that one is meant; %s", e.runID, n.id, c.Hint)
 	}
 	return err
 }

@@ -31,12 +31,9 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		d := e.afterSkip(n, q, false)
-		if err := e.notTwice(d, n.phase != ordinary, "a skip"); err != nil {
-			d = e.afterSkip(n, q, true) // each of them is looked at for itself
-			if e.notTwice(d, n.phase != ordinary, "a skip") != nil {
-				return err
-			}
+		d, err := e.skipped(n, q)
+		if err != nil {
+			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
 		if err != nil {
@@ -67,9 +64,38 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 	})
 }
 
-// afterSkip is what is begun again when a step or an item is passed over, without that.
-// With leaves, what would come back and must not be done twice does not, where it may be
-// passed over in its turn.
+// skipped is what a skip begins again. Of several steps that the end of the run has kept from
+// their own each is looked at for itself: those that must not be done twice stay as they are.
+func (e *execution) skipped(n *node, q Skip) (redone, error) {
+	d := e.afterSkip(n, q, false)
+	err := e.notTwice(d, n.phase != ordinary, "a skip")
+	if err != nil && (n.stopped() || n.lostTurn()) {
+		d = e.afterSkip(n, q, true)
+		if e.notTwice(d, n.phase != ordinary, "a skip") == nil {
+			err = nil
+		}
+	}
+	if err == nil && (d.leaves || n.lostTurn()) {
+		err = e.ahead(n, d)
+	}
+	return d, err
+}
+
+// ahead says that what comes after a step that is passed over would begin before one that
+// it needs, which stays without its end.
+func (e *execution) ahead(n *node, d redone) error {
+	for _, x := range n.owner().needs {
+		if _, again := d.of[x]; again || x.settled() {
+			continue
+		}
+		return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s: what comes after it would not wait for that", n.id, x.id, x.status),
+			Hint: fmt.Sprintf("see to that one first: stella orch run retry %s --step %s, or run skip where the spec allows it", e.runID, x.id)}
+	}
+	return nil
+}
+
+// afterSkip is what is begun again when a step or an item is passed over, without that. With
+// leaves, what would come back and must not be done twice does not.
 func (e *execution) afterSkip(n *node, q Skip, leaves bool) redone {
 	d := newRedone(q.Repeat)
 	d.leaves = leaves
@@ -89,7 +115,7 @@ func (e *execution) skippable(n *node, q Skip) error {
 	switch {
 	case !n.step.AllowSkip:
 		return &ConflictError{Text: "the spec does not allow step " + n.id + " to be skipped", Hint: "allow_skip = true, in a new version of the DAG"}
-	case n.status == state.CheckpointPending && n.step.Checkpoint.Required:
+	case n.parent == nil && n.step.Checkpoint != nil && n.step.Checkpoint.Required:
 		return conflict("the approval of step %s is required", n.id)
 	case n.claimed || n.status == state.Running || n.status == state.Queued:
 		return e.underWay(n)
@@ -97,9 +123,9 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return conflict("step %s is %s; its items are looked at when it begins", n.parent.id, n.parent.status)
 	case n.byHand():
 		return e.replaceable(n, q)
-	case e.run.Status == state.Failed && n.lostTurn():
-		if err := e.held(n); err != nil {
-			return err
+	case n.lostTurn():
+		if q.StepID == "" {
+			return e.noFailedStep()
 		}
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)

@@ -2,6 +2,8 @@ package runner_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +37,7 @@ func TestWhatWasStoppedIsPassedOverOneByOne(t *testing.T) {
 					for i := range 2 {
 						d.Steps[i].Action, d.Steps[i].AllowSkip = "once", true
 					}
+					d.OnFailure = dag(nil, "k").Steps
 					c.change(d)
 				}, "x1", "x2", "y<x1,x2")
 				w.r = w.runner(8)
@@ -49,8 +52,14 @@ func TestWhatWasStoppedIsPassedOverOneByOne(t *testing.T) {
 				time.Sleep(15 * time.Minute)
 				w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"})
 				time.Sleep(time.Minute)
-				if now, steps := w.look(run.RunID); now.Status != state.Failed || steps["y"] == "completed" {
-					t.Errorf("with x1 passed over alone the run is %s: %v", now.Status, steps)
+				if now, steps := w.look(run.RunID); now.Status != state.Failed || now.FailedStep != "x2" || steps["y"] == "completed" {
+					t.Errorf("with x1 passed over alone the run is %s for %q: %v", now.Status, now.FailedStep, steps)
+				}
+				if recs, _ := w.db.Steps(run.RunID); recs["k"].Attempt != 2 || recs["k"].Status != state.Completed {
+					t.Errorf("that end has not cleaned up: %s, attempt %d", recs["k"].Status, recs["k"].Attempt)
+				}
+				if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7"})); err == nil {
+					t.Error("a retry without a step has begun again what nobody has named")
 				}
 				w.skip(t, run.RunID, d, runner.Skip{StepID: "x2"})
 				time.Sleep(time.Minute)
@@ -65,6 +74,233 @@ func TestWhatWasStoppedIsPassedOverOneByOne(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// One of them that may not be passed over is named in a retry when the others have been.
+func TestWhatWasStoppedIsDoneAgainAfterTheOthersWerePassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(unhurried(slowAtFirst(endsWith(nil, nil), "x1", "x2", "x3"))))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 8
+			for i := range 3 {
+				d.Steps[i].Action, d.Steps[i].AllowSkip = "once", i != 1
+			}
+		}, "x1", "x2", "x3", "y<x1,x2,x3")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"x1", "x3"} {
+			time.Sleep(time.Minute)
+			w.skip(t, run.RunID, d, runner.Skip{StepID: id})
+		}
+		time.Sleep(time.Minute)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "x2"})
+		time.Sleep(time.Minute)
+		now, steps := w.look(run.RunID)
+		recs, _ := w.db.Steps(run.RunID)
+		if now.Status != state.Completed || recs["x1"].Attempt+recs["x2"].Attempt+recs["x3"].Attempt != 4 {
+			t.Errorf("%s %s: %v", now.Status, now.FailureReason, steps)
+		}
+	})
+}
+
+// While the run is open after the first skip, the next is taken, and then others move.
+func TestWhatWasStoppedIsPassedOverWhileTheRunIsOpen(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := endsWith(nil, map[string]time.Duration{"z": 20 * time.Minute})
+			if !asked {
+				f = slowAtFirst(f, "x1", "x2")
+			}
+			w := newWorld(t, stops(unhurried(f)))
+			d := dag(func(d *manifests.DAG) {
+				d.MaxParallelSteps = 8
+				for i := range 2 {
+					d.Steps[i].Action, d.Steps[i].AllowSkip = "once", true
+					if asked {
+						d.Steps[i].Checkpoint = &manifests.Checkpoint{Question: "?"}
+					}
+				}
+			}, "x1", "x2", "y<x1,x2", "z")
+			w.r = w.runner(8)
+			run := w.start(d, "{}")
+			w.background()
+			time.Sleep(time.Minute)
+			if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range []string{"x1", "x2"} {
+				time.Sleep(time.Minute)
+				w.skip(t, run.RunID, d, runner.Skip{StepID: id})
+			}
+			if now, _ := w.look(run.RunID); now.Status.Ended() {
+				t.Fatalf("the run is %s: nothing was tried", now.Status)
+			}
+			if err := second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "z", false)); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Hour)
+			if now, steps := w.look(run.RunID); now.Status != state.Completed {
+				t.Errorf("%s %s: %v", now.Status, now.FailureReason, steps)
+			}
+		})
+	}
+}
+
+// A required approval is not passed over: before anybody is asked, while people are, once the
+// end of the run has withdrawn it, or once what is asked about has failed.
+func TestARequiredApprovalIsNotPassedOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		gate bool
+		code map[string][]int
+		end  bool
+	}{
+		"not yet asked": {true, map[string][]int{}, false}, "asked": {true, nil, false}, "asked about an action": {false, nil, false},
+		"withdrawn": {true, nil, true}, "withdrawn about an action": {false, nil, true}, "failed": {false, map[string][]int{"g": {65}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lasts := map[string]time.Duration{}
+				if name == "not yet asked" {
+					lasts["a"] = time.Hour
+				}
+				w := newWorld(t, stops(endsWith(c.code, lasts)))
+				d := dag(func(d *manifests.DAG) {
+					g := &d.Steps[1]
+					g.AllowSkip, g.Checkpoint = true, &manifests.Checkpoint{Question: "?", Required: true}
+					if c.gate {
+						g.Plugin, g.Action = nil, ""
+					}
+				}, "a", "g<a", "y<g")
+				w.r = w.runner(8)
+				run := w.start(d, "{}")
+				w.background()
+				time.Sleep(time.Minute)
+				if c.end {
+					if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Minute)
+				}
+				bad := (*runner.ConflictError)(nil)
+				if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "g"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "approval of step g is required") {
+					t.Error(err)
+				}
+				time.Sleep(time.Minute)
+				if _, steps := w.look(run.RunID); steps["y"] == "completed" {
+					t.Error("y has run without the approval")
+				}
+			})
+		})
+	}
+}
+
+// What comes after a step that is passed over does not begin ahead of what comes before it.
+func TestASkipLetsNothingRunAhead(t *testing.T) {
+	for _, required := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, stops(endsWith(nil, nil)))
+			d := dag(func(d *manifests.DAG) {
+				d.MaxParallelSteps = 8
+				d.Steps[0].Action, d.Steps[0].AllowSkip, d.Steps[1].AllowSkip = "once", true, true
+				d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "?", Required: required}
+			}, "x1", "x2<x1", "y<x2")
+			w.r = w.runner(8)
+			run := w.start(d, "{}")
+			w.background()
+			time.Sleep(time.Minute)
+			if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			bad := (*runner.ConflictError)(nil)
+			if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "x2"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "step x2 needs step x1") {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute)
+			if _, steps := w.look(run.RunID); steps["y"] == "completed" {
+				t.Error("y has run, and x1 is neither approved nor passed over")
+			}
+			w.retry(t, run.RunID, d, runner.Retry{StepID: "x1"})
+			time.Sleep(time.Minute)
+			w.skip(t, run.RunID, d, runner.Skip{StepID: "x2"})
+			time.Sleep(time.Minute)
+			if _, steps := w.look(run.RunID); steps["y"] == "completed" {
+				t.Error("y has run, and people are asked about x1 still")
+			}
+		})
+	}
+}
+
+// A skip that names nothing passes over nothing that did not fail.
+func TestASkipWithoutAStepPassesOverNoGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(endsWith(nil, nil)))
+		d := dag(func(d *manifests.DAG) {
+			d.Steps[0].Plugin, d.Steps[0].Action, d.Steps[0].AllowSkip = nil, "", true
+			d.Steps[0].Checkpoint = &manifests.Checkpoint{Question: "?"}
+		}, "g", "deploy<g")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		bad := (*runner.ConflictError)(nil)
+		if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "no failed step") {
+			t.Error(err)
+		}
+	})
+}
+
+// What an earlier end has stopped, and a skip has left, does not make another end than it is of
+// the deadline that passes next, here or after a restart.
+func TestADeadlineAfterASkip(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, stops(endsWith(nil, map[string]time.Duration{"x1": time.Hour, "x2": time.Hour, "z": 2 * time.Hour, "k": 5 * time.Minute})))
+			d := dag(func(d *manifests.DAG) {
+				d.MaxParallelSteps, d.Timeout = 8, 10*time.Minute
+				for i := range 3 {
+					d.Steps[i].Action, d.Steps[i].AllowSkip = "once", true
+				}
+				d.Steps[3].Plugin, d.Steps[3].Action, d.Steps[3].Checkpoint = nil, "", &manifests.Checkpoint{Question: "?"}
+				d.OnFailure = dag(nil, "k").Steps
+			}, "x1", "x2", "z<g", "g")
+			w.r = w.runner(8)
+			run := w.start(d, "{}")
+			stop := w.executing()
+			time.Sleep(time.Hour)
+			w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"})
+			time.Sleep(time.Minute)
+			rec, _ := w.db.Step(run.RunID, "g")
+			if err := second(w.r.Decide(w.asIs(run.RunID, d), decision(rec, "uid:9", "continue"))); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(11 * time.Minute)
+			if restart {
+				if now, _ := w.look(run.RunID); now.Status.Ended() {
+					t.Fatalf("it is %s: nothing was tried", now.Status)
+				}
+				stop()
+				stop = w.again(t, run.RunID, d, 8)
+			}
+			time.Sleep(time.Hour)
+			if now, steps := w.look(run.RunID); now.FailureReason != "RUN_TIMEOUT" || now.FailedStep != "" || !strings.HasPrefix(steps["z"], "failed") {
+				t.Errorf("restarted %v: %s in %q: %v", restart, now.FailureReason, now.FailedStep, steps)
+			}
+			if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7"})); err == nil {
+				t.Error("a retry without a step has begun again what nobody has named")
+			}
+			stop()
 		})
 	}
 }

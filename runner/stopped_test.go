@@ -27,9 +27,12 @@ func slowAtFirst(f func(context.Context, runner.Task) (runner.Report, error), st
 func stops(f func(context.Context, runner.Task) (runner.Report, error)) func(context.Context, runner.Task) (runner.Report, error) {
 	return func(ctx context.Context, task runner.Task) (runner.Report, error) {
 		rep, err := f(ctx, task)
-		if errors.Is(context.Cause(ctx), runner.ErrCancelled) {
+		switch {
+		case errors.Is(context.Cause(ctx), runner.ErrCancelled):
 			rep.Stop = runner.StopCancel
-		} else if ctx.Err() != nil {
+		case errors.Is(context.Cause(ctx), runner.ErrShutdown):
+			rep.Stop = runner.StopShutdown
+		case ctx.Err() != nil:
 			rep.Stop = runner.StopDeadline
 		}
 		return rep, err
