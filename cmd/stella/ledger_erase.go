@@ -23,7 +23,8 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"From then on nobody is shown the data, no archive and no event has it, and it is gone from ledger.db,\n" +
 			"which is made anew, and overwritten: nothing is written meanwhile, which takes as long as\n" +
 			"stella ledger verify, and as much room as ledger.db has. It stays in snapshots, archives and copies that were\n" +
-			"made before, and in sealed files.",
+			"made before, and in sealed files. The answer names those in the home, and where a snapshot is being\n" +
+			"made.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("agree") {

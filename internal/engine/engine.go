@@ -105,12 +105,13 @@ type Engine struct {
 
 	rotating sync.Mutex // one rotation of the root at a time: its new key has one file
 
-	importing  chan struct{} // holds one for each file that is being judged
-	gate       sync.RWMutex  // held in writing while a collection decides: no start, no publication
-	collecting sync.Mutex    // one collection at a time
-	stopping   sync.Mutex    // one change of the queue at a time
-	attesting  sync.Mutex    // one statement about a run at a time: the same one is recorded once
-	issuing    sync.Mutex    // one checkpoint at a time: the file of an older one never replaces a newer
+	importing  chan struct{}          // holds one for each file that is being judged
+	gate       sync.RWMutex           // held in writing while a collection decides: no start, no publication
+	collecting sync.Mutex             // one collection at a time
+	copying    atomic.Pointer[string] // the folder of a snapshot that is being made
+	stopping   sync.Mutex             // one change of the queue at a time
+	attesting  sync.Mutex             // one statement about a run at a time: the same one is recorded once
+	issuing    sync.Mutex             // one checkpoint at a time: the file of an older one never replaces a newer
 
 	stop     chan struct{} // closed when somebody asked for the end
 	stopOnce sync.Once

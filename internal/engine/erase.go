@@ -63,10 +63,14 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 		s.e.opt.Log.Error("what is agreed to be erased is still on disk", "request", request, "error", err)
 		out.Waits = err.Error()
 	}
+	if now, err := s.copiesWith(d.Entries); err == nil { // a snapshot may have been finished meanwhile
+		out.Copies = now
+	}
 	return out, nil
 }
 
-// copiesWith are the folders of the home with other ledgers that may have the data of entries.
+// copiesWith are the folders of the home with other ledgers that may have the data of entries,
+// and the folder, wherever it is, of a snapshot that is being made.
 func (s *site) copiesWith(seqs []int64) (out []string, err error) {
 	snaps, err := listSnapshots(s.e.opt.Home, "")
 	if err != nil {
@@ -76,6 +80,9 @@ func (s *site) copiesWith(seqs []int64) (out []string, err error) {
 		if x.Size > slices.Min(seqs) {
 			out = append(out, x.Path)
 		}
+	}
+	if dir := s.e.copying.Load(); dir != nil {
+		out = append(out, *dir)
 	}
 	kept, err := filepath.Glob(filepath.Join(s.e.opt.Home, "replaced", "*"))
 	return append(out, kept...), err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -72,5 +73,43 @@ func TestOthersGoOnWhileDataIsErased(t *testing.T) {
 				t.Errorf("run %d of %d is lost: %v", i, p, err)
 			}
 		}
+	}
+}
+
+// A snapshot that is being made while data is erased may have it, and is named, wherever it
+// goes.
+func TestASnapshotUnderWayIsNamed(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	l.script("audit-hello", helloScript, true)
+	l.publish("1.0.0", hello)
+	run := l.start(api.StartRequest{DAGID: "audit", RunToken: "t", Metadata: map[string]string{"for": "Erika Mustermann"}}).Run
+	req, err := l.site().EraseData(ctx, api.ErasureRequest{Entries: []int64{l.seqOf(run.RunID, ledger.RunStarted)}, Reason: "by law"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, dir := l.e.As(api.Principal{Name: "uid:4242(other)"}), t.TempDir()
+	var during api.ErasureReport
+	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{Dir: dir}, func(int64, int64) {
+		if begun, _ := filepath.Glob(filepath.Join(dir, "*", "ledger.db")); len(begun) == 0 || during.Seq > 0 {
+			return // nobody can write yet
+		}
+		var err error
+		if during, err = other.EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || !speaks(t, snap.Path, "Mustermann") {
+		t.Fatalf("the snapshot has not what was erased: nothing was tried (%v)", err)
+	}
+	if !slices.Equal(during.Copies, []string{dir}) {
+		t.Errorf("the copies are %q, not %q", during.Copies, dir)
+	}
+	run = l.start(api.StartRequest{DAGID: "audit", RunToken: "u", Metadata: map[string]string{"for": "Erika Mustermann"}}).Run
+	if req, err = l.site().EraseData(ctx, api.ErasureRequest{Entries: []int64{l.seqOf(run.RunID, ledger.RunStarted)}, Reason: "by law"}); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := other.EraseData(ctx, api.ErasureRequest{Agree: &req.Seq}); err != nil || len(rep.Copies) > 0 {
+		t.Errorf("with none under way the copies are %q (%v)", rep.Copies, err)
 	}
 }

@@ -76,6 +76,8 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 		}
 		defer os.RemoveAll(at)
 	}
+	e.copying.Store(&dir)
+	defer e.copying.Store(nil)
 	snap, path, sums, err := e.db.Snapshot(ctx, store.SnapshotOptions{
 		Dir: at, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
 		Sign: func(sums []byte) ([]byte, error) {

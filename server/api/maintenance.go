@@ -150,8 +150,8 @@ type ErasureReport struct {
 	Waits   string  `json:"waits,omitempty"` // why it is still on disk: then it goes when the site is opened next
 	DryRun  bool    `json:"dryRun,omitempty"`
 
-	// Copies are folders of the home with ledgers from before, which may have the data: nothing
-	// is done to them.
+	// Copies are folders of the home with ledgers from before, which may have the data, and that
+	// of a snapshot that is being made: nothing is done to them.
 	Copies []string `json:"copies,omitempty"`
 }
 
