@@ -68,7 +68,7 @@ soak: crash race
 	$(GO) test -count=1 -timeout 120m -v ./internal/simtest -run Faults -faults 0
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 60m -v ./internal/simtest -run Clients -ops 1000
 	$(GO) test -count=1 -timeout 60m ./runner ./runner/state -run RandomHistories -rapid.checks 5000
-	$(GO) test -count=1 -timeout 60m ./runner -run 'NothingBegins|NothingBelow' -rapid.checks 2000
+	$(GO) test -count=1 -timeout 60m ./runner -run 'NothingBegins|NothingBelow|WhatTheEndOfARun' -rapid.checks 2000
 	$(GO) test -count=1 -timeout 60m ./export -run 'Flipped|999' -every
 	$(GO) test -count=1 -timeout 60m ./verify -run 'Every' -every
 	$(GO) test -count=1 -timeout 60m ./store ./archive -run EveryByte -every

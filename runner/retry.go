@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -85,9 +86,9 @@ func (e *execution) retried(n *node, q Retry) redone {
 }
 
 // names says whether a retry names the step that it begins again: it does, or the run says
-// that it has failed for it, and it has failed by itself.
+// that it has failed for it, and it has failed by itself, with all of its items that failed.
 func (e *execution) names(n *node, q Retry) bool {
-	return q.StepID != "" || n.id == e.run.FailedStep && n.status == state.Failed && !n.stopped()
+	return q.StepID != "" || n.id == e.run.FailedStep && n.status == state.Failed && !n.stopped() && !slices.ContainsFunc(n.items, (*node).stopped)
 }
 
 // retryTwice refuses a retry that would do again what must not be done twice.
