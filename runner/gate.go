@@ -119,7 +119,7 @@ func (q *queue) park(it item, n need) {
 	}
 	l := n.line(it.e.tenant)
 	heap.Push(&l.waiting, it)
-	if came != l || l.head().n != it.n {
+	if h := l.head(); came != l || h == nil || h.n != it.n { // it may be over by now, and in no line
 		q.call(came)
 	}
 }
