@@ -146,7 +146,7 @@ func (e *execution) begin() error {
 // a fault of ours.
 func (e *execution) consider(n *node) error {
 	for _, need := range n.needs {
-		if !need.settled() {
+		if !need.passes() {
 			e.end(n, ledger.StepSkipped, state.Skipped, state.UpstreamFailed, ledger.StepEnd{})
 			return nil
 		}

@@ -117,8 +117,10 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			return err
 		}
 	}
-	d := e.afterReset(named, readers, repeat)
-	if err := e.notTwice(d, named[0].phase != ordinary, "a reset"); err != nil {
+	d, err := e.oneByOne(named[0], func(leaves bool) redone { return e.afterReset(named, readers, repeat, leaves) }, func(d redone) error {
+		return e.notTwice(d, named[0].phase != ordinary, "a reset")
+	})
+	if err != nil {
 		return err
 	}
 	if e.run.Status == state.Failed {
@@ -152,12 +154,13 @@ func (e *execution) readers(named []*node) []*node {
 
 // afterReset is what a reset begins again. The generation counts for the whole run, so it
 // is about every attempt under way, and about what had lost its turn for another that has
-// failed.
-func (e *execution) afterReset(named, readers []*node, repeat bool) redone {
+// failed; with leaves not about what must not be done twice.
+func (e *execution) afterReset(named, readers []*node, repeat, leaves bool) redone {
 	again := slices.Concat(named, readers)
 	behind := e.behind(false, again...)
 	inv := ledger.StepInvalidation{Reason: "reset"}
 	d := newRedone(repeat)
+	d.leaves = leaves
 	d.comeBack(e, true, append(again, behind...)...)
 	d.steps(e, behind, false, inv)
 	for _, n := range named {

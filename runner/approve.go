@@ -223,8 +223,10 @@ func (e *execution) rule(n *node, d Decision) (x ruling, err error) {
 		}
 	}
 	if d.Decision == "retry" {
-		x.again = e.afterRewind(n, d, x.rec.Modifications)
-		if err := e.rewindTwice(n, d, x.again); err != nil {
+		x.again, err = e.oneByOne(n, func(leaves bool) redone { return e.afterRewind(n, d, x.rec.Modifications, leaves) }, func(again redone) error {
+			return e.rewindTwice(n, d, again)
+		})
+		if err != nil {
 			return x, err
 		}
 	}

@@ -99,6 +99,20 @@ func (n *node) settled() bool {
 	return false
 }
 
+// passes says whether what needs a step may begin: one that was passed over stands for what it
+// needs itself.
+func (n *node) passes() bool { return n.settled() && (!n.byHand() || n.passesOn(map[*node]bool{})) }
+
+func (n *node) passesOn(seen map[*node]bool) bool {
+	for _, x := range n.needs {
+		if !x.settled() || x.byHand() && !seen[x] && !x.passesOn(seen) {
+			return false
+		}
+		seen[x] = true
+	}
+	return true
+}
+
 // gate says whether the step runs nothing itself and only waits for people.
 func (n *node) gate() bool { return n.step.Plugin == nil && n.step.DAG == "" }
 

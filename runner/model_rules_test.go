@@ -205,6 +205,20 @@ func (r *modelRun) add(env ledger.Envelope, data any) error {
 	return nil
 }
 
+// passes says whether what was passed over stands for what it needs itself.
+func (r *modelRun) passes(s *modelStep, seen map[*modelStep]bool) bool {
+	if seen[s] || s.reason != state.SkippedByHand {
+		return true
+	}
+	seen[s] = true
+	for _, id := range s.step.Needs {
+		if x, err := r.step(id); err != nil || !x.settled() || !r.passes(x, seen) {
+			return false
+		}
+	}
+	return true
+}
+
 // end is the end of a run: nothing of it is under way, and what it leaves behind
 // goes with how it ended.
 func (r *modelRun) end(t ledger.Type) error {
@@ -280,7 +294,7 @@ func (r *modelRun) mayBegin(s *modelStep) error {
 		return fmt.Errorf("it is not its turn to clean up: cancelled %v, given up %v", r.cancelled, r.noCleanup)
 	}
 	for _, id := range s.step.Needs {
-		if need, err := r.step(id); err != nil || !need.settled() {
+		if need, err := r.step(id); err != nil || !need.settled() || !r.passes(need, map[*modelStep]bool{}) {
 			return fmt.Errorf("it needs %s, which is %s %s", id, need.status, need.reason)
 		}
 	}

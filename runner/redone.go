@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/stellarun/stella/ledger"
@@ -126,7 +127,7 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 	waits := map[*node]bool{}
 	for _, n := range e.nodes {
 		failed := (n.failsByItself() || d.leaves && n.phase == ordinary && e.stays(n)) && !slices.Contains(others, n)
-		begins := !n.settled() || slices.Contains(others, n)
+		begins := !n.settled() || n.byHand() || slices.Contains(others, n) // what was passed over stands for what it needs
 		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
 		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
@@ -156,14 +157,43 @@ func (d redone) anew(nodes ...*node) {
 }
 
 // stays says whether a step that would come back has begun before, and is not to be done
-// twice, or has sub-runs, of which nobody sees that.
+// twice, or has sub-runs, of which nobody sees that. In an open run only what an earlier end
+// has left does.
 func (e *execution) stays(n *node) bool {
-	if !n.lostTurn() && !n.stopped() {
+	if !n.lostTurn() && !n.stopped() || !e.run.Status.Ended() && n.now {
 		return false
 	}
 	return slices.ContainsFunc(append([]*node{n}, n.every...), func(x *node) bool {
 		return x.attempt > 0 && (x.plan.SubPlan != "" || x.plan.Plugin != nil && !e.r.repeatable(x))
 	})
+}
+
+// oneByOne is what a decision about a step begins again. Of several steps that an end of the
+// run has stopped, or kept from their turn, each is looked at for itself: where not all may
+// come back with this one, those that must not be done twice stay as they are. People are asked
+// about them where that reopens the run, and the step has failed by itself.
+func (e *execution) oneByOne(n *node, list func(leaves bool) redone, ask func(redone) error) (redone, error) {
+	d := list(false)
+	err := ask(d)
+	if err == nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() {
+		return d, err
+	}
+	if d = list(true); ask(d) != nil {
+		return d, err
+	}
+	return d, e.ahead(n, d)
+}
+
+// ahead says that a step needs another that has ended, not as it should, and stays so.
+func (e *execution) ahead(n *node, d redone) error {
+	for _, x := range n.owner().needs {
+		if _, again := d.of[x]; again || x.settled() || !x.status.Ended() {
+			continue
+		}
+		return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s, and stays so", n.id, x.id, x.status),
+			Hint: fmt.Sprintf("see to that one first: stella orch run retry %s --step %s, or run skip where the spec allows it", e.runID, x.id)}
+	}
+	return nil
 }
 
 // failsBeside says whether a step that is not among others fails the run.

@@ -208,7 +208,7 @@ func (e *execution) held(n *node, again ...*node) error {
 // this one needs.
 func (n *node) heldBy(again []*node, seen map[*node]bool) *node {
 	for _, x := range n.owner().needs {
-		if seen[x] || x.settled() || slices.Contains(again, x) {
+		if seen[x] || x.settled() && !x.byHand() || slices.Contains(again, x) {
 			continue
 		}
 		seen[x] = true

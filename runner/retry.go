@@ -41,8 +41,10 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 				return err
 			}
 		}
-		d := e.retried(n, q)
-		if err := e.retryTwice(n, q, d); err != nil {
+		d, err := e.oneByOne(n, func(leaves bool) redone { return e.retried(n, q, leaves && q.StepID != "") }, func(d redone) error {
+			return e.retryTwice(n, q, d)
+		})
+		if err != nil {
 			return err
 		}
 		if len(q.Input) > 0 {
@@ -60,10 +62,12 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 	})
 }
 
-// retried is what a retry begins again.
-func (e *execution) retried(n *node, q Retry) redone {
+// retried is what a retry begins again. With leaves, what would come back and must not be done
+// twice does not.
+func (e *execution) retried(n *node, q Retry, leaves bool) redone {
 	behind := e.behind(q.Downstream, n.owner())
 	d := newRedone(q.Repeat)
+	d.leaves = leaves
 	d.comeBack(e, false, append(behind, n, n.owner())...)
 	inv := ledger.StepInvalidation{Reason: "retry"}
 	d.steps(e, behind, q.Downstream, inv) // with downstream somebody has named them as well

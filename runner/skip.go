@@ -31,8 +31,10 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		d, err := e.skipped(n, q)
-		if err != nil {
+		d, err := e.oneByOne(n, func(leaves bool) redone { return e.afterSkip(n, q, leaves) }, func(d redone) error {
+			return e.notTwice(d, n.phase != ordinary, "a skip")
+		})
+		if err := cmp.Or(err, e.ahead(n, d)); err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
@@ -62,36 +64,6 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		}
 		return r.commit(e)
 	})
-}
-
-// skipped is what a skip begins again. Of several steps that the end of the run has kept from
-// their own each is looked at for itself: those that must not be done twice stay as they are.
-func (e *execution) skipped(n *node, q Skip) (redone, error) {
-	d := e.afterSkip(n, q, false)
-	err := e.notTwice(d, n.phase != ordinary, "a skip")
-	if err != nil && (n.stopped() || n.lostTurn()) {
-		d = e.afterSkip(n, q, true)
-		if e.notTwice(d, n.phase != ordinary, "a skip") == nil {
-			err = nil
-		}
-	}
-	if err == nil && (d.leaves || n.lostTurn()) {
-		err = e.ahead(n, d)
-	}
-	return d, err
-}
-
-// ahead says that what comes after a step that is passed over would begin before one that
-// it needs, which stays without its end.
-func (e *execution) ahead(n *node, d redone) error {
-	for _, x := range n.owner().needs {
-		if _, again := d.of[x]; again || x.settled() {
-			continue
-		}
-		return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s: what comes after it would not wait for that", n.id, x.id, x.status),
-			Hint: fmt.Sprintf("see to that one first: stella orch run retry %s --step %s, or run skip where the spec allows it", e.runID, x.id)}
-	}
-	return nil
 }
 
 // afterSkip is what is begun again when a step or an item is passed over, without that. With
@@ -125,7 +97,7 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return e.replaceable(n, q)
 	case n.lostTurn():
 		if q.StepID == "" {
-			return e.noFailedStep()
+			return conflict("step %s has not failed by itself; name it, if it is meant: --step %s", n.id, n.id)
 		}
 	case n.status == state.Completed || n.status == state.Skipped || n.status == state.Cancelled:
 		return conflict("step %s is %s already", n.id, n.status)

@@ -58,8 +58,9 @@ func TestWhatWasStoppedIsPassedOverOneByOne(t *testing.T) {
 				if recs, _ := w.db.Steps(run.RunID); recs["k"].Attempt != 2 || recs["k"].Status != state.Completed {
 					t.Errorf("that end has not cleaned up: %s, attempt %d", recs["k"].Status, recs["k"].Attempt)
 				}
-				if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7"})); err == nil {
-					t.Error("a retry without a step has begun again what nobody has named")
+				bad := (*runner.ConflictError)(nil)
+				if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "not idempotent") {
+					t.Errorf("a retry without a step: %v", err)
 				}
 				w.skip(t, run.RunID, d, runner.Skip{StepID: "x2"})
 				time.Sleep(time.Minute)
@@ -78,14 +79,15 @@ func TestWhatWasStoppedIsPassedOverOneByOne(t *testing.T) {
 	}
 }
 
-// One of them that may not be passed over is named in a retry when the others have been.
-func TestWhatWasStoppedIsDoneAgainAfterTheOthersWerePassedOver(t *testing.T) {
+// Those of them that may not be passed over are begun again one by one, by name, and what was
+// passed over is given other outputs meanwhile.
+func TestWhatWasStoppedIsBegunAgainOneByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, stops(unhurried(slowAtFirst(endsWith(nil, nil), "x1", "x2", "x3"))))
 		d := dag(func(d *manifests.DAG) {
 			d.MaxParallelSteps = 8
 			for i := range 3 {
-				d.Steps[i].Action, d.Steps[i].AllowSkip = "once", i != 1
+				d.Steps[i].Action, d.Steps[i].AllowSkip = "once", i == 0
 			}
 		}, "x1", "x2", "x3", "y<x1,x2,x3")
 		w.r = w.runner(8)
@@ -95,17 +97,80 @@ func TestWhatWasStoppedIsDoneAgainAfterTheOthersWerePassedOver(t *testing.T) {
 		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
 			t.Fatal(err)
 		}
-		for _, id := range []string{"x1", "x3"} {
+		for i, act := range []func(){
+			func() { w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"}) },
+			func() { w.skip(t, run.RunID, d, runner.Skip{StepID: "x1", Output: []byte(`{"n":1}`)}) },
+			func() { w.retry(t, run.RunID, d, runner.Retry{StepID: "x2"}) },
+			func() { w.retry(t, run.RunID, d, runner.Retry{StepID: "x3"}) },
+		} {
 			time.Sleep(time.Minute)
-			w.skip(t, run.RunID, d, runner.Skip{StepID: id})
+			if now, steps := w.look(run.RunID); now.Status != state.Failed || steps["y"] == "completed" {
+				t.Fatalf("before decision %d the run is %s: %v", i, now.Status, steps)
+			}
+			act()
 		}
-		time.Sleep(time.Minute)
-		w.retry(t, run.RunID, d, runner.Retry{StepID: "x2"})
 		time.Sleep(time.Minute)
 		now, steps := w.look(run.RunID)
 		recs, _ := w.db.Steps(run.RunID)
-		if now.Status != state.Completed || recs["x1"].Attempt+recs["x2"].Attempt+recs["x3"].Attempt != 4 {
+		if now.Status != state.Completed || recs["x1"].Attempt != 1 || recs["x2"].Attempt != 2 || recs["x3"].Attempt != 2 {
 			t.Errorf("%s %s: %v", now.Status, now.FailureReason, steps)
+		}
+	})
+}
+
+// What comes after something that stays does not begin either, though somebody has passed over
+// what lies between.
+func TestNothingBeginsBehindWhatStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(endsWith(nil, map[string]time.Duration{"z": 20 * time.Minute})))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 8
+			d.Steps[0].Action, d.Steps[0].Checkpoint = "once", &manifests.Checkpoint{Question: "?", Required: true}
+			d.Steps[1].AllowSkip = true
+			d.Steps[3].Action, d.Steps[3].AllowSkip = "once", true
+		}, "x1", "x2<x1", "y<x2", "z")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.skip(t, run.RunID, d, runner.Skip{StepID: "x2"})
+		time.Sleep(time.Minute)
+		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		w.skip(t, run.RunID, d, runner.Skip{StepID: "z"})
+		time.Sleep(time.Minute)
+		if _, steps := w.look(run.RunID); steps["y"] == "completed" {
+			t.Error("y has run, and x1 has not been approved")
+		}
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "x1"})
+		time.Sleep(time.Minute)
+		rec, _ := w.db.Step(run.RunID, "x1")
+		if err := second(w.r.Decide(w.asIs(run.RunID, d), decision(rec, "uid:9", "continue"))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if now, steps := w.look(run.RunID); now.Status != state.Completed || steps["y"] != "completed" {
+			t.Errorf("%s %s: %v", now.Status, now.FailureReason, steps)
+		}
+	})
+}
+
+// Nor does what comes after a step that failed, where one that it needs has failed since.
+func TestASkipIsNoWayAroundWhatHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, endsWith(map[string][]int{"x": {0, 65}, "n": {65}}, nil))
+		d := dag(func(d *manifests.DAG) { d.Steps[1].AllowSkip = true }, "x", "n<x", "y<n")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "x"})
+		time.Sleep(time.Minute)
+		bad := (*runner.ConflictError)(nil)
+		if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "n"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "step n needs step x, which is failed") {
+			t.Error(err)
 		}
 	})
 }
@@ -255,7 +320,7 @@ func TestASkipWithoutAStepPassesOverNoGate(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		bad := (*runner.ConflictError)(nil)
-		if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "no failed step") {
+		if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "has not failed by itself") {
 			t.Error(err)
 		}
 	})
@@ -297,8 +362,9 @@ func TestADeadlineAfterASkip(t *testing.T) {
 			if now, steps := w.look(run.RunID); now.FailureReason != "RUN_TIMEOUT" || now.FailedStep != "" || !strings.HasPrefix(steps["z"], "failed") {
 				t.Errorf("restarted %v: %s in %q: %v", restart, now.FailureReason, now.FailedStep, steps)
 			}
-			if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7"})); err == nil {
-				t.Error("a retry without a step has begun again what nobody has named")
+			bad := (*runner.ConflictError)(nil)
+			if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "not idempotent") {
+				t.Errorf("a retry without a step: %v", err)
 			}
 			stop()
 		})
