@@ -145,11 +145,9 @@ func (e *execution) begin() error {
 // consider decides about a pending step whose needs have all ended. Its error is
 // a fault of ours.
 func (e *execution) consider(n *node) error {
-	for _, need := range n.needs {
-		if !need.passes() {
-			e.end(n, ledger.StepSkipped, state.Skipped, state.UpstreamFailed, ledger.StepEnd{})
-			return nil
-		}
+	if !n.mayFollow(map[*node]bool{}) {
+		e.end(n, ledger.StepSkipped, state.Skipped, state.UpstreamFailed, ledger.StepEnd{})
+		return nil
 	}
 	if e.over(n.phase) {
 		e.swept = false // the sweep takes it

@@ -99,13 +99,11 @@ func (n *node) settled() bool {
 	return false
 }
 
-// passes says whether what needs a step may begin: one that was passed over stands for what it
-// needs itself.
-func (n *node) passes() bool { return n.settled() && (!n.byHand() || n.passesOn(map[*node]bool{})) }
-
-func (n *node) passesOn(seen map[*node]bool) bool {
+// mayFollow says whether all that a step needs is as it should be: what was passed over stands
+// for what it needs itself.
+func (n *node) mayFollow(seen map[*node]bool) bool {
 	for _, x := range n.needs {
-		if !x.settled() || x.byHand() && !seen[x] && !x.passesOn(seen) {
+		if !x.settled() || x.byHand() && !seen[x] && !x.mayFollow(seen) {
 			return false
 		}
 		seen[x] = true

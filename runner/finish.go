@@ -3,7 +3,6 @@ package runner
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -81,7 +80,7 @@ func (e *execution) finish() (more bool, err error) {
 // left it. A run is not completed with it, though nothing else fails that.
 func (e *execution) missed() *node {
 	for _, n := range e.nodes {
-		if n.phase == ordinary && (n.lostTurn() || n.status != state.Skipped && slices.ContainsFunc(n.items, (*node).lostTurn)) {
+		if n.phase == ordinary && (n.lostTurn() || n.status != state.Skipped && n.itemLostTurn()) {
 			return n
 		}
 	}

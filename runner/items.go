@@ -31,6 +31,9 @@ func (n *node) failedItems() []*node {
 	return out
 }
 
+// itemLostTurn says whether an item of a step has lost its turn.
+func (n *node) itemLostTurn() bool { return slices.ContainsFunc(n.items, (*node).lostTurn) }
+
 // itemRetryable says why an item cannot be begun again.
 func (e *execution) itemRetryable(n *node) error {
 	p := n.parent

@@ -1,6 +1,8 @@
 package runner_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,6 +66,22 @@ func TestWhatWasPassedOverStandsForWhatItNeeds(t *testing.T) {
 				now, steps := w.look(run.RunID)
 				if now.Status != state.Failed || now.FailedStep != "a" || steps["y"] != "skipped UPSTREAM_FAILED" {
 					t.Errorf("%s for %q: %v", now.Status, now.FailedStep, steps)
+				}
+
+				bad := (*runner.ConflictError)(nil)
+				if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "y"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "needs step a") {
+					t.Errorf("a retry of y: %v", err)
+				}
+				w.retry(t, run.RunID, d, runner.Retry{StepID: "a"})
+				time.Sleep(time.Minute)
+				if rec, err := w.db.Step(run.RunID, "g"); err == nil && rec.Status == state.CheckpointPending {
+					if err := second(w.r.Decide(w.asIs(run.RunID, d), decision(rec, "uid:9", "continue"))); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Minute)
+				}
+				if now, steps := w.look(run.RunID); now.Status != state.Completed || steps["y"] != "completed" {
+					t.Errorf("with a done the run is %s %s: %v", now.Status, now.FailureReason, steps)
 				}
 			})
 		})

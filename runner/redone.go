@@ -124,17 +124,20 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 		}
 	}
 	inv := ledger.StepInvalidation{Reason: state.Turn}
-	waits := map[*node]bool{}
+	waits, behind := map[*node]bool{}, map[*node]bool{} // behind what is done again no item stays
+	for _, x := range e.downstream(others...) {
+		behind[x] = true
+	}
 	for _, n := range e.nodes {
 		failed := (n.failsByItself() || d.leaves && n.phase == ordinary && e.stays(n)) && !slices.Contains(others, n)
 		begins := !n.settled() || n.byHand() || slices.Contains(others, n) // what was passed over stands for what it needs
 		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
 		switch {
 		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
-		case n.lostTurn(), n.stopped():
-			d.step(e, n, false, false, inv)
+		case n.lostTurn(), n.stopped(), behind[n] && n.status == state.Failed && n.settled() && n.itemLostTurn():
+			d.step(e, n, behind[n], false, inv)
 			d.anew(append([]*node{n}, n.every...)...)
-		case n.status == state.Failed && n.settled() && slices.ContainsFunc(n.items, (*node).lostTurn):
+		case n.status == state.Failed && n.settled() && n.itemLostTurn():
 			d.add(false, inv, n.outdated()...)
 			d.addLater(e.relisted(n)...)
 			d.addLost(n, inv)
@@ -171,27 +174,49 @@ func (e *execution) stays(n *node) bool {
 // oneByOne is what a decision about a step begins again. Of several steps that an end of the
 // run has stopped, or kept from their turn, each is looked at for itself: where not all may
 // come back with this one, those that must not be done twice stay as they are. People are asked
-// about them where that reopens the run, and the step has failed by itself.
+// about them where that reopens the run, the step has failed by itself, and they are beside it:
+// what is behind it could not be seen to before.
 func (e *execution) oneByOne(n *node, list func(leaves bool) redone, ask func(redone) error) (redone, error) {
-	d := list(false)
-	err := ask(d)
-	if err == nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() {
-		return d, err
+	all := list(false)
+	err := ask(all)
+	if err == nil {
+		return all, nil
 	}
-	if d = list(true); ask(d) != nil {
-		return d, err
+	d := list(true)
+	if ask(d) != nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() && e.leftBeside(n, all, d) {
+		return all, err
 	}
-	return d, e.ahead(n, d)
+	return d, e.ahead(n, n.owner(), d, map[*node]bool{})
 }
 
-// ahead says that a step needs another that has ended, not as it should, and stays so.
-func (e *execution) ahead(n *node, d redone) error {
-	for _, x := range n.owner().needs {
-		if _, again := d.of[x]; again || x.settled() || !x.status.Ended() {
-			continue
+// leftBeside says whether something stays, of all that would come back with a step, that does
+// not depend on it.
+func (e *execution) leftBeside(n *node, all, d redone) bool {
+	behind := e.downstream(n.owner())
+	for x := range all.of {
+		if _, in := d.of[x]; !in && e.stays(x.owner()) && !slices.Contains(behind, x.owner()) {
+			return true
 		}
-		return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s, and stays so", n.id, x.id, x.status),
-			Hint: fmt.Sprintf("see to that one first: stella orch run retry %s --step %s, or run skip where the spec allows it", e.runID, x.id)}
+	}
+	return false
+}
+
+// ahead says that a step needs another, perhaps through others that were passed over, that has
+// ended, not as it should, and stays so.
+func (e *execution) ahead(n, from *node, d redone, seen map[*node]bool) error {
+	for _, x := range from.needs {
+		_, again := d.of[x]
+		switch {
+		case again, seen[x], !x.status.Ended():
+		case x.byHand():
+			seen[x] = true
+			if err := e.ahead(n, x, d, seen); err != nil {
+				return err
+			}
+		case !x.settled():
+			return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s, and stays so", n.id, x.id, x.status),
+				Hint: fmt.Sprintf("see to that one first: stella orch run retry %s --step %s, or run reset, or run skip where the spec allows it", e.runID, x.id)}
+		}
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 				return err
 			}
 		}
-		d, err := e.oneByOne(n, func(leaves bool) redone { return e.retried(n, q, leaves && q.StepID != "") }, func(d redone) error {
+		d, err := e.oneByOne(n, func(leaves bool) redone { return e.retried(n, q, leaves && e.names(n, q)) }, func(d redone) error {
 			return e.retryTwice(n, q, d)
 		})
 		if err != nil {

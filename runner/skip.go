@@ -34,7 +34,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		d, err := e.oneByOne(n, func(leaves bool) redone { return e.afterSkip(n, q, leaves) }, func(d redone) error {
 			return e.notTwice(d, n.phase != ordinary, "a skip")
 		})
-		if err := cmp.Or(err, e.ahead(n, d)); err != nil {
+		if err := cmp.Or(err, e.ahead(n, n.owner(), d, map[*node]bool{})); err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
@@ -95,7 +95,7 @@ func (e *execution) skippable(n *node, q Skip) error {
 		return conflict("step %s is %s; its items are looked at when it begins", n.parent.id, n.parent.status)
 	case n.byHand():
 		return e.replaceable(n, q)
-	case n.lostTurn():
+	case n.lostTurn(), n.stopped():
 		if q.StepID == "" {
 			return conflict("step %s has not failed by itself; name it, if it is meant: --step %s", n.id, n.id)
 		}
