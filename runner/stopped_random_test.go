@@ -72,7 +72,7 @@ func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, 
 	case <-ctx.Done():
 		return runner.Report{Stop: runner.StopShutdown}, nil
 	}
-	if first && r.g.IntN(6) == 0 {
+	if task.StepID != "ik" && (first && r.g.IntN(6) == 0 || r.g.IntN(12) == 0) {
 		r.mu.Lock()
 		r.named[key]++ // it has failed by itself, and has done nothing
 		r.mu.Unlock()
