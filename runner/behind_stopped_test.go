@@ -38,9 +38,7 @@ func TestWhatWasStoppedBehindAFailureIsInNobodysWay(t *testing.T) {
 				run := w.start(d, "{}")
 				w.background()
 				time.Sleep(time.Minute)
-				if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-					t.Fatal(err)
-				}
+				w.fail(t, run.RunID, d)
 				time.Sleep(time.Minute)
 				w.retry(t, run.RunID, d, runner.Retry{StepID: "x1"})
 				time.Sleep(time.Minute)
@@ -79,9 +77,7 @@ func TestItemsOfWhatWasStoppedReadWhatIsNew(t *testing.T) {
 			run := w.start(d, "{}")
 			w.background()
 			time.Sleep(time.Minute)
-			if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-				t.Fatal(err)
-			}
+			w.fail(t, run.RunID, d)
 			time.Sleep(time.Minute)
 			w.retry(t, run.RunID, d, runner.Retry{StepID: "a"})
 			time.Sleep(10 * time.Minute)
@@ -121,9 +117,7 @@ func TestWhatHasCompletedIsNotBegunAgainBehindWhatStays(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "x"})
 		time.Sleep(time.Minute)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
 		bad := (*runner.ConflictError)(nil)
 		if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "n"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "step n needs step x") {
@@ -144,9 +138,7 @@ func TestASkipWithoutAStepPassesOverNothingThatWasStopped(t *testing.T) {
 		run := w.start(d, "{}")
 		w.background()
 		time.Sleep(time.Minute)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
 		bad := (*runner.ConflictError)(nil)
 		if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "has not failed by itself") {

@@ -47,9 +47,7 @@ func TestWhatWasPassedOverStandsForWhatItNeeds(t *testing.T) {
 				w.background()
 				time.Sleep(time.Minute)
 				if c.fails {
-					if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-						t.Fatal(err)
-					}
+					w.fail(t, run.RunID, d)
 					time.Sleep(time.Minute)
 				}
 				if len(c.steps) == 5 {
@@ -120,9 +118,7 @@ func TestWhatASkipHasLeftIsInNobodysWay(t *testing.T) {
 				run := w.start(d, "{}")
 				w.background()
 				time.Sleep(time.Minute)
-				if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-					t.Fatal(err)
-				}
+				w.fail(t, run.RunID, d)
 				time.Sleep(time.Minute)
 				w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"})
 				time.Sleep(time.Minute)

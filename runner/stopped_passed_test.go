@@ -45,9 +45,7 @@ func TestWhatWasStoppedIsPassedOverOneByOne(t *testing.T) {
 				w.background()
 				time.Sleep(time.Minute)
 				if d.Timeout == 0 {
-					if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-						t.Fatal(err)
-					}
+					w.fail(t, run.RunID, d)
 				}
 				time.Sleep(15 * time.Minute)
 				w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"})
@@ -94,9 +92,7 @@ func TestWhatWasStoppedIsBegunAgainOneByOne(t *testing.T) {
 		run := w.start(d, "{}")
 		w.background()
 		time.Sleep(time.Minute)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		for i, act := range []func(){
 			func() { w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"}) },
 			func() { w.skip(t, run.RunID, d, runner.Skip{StepID: "x1", Output: []byte(`{"n":1}`)}) },
@@ -135,9 +131,7 @@ func TestNothingBeginsBehindWhatStays(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.skip(t, run.RunID, d, runner.Skip{StepID: "x2"})
 		time.Sleep(time.Minute)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
 		w.skip(t, run.RunID, d, runner.Skip{StepID: "z"})
 		time.Sleep(time.Minute)
@@ -197,9 +191,7 @@ func TestWhatWasStoppedIsPassedOverWhileTheRunIsOpen(t *testing.T) {
 			run := w.start(d, "{}")
 			w.background()
 			time.Sleep(time.Minute)
-			if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-				t.Fatal(err)
-			}
+			w.fail(t, run.RunID, d)
 			for _, id := range []string{"x1", "x2"} {
 				time.Sleep(time.Minute)
 				w.skip(t, run.RunID, d, runner.Skip{StepID: id})
@@ -248,9 +240,7 @@ func TestARequiredApprovalIsNotPassedOver(t *testing.T) {
 				w.background()
 				time.Sleep(time.Minute)
 				if c.end {
-					if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-						t.Fatal(err)
-					}
+					w.fail(t, run.RunID, d)
 					time.Sleep(time.Minute)
 				}
 				bad := (*runner.ConflictError)(nil)
@@ -280,9 +270,7 @@ func TestASkipLetsNothingRunAhead(t *testing.T) {
 			run := w.start(d, "{}")
 			w.background()
 			time.Sleep(time.Minute)
-			if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-				t.Fatal(err)
-			}
+			w.fail(t, run.RunID, d)
 			time.Sleep(time.Minute)
 			bad := (*runner.ConflictError)(nil)
 			if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "x2"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "step x2 needs step x1") {
@@ -315,9 +303,7 @@ func TestASkipWithoutAStepPassesOverNoGate(t *testing.T) {
 		run := w.start(d, "{}")
 		w.background()
 		time.Sleep(time.Minute)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
 		bad := (*runner.ConflictError)(nil)
 		if err := second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7"})); !errors.As(err, &bad) || !strings.Contains(bad.Text, "has not failed by itself") {
@@ -383,9 +369,7 @@ func TestWhatMayBeDoneTwiceComesBackWithASkip(t *testing.T) {
 		run := w.start(d, "{}")
 		w.background()
 		time.Sleep(time.Minute)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
 		w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"})
 		time.Sleep(time.Minute)
@@ -416,9 +400,7 @@ func TestWhatWasStoppedIsNotTakenFromTheCache(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "b"})
 		time.Sleep(10 * time.Second)
-		if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-			t.Fatal(err)
-		}
+		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "z"})
 		time.Sleep(time.Minute)
@@ -450,9 +432,7 @@ func TestAnItemThatLostItsTurnIsBegunByName(t *testing.T) {
 			run := w.start(d, "{}")
 			w.background()
 			time.Sleep(time.Minute)
-			if err := second(w.r.Fail(w.asIs(run.RunID, d), "uid:7", state.FailedByHand, "stop")); err != nil {
-				t.Fatal(err)
-			}
+			w.fail(t, run.RunID, d)
 			time.Sleep(time.Hour)
 			if err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "p.1"})); err != nil {
 				t.Fatalf("cleanup %v: %v", cleanup, err)

@@ -28,6 +28,13 @@ func (w *world) retry(t *testing.T, id string, d *manifests.DAG, q runner.Retry)
 	}
 }
 
+func (w *world) fail(t *testing.T, id string, d *manifests.DAG) {
+	t.Helper()
+	if err := second(w.r.Fail(w.asIs(id, d), "uid:7", state.FailedByHand, "stop")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (w *world) skip(t *testing.T, id string, d *manifests.DAG, q runner.Skip) {
 	t.Helper()
 	q.Actor = "uid:7"
