@@ -117,7 +117,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			return err
 		}
 	}
-	d, err := e.oneByOne(named[0], func(leaves bool) redone { return e.afterReset(named, readers, repeat, leaves) }, func(d redone) error {
+	d, err := e.oneByOne(named[0], repeat, func(d redone) { e.afterReset(d, named, readers) }, func(d redone) error {
 		return e.notTwice(d, named[0].phase != ordinary, "a reset")
 	})
 	if err != nil {
@@ -152,15 +152,13 @@ func (e *execution) readers(named []*node) []*node {
 	return slices.DeleteFunc(e.downstream(named...), func(x *node) bool { return !x.live && x.status != state.CheckpointPending })
 }
 
-// afterReset is what a reset begins again. The generation counts for the whole run, so it
+// afterReset lists what a reset begins again. The generation counts for the whole run, so it
 // is about every attempt under way, and about what had lost its turn for another that has
-// failed; with leaves not about what must not be done twice.
-func (e *execution) afterReset(named, readers []*node, repeat, leaves bool) redone {
+// failed.
+func (e *execution) afterReset(d redone, named, readers []*node) {
 	again := slices.Concat(named, readers)
 	behind := e.behind(false, again...)
 	inv := ledger.StepInvalidation{Reason: "reset"}
-	d := newRedone(repeat)
-	d.leaves = leaves
 	d.comeBack(e, true, append(again, behind...)...)
 	d.steps(e, behind, false, inv)
 	for _, n := range named {
@@ -170,7 +168,6 @@ func (e *execution) afterReset(named, readers []*node, repeat, leaves bool) redo
 	for id := range e.cancels {
 		d.addLater(e.find(id))
 	}
-	return d
 }
 
 // takeBack ends every attempt under way in the record: their workers are told to

@@ -26,7 +26,9 @@ type redoing struct {
 	inv   ledger.StepInvalidation
 }
 
-func newRedone(repeat bool) redone { return redone{repeat: repeat, of: map[*node]redoing{}} }
+func newRedone(repeat, leaves bool) redone {
+	return redone{repeat: repeat, leaves: leaves, of: map[*node]redoing{}}
+}
 
 // add puts nodes on the list. Who names a step does not say so of items of it that
 // somebody has passed over, or that have left its list.
@@ -123,28 +125,40 @@ func (d redone) comeBack(e *execution, forgets bool, others ...*node) {
 			return
 		}
 	}
-	inv := ledger.StepInvalidation{Reason: state.Turn}
-	waits, behind := map[*node]bool{}, map[*node]bool{} // behind what is done again no item stays
-	for _, x := range e.downstream(others...) {
-		behind[x] = true
+	named := map[*node]bool{} // they are seen to by whoever begins them
+	for _, n := range others {
+		named[n] = true
 	}
+	behind := map[*node]bool{}
+	for _, n := range e.downstream(others...) {
+		behind[n] = true
+	}
+	waits := map[*node]bool{}
 	for _, n := range e.nodes {
-		failed := (n.failsByItself() || d.leaves && n.phase == ordinary && e.stays(n)) && !slices.Contains(others, n)
-		begins := !n.settled() || n.byHand() || slices.Contains(others, n) // what was passed over stands for what it needs
-		waits[n] = failed || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
-		switch {
-		case n.phase != ordinary || waits[n] || slices.Contains(others, n): // others are seen to by whoever begins them
-		case n.lostTurn(), n.stopped(), behind[n] && n.status == state.Failed && n.settled() && n.itemLostTurn():
-			d.step(e, n, behind[n], false, inv)
-			d.anew(append([]*node{n}, n.every...)...)
-		case n.status == state.Failed && n.settled() && n.itemLostTurn():
-			d.add(false, inv, n.outdated()...)
-			d.addLater(e.relisted(n)...)
-			d.addLost(n, inv)
-			d.add(false, inv, n)
-		case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
-			d.addLost(n, inv)
+		fails := !named[n] && (n.failsByItself() || d.leaves && n.phase == ordinary && e.stays(n))
+		begins := named[n] || !n.settled() || n.byHand() // what was passed over stands for what it needs
+		waits[n] = fails || begins && slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
+		if n.phase == ordinary && !named[n] && !waits[n] {
+			d.turn(e, n, behind[n])
 		}
+	}
+}
+
+// turn puts on the list what a step, or items of it, have lost of their turn, and what the end
+// of the run has stopped. Behind what is done again no item of such a step stays as it is.
+func (d redone) turn(e *execution, n *node, behind bool) {
+	inv := ledger.StepInvalidation{Reason: state.Turn}
+	switch {
+	case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
+		d.addLost(n, inv)
+	case n.status == state.Failed && n.settled() && n.itemLostTurn() && !behind: // what has failed of it stays so
+		d.add(false, inv, n.outdated()...)
+		d.addLater(e.relisted(n)...)
+		d.addLost(n, inv)
+		d.add(false, inv, n)
+	case n.lostTurn(), n.stopped(), n.status == state.Failed && n.settled() && n.itemLostTurn():
+		d.step(e, n, behind, false, inv)
+		d.anew(append([]*node{n}, n.every...)...)
 	}
 }
 
@@ -171,19 +185,23 @@ func (e *execution) stays(n *node) bool {
 	})
 }
 
-// oneByOne is what a decision about a step begins again. Of several steps that an end of the
-// run has stopped, or kept from their turn, each is looked at for itself: where not all may
-// come back with this one, those that must not be done twice stay as they are. People are asked
-// about them where that reopens the run, the step has failed by itself, and they are beside it:
-// what is behind it could not be seen to before.
-func (e *execution) oneByOne(n *node, list func(leaves bool) redone, ask func(redone) error) (redone, error) {
-	all := list(false)
-	err := ask(all)
+// oneByOne is what a decision about a step begins again, as fill lists it. Of several steps that
+// an end of the run has stopped, or kept from their turn, each is looked at for itself: where not
+// all may come back with this one, those that must not be done twice stay as they are. People are
+// asked about them where that reopens the run, the step has failed by itself, and they are beside
+// it: what is behind it could not be seen to before.
+func (e *execution) oneByOne(n *node, repeat bool, fill func(redone), ask func(redone) error) (redone, error) {
+	list := func(leaves bool) (redone, error) {
+		d := newRedone(repeat, leaves)
+		fill(d)
+		return d, ask(d)
+	}
+	all, err := list(false)
 	if err == nil {
 		return all, nil
 	}
-	d := list(true)
-	if ask(d) != nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() && e.leftBeside(n, all, d) {
+	d, still := list(true)
+	if still != nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() && e.leftBeside(n, all, d) {
 		return all, err
 	}
 	return d, e.ahead(n, n.owner(), d, map[*node]bool{})

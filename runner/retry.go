@@ -41,9 +41,7 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 				return err
 			}
 		}
-		d, err := e.oneByOne(n, func(leaves bool) redone { return e.retried(n, q, leaves && e.names(n, q)) }, func(d redone) error {
-			return e.retryTwice(n, q, d)
-		})
+		d, err := e.oneByOne(n, q.Repeat, func(d redone) { e.retried(d, n, q) }, func(d redone) error { return e.retryTwice(n, q, d) })
 		if err != nil {
 			return err
 		}
@@ -62,12 +60,11 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 	})
 }
 
-// retried is what a retry begins again. With leaves, what would come back and must not be done
-// twice does not.
-func (e *execution) retried(n *node, q Retry, leaves bool) redone {
+// retried lists what a retry begins again.
+func (e *execution) retried(d redone, n *node, q Retry) {
+	named := e.names(n, q)
+	d.leaves = d.leaves && named
 	behind := e.behind(q.Downstream, n.owner())
-	d := newRedone(q.Repeat)
-	d.leaves = leaves
 	d.comeBack(e, false, append(behind, n, n.owner())...)
 	inv := ledger.StepInvalidation{Reason: "retry"}
 	d.steps(e, behind, q.Downstream, inv) // with downstream somebody has named them as well
@@ -80,13 +77,11 @@ func (e *execution) retried(n *node, q Retry, leaves bool) redone {
 	if q.Delay > 0 {
 		inv.After = stamp.Format(e.r.opt.Now().Add(q.Delay))
 	}
-	named := e.names(n, q)
 	if n.parent != nil {
 		d.add(named, inv, n)
 	} else {
 		d.step(e, n, !n.keeps(), named, inv)
 	}
-	return d
 }
 
 // names says whether a retry names the step that it begins again: it does, or the run says

@@ -66,14 +66,11 @@ func (e *execution) checkRewind(n *node, d Decision) error {
 	return nil
 }
 
-// afterRewind is what is begun again when a decision about n goes back, with the parameters
-// of the step that it goes back to changed by a sealed patch, "" for none. With leaves what
-// comes back with it is not what must not be done twice.
-func (e *execution) afterRewind(n *node, d Decision, patch string, leaves bool) redone {
+// afterRewind lists what is begun again when a decision about n goes back, with the parameters
+// of the step that it goes back to changed by a sealed patch, "" for none.
+func (e *execution) afterRewind(again redone, n *node, d Decision, patch string) {
 	back := e.backTo(n, d)
 	steps := e.rewound(n, d)
-	again := newRedone(d.Repeat)
-	again.leaves = leaves
 	again.comeBack(e, false, steps...)
 	for _, x := range steps {
 		inv := ledger.StepInvalidation{Reason: "rewind"}
@@ -82,7 +79,6 @@ func (e *execution) afterRewind(n *node, d Decision, patch string, leaves bool) 
 		}
 		again.step(e, x, true, x == n || x == back, inv)
 	}
-	return again
 }
 
 // rewindTwice refuses to go back where that would do again what must not be done twice.

@@ -31,7 +31,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		d, err := e.oneByOne(n, func(leaves bool) redone { return e.afterSkip(n, q, leaves) }, func(d redone) error {
+		d, err := e.oneByOne(n, q.Repeat, func(d redone) { e.afterSkip(d, n) }, func(d redone) error {
 			return e.notTwice(d, n.phase != ordinary, "a skip")
 		})
 		if err := cmp.Or(err, e.ahead(n, n.owner(), d, map[*node]bool{})); err != nil {
@@ -66,11 +66,8 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 	})
 }
 
-// afterSkip is what is begun again when a step or an item is passed over, without that. With
-// leaves, what would come back and must not be done twice does not.
-func (e *execution) afterSkip(n *node, q Skip, leaves bool) redone {
-	d := newRedone(q.Repeat)
-	d.leaves = leaves
+// afterSkip lists what is begun again when a step or an item is passed over, without that.
+func (e *execution) afterSkip(d redone, n *node) {
 	inv := ledger.StepInvalidation{Reason: "retry"}
 	unread := e.unread(n)
 	d.comeBack(e, false, append(slices.Clone(unread), n, n.owner())...)
@@ -80,7 +77,6 @@ func (e *execution) afterSkip(n *node, q Skip, leaves bool) redone {
 		d.goOn(e, n, inv)
 	}
 	maps.DeleteFunc(d.of, func(x *node, _ redoing) bool { return x == n || x.parent == n })
-	return d
 }
 
 func (e *execution) skippable(n *node, q Skip) error {
