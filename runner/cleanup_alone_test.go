@@ -257,3 +257,61 @@ func TestTheEndOfARunThatHasWrittenTooMuch(t *testing.T) {
 		})
 	}
 }
+
+// A cleanup step that needs another, which has lost its turn, too, is not begun before that.
+func TestCleanupThatLostItsTurnBeginsInItsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(unhurried(slowAtFirst(endsWith(map[string][]int{"a": {65}}, nil), "k"))))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 1
+			d.OnFailure = dag(nil, "k", "l", "m<l").Steps
+		}, "a")
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.fail(t, run.RunID, d)
+		time.Sleep(time.Hour)
+		var bad *runner.ConflictError
+		err := second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "m"}))
+		if !errors.As(err, &bad) || !strings.Contains(bad.Text, "needs step l") || !strings.Contains(bad.Hint, "retry "+run.RunID+" --step l") {
+			t.Errorf("a retry of m: %v", err)
+		}
+		for _, id := range []string{"l", "m"} {
+			w.retry(t, run.RunID, d, runner.Retry{StepID: id})
+			time.Sleep(time.Hour)
+		}
+		if _, steps := w.look(run.RunID); steps["m"] != "completed" {
+			t.Errorf("the cleanup has ended with %v", steps)
+		}
+	})
+}
+
+// A run fails rather for a step that has failed by itself than for one that an end has stopped.
+func TestARunFailsForWhatFailedByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(endsWith(map[string][]int{"y": {65}}, map[string]time.Duration{"x1": time.Hour, "x2": time.Hour})))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 8
+			for i := range 2 {
+				d.Steps[i].Action, d.Steps[i].AllowSkip = "once", i == 0
+			}
+		}, "x1", "x2", "z", "y<x1")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.fail(t, run.RunID, d)
+		time.Sleep(time.Minute)
+		w.skip(t, run.RunID, d, runner.Skip{StepID: "x1"})
+		time.Sleep(time.Minute)
+		for _, then := range []string{"", "z"} {
+			if then != "" {
+				w.retry(t, run.RunID, d, runner.Retry{StepID: then})
+				time.Sleep(time.Minute)
+			}
+			if now, steps := w.look(run.RunID); now.Status != state.Failed || now.FailedStep != "y" {
+				t.Errorf("after a retry of %q: %s for %q: %v", then, now.Status, now.FailedStep, steps)
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -8,18 +9,27 @@ import (
 	"github.com/stellarun/stella/runner/state"
 )
 
-// firstFailed is the step that fails the run: of those that failed in this
-// generation the first, else of the others; nil while none does.
+// firstFailed is the step that fails the run: of those that failed in this generation the
+// first, else of the others, rather one that has failed by itself; nil while none does.
 func (e *execution) firstFailed() *node {
 	if n := e.byID[e.run.FailedStep]; e.run.SameEndSince != "" && n != nil && n.phase == ordinary && n.status == state.Failed && !n.settled() {
 		return n // reopened for its cleanup alone
+	}
+	rank := func(n *node) int {
+		switch {
+		case n.now:
+			return 0
+		case !n.stopped():
+			return 1
+		}
+		return 2
 	}
 	var first *node
 	for _, n := range e.nodes {
 		if n.phase != ordinary || n.status != state.Failed || n.settled() {
 			continue
 		}
-		if first == nil || n.now && !first.now || n.now == first.now && n.order < first.order {
+		if first == nil || cmp.Or(cmp.Compare(rank(n), rank(first)), cmp.Compare(n.order, first.order)) < 0 {
 			first = n
 		}
 	}

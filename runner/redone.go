@@ -196,13 +196,13 @@ func (e *execution) oneByOne(n *node, repeat bool, fill func(redone), ask func(r
 		fill(d)
 		return d, ask(d)
 	}
-	all, err := list(false)
-	if err == nil {
-		return all, nil
-	}
-	d, still := list(true)
-	if still != nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() && e.leftBeside(n, all, d) {
-		return all, err
+	d, err := list(false)
+	if err != nil {
+		some, still := list(true)
+		if still != nil || e.run.Status.Ended() && n.status == state.Failed && !n.stopped() && e.leftBeside(n, d, some) {
+			return d, err
+		}
+		d = some
 	}
 	return d, e.ahead(n, n.owner(), d, map[*node]bool{})
 }
@@ -232,8 +232,12 @@ func (e *execution) ahead(n, from *node, d redone, seen map[*node]bool) error {
 				return err
 			}
 		case !x.settled():
+			how := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, x.id)
+			if x.status == state.Failed || e.run.Status.Ended() {
+				how = fmt.Sprintf("stella orch run retry %s --step %s, or run reset", e.runID, x.id)
+			}
 			return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s, and stays so", n.id, x.id, x.status),
-				Hint: fmt.Sprintf("see to that one first: stella orch run retry %s --step %s, or run reset, or run skip where the spec allows it", e.runID, x.id)}
+				Hint: "see to that one first: " + how + ", or run skip where the spec allows it"}
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		d, err := e.oneByOne(n, q.Repeat, func(d redone) { e.afterSkip(d, n) }, func(d redone) error {
 			return e.notTwice(d, n.phase != ordinary, "a skip")
 		})
-		if err := cmp.Or(err, e.ahead(n, n.owner(), d, map[*node]bool{})); err != nil {
+		if err != nil {
 			return err
 		}
 		outputs, err := e.replaced(n, q.Output)
