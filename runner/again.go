@@ -83,27 +83,34 @@ func (e *execution) restart(actor, reason, stepID string, repeat bool) error {
 	return e.r.commit(e)
 }
 
+// Reset says how steps are begun anew.
+type Reset struct {
+	Actor, Reason string
+	StepID        string // "" means every step that is under way
+	Repeat        bool   // also what is not idempotent
+	Only          bool   // what nobody has named, and must not be done twice, stays as it is
+}
+
 // Reset takes steps out of whatever hands they are in and makes them pending, in a
-// new generation: a late end of an attempt counts no more. "" means every step that
-// is under way. Steps that are not idempotent need repeat.
-func (r *Runner) Reset(o Opened, actor, reason, stepID string, repeat bool) (state.Run, error) {
+// new generation: a late end of an attempt counts no more.
+func (r *Runner) Reset(o Opened, q Reset) (state.Run, error) {
 	return r.operate(o, func(e *execution) error {
 		if err := e.closedTo("reset"); err != nil {
 			return err
 		}
-		if n := e.find(stepID); stepID != "" && n == nil {
-			return e.noStep(stepID)
+		if n := e.find(q.StepID); q.StepID != "" && n == nil {
+			return e.noStep(q.StepID)
 		} else if n != nil && n.parent != nil {
 			return itemNamed(n)
 		}
-		return e.reset(actor, reason, stepID, repeat)
+		return e.reset(q)
 	})
 }
 
-func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
+func (e *execution) reset(q Reset) error {
 	var named []*node
 	for _, n := range e.nodes {
-		if n.id == stepID || stepID == "" && n.live {
+		if n.id == q.StepID || q.StepID == "" && n.live {
 			named = append(named, n)
 		}
 	}
@@ -117,21 +124,21 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			return err
 		}
 	}
-	d, err := e.oneByOne(named[0], repeat, func(d redone) { e.afterReset(d, named, readers) }, func(d redone) error {
+	d, err := e.decide(choice{about: named, repeat: q.Repeat, only: q.Only}, func(d redone) { e.afterReset(d, named, readers) }, func(d redone) error {
 		return e.notTwice(d, named[0].phase != ordinary, "a reset")
 	})
 	if err != nil {
 		return err
 	}
 	if e.run.Status == state.Failed {
-		e.reopen(actor, reason, named[0])
+		e.reopen(q.Actor, q.Reason, named[0])
 	} else {
-		e.takeBack(actor)
+		e.takeBack(q.Actor)
 		e.run.Generation++
 		for _, n := range e.all() {
 			n.now = false // as whoever reads the record sees it
 		}
-		e.proposeBy(actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(reason)})
+		e.proposeBy(q.Actor, ledger.RunReset, nil, &ledger.RunGeneration{Generation: e.run.Generation, Reason: clip(q.Reason)})
 	}
 	for _, n := range again {
 		e.dropChild(n, "its step was reset")
@@ -139,7 +146,7 @@ func (e *execution) reset(actor, reason, stepID string, repeat bool) error {
 			e.dropChild(item, "its step was reset")
 		}
 	}
-	if err := e.reconsider(e.beginAgain(actor, d)...); err != nil {
+	if err := e.reconsider(e.beginAgain(q.Actor, d)...); err != nil {
 		return err
 	}
 	return e.r.commit(e)

@@ -223,7 +223,7 @@ func (e *execution) rule(n *node, d Decision) (x ruling, err error) {
 		}
 	}
 	if d.Decision == "retry" {
-		x.again, err = e.oneByOne(n, d.Repeat, func(again redone) { e.afterRewind(again, n, d, x.rec.Modifications) }, func(again redone) error {
+		x.again, err = e.decide(choice{about: []*node{n, e.backTo(n, d)}, repeat: d.Repeat, whole: true}, func(again redone) { e.afterRewind(again, n, d, x.rec.Modifications) }, func(again redone) error {
 			return e.rewindTwice(n, d, again)
 		})
 		if err != nil {

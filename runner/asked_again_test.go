@@ -212,7 +212,7 @@ func TestATrialOfAResetNamesWhatIsDoneTwice(t *testing.T) {
 			now, _ := w.later(run.RunID)
 			reset := func(repeat bool) (runner.Effects, error) {
 				return w.r.Try(w.opened(now, d), func(r *runner.Runner) (state.Run, error) {
-					return r.Reset(w.opened(now, d), "uid:7", "", "sub", repeat)
+					return r.Reset(w.opened(now, d), runner.Reset{Actor: "uid:7", StepID: "sub", Repeat: repeat})
 				})
 			}
 			_, err := reset(false)

@@ -124,7 +124,7 @@ func TestAStepWaitsForAllThatComesBeforeIt(t *testing.T) {
 					w.retry(t, run.RunID, d, runner.Retry{StepID: "a"})
 				} else {
 					time.Sleep(8*time.Minute + 10*time.Second)
-					if err := second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "a", false)); err != nil {
+					if err := second(w.r.Reset(w.asIs(run.RunID, d), runner.Reset{Actor: "uid:7", StepID: "a"})); err != nil {
 						t.Fatal(err)
 					}
 				}

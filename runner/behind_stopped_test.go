@@ -23,7 +23,9 @@ func TestWhatWasStoppedBehindAFailureIsInNobodysWay(t *testing.T) {
 		"skip": func(w *world, o runner.Opened) error {
 			return second(w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "x1"}))
 		},
-		"reset": func(w *world, o runner.Opened) error { return second(w.r.Reset(o, "uid:7", "", "x1", false)) },
+		"reset": func(w *world, o runner.Opened) error {
+			return second(w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "x1"}))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

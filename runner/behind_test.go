@@ -109,7 +109,7 @@ func TestItemsAreDoneAgainWithWhatTheyRead(t *testing.T) {
 			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x"}))
 		}},
 		"a reset, and their step had lost its turn": {&reading{swept: true}, func(r *reading) error {
-			return second(r.r.Reset(r.now(), "uid:7", "", "x", false))
+			return second(r.r.Reset(r.now(), runner.Reset{Actor: "uid:7", StepID: "x"}))
 		}},
 		"a skip": {&reading{fail: []string{"each.1.1", "x.2"}}, func(r *reading) error {
 			if _, err := r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x", Downstream: true}); err != nil {
@@ -141,7 +141,7 @@ func TestItemsAreDoneAgainWithAResetOfWhatTheyRead(t *testing.T) {
 	r.start(t, "go")
 	r.background()
 	<-r.begun
-	if _, err := r.r.Reset(r.now(), "uid:7", "", "x", false); err != nil {
+	if _, err := r.r.Reset(r.now(), runner.Reset{Actor: "uid:7", StepID: "x"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := r.ended(r.run.RunID); got.Status != state.Completed {
@@ -153,36 +153,44 @@ func TestItemsAreDoneAgainWithAResetOfWhatTheyRead(t *testing.T) {
 }
 
 // Items that have completed, and are not idempotent, are done again only where somebody
-// says so, or has named what comes after.
+// says so, or has named what comes before with what depends on it. Until then their step stays.
 func TestItemsThatNobodyHasNamedAreNotDoneTwiceUnasked(t *testing.T) {
-	retry := func(q runner.Retry) func(*reading, bool) error {
-		return func(r *reading, repeat bool) error {
-			q.Actor, q.StepID, q.Repeat = "uid:7", "x", repeat
+	retry := func(q runner.Retry) func(*reading) error {
+		return func(r *reading) error {
+			q.Actor, q.StepID = "uid:7", "x"
 			return second(r.r.Retry(r.now(), q))
 		}
 	}
-	reset := func(r *reading, repeat bool) error { return second(r.r.Reset(r.now(), "uid:7", "", "x", repeat)) }
 	for name, c := range map[string]struct {
 		r    *reading
-		act  func(*reading, bool) error
-		asks bool
+		act  func(*reading) error
+		left bool
 	}{
-		"a retry of what they read":            {&reading{swept: true}, retry(runner.Retry{}), true},
-		"a retry with what depends on it":      {&reading{swept: true}, retry(runner.Retry{Downstream: true}), false},
-		"a reset of what they read":            {&reading{swept: true}, reset, true},
+		"a retry of what they read":       {&reading{swept: true}, retry(runner.Retry{}), true},
+		"a retry with what depends on it": {&reading{swept: true}, retry(runner.Retry{Downstream: true}), false},
+		"a reset of what they read": {&reading{swept: true}, func(r *reading) error {
+			return second(r.r.Reset(r.now(), runner.Reset{Actor: "uid:7", StepID: "x"}))
+		}, true},
 		"a retry, and their step stays failed": {&reading{fail: []string{"each.1.1", "x.2"}}, retry(runner.Retry{}), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := c.r
 			r.start(t, "once")
 			r.end()
-			err := c.act(r, false)
-			if asked := codeOf(err) == "CONFLICT" && strings.Contains(err.Error(), "step each.0 is not idempotent"); asked != c.asks || !asked && err != nil {
-				t.Fatalf("without repeat: %v", err)
+			if err := c.act(r); err != nil {
+				t.Fatal(err)
 			}
-			if c.asks {
-				if err := c.act(r, true); err != nil {
-					t.Fatalf("with repeat: %v", err)
+			steps := r.end()
+			if rec, err := r.db.Step(r.run.RunID, "each.0"); err != nil || c.left && rec.Attempt != 1 {
+				t.Fatalf("each.0 is in attempt %d: %v, %v", rec.Attempt, steps, err)
+			}
+			if !c.left {
+				return
+			}
+			for _, repeat := range []bool{false, true} {
+				err := second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each", Repeat: repeat}))
+				if asked := codeOf(err) == "CONFLICT" && strings.Contains(err.Error(), "each.0 is not idempotent"); asked == repeat || !asked && err != nil {
+					t.Errorf("a retry of their step, repeat %v: %v", repeat, err)
 				}
 			}
 		})
@@ -204,7 +212,7 @@ func TestItemsOfSubRunsThatHaveCompletedAreNotDoneTwiceUnasked(t *testing.T) {
 	w.ended(run.RunID)
 	for what, err := range map[string]error{
 		"a retry": second(w.r.Retry(w.opened(run, d), runner.Retry{Actor: "uid:7", StepID: "sub"})),
-		"a reset": second(w.r.Reset(w.opened(run, d), "uid:7", "", "sub", false)),
+		"a reset": second(w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "sub"})),
 	} {
 		if codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "sub.0/first") {
 			t.Errorf("%s: %v", what, err)
@@ -245,10 +253,12 @@ func TestWhatPeopleAreAskedIsNotBuiltOnWhatIsDoneAgain(t *testing.T) {
 	t.Run("a reset", func(t *testing.T) {
 		w, now, run := begin(t)
 		old := w.asked(run.RunID, "c")
-		if _, err := w.r.Reset(now(), "uid:7", "", "a", false); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step c is not idempotent") {
+		if _, err := w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "a"}); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "step c is not idempotent") {
 			t.Fatalf("without repeat: %v", err)
 		}
-		reset := func(r *runner.Runner) (state.Run, error) { return r.Reset(now(), "uid:7", "", "a", true) }
+		reset := func(r *runner.Runner) (state.Run, error) {
+			return r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "a", Repeat: true})
+		}
 		tried, err := w.r.Try(now(), reset)
 		if want := (runner.Effect{StepID: "c", From: state.CheckpointPending, To: state.Pending}); err != nil || !slices.Contains(tried.Steps, want) {
 			t.Errorf("what would be is %+v, %v", tried.Steps, err)

@@ -97,7 +97,7 @@ func TestAResetAsksAlsoWhileARuleIsWaiting(t *testing.T) {
 		time.Sleep(time.Second)
 		now, _ := w.look(run.RunID)
 		bad := (*runner.ConflictError)(nil)
-		if _, err := w.r.Reset(w.opened(now, d), "uid:7", "", "sub", false); !errors.As(err, &bad) || !strings.Contains(bad.Text, "sub/charge") {
+		if _, err := w.r.Reset(w.opened(now, d), runner.Reset{Actor: "uid:7", StepID: "sub"}); !errors.As(err, &bad) || !strings.Contains(bad.Text, "sub/charge") {
 			t.Errorf("nobody was asked: %v", err)
 		}
 	})

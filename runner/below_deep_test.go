@@ -77,7 +77,9 @@ func TestNothingIsBegunBesideAReopenedRunBelow(t *testing.T) {
 			return second(w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "sub"}))
 		}},
 		"a retry by a rule": {waits, none, nil},
-		"a reset":           {none, long, func(w *world, o runner.Opened) error { return second(w.r.Reset(o, "uid:7", "", "sub", false)) }},
+		"a reset": {none, long, func(w *world, o runner.Opened) error {
+			return second(w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "sub"}))
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

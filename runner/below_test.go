@@ -17,7 +17,7 @@ import (
 // not idempotent, is done again.
 func TestWhatASubRunHasDoneIsNotDoneTwiceUnasked(t *testing.T) {
 	reset := func(w *world, o runner.Opened, repeat bool) error {
-		_, err := w.r.Reset(o, "uid:7", "", "sub", repeat)
+		_, err := w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "sub", Repeat: repeat})
 		return err
 	}
 	retry := func(step string, downstream bool) func(w *world, o runner.Opened, repeat bool) error {
@@ -42,7 +42,7 @@ func TestWhatASubRunHasDoneIsNotDoneTwiceUnasked(t *testing.T) {
 	}{
 		{"a reset while it is under way", true, false, reset},
 		{"a reset of all that is under way", true, false, func(w *world, o runner.Opened, repeat bool) error {
-			_, err := w.r.Reset(o, "uid:7", "", "", repeat)
+			_, err := w.r.Reset(o, runner.Reset{Actor: "uid:7", Repeat: repeat})
 			return err
 		}},
 		{"a reset after its end", false, false, reset},

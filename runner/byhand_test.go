@@ -124,7 +124,7 @@ func TestNothingOrdinaryBeginsBesideCleanup(t *testing.T) {
 	for what, err := range map[string]error{
 		"retry": second(w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "a"})),
 		"skip":  second(w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "a"})),
-		"reset": second(w.r.Reset(o, "uid:7", "", "a", true)),
+		"reset": second(w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "a", Repeat: true})),
 	} {
 		var conflict *runner.ConflictError
 		if !errors.As(err, &conflict) {
@@ -167,7 +167,7 @@ func TestAResetIsANewGeneration(t *testing.T) {
 	w, run, d, release := failing(t, func(*manifests.DAG) {})
 	defer close(release)
 	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["t"].Status == state.Skipped })
-	if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "s", true); err != nil {
+	if _, err := w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "s", Repeat: true}); err != nil {
 		t.Fatal(err)
 	}
 	release <- struct{}{}
@@ -318,7 +318,7 @@ func TestNothingReadsWhatIsDoneAgain(t *testing.T) {
 					t.Errorf("a retry, downstream %t: %v", downstream, err)
 				}
 			}
-			if _, err := w.r.Reset(w.opened(got, d), "uid:7", "", "a", false); err != nil {
+			if _, err := w.r.Reset(w.opened(got, d), runner.Reset{Actor: "uid:7", StepID: "a"}); err != nil {
 				t.Fatal(err)
 			}
 			got, steps := w.ended(run.RunID)

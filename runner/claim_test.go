@@ -56,7 +56,7 @@ func TestAResetIsAlsoAboutWhatIsAboutToBegin(t *testing.T) {
 			w.background()
 			<-blocked
 			now, _ := w.look(run.RunID)
-			if _, err := w.r.Reset(w.opened(now, d), "uid:7", "", "x", false); err != nil {
+			if _, err := w.r.Reset(w.opened(now, d), runner.Reset{Actor: "uid:7", StepID: "x"}); err != nil {
 				t.Fatal(err)
 			}
 			w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool {
@@ -98,7 +98,7 @@ func aboutToBegin(t *testing.T, steps ...string) (w *world, d *manifests.DAG, ru
 	w.background()
 	<-blocked
 	now, _ := w.look(run.RunID)
-	if _, err := w.r.Reset(w.opened(now, d), "uid:7", "", "x", false); err != nil {
+	if _, err := w.r.Reset(w.opened(now, d), runner.Reset{Actor: "uid:7", StepID: "x"}); err != nil {
 		t.Fatal(err)
 	}
 	return w, d, run, second, release

@@ -63,7 +63,7 @@ func TestCleanupThatIsDoneStaysDone(t *testing.T) {
 			w.skip(t, id, d, runner.Skip{StepID: "keach.1"})
 		},
 		"reset": func(t *testing.T, w *world, d *manifests.DAG, id string) {
-			if err := second(w.r.Reset(w.asIs(id, d), "uid:7", "", "keach", false)); err != nil {
+			if err := second(w.r.Reset(w.asIs(id, d), runner.Reset{Actor: "uid:7", StepID: "keach"})); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -167,7 +167,7 @@ func TestCleanupIsHeldByCleanup(t *testing.T) {
 		w.background()
 		id := w.start(d, "{}").RunID
 		time.Sleep(time.Minute)
-		refused(t, second(w.r.Reset(w.asIs(id, d), "uid:7", "", "c2", true)))
+		refused(t, second(w.r.Reset(w.asIs(id, d), runner.Reset{Actor: "uid:7", StepID: "c2", Repeat: true})))
 		w.retry(t, id, d, runner.Retry{StepID: "c1"})
 		time.Sleep(time.Minute)
 		if _, now := w.look(id); now["c1"] != "completed" || now["c2"] != "completed" {

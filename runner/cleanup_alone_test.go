@@ -128,7 +128,9 @@ func TestTheCleanupOfASubRunIsBegunAgainBesideAnother(t *testing.T) {
 		"skip with something after": {[]string{"k", "l<k"}, func(w *world, o runner.Opened) error {
 			return second(w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "k"}))
 		}},
-		"reset": {[]string{"k"}, func(w *world, o runner.Opened) error { return second(w.r.Reset(o, "uid:7", "", "k", false)) }},
+		"reset": {[]string{"k"}, func(w *world, o runner.Opened) error {
+			return second(w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "k"}))
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -180,7 +182,7 @@ func TestCleanupOfAnotherEndReopensNothing(t *testing.T) {
 		for what, err := range map[string]error{
 			"retry": second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "k"})),
 			"skip":  second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "k"})),
-			"reset": second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "k", true)),
+			"reset": second(w.r.Reset(w.asIs(run.RunID, d), runner.Reset{Actor: "uid:7", StepID: "k", Repeat: true})),
 		} {
 			if c := (*runner.ConflictError)(nil); !errors.As(err, &c) || !strings.Contains(c.Text, "after a cancel") {
 				t.Errorf("%s: %v", what, err)

@@ -49,7 +49,7 @@ func TestAnAttemptThatWasTakenBackIsItsRunsUntilItEnds(t *testing.T) {
 			run := w.start(d, "{}")
 			w.background()
 			<-began
-			if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "a", false); err != nil {
+			if _, err := w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "a"}); err != nil {
 				t.Fatal(err)
 			}
 			got, err := end(w, w.opened(run, d))
@@ -294,7 +294,7 @@ func TestNobodyIsAskedInARunThatIsEnding(t *testing.T) {
 // A reset of what cleans up is about that alone: what was given up before stays so.
 func TestAResetOfCleanupBringsNothingBack(t *testing.T) {
 	w, run, d := cleanup(t, func(d *manifests.DAG) { d.MaxParallelSteps, d.Steps = 1, dag(nil, "a", "b").Steps })
-	if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "asks", false); err != nil {
+	if _, err := w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "asks"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, steps := w.look(run.RunID); steps["b"] != "skipped RUN_FAILING" {
@@ -328,7 +328,7 @@ func TestCleanupThatIsPassedOverAheadHasNotBegun(t *testing.T) {
 	<-began
 	o := w.opened(run, d)
 	_, err := w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "m"})
-	_, reset := w.r.Reset(o, "uid:7", "", "a", false)
+	_, reset := w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "a"})
 	_, failed := w.r.Fail(o, "uid:7", state.FailedByHand, "")
 	_, nudged := w.r.Nudge(o, "uid:7", "")
 	if err = errors.Join(err, reset, failed, nudged); err != nil {
@@ -358,7 +358,7 @@ func TestAnEndCanBeAskedForAgainAfterACrash(t *testing.T) {
 			go w.r.Run(context.Background(), true) // it never ends
 			<-held
 			o := w.opened(run, d)
-			_, err := w.r.Reset(o, "uid:7", "", "a", false)
+			_, err := w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "a"})
 			_, asked := end(w, o)
 			if err = errors.Join(err, asked); err != nil {
 				t.Fatal(err)

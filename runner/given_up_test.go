@@ -72,7 +72,7 @@ func TestASubRunThatWasReopenedAndGivenUpIsCancelledAfterACrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if err := second(w.r.Reset(w.asIs(run.RunID, top), "uid:7", "", "sub", true)); err != nil {
+		if err := second(w.r.Reset(w.asIs(run.RunID, top), runner.Reset{Actor: "uid:7", StepID: "sub", Repeat: true})); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

@@ -233,7 +233,9 @@ func actWithHands(t *testing.T, w *world, l *lot, id string, d *manifests.DAG) {
 	case 4, 5:
 		what, act = "restart", func(r *runner.Runner) (state.Run, error) { return r.Restart(o, "uid:7", "", step, l.n(2) == 0) }
 	case 6, 7:
-		what, act = "reset", func(r *runner.Runner) (state.Run, error) { return r.Reset(o, "uid:7", "", step, l.n(2) == 0) }
+		what, act = "reset", func(r *runner.Runner) (state.Run, error) {
+			return r.Reset(o, runner.Reset{Actor: "uid:7", StepID: step, Repeat: l.n(2) == 0})
+		}
 	case 8:
 		what, act = "nudge", func(r *runner.Runner) (state.Run, error) { return r.Nudge(o, "uid:7", "") }
 	case 9:

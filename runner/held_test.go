@@ -32,7 +32,7 @@ func TestWhatWouldNotBeginIsNotBegunAgain(t *testing.T) {
 	for _, step := range []string{"b", "c"} {
 		for what, err := range map[string]error{
 			"a retry": second(w.r.Retry(w.opened(before, d), runner.Retry{Actor: "uid:7", StepID: step, Repeat: true})),
-			"a reset": second(w.r.Reset(w.opened(before, d), "uid:7", "", step, true)),
+			"a reset": second(w.r.Reset(w.opened(before, d), runner.Reset{Actor: "uid:7", StepID: step, Repeat: true})),
 		} {
 			if want := "runner: step " + step + " needs step a, which has failed: it would not begin"; codeOf(err) != "CONFLICT" || err.Error() != want {
 				t.Errorf("%s of %s: %v", what, step, err)
@@ -56,7 +56,9 @@ func TestATrialSaysWhatIsDoneTwice(t *testing.T) {
 			"a skip": func(r *runner.Runner) (state.Run, error) {
 				return r.Skip(now(), runner.Skip{Actor: "uid:7", StepID: "other", Repeat: true})
 			},
-			"a reset": func(r *runner.Runner) (state.Run, error) { return r.Reset(now(), "uid:7", "", "other", true) },
+			"a reset": func(r *runner.Runner) (state.Run, error) {
+				return r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "other", Repeat: true})
+			},
 		} {
 			eff, err := w.r.Try(now(), act)
 			if diff := cmp.Diff([]string{"sub/charge"}, eff.Twice); err != nil || diff != "" {
@@ -66,7 +68,9 @@ func TestATrialSaysWhatIsDoneTwice(t *testing.T) {
 		if err := second(w.r.Retry(now(), runner.Retry{Actor: "uid:7", StepID: "other", Delay: time.Hour, Repeat: true})); err != nil {
 			t.Fatal(err)
 		}
-		eff, err := w.r.Try(now(), func(r *runner.Runner) (state.Run, error) { return r.Reset(now(), "uid:7", "", "other", true) })
+		eff, err := w.r.Try(now(), func(r *runner.Runner) (state.Run, error) {
+			return r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "other", Repeat: true})
+		})
 		if want := (runner.Effect{StepID: "other", From: state.Queued, To: state.Queued}); err != nil || !slices.Contains(eff.Steps, want) {
 			t.Errorf("a reset of what is put off: %+v, %v", eff.Steps, err)
 		}

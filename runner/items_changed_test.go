@@ -61,7 +61,7 @@ func TestANameDoesNotCoverWhatHasLeftTheList(t *testing.T) {
 			if err := retry("x", false); err != nil {
 				return err
 			}
-			return second(w.r.Reset(now(), "uid:7", "", "each", false))
+			return second(w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "each"}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -45,7 +45,7 @@ func TestAnItemThatWasPassedOverIsNotDoneAgain(t *testing.T) {
 			case "retry each":
 				err = second(w.r.Retry(w.opened(now, d), runner.Retry{Actor: "uid:7", StepID: "each"}))
 			default:
-				err = second(w.r.Reset(w.opened(now, d), "uid:7", "", "each", false))
+				err = second(w.r.Reset(w.opened(now, d), runner.Reset{Actor: "uid:7", StepID: "each"}))
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -54,7 +54,7 @@ func TestWhatWasSaidOfAnItemThatDidNotBeginIsOverWithASkip(t *testing.T) {
 		w.sealed.disabled["child@1.0.0"] = false
 		w.sealed.mu.Unlock()
 		n1 := count(w.exec.list(), "charge")
-		if err := second(w.r.Reset(now(), "uid:9", "", "each", false)); codeOf(err) != "CONFLICT" {
+		if err := second(w.r.Reset(now(), runner.Reset{Actor: "uid:9", StepID: "each"})); codeOf(err) != "CONFLICT" {
 			t.Errorf("a reset asks nobody: %v", err)
 		}
 		if err := second(w.r.Retry(now(), runner.Retry{Actor: "uid:9", StepID: "each.0", Repeat: true})); err != nil {

@@ -91,7 +91,7 @@ func TestAnItemThatIsNoMoreKeepsItsRunOpen(t *testing.T) {
 		<-began
 	}
 	n.Store(1)
-	if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "src", false); err != nil {
+	if _, err := w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "src"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["f"].Count == 1 })
@@ -137,7 +137,7 @@ func TestASubRunThatWasGivenUpIsItsRunsUntilItEnds(t *testing.T) {
 			run := w.start(d, "{}")
 			w.background()
 			child := <-began
-			if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "sub", false); err != nil {
+			if _, err := w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "sub"}); err != nil {
 				t.Fatal(err)
 			}
 			if held, err := w.db.Locks(""); err != nil || len(held) != 1 || held[0].Holders[0].RunID != run.RunID {
@@ -192,7 +192,7 @@ func TestAResetTakesSubRunsAlong(t *testing.T) {
 	for len(began) == 0 {
 		w.until(run.RunID, func(_ state.Run, s map[string]state.Step) bool { return s["sub"].Status == state.Running })
 	}
-	if _, err := w.r.Reset(w.opened(run, d), "uid:7", "", "src", false); err != nil {
+	if _, err := w.r.Reset(w.opened(run, d), runner.Reset{Actor: "uid:7", StepID: "src"}); err != nil {
 		t.Fatal(err)
 	}
 	got, steps := w.ended(run.RunID)
@@ -217,7 +217,7 @@ func TestCleanupThatWasResetCanBeGivenUp(t *testing.T) {
 	w.background()
 	<-began
 	o := w.opened(run, d)
-	_, err := w.r.Reset(o, "uid:7", "", "mend", false)
+	_, err := w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "mend"})
 	_, failed := w.r.Fail(o, "uid:7", state.FailedByHand, "")
 	if err = errors.Join(err, failed); err != nil {
 		t.Fatal(err)

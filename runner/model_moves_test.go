@@ -165,7 +165,7 @@ func (s *stage) byHand(m move) error {
 		_, err = s.r.Skip(o, runner.Skip{Actor: actor, Reason: "r", StepID: step, Repeat: m.C%2 == 0})
 	case "reset":
 		want = ledger.RunReset
-		run, err = s.r.Reset(o, actor, "r", step, m.C%2 == 0)
+		run, err = s.r.Reset(o, runner.Reset{Actor: actor, Reason: "r", StepID: step, Repeat: m.C%2 == 0})
 		if o.Run.Status == state.Failed || run.ReopenedUTC != o.Run.ReopenedUTC { // its time was over, and nobody had looked
 			want = ledger.RunReopened
 		}

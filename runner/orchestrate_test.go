@@ -510,7 +510,7 @@ func TestRestartAndResetBeginAgain(t *testing.T) {
 			return w.r.Restart(o, "uid:7", "hangs", "", repeat)
 		}, 1},
 		{"reset", func(w *world, o runner.Opened, repeat bool) (state.Run, error) {
-			return w.r.Reset(o, "uid:7", "hangs", "", repeat)
+			return w.r.Reset(o, runner.Reset{Actor: "uid:7", Reason: "hangs", Repeat: repeat})
 		}, 2},
 	} {
 		for _, action := range []string{"go", "once"} {
@@ -642,7 +642,7 @@ func TestWhatIsFinalOrUnderWayIsLeftAlone(t *testing.T) {
 	refused("nudge", err)
 	_, err = w.r.Restart(o, "x", "", "", true)
 	refused("restart", err)
-	_, err = w.r.Reset(o, "x", "", "a", true)
+	_, err = w.r.Reset(o, runner.Reset{Actor: "x", StepID: "a", Repeat: true})
 	refused("reset", err)
 	_, err = w.r.Abort(o, "x", "")
 	refused("abort", err)

@@ -105,7 +105,7 @@ func TestASubRunThatWasGivenUpDoesNotGoOnAfterACrash(t *testing.T) {
 		want   state.Status
 	}{
 		{"reset", 1, func(c *crashing, o runner.Opened) error {
-			return second(c.r.Reset(o, "uid:7", "", "sub", true))
+			return second(c.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "sub", Repeat: true}))
 		}, state.Completed},
 		{"fail", 1, func(c *crashing, o runner.Opened) error {
 			return second(c.r.Fail(o, "uid:7", state.FailedByHand, ""))
@@ -184,7 +184,7 @@ func givingUp(t *testing.T) *crashing {
 	t.Helper()
 	w := crashDuring(t, parent(func(d *manifests.DAG) { d.Steps[0].Locks = []string{"l"} }, "sub"), "sub", nil, "tidy")
 	w.disk.arm(1, true)
-	if err := second(w.r.Reset(w.opened(w.run, w.dag), "uid:7", "", "sub", false)); !errors.Is(err, errDead) {
+	if err := second(w.r.Reset(w.opened(w.run, w.dag), runner.Reset{Actor: "uid:7", StepID: "sub"})); !errors.Is(err, errDead) {
 		t.Fatalf("the process lives: %v", err)
 	}
 	w.crash()

@@ -25,7 +25,9 @@ func TestOutdatedItemsAreNotKept(t *testing.T) {
 		"a retry": func(r *reading) error {
 			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "x"}))
 		},
-		"a reset": func(r *reading) error { return second(r.r.Reset(r.now(), "uid:7", "", "x", false)) },
+		"a reset": func(r *reading) error {
+			return second(r.r.Reset(r.now(), runner.Reset{Actor: "uid:7", StepID: "x"}))
+		},
 	}
 	after := map[string]func(r *reading, repeat bool) error{
 		"their step is retried": func(r *reading, repeat bool) error {
@@ -35,7 +37,7 @@ func TestOutdatedItemsAreNotKept(t *testing.T) {
 			return second(r.r.Retry(r.now(), runner.Retry{Actor: "uid:7", StepID: "each.1", Repeat: repeat}))
 		},
 		"their step is reset": func(r *reading, repeat bool) error {
-			return second(r.r.Reset(r.now(), "uid:7", "", "each", repeat))
+			return second(r.r.Reset(r.now(), runner.Reset{Actor: "uid:7", StepID: "each", Repeat: repeat}))
 		},
 	}
 	for what, again := range before {

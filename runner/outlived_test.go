@@ -60,15 +60,15 @@ func TestASubRunThatWasGivenUpKeepsWhatItsStepHolds(t *testing.T) {
 		next bool // its step starts another
 	}{
 		{"reset", true, func(w *world, o, _ runner.Opened) error {
-			_, err := w.r.Reset(o, "uid:7", "", "sub", true)
+			_, err := w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "sub", Repeat: true})
 			return err
 		}, true},
 		{"reset without a lock", false, func(w *world, o, _ runner.Opened) error {
-			_, err := w.r.Reset(o, "uid:7", "", "sub", true)
+			_, err := w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "sub", Repeat: true})
 			return err
 		}, true},
 		{"the sub-run is reset and ends before what it had begun", true, func(w *world, _, child runner.Opened) error {
-			if _, err := w.r.Reset(child, "uid:7", "", "c", true); err != nil {
+			if _, err := w.r.Reset(child, runner.Reset{Actor: "uid:7", StepID: "c", Repeat: true}); err != nil {
 				return err
 			}
 			_, err := w.r.Cancel("uid:7", "", child)

@@ -56,7 +56,7 @@ func TestWhatWasPassedOverStandsForWhatItNeeds(t *testing.T) {
 				w.skip(t, run.RunID, d, runner.Skip{StepID: "n"})
 				time.Sleep(time.Minute)
 				if len(c.steps) > 3 {
-					if err := second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "a", true)); err != nil {
+					if err := second(w.r.Reset(w.asIs(run.RunID, d), runner.Reset{Actor: "uid:7", StepID: "a", Repeat: true})); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(time.Minute)
@@ -91,7 +91,7 @@ func TestWhatWasPassedOverStandsForWhatItNeeds(t *testing.T) {
 func TestWhatASkipHasLeftIsInNobodysWay(t *testing.T) {
 	for name, act := range map[string]func(*world, *manifests.DAG, state.Run) error{
 		"reset": func(w *world, d *manifests.DAG, run state.Run) error {
-			return second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "z", false))
+			return second(w.r.Reset(w.asIs(run.RunID, d), runner.Reset{Actor: "uid:7", StepID: "z"}))
 		},
 		"retry": func(w *world, d *manifests.DAG, run state.Run) error {
 			return second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "done"}))

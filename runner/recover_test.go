@@ -288,7 +288,9 @@ func TestTry(t *testing.T) {
 			"a running>failed FAILED_BY_HAND stopped", "b pending>skipped RUN_FAILING", "gate checkpoint_pending>skipped RUN_FAILING", "a sub-run ends",
 		}},
 		{"restart", func(r *runner.Runner) (state.Run, error) { return r.Restart(o, "uid:7", "x", "", false) }, "checkpoint", []string{"a running>queued stopped"}},
-		{"reset", func(r *runner.Runner) (state.Run, error) { return r.Reset(o, "uid:7", "x", "", false) }, "checkpoint", []string{
+		{"reset", func(r *runner.Runner) (state.Run, error) {
+			return r.Reset(o, runner.Reset{Actor: "uid:7", Reason: "x"})
+		}, "checkpoint", []string{
 			"a running>queued stopped", "sub running>queued", "a sub-run ends",
 		}},
 	} {

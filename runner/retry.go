@@ -19,6 +19,7 @@ type Retry struct {
 	StepID        string // or an item; "" means the step that has failed the run
 	Downstream    bool   // what depends on it is done again as well
 	Repeat        bool   // also what a sub-run, or something that nobody has named, has done and is not idempotent
+	Only          bool   // what nobody has named, and must not be done twice, stays as it is
 	Delay         time.Duration
 	Input         json.RawMessage // a merge patch (RFC 7396) on the parameters; nil for none
 }
@@ -41,7 +42,8 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 				return err
 			}
 		}
-		d, err := e.oneByOne(n, q.Repeat, func(d redone) { e.retried(d, n, q) }, func(d redone) error { return e.retryTwice(n, q, d) })
+		d, err := e.decide(choice{about: []*node{n.owner()}, repeat: q.Repeat, only: q.Only, all: !e.names(n, q)},
+			func(d redone) { e.retried(d, n, q) }, func(d redone) error { return e.retryTwice(n, q, d) })
 		if err != nil {
 			return err
 		}
@@ -62,8 +64,6 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 
 // retried lists what a retry begins again.
 func (e *execution) retried(d redone, n *node, q Retry) {
-	named := e.names(n, q)
-	d.leaves = d.leaves && named
 	behind := e.behind(q.Downstream, n.owner())
 	d.comeBack(e, false, append(behind, n, n.owner())...)
 	inv := ledger.StepInvalidation{Reason: "retry"}
@@ -77,6 +77,7 @@ func (e *execution) retried(d redone, n *node, q Retry) {
 	if q.Delay > 0 {
 		inv.After = stamp.Format(e.r.opt.Now().Add(q.Delay))
 	}
+	named := e.names(n, q)
 	if n.parent != nil {
 		d.add(named, inv, n)
 	} else {
@@ -112,7 +113,11 @@ func (e *execution) retryable(n *node, q Retry) error {
 	case n.status == state.CheckpointPending:
 		return e.withPeople(n)
 	default:
-		return conflict("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)
+		c := &ConflictError{Text: fmt.Sprintf("step %s is %s; only what has failed or completed can be begun again", n.id, n.status)}
+		if n.lostTurn() {
+			c.Hint = fmt.Sprintf("it has lost its turn: stella orch run reset %s --step %s gives it that", e.runID, n.id)
+		}
+		return c
 	}
 	instead := fmt.Sprintf("stella orch run reset %s --step %s withdraws it, and begins both again", e.runID, n.owner().id)
 	return cmp.Or(e.held(n), e.failingBeside(n, q), e.sameList(n), e.builtUpon(n.owner(), instead))

@@ -134,7 +134,7 @@ func TestWhatWasSaidOfItemsIsOverWithASkipOfTheirStep(t *testing.T) {
 					}
 					time.Sleep(time.Hour)
 					if sub {
-						_ = second(w.r.Reset(now(), "uid:7", "", "charge", false))
+						_ = second(w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "charge"}))
 					} else {
 						_ = second(w.r.Retry(now(), runner.Retry{Actor: "uid:7", StepID: "up", Downstream: false}))
 					}

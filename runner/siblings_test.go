@@ -62,7 +62,7 @@ func TestAnOlderSubRunCounts(t *testing.T) {
 			return second(w.r.Retry(now(), runner.Retry{Actor: "uid:7", StepID: "sub"}))
 		},
 		"a reset of the step": func(w *world, now, _ func() runner.Opened) error {
-			return second(w.r.Reset(now(), "uid:7", "", "sub", false))
+			return second(w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "sub"}))
 		},
 		"a retry of the younger one": func(w *world, _, younger func() runner.Opened) error {
 			return second(w.r.Retry(younger(), runner.Retry{Actor: "uid:7", StepID: "first"}))

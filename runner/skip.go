@@ -16,6 +16,7 @@ type Skip struct {
 	Actor, Reason string
 	StepID        string          // or an item; "" means the step that has failed the run
 	Repeat        bool            // what goes on after it may do twice what it has done and is not idempotent
+	Only          bool            // what nobody has named, and must not be done twice, stays as it is
 	Output        json.RawMessage // replaces its outputs; nil for none
 }
 
@@ -31,7 +32,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		d, err := e.oneByOne(n, q.Repeat, func(d redone) { e.afterSkip(d, n) }, func(d redone) error {
+		d, err := e.decide(choice{about: []*node{n.owner()}, repeat: q.Repeat, only: q.Only}, func(d redone) { e.afterSkip(d, n) }, func(d redone) error {
 			return e.notTwice(d, n.phase != ordinary, "a skip")
 		})
 		if err != nil {

@@ -199,7 +199,7 @@ func TestWhatWasStoppedIsPassedOverWhileTheRunIsOpen(t *testing.T) {
 			if now, _ := w.look(run.RunID); now.Status.Ended() {
 				t.Fatalf("the run is %s: nothing was tried", now.Status)
 			}
-			if err := second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "z", false)); err != nil {
+			if err := second(w.r.Reset(w.asIs(run.RunID, d), runner.Reset{Actor: "uid:7", StepID: "z"})); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(time.Hour)

@@ -30,6 +30,8 @@ type repair struct {
 	begun map[string]int
 	named map[string]int // how often somebody has said that it may do again what it has done
 	wrong string
+	read  map[string]string // when all that comes before a step or an item had ended as that began
+	left  int               // attempts, after which none fails any more, and nobody does again what is done
 }
 
 // once says whether a step or an item must not be done twice: those that may begin with i.
@@ -59,6 +61,7 @@ func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, 
 		r.wrong = fmt.Sprintf("%s was begun %d times", key, r.begun[key])
 	}
 	if task.RunID == r.run {
+		r.reads(key)
 		r.ahead(steps, key, map[string]bool{})
 	}
 	first := r.first && task.StepID != "ik"
@@ -72,13 +75,58 @@ func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, 
 	case <-ctx.Done():
 		return runner.Report{Stop: runner.StopShutdown}, nil
 	}
-	if task.StepID != "ik" && (first && r.g.IntN(6) == 0 || r.g.IntN(12) == 0) {
+	r.mu.Lock()
+	r.left--
+	fails := r.left > 0 && task.StepID != "ik" && task.RunID == r.run && r.g.IntN(3) == 0
+	r.mu.Unlock()
+	if first && r.g.IntN(6) == 0 || !first && fails {
 		r.mu.Lock()
 		r.named[key]++ // it has failed by itself, and has done nothing
 		r.mu.Unlock()
 		return exit(65), nil
 	}
 	return exit(0), nil
+}
+
+// before are all that come before a step.
+func (r *repair) before(id string) []string {
+	seen := map[string]bool{}
+	todo := r.needs[id]
+	for ; len(todo) > 0; todo = todo[1:] {
+		if !seen[todo[0]] {
+			seen[todo[0]] = true
+			todo = append(slices.Clone(todo), r.needs[todo[0]]...)
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// reads notes what a step or an item reads as it begins.
+func (r *repair) reads(id string) {
+	recs, _ := r.w.db.Steps(r.run)
+	of, _, _ := strings.Cut(id, ".")
+	r.read[id] = ""
+	for _, x := range r.before(of) {
+		r.read[id] += x + "@" + recs[x].EndedUTC + " "
+	}
+}
+
+// mixed finds items of a step that has completed which have read what had ended at different times.
+func (r *repair) mixed(steps map[string]string) string {
+	for _, p := range r.d.Steps {
+		first := ""
+		for i := range 3 {
+			id := fmt.Sprintf("%s.%d", p.ID, i)
+			switch {
+			case p.ForEach == nil || steps[p.ID] != "completed" || steps[id] != "completed":
+			case first == "":
+				first = id
+			case r.read[first] != r.read[id]:
+				return fmt.Sprintf("%s has read %s, and %s %s", first, r.read[first], id, r.read[id])
+			}
+		}
+	}
+	return ""
 }
 
 // ahead finds something before a step that begins which is not done.
@@ -124,7 +172,7 @@ func (r *repair) shape() {
 
 func (r *repair) step(s *manifests.Step) {
 	g := r.g
-	s.AllowSkip, s.ContinueOnError = g.IntN(4) > 0, g.IntN(4) == 0
+	s.AllowSkip, s.ContinueOnError = g.IntN(3) > 0, g.IntN(4) == 0
 	if once(s.ID) {
 		s.Action = "once"
 	}
@@ -181,19 +229,23 @@ func (r *repair) mend(ids []string) bool {
 			return true
 		}
 	}
+	if r.left > 0 && r.g.IntN(3) > 0 && r.redo() {
+		return true
+	}
 	for _, id := range ids {
 		err := second(r.w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: id}))
 		if r.g.note("skip %s: %v", id, err); err == nil {
 			return true
 		}
 	}
-	for _, repeat := range []bool{false, true} { // what may not be passed over is all to be done
+	for _, repeat := range []bool{false, true} { // with that nothing is done twice but what is named
 		for _, id := range ids {
 			before := r.says(id)
 			if repeat {
-				r.says(ids...)
+				of, _, _ := strings.Cut(id, ".")
+				r.says(of)
 			}
-			err := second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Repeat: repeat}))
+			err := second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Repeat: repeat, Only: repeat}))
 			if r.g.note("retry %s, repeat %v: %v", id, repeat, err); err == nil {
 				return true
 			}
@@ -203,6 +255,64 @@ func (r *repair) mend(ids []string) bool {
 		}
 	}
 	return false
+}
+
+// redo does again any step or item, done or not, by any of the commands.
+func (r *repair) redo() bool {
+	o, id := r.w.asIs(r.run, r.d), r.d.Steps[r.g.IntN(len(r.d.Steps))].ID
+	of := id
+	if r.g.IntN(4) == 0 {
+		id += fmt.Sprintf(".%d", r.g.IntN(3))
+	}
+	what := []string{"retry", "retry", "reset", "skip", "downstream"}[r.g.IntN(5)]
+	return r.unless(func() (err error) {
+		r.says(id)
+		switch what {
+		case "retry":
+			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id}))
+		case "reset":
+			err = second(r.w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: id}))
+		case "skip":
+			err = second(r.w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: id, Output: []byte(`{"v":1}`)}))
+		default:
+			for _, s := range r.d.Steps {
+				if slices.Contains(r.before(s.ID), of) {
+					r.says(s.ID)
+				}
+			}
+			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Downstream: true}))
+		}
+		r.g.note("%s %s: %v", what, id, err)
+		return err
+	})
+}
+
+// goBack lets somebody decide that what waits for him is done again.
+func (r *repair) goBack(rec state.Step) bool {
+	x := decision(rec, "uid:9", "retry")
+	x.Downstream = r.g.IntN(2) == 0
+	return r.unless(func() error {
+		r.says(rec.StepID)
+		if all := r.before(rec.StepID); len(all) > 0 && r.g.IntN(2) == 0 {
+			x.BackTo = all[r.g.IntN(len(all))]
+			r.says(x.BackTo)
+		}
+		err := second(r.w.r.Decide(r.w.asIs(r.run, r.d), x))
+		r.g.note("%s goes back to %q, downstream %v: %v", rec.StepID, x.BackTo, x.Downstream, err)
+		return err
+	})
+}
+
+// unless takes back what was said where it was refused, and says whether it was not.
+func (r *repair) unless(f func() error) bool {
+	before := r.says()
+	err := f()
+	if err != nil {
+		r.mu.Lock()
+		r.named = before
+		r.mu.Unlock()
+	}
+	return err == nil
 }
 
 // says notes that steps may do again what they have done, and returns what was said before.
@@ -223,6 +333,9 @@ func (r *repair) says(ids ...string) (before map[string]int) {
 // decide lets somebody say yes now and then.
 func (r *repair) decide(recs map[string]state.Step) {
 	for _, id := range slices.Sorted(maps.Keys(recs)) {
+		if recs[id].Status == state.CheckpointPending && r.left > 0 && r.g.IntN(3) == 0 && r.goBack(recs[id]) {
+			return
+		}
 		if recs[id].Status == state.CheckpointPending && r.g.IntN(2) == 0 {
 			_, err := r.w.r.Decide(r.w.asIs(r.run, r.d), decision(recs[id], "uid:9", "continue"))
 			r.g.note("continue %s: %v", id, err)
@@ -242,6 +355,9 @@ func (r *repair) look() (wrong string, completed bool) {
 	if r.wrong != "" || now.Status != state.Completed {
 		return r.wrong, false
 	}
+	if mixed := r.mixed(steps); mixed != "" {
+		return mixed, true
+	}
 	for id, s := range steps {
 		if id != "ik" && !r.over(steps, id) {
 			return fmt.Sprintf("completed, and %s is %s", id, s), true
@@ -255,7 +371,7 @@ func (r *repair) look() (wrong string, completed bool) {
 // named, nothing begins ahead of what comes before it, and the run completes.
 func TestWhatTheEndOfARunHasStoppedIsMended(t *testing.T) {
 	gamble(t, func(t *testing.T, g *gambler) string {
-		r := &repair{g: g, w: newWorld(t, nil), needs: map[string][]string{}, first: true, begun: map[string]int{}, named: map[string]int{}}
+		r := &repair{g: g, w: newWorld(t, nil), needs: map[string][]string{}, first: true, begun: map[string]int{}, named: map[string]int{}, read: map[string]string{}, left: 25}
 		r.w.exec.run = stops(r.attempt)
 		r.w.child(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "c", "id<c")
 		r.shape()

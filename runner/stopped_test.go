@@ -174,7 +174,7 @@ func TestCleanupThatWasStoppedHasNotFailedByItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		_ = second(w.r.Reset(w.asIs(run.RunID, d), "uid:7", "", "last", true))
+		_ = second(w.r.Reset(w.asIs(run.RunID, d), runner.Reset{Actor: "uid:7", StepID: "last", Repeat: true}))
 		time.Sleep(time.Hour)
 		if _, steps := w.look(run.RunID); steps["last"] == "completed" {
 			t.Errorf("last has run after k that was stopped")

@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
@@ -33,22 +34,9 @@ func (e *execution) notTwice(d redone, cleans bool, what string) error {
 			return err
 		}
 	}
-	var records map[string]state.Step
+	records := sync.OnceValues(func() (map[string]state.Step, error) { return e.r.opt.Store.Steps(e.runID) })
 	for _, x := range e.all() {
-		redo, in := d.of[x]
-		if !in || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
-			continue
-		}
-		if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(redo.named, false)) {
-			continue
-		}
-		if records == nil {
-			var err error
-			if records, err = e.r.opt.Store.Steps(e.runID); err != nil {
-				return err
-			}
-		}
-		w, err := e.workOf(x, records[x.id])
+		w, err := e.unasked(d, x, records)
 		if err != nil {
 			return err
 		}
@@ -59,6 +47,33 @@ func (e *execution) notTwice(d redone, cleans bool, what string) error {
 		return nil
 	}
 	return all.refuse(what)
+}
+
+// unasked is the work of a step or an item that a decision would do twice, and that nobody has
+// allowed, but for all.
+func (e *execution) unasked(d redone, x *node, records func() (map[string]state.Step, error)) (w work, err error) {
+	redo, in := d.of[x]
+	if !in || x.attempt == 0 || x.step.ForEach != nil && x.parent == nil { // of which the items do it
+		return w, nil
+	}
+	if underWay := e.cancels[x.id] != nil; !underWay && (x.repeat || x.allowed(redo.named, false)) {
+		return w, nil
+	}
+	all, err := records()
+	if err != nil {
+		return w, err
+	}
+	return e.workOf(x, all[x.id])
+}
+
+// worksTwice says whether a step would do twice what nobody has allowed, or an item of it would.
+func (e *execution) worksTwice(d redone, n *node, records func() (map[string]state.Step, error)) (bool, error) {
+	for _, x := range append([]*node{n}, n.every...) {
+		if w, err := e.unasked(d, x, records); err != nil || w.refuse("") != nil {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // workOf is the work of a step or an item: its own, or that of all its sub-runs, since

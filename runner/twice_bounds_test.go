@@ -131,7 +131,7 @@ func TestAResetOfCleanupAsksAboutNothingOrdinary(t *testing.T) {
 			t.Fatal(err)
 		}
 		now, _ := w.later(run.RunID)
-		if err := second(w.r.Reset(w.opened(now, d), "uid:7", "", "mend", false)); err != nil {
+		if err := second(w.r.Reset(w.opened(now, d), runner.Reset{Actor: "uid:7", StepID: "mend"})); err != nil {
 			t.Errorf("%v", err)
 		}
 	})
@@ -185,7 +185,7 @@ func TestAResetIsNotTakenFromTheCache(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if err := second(w.r.Reset(now(), "uid:7", "", "n", false)); err != nil {
+		if err := second(w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "n"})); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)

@@ -131,11 +131,13 @@ func TestAResetInAFailingRunAsksAboutWhatComesBack(t *testing.T) {
 		w.later(child.RunID)
 		now, _ := w.look(run.RunID)
 		o := w.opened(now, d)
-		eff, err := w.r.Try(o, func(r *runner.Runner) (state.Run, error) { return r.Reset(o, "uid:7", "", "slow", true) })
+		eff, err := w.r.Try(o, func(r *runner.Runner) (state.Run, error) {
+			return r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "slow", Repeat: true})
+		})
 		if diff := cmp.Diff([]string{"sub/charge"}, eff.Twice); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		if err := second(w.r.Reset(o, "uid:7", "", "slow", false)); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "sub/charge") {
+		if err := second(w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "slow"})); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "sub/charge") {
 			t.Errorf("nobody was asked: %v", err)
 		}
 	})
@@ -198,7 +200,9 @@ func TestATrialOfARestartSaysWhatIsDoneTwice(t *testing.T) {
 		o := w.opened(now, d)
 		for what, act := range map[string]func(*runner.Runner) (state.Run, error){
 			"a restart": func(r *runner.Runner) (state.Run, error) { return r.Restart(o, "uid:7", "", "a", true) },
-			"a reset":   func(r *runner.Runner) (state.Run, error) { return r.Reset(o, "uid:7", "", "a", true) },
+			"a reset": func(r *runner.Runner) (state.Run, error) {
+				return r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "a", Repeat: true})
+			},
 		} {
 			if eff, err := w.r.Try(o, act); err != nil || !slices.Equal(eff.Twice, []string{"a"}) {
 				t.Errorf("%s: %v, %v", what, eff.Twice, err)

@@ -82,7 +82,7 @@ func (g *gambler) act(r *runner.Runner, o runner.Opened, step string, repeat boo
 	case 0:
 		what, err = "skip", second(r.Skip(o, runner.Skip{Actor: "uid:7", StepID: step, Repeat: repeat}))
 	case 1:
-		what, err = "reset", second(r.Reset(o, "uid:7", "", step, repeat))
+		what, err = "reset", second(r.Reset(o, runner.Reset{Actor: "uid:7", StepID: step, Repeat: repeat}))
 	case 2:
 		what, err = "restart", second(r.Restart(o, "uid:7", "", step, repeat))
 	case 3:

@@ -72,7 +72,7 @@ func TestWhatComesBackDoesNothingTwiceUnasked(t *testing.T) {
 			return r.Skip(o, runner.Skip{Actor: "uid:7", StepID: "other", Repeat: repeat})
 		},
 		"a reset": func(r *runner.Runner, o runner.Opened, repeat bool) (state.Run, error) {
-			return r.Reset(o, "uid:7", "", "other", repeat)
+			return r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "other", Repeat: repeat})
 		},
 	}
 	for what, change := range map[string]func(*manifests.Step){
@@ -255,10 +255,10 @@ func TestWhatIsPendingIsAllowedToBeDoneTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.later(child.RunID)
-		if err := second(w.r.Reset(now(), "uid:7", "", "up", false)); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "sub/charge") {
+		if err := second(w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "up"})); codeOf(err) != "CONFLICT" || !strings.Contains(err.Error(), "sub/charge") {
 			t.Fatalf("nobody was asked: %v", err)
 		}
-		if err := second(w.r.Reset(now(), "uid:7", "", "up", true)); err != nil {
+		if err := second(w.r.Reset(now(), runner.Reset{Actor: "uid:7", StepID: "up", Repeat: true})); err != nil {
 			t.Fatal(err)
 		}
 		got, steps := w.later(run.RunID)

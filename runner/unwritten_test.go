@@ -70,7 +70,9 @@ func TestARunThatCouldNotBeReopened(t *testing.T) {
 		"retry": func(w *world, o runner.Opened) error {
 			return second(w.r.Retry(o, runner.Retry{Actor: "uid:5", StepID: "each"}))
 		},
-		"reset": func(w *world, o runner.Opened) error { return second(w.r.Reset(o, "uid:5", "", "each", false)) },
+		"reset": func(w *world, o runner.Opened) error {
+			return second(w.r.Reset(o, runner.Reset{Actor: "uid:5", StepID: "each"}))
+		},
 		"skip": func(w *world, o runner.Opened) error {
 			return second(w.r.Skip(o, runner.Skip{Actor: "uid:5", StepID: "a"}))
 		},
@@ -190,7 +192,7 @@ func TestAResetThatCannotBeWrittenEndsNoSubRun(t *testing.T) {
 	disk.room.Store(0)
 	idle := runner.New(runner.Options{Store: w.db, Sealed: disk, Now: w.now})
 	before := w.db.Size()
-	if _, err := idle.Reset(w.opened(run, d), "uid:5", "", "sub", true); !errors.Is(err, errFull) {
+	if _, err := idle.Reset(w.opened(run, d), runner.Reset{Actor: "uid:5", StepID: "sub", Repeat: true}); !errors.Is(err, errFull) {
 		t.Fatalf("on a full disk: %v", err)
 	}
 	if child, err := w.db.Run(w.childOf(run, "sub.0")); err != nil || child.CancelRequested() || w.db.Size() != before {

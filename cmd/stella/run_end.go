@@ -67,7 +67,9 @@ func newRunRestartCmd(a *app) *cobra.Command {
 }
 
 func newRunResetCmd(a *app) *cobra.Command {
-	return newRunAgainCmd(a, "Reset", func(ctx context.Context, r *reached, id string, req api.AgainRequest) (api.Recovered, error) {
+	var only bool
+	c := newRunAgainCmd(a, "Reset", func(ctx context.Context, r *reached, id string, req api.AgainRequest) (api.Recovered, error) {
+		req.Only = only
 		return r.ResetRun(ctx, id, req)
 	}, &cobra.Command{
 		Use:   "reset RUN",
@@ -81,6 +83,8 @@ func newRunResetCmd(a *app) *cobra.Command {
 			"alone, and then it fails again for what it had failed for.",
 		Example: "  stella orch run reset 01935b1e-… --step convert --reason \"its disk was replaced\" --dry-run",
 	})
+	c.Flags().BoolVar(&only, "only", false, onlyUsage)
+	return c
 }
 
 // newRunAgainCmd is a command that begins again what is under way.

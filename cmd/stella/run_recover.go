@@ -162,7 +162,8 @@ func newRunRetryCmd(a *app) *cobra.Command {
 			"against the schema of the action. The run is then\n" +
 			"marked as overridden. A later --input replaces an earlier one.\n\n" +
 			"Where that does again what is not idempotent and was not named (steps and items that go on with it, and\n" +
-			"whatever a sub-run has done), it needs --repeat (else CONFLICT).\n\n" +
+			"whatever a sub-run has done), it needs --repeat (else CONFLICT). With --only what the end of\n" +
+			"the run has stopped, or kept from its turn, is not among that: it stays as it is.\n\n" +
 			"It is refused with CONFLICT while the step, or what depends on it, is queued or under way, or waits for\n" +
 			"people. With a daemon the run goes on at once; without one it is recorded, and goes on with stella orch\n" +
 			"run resume.",
@@ -175,6 +176,7 @@ func newRunRetryCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.req.StepID, "step", "", "`STEP` to begin again, or an item of it, STEP.N (default: the one for which the run has failed)")
 	f.BoolVar(&opt.req.Downstream, "downstream", false, "do everything again that depends on it")
 	f.BoolVar(&opt.req.Repeat, "repeat", false, "also what is not idempotent and was not named: in a sub-run, or what goes on with the step")
+	f.BoolVar(&opt.req.Only, "only", false, onlyUsage)
 	f.DurationVar(&opt.delay, "delay", 0, "`TIME` to wait before, at most 24h; it survives a restart")
 	f.StringVar(&opt.file, "inputs", "", "`FILE` with parameters to change, a JSON object")
 	f.StringArrayVar(&opt.inputs, "input", nil, "one `PARAMETER` to change: k=v or k:=json; may be given again")
@@ -245,6 +247,9 @@ func readPatch(flag, file string, single []string) ([]byte, error) {
 	return readObject(flag, file, single)
 }
 
+// onlyUsage is the flag of retry, skip and reset.
+const onlyUsage = "what was stopped, or has lost its turn, was not named and must not be done twice, stays as it is"
+
 // skipOptions are the flags of run skip.
 type skipOptions struct {
 	req    api.SkipRequest
@@ -262,7 +267,8 @@ func newRunSkipCmd(a *app) *cobra.Command {
 			"none whose approval is required. --set and --outputs give the outputs that stand for the step's own;\n" +
 			"they are held against the schema of the action. The run is marked as overridden, and one that has\n" +
 			"failed is reopened; for a step that cleans up for that alone. Where what goes on then has done\n" +
-			"something that is not idempotent and would do it twice, it needs --repeat (else CONFLICT).",
+			"something that is not idempotent and would do it twice, it needs --repeat (else CONFLICT);\n" +
+			"with --only what the end of the run has stopped, or kept from its turn, stays as it is instead.",
 		Example: "  stella orch run skip 01935b1e-… --step notify --reason \"no mail tonight\" --dry-run\n" +
 			"  stella orch run skip 01935b1e-… --step count --set n:=0 --reason \"nothing came in\" --yes",
 		Args: cobra.ExactArgs(1),
@@ -273,6 +279,7 @@ func newRunSkipCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.file, "outputs", "", "`FILE` with outputs, a JSON object")
 	f.StringArrayVar(&opt.values, "set", nil, "one `OUTPUT`: k=v or k:=json; may be given again")
 	f.BoolVar(&opt.req.Repeat, "repeat", false, "also where what goes on after it does twice what it has done")
+	f.BoolVar(&opt.req.Only, "only", false, onlyUsage)
 	f.StringVar(&opt.req.Reason, "reason", "", "why, a `TEXT`; it is recorded (required)")
 	f.BoolVar(&opt.req.DryRun, "dry-run", false, "show what would be, and change nothing")
 	_ = c.MarkFlagRequired("reason")

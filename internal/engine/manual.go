@@ -137,7 +137,7 @@ func (s *site) RetryRun(_ context.Context, id string, req api.RetryRequest) (api
 		return api.Recovered{}, invalid("a delay is at most %s", maxDelay)
 	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
-		return r.Retry(o, runner.Retry{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Downstream: req.Downstream, Repeat: req.Repeat, Delay: delay, Input: req.Input})
+		return r.Retry(o, runner.Retry{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Downstream: req.Downstream, Repeat: req.Repeat, Only: req.Only, Delay: delay, Input: req.Input})
 	})
 }
 
@@ -147,7 +147,7 @@ func (s *site) SkipStep(_ context.Context, id string, req api.SkipRequest) (api.
 		return api.Recovered{}, invalid("skipping a step needs a reason")
 	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
-		return r.Skip(o, runner.Skip{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Repeat: req.Repeat, Output: req.Outputs})
+		return r.Skip(o, runner.Skip{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Repeat: req.Repeat, Only: req.Only, Output: req.Outputs})
 	})
 }
 
@@ -184,6 +184,9 @@ func (s *site) FailRun(_ context.Context, id string, req api.EndRequest) (api.Re
 
 // RestartRun implements [api.Recovery].
 func (s *site) RestartRun(_ context.Context, id string, req api.AgainRequest) (api.Recovered, error) {
+	if req.Only {
+		return api.Recovered{}, invalid("only is of a reset: a restart begins nothing but what is under way")
+	}
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
 		return r.Restart(o, s.actor, req.Reason, req.StepID, req.Repeat)
 	})
@@ -199,6 +202,6 @@ func (s *site) NudgeRun(_ context.Context, id string, req api.NudgeRequest) (api
 // ResetRun implements [api.Recovery].
 func (s *site) ResetRun(_ context.Context, id string, req api.AgainRequest) (api.Recovered, error) {
 	return s.recover(id, req.DryRun, func(r *runner.Runner, o runner.Opened) (state.Run, error) {
-		return r.Reset(o, s.actor, req.Reason, req.StepID, req.Repeat)
+		return r.Reset(o, runner.Reset{Actor: s.actor, Reason: req.Reason, StepID: req.StepID, Repeat: req.Repeat, Only: req.Only})
 	})
 }

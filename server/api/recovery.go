@@ -33,6 +33,7 @@ type RetryRequest struct {
 	Downstream bool            `json:"downstream,omitempty"` // with everything that depends on it
 	DelayMs    int64           `json:"delayMs,omitempty"`    // not before this time has passed, at most a day
 	Repeat     bool            `json:"repeat,omitempty"`     // also what is not idempotent and was not named
+	Only       bool            `json:"only,omitempty"`       // what was stopped or has lost its turn, was not named, and must not be done twice, stays so
 	Input      json.RawMessage `json:"input,omitempty"`      // merge patch (RFC 7396) on its parameters
 	Reason     string          `json:"reason,omitempty"`
 	DryRun     bool            `json:"dryRun,omitempty"`
@@ -43,6 +44,7 @@ type SkipRequest struct {
 	StepID  string          `json:"stepId,omitempty"`  // or an item of it; "": the one for which the run has failed
 	Outputs json.RawMessage `json:"outputs,omitempty"` // an object that stands for its outputs
 	Repeat  bool            `json:"repeat,omitempty"`  // what goes on after it may do twice what it has done
+	Only    bool            `json:"only,omitempty"`    // as of a retry
 	Reason  string          `json:"reason,omitempty"`  // required
 	DryRun  bool            `json:"dryRun,omitempty"`
 }
@@ -57,6 +59,7 @@ type EndRequest struct {
 type AgainRequest struct {
 	StepID string `json:"stepId,omitempty"` // "": everything
 	Repeat bool   `json:"repeat,omitempty"` // also what is not idempotent
+	Only   bool   `json:"only,omitempty"`   // of a reset, as of a retry
 	Reason string `json:"reason,omitempty"`
 	DryRun bool   `json:"dryRun,omitempty"`
 }
