@@ -124,7 +124,7 @@ func (e *execution) reset(q Reset) error {
 			return err
 		}
 	}
-	d, err := e.decide(choice{about: named, repeat: q.Repeat, only: q.Only}, func(d redone) { e.afterReset(d, named, readers) }, func(d redone) error {
+	d, err := e.decide(choice{about: named, named: named, repeat: q.Repeat, only: q.Only}, func(d redone) { e.afterReset(d, named, readers) }, func(d redone) error {
 		return e.notTwice(d, named[0].phase != ordinary, "a reset")
 	})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/stellarun/stella/runner/state"
@@ -18,6 +17,7 @@ import (
 // choice is what a decision is about, and what whoever makes it says of the rest.
 type choice struct {
 	about  []*node // steps
+	named  []*node // of these and their items, and of items, repeat is said where it is of what is named only
 	repeat bool    // what is not idempotent may do twice what it has done
 	only   bool    // what must not be done twice, and is not named, stays, and is not asked about
 	all    bool    // nothing stays
@@ -44,45 +44,67 @@ func (e *execution) decide(c choice, fill func(redone), ask func(redone) error) 
 	if err = ask(some); refused == nil || err == nil && !e.asksOf(left, c.about) {
 		return some, cmp.Or(err, e.ahead(some, c.about))
 	}
-	if len(left) > 0 && !c.whole {
-		var ids []string
-		for _, n := range left {
-			ids = append(ids, n.id)
-		}
-		refused.Hint = strings.TrimPrefix(refused.Hint+"; with --only stays as it is what nobody has named: "+listed(ids), "; ")
+	var ids []string
+	for _, n := range left {
+		ids = append(ids, n.id)
+	}
+	switch {
+	case len(left) == 0 || c.whole:
+	case err == nil && e.ahead(some, c.about) == nil:
+		refused.Hint += "; with --only these stay as they are: " + listed(ids)
+	default:
+		refused.Hint += "; with --repeat --only these are not among that, and stay as they are: " + listed(ids)
 	}
 	return all, refused
 }
 
 // list makes the list. With leave, what must not be done twice is not on it; it is returned.
 func (e *execution) list(c choice, fill func(redone), leave bool) (d redone, left []*node, err error) {
-	d = redone{repeat: c.repeat, of: map[*node]redoing{}}
+	d = redone{repeat: c.repeat, only: c.only, named: c.named, of: map[*node]redoing{}}
 	fill(d)
 	records := sync.OnceValues(func() (map[string]state.Step, error) { return e.r.opt.Store.Steps(e.runID) })
+	stays := func(nodes ...*node) (bool, error) {
+		if leave && (c.only || e.run.Status.Ended() || !nodes[0].now) { // of an open run what an earlier end has left
+			return e.worksTwice(d, nodes, records)
+		}
+		return false, nil
+	}
 	waits := map[*node]bool{} // what needs it does not begin
 	for _, n := range e.nodes {
 		redo, in := d.of[n]
+		about := slices.Contains(c.about, n) // what comes before it is seen to in ahead
 		waits[n] = slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
-		switch about := slices.Contains(c.about, n); {
-		case about: // what comes before it is seen to in ahead
-		case !in:
-			waits[n] = n.status.Ended() && !n.settled() || waits[n] && (!n.settled() || n.byHand()) // what was passed over stands for what it needs
-		case !redo.named && n.phase == ordinary && (n.lostTurn() || n.stopped() || n.lacksItems()):
-			if leave && !waits[n] && (e.run.Status.Ended() || !n.now) { // of an open run what an earlier end has left
-				stays, err := e.worksTwice(d, n, records)
-				if err != nil {
+		switch {
+		case !in && !about:
+			waits[n] = n.status.Ended() && (!n.settled() || n.lacksItems()) || waits[n] && (!n.settled() || n.byHand()) // what was passed over stands for what it needs
+		case !about && !redo.named && n.phase == c.about[0].phase && (n.lostTurn() || n.stopped() || n.lacksItems()):
+			if !waits[n] {
+				if waits[n], err = stays(append([]*node{n}, n.every...)...); err != nil {
 					return d, nil, err
 				}
-				if stays {
+				if waits[n] {
 					left = append(left, n)
 				}
-				waits[n] = stays
 			}
 			if waits[n] {
 				delete(d.of, n)
 				for _, x := range n.every {
 					delete(d.of, x)
 				}
+			}
+			continue
+		}
+		for _, x := range n.every { // of a step that goes on they stay one by one
+			if redo, in := d.of[x]; !in || redo.named || !x.lostTurn() && !x.stopped() {
+				continue
+			}
+			stay, err := stays(x)
+			if err != nil {
+				return d, nil, err
+			}
+			if stay {
+				delete(d.of, x)
+				left = append(left, x)
 			}
 		}
 	}
@@ -96,7 +118,7 @@ func (e *execution) asksOf(left, about []*node) bool {
 		return false
 	}
 	behind := e.downstream(about...)
-	return slices.ContainsFunc(left, func(x *node) bool { return !slices.Contains(behind, x) })
+	return slices.ContainsFunc(left, func(x *node) bool { return !slices.Contains(behind, x.owner()) })
 }
 
 // ahead refuses to begin a step that a decision is about, and to take what it has given from one
@@ -105,7 +127,7 @@ func (e *execution) asksOf(left, about []*node) bool {
 func (e *execution) ahead(d redone, about []*node) error {
 	seen := map[*node]bool{}
 	for _, n := range e.nodes {
-		if redo, in := d.of[n]; slices.Contains(about, n) || in && !redo.later && n.settled() {
+		if redo, in := d.of[n]; slices.Contains(about, n) || in && !redo.later && (n.status == state.Completed || n.byHand()) {
 			if err := e.aheadOf(n, n, d, seen); err != nil {
 				return err
 			}
@@ -118,13 +140,13 @@ func (e *execution) aheadOf(n, from *node, d redone, seen map[*node]bool) error 
 	for _, x := range from.needs {
 		_, again := d.of[x]
 		switch {
-		case again, seen[x], !x.status.Ended():
-		case x.byHand():
+		case seen[x]:
+		case again, x.byHand():
 			seen[x] = true
 			if err := e.aheadOf(n, x, d, seen); err != nil {
 				return err
 			}
-		case !x.settled():
+		case x.status.Ended() && (!x.settled() || x.lacksItems()):
 			how := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, x.id)
 			if x.status == state.Failed || e.run.Status.Ended() {
 				how = fmt.Sprintf("stella orch run retry %s --step %s, or run reset", e.runID, x.id)

@@ -103,8 +103,7 @@ func TestWhatCouldNotBeginKeepsWhatItHasGiven(t *testing.T) {
 // A for_each of which no item has begun has done nothing: it comes back, and nobody is asked.
 func TestAForEachThatHasDoneNothingComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slow := map[string]time.Duration{"x": time.Hour, "z": time.Hour}
-		w := newWorld(t, stops(unhurried(endsWith(nil, slow))))
+		w := newWorld(t, stops(unhurried(slowAt(endsWith(nil, nil), "x.1", "z.1"))))
 		d := dag(func(d *manifests.DAG) {
 			d.MaxParallelSteps = 2
 			d.Steps[0].Action = "once"
@@ -116,7 +115,6 @@ func TestAForEachThatHasDoneNothingComesBack(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
-		clear(slow)
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "z"})
 		time.Sleep(time.Minute)
 		if now, steps := w.look(run.RunID); now.FailedStep != "x" || steps["zz"] != "completed" {
@@ -173,8 +171,7 @@ func TestWhatLostItsApprovalBehindWhatIsNamedStays(t *testing.T) {
 // Of what has to be done twice only that is which was named: s, which was stopped as well, stays.
 func TestOnlyLeavesWhatNobodyHasNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slow := map[string]time.Duration{"s": time.Hour}
-		w := newWorld(t, stops(unhurried(endsWith(nil, slow))))
+		w := newWorld(t, stops(unhurried(slowAt(endsWith(nil, nil), "s.1", "p.2.2"))))
 		d := dag(func(d *manifests.DAG) {
 			d.MaxParallelSteps = 8
 			d.Steps[1].ForEach, d.Steps[1].Action = []any{"a", "b", "c"}, "once"
@@ -186,17 +183,15 @@ func TestOnlyLeavesWhatNobodyHasNamed(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
-		slow["p.2"] = time.Hour
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "p"})
 		time.Sleep(time.Minute)
 		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
-		clear(slow)
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "a"}) // p.0 and p.1 have read what it gave before
 		time.Sleep(time.Minute)
 
 		o := w.asIs(run.RunID, d)
-		if got := refusal(t, second(w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "p"}))); !strings.Contains(got, "steps p.0, p.1, s are not idempotent") || !strings.HasSuffix(got, "with --only stays as it is what nobody has named: s") {
+		if got := refusal(t, second(w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: "p"}))); !strings.Contains(got, "steps p.0, p.1, s are not idempotent") || !strings.HasSuffix(got, "with --repeat --only these are not among that, and stay as they are: s") {
 			t.Error(got)
 		}
 		if got := refusal(t, second(w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: "p", Only: true}))); !strings.Contains(got, "steps p.0, p.1 are not idempotent") {
@@ -220,8 +215,7 @@ func TestOnlyLeavesWhatNobodyHasNamed(t *testing.T) {
 // way: the step before it is begun again, and then it is passed over.
 func TestASubRunMendedByItselfIsInNobodysWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slow := map[string]time.Duration{}
-		w := newWorld(t, stops(unhurried(endsWith(map[string][]int{"charge": {65}}, slow))))
+		w := newWorld(t, stops(unhurried(slowAt(endsWith(map[string][]int{"charge": {65}}, nil), "n.2"))))
 		w.child(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "charge")
 		d := dag(func(d *manifests.DAG) {
 			d.MaxParallelSteps = 8
@@ -236,12 +230,10 @@ func TestASubRunMendedByItselfIsInNobodysWay(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
-		slow["n"] = time.Hour
 		w.retry(t, run.RunID, d, runner.Retry{StepID: "n"})
 		time.Sleep(time.Minute)
 		w.fail(t, run.RunID, d)
 		time.Sleep(time.Minute)
-		clear(slow)
 		now, _ := w.look(run.RunID)
 		child := w.childOf(now, "c")
 		w.retry(t, child, w.sealed.dags["child@1.0.0"], runner.Retry{StepID: "charge"})

@@ -15,7 +15,14 @@ import (
 // redone is what a decision begins again.
 type redone struct {
 	repeat bool // what is not idempotent may do twice what it has done
+	only   bool // of what is named alone
+	named  []*node
 	of     map[*node]redoing
+}
+
+// repeats says whether somebody takes it upon himself that a node does twice what it has done.
+func (d redone) repeats(x *node) bool {
+	return d.repeat && (!d.only || slices.Contains(d.named, x) || x.parent != nil && slices.Contains(d.named, x.parent))
 }
 
 // redoing is how a decision begins a step or an item again.
@@ -31,7 +38,7 @@ func (d redone) add(named bool, inv ledger.StepInvalidation, nodes ...*node) {
 	for _, x := range nodes {
 		mine := named && (x.parent == nil || !x.byHand() && x.index < len(x.parent.items))
 		given := inv
-		given.Repeat = x.allowed(mine, d.repeat)
+		given.Repeat = x.allowed(mine, d.repeats(x))
 		d.of[x] = redoing{named: mine, inv: given}
 	}
 }

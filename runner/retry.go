@@ -42,7 +42,14 @@ func (r *Runner) Retry(o Opened, q Retry) (state.Run, error) {
 				return err
 			}
 		}
-		d, err := e.decide(choice{about: []*node{n.owner()}, repeat: q.Repeat, only: q.Only, all: !e.names(n, q)},
+		named := []*node{n}
+		switch {
+		case q.Only && !e.names(n, q):
+			return &ConflictError{Text: "nobody has named a step, and the run names none that has failed it by itself", Hint: "only is about others than the one that is named: --step"}
+		case q.Downstream:
+			named = append(named, e.downstream(n.owner())...)
+		}
+		d, err := e.decide(choice{about: []*node{n.owner()}, named: named, repeat: q.Repeat, only: q.Only, all: !e.names(n, q)},
 			func(d redone) { e.retried(d, n, q) }, func(d redone) error { return e.retryTwice(n, q, d) })
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stellarun/stella/manifests"
@@ -51,7 +52,8 @@ func (r *repair) over(steps map[string]string, id string) bool {
 func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, error) {
 	key := task.StepID
 	if task.RunID != r.run {
-		key = "below/" + key
+		below, _ := r.w.db.Run(task.RunID)
+		key = below.ParentStepID + "/" + key
 	}
 	r.g.note("  %s.%d begins", key, task.Attempt)
 	_, steps := r.w.look(r.run)
@@ -186,12 +188,16 @@ func (r *repair) step(s *manifests.Step) {
 		if s.ID == "e" {
 			s.Plugin, s.Action, s.DAG = nil, "", "child@1.0.0"
 		}
+		if g.IntN(2) == 0 {
+			s.ForEach, s.MaxParallel = []any{"a", "b", "c"}, 1+g.IntN(3)
+		}
 	}
 	g.note("step %s needs %v skip %v each %v/%d checkpoint %+v continue %v sub %q", s.ID, s.Needs, s.AllowSkip, s.ForEach, s.MaxParallel, s.Checkpoint, s.ContinueOnError, s.DAG)
 }
 
 // restart lets another process go on, where nothing is under way.
 func (r *repair) restart(t *testing.T) {
+	synctest.Wait()
 	now, steps := r.w.look(r.run)
 	if all := fmt.Sprint(steps); now.Status.Ended() || strings.Contains(all, "running") || strings.Contains(all, "queued") {
 		return
@@ -240,11 +246,7 @@ func (r *repair) mend(ids []string) bool {
 	}
 	for _, repeat := range []bool{false, true} { // with that nothing is done twice but what is named
 		for _, id := range ids {
-			before := r.says(id)
-			if repeat {
-				of, _, _ := strings.Cut(id, ".")
-				r.says(of)
-			}
+			before := r.says(repeat, id)
 			err := second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Repeat: repeat, Only: repeat}))
 			if r.g.note("retry %s, repeat %v: %v", id, repeat, err); err == nil {
 				return true
@@ -264,25 +266,28 @@ func (r *repair) redo() bool {
 	if r.g.IntN(4) == 0 {
 		id += fmt.Sprintf(".%d", r.g.IntN(3))
 	}
-	what := []string{"retry", "retry", "reset", "skip", "downstream"}[r.g.IntN(5)]
+	what, only, repeat := []string{"retry", "retry", "reset", "skip", "downstream"}[r.g.IntN(5)], r.g.IntN(3) == 0, r.g.IntN(3) == 0
+	repeat = repeat && only // else it is about all
 	return r.unless(func() (err error) {
-		r.says(id)
+		if what != "skip" { // which begins nothing of it
+			r.says(repeat, id)
+		}
 		switch what {
 		case "retry":
-			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id}))
+			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Only: only, Repeat: repeat}))
 		case "reset":
-			err = second(r.w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: id}))
+			err = second(r.w.r.Reset(o, runner.Reset{Actor: "uid:7", StepID: id, Only: only, Repeat: repeat}))
 		case "skip":
-			err = second(r.w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: id, Output: []byte(`{"v":1}`)}))
+			err = second(r.w.r.Skip(o, runner.Skip{Actor: "uid:7", StepID: id, Only: only, Repeat: repeat, Output: []byte(`{"v":1}`)}))
 		default:
 			for _, s := range r.d.Steps {
 				if slices.Contains(r.before(s.ID), of) {
-					r.says(s.ID)
+					r.says(repeat, s.ID)
 				}
 			}
-			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Downstream: true}))
+			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Only: only, Repeat: repeat, Downstream: true}))
 		}
-		r.g.note("%s %s: %v", what, id, err)
+		r.g.note("%s %s, only %v, repeat %v: %v", what, id, only, repeat, err)
 		return err
 	})
 }
@@ -292,10 +297,10 @@ func (r *repair) goBack(rec state.Step) bool {
 	x := decision(rec, "uid:9", "retry")
 	x.Downstream = r.g.IntN(2) == 0
 	return r.unless(func() error {
-		r.says(rec.StepID)
+		r.says(false, rec.StepID)
 		if all := r.before(rec.StepID); len(all) > 0 && r.g.IntN(2) == 0 {
 			x.BackTo = all[r.g.IntN(len(all))]
-			r.says(x.BackTo)
+			r.says(false, x.BackTo)
 		}
 		err := second(r.w.r.Decide(r.w.asIs(r.run, r.d), x))
 		r.g.note("%s goes back to %q, downstream %v: %v", rec.StepID, x.BackTo, x.Downstream, err)
@@ -305,7 +310,7 @@ func (r *repair) goBack(rec state.Step) bool {
 
 // unless takes back what was said where it was refused, and says whether it was not.
 func (r *repair) unless(f func() error) bool {
-	before := r.says()
+	before := r.says(false)
 	err := f()
 	if err != nil {
 		r.mu.Lock()
@@ -315,14 +320,16 @@ func (r *repair) unless(f func() error) bool {
 	return err == nil
 }
 
-// says notes that steps may do again what they have done, and returns what was said before.
-func (r *repair) says(ids ...string) (before map[string]int) {
+// says notes that steps or items may do again what they have done, with repeat also in their sub-runs,
+// and returns what was said before.
+func (r *repair) says(repeat bool, ids ...string) (before map[string]int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before = maps.Clone(r.named)
 	for _, id := range ids {
 		for x := range r.begun {
-			if x == id || strings.HasPrefix(x, id+".") || id == "e" && strings.HasPrefix(x, "below/") {
+			of, _, below := strings.Cut(x, "/")
+			if (of == id || strings.HasPrefix(of, id+".")) && (repeat || !below) {
 				r.named[x] = r.begun[x]
 			}
 		}

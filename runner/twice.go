@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -24,14 +25,19 @@ import (
 // sub-run of the same step. Where that is allowed it is noted, of what is only tried. What
 // somebody names that cleans up is about the end of this run alone, once it has one.
 func (e *execution) notTwice(d redone, cleans bool, what string) error {
-	if d.repeat && !e.tried() {
+	if d.repeat && !d.only && !e.tried() {
 		return nil
 	}
-	var all work
+	var all, twice work // what nobody has allowed, and what somebody has
 	if !e.run.Status.Ended() || !cleans {
-		var err error
-		if all, err = e.beside(what, d.repeat); err != nil {
+		w, err := e.beside(what, d.repeat)
+		if err != nil {
 			return err
+		}
+		if d.repeat {
+			twice = w
+		} else {
+			all = w
 		}
 	}
 	records := sync.OnceValues(func() (map[string]state.Step, error) { return e.r.opt.Store.Steps(e.runID) })
@@ -40,13 +46,20 @@ func (e *execution) notTwice(d redone, cleans bool, what string) error {
 		if err != nil {
 			return err
 		}
-		all.add(w)
+		if d.repeats(x) {
+			twice.add(w)
+		} else {
+			all.add(w)
+		}
 	}
-	if d.repeat {
-		e.twice = all.names()
-		return nil
+	err := all.refuse(what)
+	if bad := (*ConflictError)(nil); d.repeat && errors.As(err, &bad) {
+		bad.Hint = "--repeat --only is about what is named alone; --repeat is about that, too"
 	}
-	return all.refuse(what)
+	if d.repeat && err == nil {
+		e.twice = twice.names()
+	}
+	return err
 }
 
 // unasked is the work of a step or an item that a decision would do twice, and that nobody has
@@ -66,9 +79,9 @@ func (e *execution) unasked(d redone, x *node, records func() (map[string]state.
 	return e.workOf(x, all[x.id])
 }
 
-// worksTwice says whether a step would do twice what nobody has allowed, or an item of it would.
-func (e *execution) worksTwice(d redone, n *node, records func() (map[string]state.Step, error)) (bool, error) {
-	for _, x := range append([]*node{n}, n.every...) {
+// worksTwice says whether one of some nodes would do twice what nobody has allowed.
+func (e *execution) worksTwice(d redone, nodes []*node, records func() (map[string]state.Step, error)) (bool, error) {
+	for _, x := range nodes {
 		if w, err := e.unasked(d, x, records); err != nil || w.refuse("") != nil {
 			return err == nil, err
 		}
