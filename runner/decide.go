@@ -121,19 +121,27 @@ func (e *execution) asksOf(left, about []*node) bool {
 	return slices.ContainsFunc(left, func(x *node) bool { return !slices.Contains(behind, x.owner()) })
 }
 
-// ahead refuses to begin a step that a decision is about, and to take what it has given from one
-// that had ended as it should, where it needs another that has ended otherwise, perhaps through
-// others that were passed over, and stays so.
+// ahead refuses to begin a step that a decision is about, and to take from another what it has
+// given, where it needs one that has ended, not as it should, perhaps through others that were
+// passed over, and stays so.
 func (e *execution) ahead(d redone, about []*node) error {
 	seen := map[*node]bool{}
 	for _, n := range e.nodes {
-		if redo, in := d.of[n]; slices.Contains(about, n) || in && !redo.later && (n.status == state.Completed || n.byHand()) {
+		if redo, in := d.of[n]; slices.Contains(about, n) || in && !redo.later && d.takes(n) {
 			if err := e.aheadOf(n, n, d, seen); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// takes says whether a step, or an item of it, loses what it has given.
+func (d redone) takes(n *node) bool {
+	return n.passed() || slices.ContainsFunc(n.every, func(x *node) bool {
+		redo, in := d.of[x]
+		return in && !redo.later && x.passed()
+	})
 }
 
 func (e *execution) aheadOf(n, from *node, d redone, seen map[*node]bool) error {
@@ -146,7 +154,7 @@ func (e *execution) aheadOf(n, from *node, d redone, seen map[*node]bool) error 
 			if err := e.aheadOf(n, x, d, seen); err != nil {
 				return err
 			}
-		case x.status.Ended() && (!x.settled() || x.lacksItems()):
+		case x.status.Ended() && (!x.settled() || x.lacksItems() && (e.run.Status.Ended() || !e.over(x.phase))): // else nothing begins before the run is reopened
 			how := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, x.id)
 			if x.status == state.Failed || e.run.Status.Ended() {
 				how = fmt.Sprintf("stella orch run retry %s --step %s, or run reset", e.runID, x.id)

@@ -103,7 +103,7 @@ func (n *node) settled() bool {
 // for what it needs itself.
 func (n *node) mayFollow(seen map[*node]bool) bool {
 	for _, x := range n.needs {
-		if !x.settled() || x.byHand() && !seen[x] && !x.mayFollow(seen) {
+		if !x.settled() || x.lacksItems() || x.byHand() && !seen[x] && !x.mayFollow(seen) {
 			return false
 		}
 		seen[x] = true

@@ -172,44 +172,6 @@ func TestRepeatOnlyIsNotAboutWhatComesBack(t *testing.T) {
 	})
 }
 
-// A step that has failed, which what comes after it does not mind, lacks items: that is begun when they are done.
-func TestNothingBeginsAheadOfItemsThatLostTheirTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, stops(unhurried(slowAt(chargeAfter(3, endsWith(nil, nil)), "x.1"))))
-		d := dag(func(d *manifests.DAG) {
-			charges(w, &d.Steps[0])
-			p := &d.Steps[0]
-			d.MaxParallelSteps, p.ForEach, p.MaxParallel, p.ContinueOnError = 8, []any{"a", "b", "c"}, 1, true
-			p.Retry = manifests.Retry{MaxAttempts: 2, Backoff: 30 * time.Second, MaxBackoff: 30 * time.Second}
-		}, "p", "q<p", "x")
-		w.r = w.runner(8)
-		run := w.start(d, "{}")
-		w.background()
-		for range 40 {
-			if _, steps := w.look(run.RunID); strings.HasPrefix(steps["p.0"], "failed") && steps["p.1"] == "queued" {
-				break
-			}
-			time.Sleep(5 * time.Second)
-		}
-		w.fail(t, run.RunID, d)
-		time.Sleep(time.Minute)
-		w.charge(t, run, "p.1")
-		w.retry(t, run.RunID, d, runner.Retry{StepID: "x", Only: true})
-		time.Sleep(time.Minute)
-		if got := refusal(t, second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "q"}))); !strings.Contains(got, "step q needs step p") {
-			t.Error(got)
-		}
-		if now, steps := w.look(run.RunID); now.Status != state.Failed || steps["q"] == "completed" {
-			t.Errorf("the run is %s: %v", now.Status, steps)
-		}
-		w.skip(t, run.RunID, d, runner.Skip{StepID: "p.1"})
-		time.Sleep(time.Minute)
-		if now, steps := w.look(run.RunID); now.Status != state.Completed || steps["p.2"] != "completed" || steps["q"] != "completed" {
-			t.Errorf("the run is %s: %v", now.Status, steps)
-		}
-	})
-}
-
 // With what depends on it a step is begun again where some of that has given nothing, and could
 // not begin; it is refused where something has that would lose it, also further down.
 func TestWhatDependsOnAStepKeepsWhatItHasGiven(t *testing.T) {

@@ -135,6 +135,11 @@ func (r *repair) mixed(steps map[string]string) string {
 func (r *repair) ahead(steps map[string]string, id string, seen map[string]bool) {
 	id, _, _ = strings.Cut(id, ".")
 	for _, x := range r.needs[id] {
+		for i := range 3 {
+			if s := steps[fmt.Sprintf("%s.%d", x, i)]; !seen[x] && strings.HasPrefix(s, "skipped RUN_") && !done(steps[x]) {
+				r.wrong = fmt.Sprintf("%s begins while %s.%d is %s", id, x, i, s)
+			}
+		}
 		if !seen[x] && !r.over(steps, x) {
 			r.wrong = fmt.Sprintf("%s begins while %s is %s", id, x, steps[x])
 		}
