@@ -46,7 +46,8 @@ func done(s string) bool {
 // over says whether a step is done, or has failed by itself and may.
 func (r *repair) over(steps map[string]string, id string) bool {
 	of, _, _ := strings.Cut(id, ".")
-	return done(steps[id]) || done(steps[of]) && strings.HasPrefix(steps[of], "skipped") || strings.Contains(steps[id], "STEP_REJECTED")
+	return done(steps[id]) || done(steps[of]) && strings.HasPrefix(steps[of], "skipped") || strings.Contains(steps[id], "STEP_REJECTED") ||
+		strings.Contains(steps[id], string(state.ChildFailed)) // of an item that has
 }
 
 func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, error) {
