@@ -65,7 +65,7 @@ func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, 
 	}
 	if task.RunID == r.run {
 		r.reads(key)
-		r.ahead(steps, key, map[string]bool{})
+		r.ahead(steps, key, true)
 	}
 	first := r.first && task.StepID != "ik"
 	r.mu.Unlock()
@@ -132,20 +132,20 @@ func (r *repair) mixed(steps map[string]string) string {
 	return ""
 }
 
-// ahead finds something before a step that begins which is not done.
-func (r *repair) ahead(steps map[string]string, id string, seen map[string]bool) {
+// ahead finds something before a step that begins which is not done: what it needs, also through
+// steps that were passed over, lacks no item, and nothing before that has been stopped or has lost its turn.
+func (r *repair) ahead(steps map[string]string, id string, needed bool) {
 	id, _, _ = strings.Cut(id, ".")
 	for _, x := range r.needs[id] {
 		for i := range 3 {
-			if s := steps[fmt.Sprintf("%s.%d", x, i)]; !seen[x] && strings.HasPrefix(s, "skipped RUN_") && !done(steps[x]) {
-				r.wrong = fmt.Sprintf("%s begins while %s.%d is %s", id, x, i, s)
+			if s := steps[fmt.Sprintf("%s.%d", x, i)]; needed && strings.HasPrefix(s, "skipped RUN_") && !done(steps[x]) {
+				r.wrong = fmt.Sprintf("%s, or what comes after it, begins while %s.%d is %s", id, x, i, s)
 			}
 		}
-		if !seen[x] && !r.over(steps, x) {
-			r.wrong = fmt.Sprintf("%s begins while %s is %s", id, x, steps[x])
+		if !r.over(steps, x) {
+			r.wrong = fmt.Sprintf("%s, or what comes after it, begins while %s is %s", id, x, steps[x])
 		}
-		seen[x] = true
-		r.ahead(steps, x, seen)
+		r.ahead(steps, x, needed && done(steps[x]) && strings.HasPrefix(steps[x], "skipped"))
 	}
 }
 
