@@ -17,7 +17,7 @@ import (
 // choice is what a decision is about, and what whoever makes it says of the rest.
 type choice struct {
 	about  []*node // steps
-	named  []*node // of these and their items, and of items, repeat is said where it is of what is named only
+	named  []*node // steps, each with its items, and items: what repeat is about together with only
 	repeat bool    // what is not idempotent may do twice what it has done
 	only   bool    // what must not be done twice, and is not named, stays, and is not asked about
 	all    bool    // nothing stays

@@ -14,9 +14,9 @@ import (
 
 // redone is what a decision begins again.
 type redone struct {
-	repeat bool // what is not idempotent may do twice what it has done
-	only   bool // of what is named alone
-	named  []*node
+	repeat bool    // what is not idempotent may do twice what it has done
+	only   bool    // repeat is about what is named, and about nothing else
+	named  []*node // steps, each with its items, and items
 	of     map[*node]redoing
 }
 
