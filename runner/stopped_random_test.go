@@ -241,7 +241,7 @@ func (r *repair) mend(ids []string) bool {
 			return true
 		}
 	}
-	if r.left > 0 && r.g.IntN(3) > 0 && r.redo() {
+	if r.restless() && r.g.IntN(3) > 0 && r.redo() {
 		return true
 	}
 	for _, id := range ids {
@@ -263,6 +263,13 @@ func (r *repair) mend(ids []string) bool {
 		}
 	}
 	return false
+}
+
+// restless says whether attempts still fail, and what is done is still done again.
+func (r *repair) restless() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.left > 0
 }
 
 // redo does again any step or item, done or not, by any of the commands.
@@ -346,7 +353,7 @@ func (r *repair) says(repeat bool, ids ...string) (before map[string]int) {
 // decide lets somebody say yes now and then.
 func (r *repair) decide(recs map[string]state.Step) {
 	for _, id := range slices.Sorted(maps.Keys(recs)) {
-		if recs[id].Status == state.CheckpointPending && r.left > 0 && r.g.IntN(3) == 0 && r.goBack(recs[id]) {
+		if recs[id].Status == state.CheckpointPending && r.restless() && r.g.IntN(3) == 0 && r.goBack(recs[id]) {
 			return
 		}
 		if recs[id].Status == state.CheckpointPending && r.g.IntN(2) == 0 {
