@@ -156,7 +156,7 @@ func SweepSnapshots(dir string) error {
 // reads the database as it is at that moment: what entries name is on disk before them, and
 // goes only after others.
 func (db *DB) freeze(c *copier) (read *bolt.Tx, err error) {
-	err = db.update(func(*Tx) error {
+	err = db.still(func() error { // not in a transaction of the writer: its commit may have to wait for those who read
 		if read, err = db.base.Load().Begin(false); err != nil {
 			return err
 		}
@@ -173,18 +173,12 @@ func (db *DB) freeze(c *copier) (read *bolt.Tx, err error) {
 				return err
 			}
 		}
-		if err := errors.Join(c.folder("trust", isPlainFile), c.folder("secrets", isPlainFile)); err != nil {
-			return err
-		}
-		return errNothingToKeep
+		return errors.Join(c.folder("trust", isPlainFile), c.folder("secrets", isPlainFile))
 	})
-	if errors.Is(err, errNothingToKeep) {
-		return read, nil
+	if err != nil && read != nil {
+		return nil, errors.Join(err, read.Rollback())
 	}
-	if read != nil {
-		err = errors.Join(err, read.Rollback())
-	}
-	return nil, err
+	return read, err
 }
 
 // sizeOf is about how many bytes lie below a folder.

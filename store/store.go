@@ -139,7 +139,11 @@ type hooks struct {
 	page   int                         // entries a transaction of a migration
 	moved  func(*Tx)                   // after each of its transactions, and with nil once it has taken the place
 	rename func(from, to string) error // nil: that of fsx
+	mapped int                         // bytes of ledger.db that are mapped at first, or more; 0: firstMapped
 }
+
+// firstMapped is how far ledger.db grows before whoever writes has to wait for those who read.
+const firstMapped = 256 << 20
 
 // fileName is that of the database in the home.
 const fileName = "ledger.db"
@@ -278,7 +282,7 @@ func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.
 	b, err = bolt.Open(path, 0o600, &bolt.Options{
 		Timeout:         wait,
 		FreelistType:    bolt.FreelistMapType,
-		InitialMmapSize: 256 << 20,
+		InitialMmapSize: cmp.Or(opt.hooks.mapped, firstMapped),
 		OpenFile: func(name string, _ int, perm os.FileMode) (f *os.File, err error) {
 			f, err = os.OpenFile(name, flags, perm)
 			if file = f; opt.hooks.opened != nil {
