@@ -36,7 +36,7 @@ func newDisk(t *testing.T, at string) *disk {
 		if err := os.WriteFile(d.image, nil, 0o600); err != nil {
 			return err
 		}
-		if err := os.Truncate(d.image, 256<<20); err != nil {
+		if err := os.Truncate(d.image, 1<<30); err != nil {
 			return err
 		}
 		if out, err := exec.Command("mkfs.ext4", "-q", "-F", d.image).CombinedOutput(); err != nil {

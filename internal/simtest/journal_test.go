@@ -21,6 +21,7 @@ type ack struct {
 	Mark    string `json:"mark,omitempty"`
 	N       int    `json:"n,omitempty"`    // entries with the mark
 	Size    int64  `json:"size,omitempty"` // of the ledger, as the client was told
+	ID      string `json:"id,omitempty"`   // of a snapshot
 }
 
 // journal is what all clients were told, on disk before they go on.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
 )
 
@@ -70,6 +71,11 @@ func TestKills(t *testing.T) {
 		v := &victim{trace: trace, rng: rng, execs: map[int]began{}, kills: map[string]int{}}
 		if i%2 == 0 { // half of the sites, and the first
 			v.home, v.stella = copied(t, real), stella
+			if i%4 == 2 {
+				if err := v.encrypts(); err != nil {
+					t.Fatal(err)
+				}
+			}
 		} else {
 			v.home = copied(t, null)
 		}
@@ -135,7 +141,9 @@ type victim struct {
 	execs       map[int]began
 	kills       map[string]int // by kind
 	process     *process
-	disk        *disk // that is cut off with each process; nil where only the process is killed
+	disk        *disk  // that is cut off with each process; nil where only the process is killed
+	identity    string // file with the age key that reads its snapshots; "" where they are in the clear
+	snapshot    string // ID of the last one that was found to be whole
 }
 
 // kind is what is started as the i-th.
@@ -195,14 +203,16 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 }
 
 // wait lets a process live for a while: until it has just begun, until later, or
-// until attempts are under way, however long that takes on this machine.
+// until attempts are under way or a snapshot is made, however long that takes on this machine.
 func (v *victim) wait(ctx context.Context) {
 	while := 5 + v.rng.IntN(75)
-	switch v.rng.IntN(3) {
-	case 0:
+	switch v.rng.IntN(7) {
+	case 0, 1:
 		while = 200 + v.rng.IntN(1000)
-	case 1:
+	case 2, 3:
 		v.busy(ctx)
+	case 4:
+		v.kept(ctx)
 	}
 	time.Sleep(time.Duration(while) * time.Millisecond)
 }
@@ -221,6 +231,17 @@ func (v *victim) busy(ctx context.Context) {
 		if st, err := c.Status(ctx); err == nil && st.Executing > 0 {
 			return
 		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// kept waits until a client was told of another snapshot, or until it seems that there is none to
+// come.
+func (v *victim) kept(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	n := v.load.seen(ledger.SnapshotCreated)
+	for ctx.Err() == nil && !gone(v.process.pid) && v.load.seen(ledger.SnapshotCreated) == n {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
@@ -249,7 +270,7 @@ func (v *victim) audit(last bool) (*audit, error) {
 	a.stopped()
 	a.decisions()
 	fired := a.schedules()
-	if err := a.events(v.home, last); err != nil {
+	if err := errors.Join(a.events(v.home, last), v.restorable(acks)); err != nil {
 		return nil, err
 	}
 	if last {

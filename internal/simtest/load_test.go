@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
@@ -114,6 +115,9 @@ func (l *load) run(ctx context.Context, n int, seed uint64) {
 			}
 			defer site.Close()
 			c := &client{load: l, site: site, rng: rand.New(rand.NewPCG(seed, uint64(i))), actor: l.person(i % people), role: i % 4}
+			if i == n-1 {
+				c.role = maintainer
+			}
 			for ctx.Err() == nil {
 				if err := c.act(ctx); !c.settle(ctx, err) {
 					select { // nobody serves the site at the moment
@@ -137,6 +141,13 @@ func (l *load) count(what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts[what]++
+}
+
+// seen is how often something was acknowledged.
+func (l *load) seen(kind ledger.Type) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.counts[string(kind)]
 }
 
 func (l *load) summary() string {
@@ -181,6 +192,8 @@ func (c *client) act(ctx context.Context) error {
 		return c.start(ctx)
 	}
 	switch n := c.rng.IntN(100); {
+	case c.role == maintainer:
+		return c.maintain(ctx)
 	case n < 45 || c.role > 1 && n < 70:
 		return c.start(ctx)
 	case n < 65 || c.role > 1:

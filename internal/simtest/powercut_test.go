@@ -49,11 +49,16 @@ func TestPowerCuts(t *testing.T) {
 	home, d := onDisk(t, template(t, trace, 1))
 	stella := build(t)
 	v := &victim{trace: trace, rng: rng, execs: map[int]began{}, kills: map[string]int{}, home: home, stella: stella, disk: d}
+	if rng.IntN(2) == 0 {
+		if err := v.encrypts(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	a, err := v.suffer(*cuts, s)
 	if err != nil {
 		t.Fatalf("%v\nthe processes said:\n%s", err, v.said())
 	}
-	t.Logf("%v: %d entries, attempts marked %v;%s", v.kills, len(a.entries), a.marks, v.load.summary())
+	t.Logf("%v: %d entries, attempts marked %v, snapshots encrypted %v;%s", v.kills, len(a.entries), a.marks, v.identity != "", v.load.summary())
 }
 
 // A stella whose syncs do nothing loses what it has acknowledged: the rig can fail.

@@ -2,17 +2,21 @@ package simtest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/runner"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/store"
 )
@@ -51,8 +55,17 @@ func readRecord(home string) (*record, error) {
 		return nil, err
 	}
 	defer db.Close()
-	if _, err := db.Check(context.Background(), store.CheckOptions{Blobs: true}); err != nil {
+	rep, err := db.Check(context.Background(), store.CheckOptions{Blobs: true, Logs: func(digest string) (io.ReadCloser, error) {
+		if raw, err := db.Blobs().Small(digest); err != nil || raw != nil {
+			return io.NopCloser(bytes.NewReader(raw)), err
+		}
+		return os.Open(runner.LogPath(filepath.Join(home, "logs"), digest))
+	}})
+	if err != nil {
 		return nil, fmt.Errorf("check: %w", err)
+	}
+	if len(rep.Away) > 0 || len(rep.Spoiled) > 0 {
+		return nil, fmt.Errorf("archives of runs are not whole: away %v, spoiled %v", rep.Away, rep.Spoiled)
 	}
 	r := &record{siteID: db.SiteID()}
 	for l, err := range db.Entries(0, db.Size()) {

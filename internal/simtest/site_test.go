@@ -25,13 +25,14 @@ const (
 
 // program is what the sandbox runs; the other executor does the same without a
 // process. Both leave a line outside of the home when they begin, and a program another
-// one when it has taken its time. A secret that cannot be read is told with its reason.
+// one when it has taken its time, with a log and an artifact that an archive of runs takes. A secret that cannot be read is told with its reason.
 const program = `me="$STELLA_RUN_ID $STELLA_STEP_ID $STELLA_ATTEMPT" value=
 [ "$1" = secret ] && { value=$(cat "$STELLA_SECRETS/db" 2>&1) || value="unread:$(echo "$value" | tr " " _)"; }
 echo "began $me $value" >> %[1]q
 case $1 in
 slow | once)
 	[ $1 = slow ] && sleep 0.2 || sleep 0.4
+	seq 2000 && { echo "$me" && seq 2000; } > "$STELLA_ARTIFACTS/a" && echo '{"artifact":{"name":"a"}}' >> "$STELLA_OUTPUT"
 	echo "ended $me $(date +%%s%%N)" >> %[1]q ;;
 flaky) [ "$STELLA_ATTEMPT" -lt 3 ] && exit 75 ;;
 bad) exit 65 ;;
