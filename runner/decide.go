@@ -18,6 +18,7 @@ import (
 type choice struct {
 	about  []*node // steps
 	named  []*node // steps, each with its items, and items: what repeat is about together with only
+	passed *node   // the step or item that is passed over
 	repeat bool    // what is not idempotent may do twice what it has done
 	only   bool    // what must not be done twice, and is not named, stays, and is not asked about
 	all    bool    // nothing stays
@@ -34,7 +35,7 @@ func (e *execution) decide(c choice, fill func(redone), ask func(redone) error) 
 	var refused *ConflictError
 	if !c.only {
 		if err = ask(all); err == nil || c.all || !errors.As(err, &refused) {
-			return all, cmp.Or(err, e.ahead(all, c.about))
+			return all, cmp.Or(err, e.ahead(all, c))
 		}
 	}
 	some, left, err := e.list(c, fill, true)
@@ -42,15 +43,15 @@ func (e *execution) decide(c choice, fill func(redone), ask func(redone) error) 
 		return some, err
 	}
 	if err = ask(some); refused == nil || err == nil && !e.asksOf(left, c.about) {
-		return some, cmp.Or(err, e.ahead(some, c.about))
+		return some, cmp.Or(err, e.ahead(some, c))
 	}
 	var ids []string
 	for _, n := range left {
 		ids = append(ids, n.id)
 	}
 	switch {
-	case len(left) == 0 || c.whole:
-	case err == nil && e.ahead(some, c.about) == nil:
+	case len(left) == 0 || c.whole || e.ahead(some, c) != nil:
+	case err == nil:
 		refused.Hint += "; with --only these stay as they are: " + listed(ids)
 	default:
 		refused.Hint += "; with --repeat --only these are not among that, and stay as they are: " + listed(ids)
@@ -60,7 +61,7 @@ func (e *execution) decide(c choice, fill func(redone), ask func(redone) error) 
 
 // list makes the list. With leave, what must not be done twice is not on it; it is returned.
 func (e *execution) list(c choice, fill func(redone), leave bool) (d redone, left []*node, err error) {
-	d = redone{repeat: c.repeat, only: c.only, named: c.named, of: map[*node]redoing{}}
+	d = redone{repeat: c.repeat, only: c.only, named: c.named, of: map[*node]redoing{}, stuck: map[*node]*node{}}
 	fill(d)
 	records := sync.OnceValues(func() (map[string]state.Step, error) { return e.r.opt.Store.Steps(e.runID) })
 	stays := func(nodes ...*node) (bool, error) {
@@ -69,46 +70,91 @@ func (e *execution) list(c choice, fill func(redone), leave bool) (d redone, lef
 		}
 		return false, nil
 	}
-	waits := map[*node]bool{} // what needs it does not begin
 	for _, n := range e.nodes {
 		redo, in := d.of[n]
-		about := slices.Contains(c.about, n) // what comes before it is seen to in ahead
-		waits[n] = slices.ContainsFunc(n.needs, func(x *node) bool { return waits[x] })
-		switch {
-		case !in && !about:
-			waits[n] = n.status.Ended() && (!n.settled() || n.lacksItems()) || waits[n] && (!n.settled() || n.byHand()) // what was passed over stands for what it needs
-		case !about && !redo.named && n.phase == c.about[0].phase && (n.lostTurn() || n.stopped() || n.lacksItems()):
-			if !waits[n] {
-				if waits[n], err = stays(append([]*node{n}, n.every...)...); err != nil {
-					return d, nil, err
-				}
-				if waits[n] {
-					left = append(left, n)
-				}
-			}
-			if waits[n] {
-				delete(d.of, n)
-				for _, x := range n.every {
-					delete(d.of, x)
-				}
-			}
-			continue
-		}
-		for _, x := range n.every { // of a step that goes on they stay one by one
-			if redo, in := d.of[x]; !in || redo.named || !x.lostTurn() && !x.stopped() {
-				continue
-			}
-			stay, err := stays(x)
-			if err != nil {
+		whole := in && !redo.named && !slices.Contains(c.about, n) && n.phase == c.about[0].phase && (n.lostTurn() || n.stopped() || n.lacksItems())
+		stay := whole && d.before(n) != nil
+		if whole && !stay {
+			if stay, err = stays(append([]*node{n}, n.every...)...); err != nil {
 				return d, nil, err
 			}
 			if stay {
-				delete(d.of, x)
-				left = append(left, x)
+				left = append(left, n)
 			}
 		}
+		switch {
+		case stay:
+			delete(d.of, n)
+			for _, x := range n.every {
+				delete(d.of, x)
+			}
+		case !whole:
+			more, err := d.leaveItems(n, stays)
+			if left = append(left, more...); err != nil {
+				return d, nil, err
+			}
+		}
+		d.stuck[n] = d.stuckBy(n, c.passed)
 	}
 	return d, left, nil
+}
+
+// leaveItems takes those items of a step that goes on off the list that stay as they are.
+func (d redone) leaveItems(n *node, stays func(...*node) (bool, error)) (left []*node, err error) {
+	for _, x := range n.every {
+		if redo, in := d.of[x]; !in || redo.named || !x.lostTurn() && !x.stopped() {
+			continue
+		}
+		stay, err := stays(x)
+		if err != nil {
+			return nil, err
+		}
+		if stay {
+			delete(d.of, x)
+			left = append(left, x)
+		}
+	}
+	return left, nil
+}
+
+// before is what keeps a step from its turn, for all that it needs: nil where nothing does.
+func (d redone) before(n *node) *node {
+	for _, x := range n.needs {
+		if why := d.stuck[x]; why != nil {
+			return why
+		}
+	}
+	return nil
+}
+
+// stuckBy is the step for which another will not have ended as it should, with what is on the
+// list done again, so that what needs it does not begin: nil where there is none. What is passed
+// over stands for what it needs.
+func (d redone) stuckBy(n, passed *node) *node {
+	_, in := d.of[n]
+	switch {
+	case in, n == passed, n.byHand(), n.status == state.Pending:
+		return d.before(n)
+	case n.status == state.Failed && (!n.settled() || n.lacksItems()):
+		return n
+	case n.status.Ended() && !n.settled():
+		return cmp.Or(d.before(n), n)
+	}
+	return nil
+}
+
+// badItem is an item that stays as it is, and for which its step, which is on the list, fails once
+// more, or lacks it; unless that step is not needed then, so it keeps nothing from coming back.
+func (d redone) badItem(n, passed *node) *node {
+	if _, in := d.of[n]; !in {
+		return nil
+	}
+	for _, x := range n.items {
+		if _, in := d.of[x]; !in && x != passed && (x.status == state.Failed && !x.settled() || x.lostTurn()) {
+			return x
+		}
+	}
+	return nil
 }
 
 // asksOf says whether people are asked about what would be left: where the run is reopened for a
@@ -121,47 +167,36 @@ func (e *execution) asksOf(left, about []*node) bool {
 	return slices.ContainsFunc(left, func(x *node) bool { return !slices.Contains(behind, x.owner()) })
 }
 
-// ahead refuses to begin a step that a decision is about, and to take from another what it has
-// given, where it needs one that has ended, not as it should, perhaps through others that were
-// passed over, and stays so.
-func (e *execution) ahead(d redone, about []*node) error {
-	seen := map[*node]bool{}
+// ahead refuses to begin, or to pass over, a step ahead of what keeps it from its turn, and to take
+// from a step what it has given where it could not begin again.
+func (e *execution) ahead(d redone, c choice) error {
 	for _, n := range e.nodes {
-		if redo, in := d.of[n]; slices.Contains(about, n) || in && !redo.later && d.takes(n) {
-			if err := e.aheadOf(n, n, d, seen); err != nil {
-				return err
-			}
+		d.stuck[n] = cmp.Or(d.stuckBy(n, c.passed), d.badItem(n, c.passed))
+		redo, in := d.of[n]
+		if takes := in && !redo.later && n.passed(); !takes && !slices.Contains(c.about, n) { // what its items have given is outdated where it could not begin
+			continue
 		}
-	}
-	return nil
-}
-
-// takes says whether a step, or an item of it, loses what it has given.
-func (d redone) takes(n *node) bool {
-	return n.passed() || slices.ContainsFunc(n.every, func(x *node) bool {
-		redo, in := d.of[x]
-		return in && !redo.later && x.passed()
-	})
-}
-
-func (e *execution) aheadOf(n, from *node, d redone, seen map[*node]bool) error {
-	for _, x := range from.needs {
-		_, again := d.of[x]
+		why := d.before(n)
 		switch {
-		case seen[x]:
-		case again, x.byHand():
-			seen[x] = true
-			if err := e.aheadOf(n, x, d, seen); err != nil {
-				return err
-			}
-		case x.status.Ended() && (!x.settled() || x.lacksItems() && (e.run.Status.Ended() || !e.over(x.phase))): // else nothing begins before the run is reopened
-			how := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, x.id)
-			if x.status == state.Failed || e.run.Status.Ended() {
-				how = fmt.Sprintf("stella orch run retry %s --step %s, or run reset", e.runID, x.id)
-			}
-			return &ConflictError{Text: fmt.Sprintf("step %s needs step %s, which is %s, and stays so", n.id, x.id, x.status),
-				Hint: "see to that one first: " + how + ", or run skip where the spec allows it"}
+		case why == nil:
+		case n == c.passed && why.lacksItems() && !e.run.Status.Ended() && e.over(n.phase): // nothing begins before the run is reopened, and that gives them their turn
+		default:
+			return e.stays(n, why)
 		}
 	}
 	return nil
+}
+
+// stays says that a step would not begin for another, or an item, that stays as it is.
+func (e *execution) stays(n, why *node) error {
+	how := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, why.owner().id)
+	if why.status == state.Failed || e.run.Status.Ended() {
+		how = fmt.Sprintf("stella orch run retry %s --step %s, or run reset", e.runID, why.id)
+	}
+	what := "step"
+	if why.parent != nil {
+		what = "item"
+	}
+	return &ConflictError{Text: fmt.Sprintf("step %s needs %s %s, which is %s, and stays so", n.id, what, why.id, why.status),
+		Hint: "see to that one first: " + how + ", or run skip where the spec allows it"}
 }

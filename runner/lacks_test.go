@@ -113,26 +113,3 @@ func TestWhatNeedsAStepThatLacksItemsIsPassedOver(t *testing.T) {
 		}
 	})
 }
-
-// Items that are done keep what they have given, where their step, which another has failed, could not begin again.
-func TestItemsKeepWhatTheyHaveGivenWhereTheirStepCouldNotBegin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, stops(unhurried(slowAt(endsWith(map[string][]int{"q.1": {65}, "m": {0, 65}}, nil), "slow.1"))))
-		d := dag(func(d *manifests.DAG) {
-			d.MaxParallelSteps, d.FailFast = 8, false
-			d.Steps[2].Action, d.Steps[2].ForEach = "once", []any{"a", "b"}
-		}, "a", "m", "q<a,m", "slow")
-		w.r = w.runner(8)
-		run := w.start(d, "{}")
-		w.background()
-		time.Sleep(time.Minute)
-		w.retry(t, run.RunID, d, runner.Retry{StepID: "m"})
-		time.Sleep(time.Minute)
-		if got := refusal(t, second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "a", Downstream: true}))); !strings.Contains(got, "step q needs step m") {
-			t.Error(got)
-		}
-		if _, steps := w.look(run.RunID); steps["q.0"] != "completed" {
-			t.Errorf("q.0 has lost what it gave: %v", steps)
-		}
-	})
-}

@@ -18,6 +18,7 @@ type redone struct {
 	only   bool    // repeat is about what is named, and about nothing else
 	named  []*node // steps, each with its items, and items
 	of     map[*node]redoing
+	stuck  map[*node]*node // of steps, the one for which what needs them does not begin: see [redone.stuckBy]
 }
 
 // repeats says whether somebody takes it upon himself that a node does twice what it has done.

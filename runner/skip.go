@@ -32,7 +32,7 @@ func (r *Runner) Skip(o Opened, q Skip) (state.Run, error) {
 		if err := e.skippable(n, q); err != nil {
 			return err
 		}
-		d, err := e.decide(choice{about: []*node{n.owner()}, repeat: q.Repeat, only: q.Only}, func(d redone) { e.afterSkip(d, n) }, func(d redone) error {
+		d, err := e.decide(choice{about: []*node{n.owner()}, passed: n, repeat: q.Repeat, only: q.Only}, func(d redone) { e.afterSkip(d, n) }, func(d redone) error {
 			return e.notTwice(d, n.phase != ordinary, "a skip")
 		})
 		if err != nil {
