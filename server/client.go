@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -223,6 +224,9 @@ func follow[T any](ctx context.Context, c *Client, q call, f func(event) error) 
 	for in.Scan() {
 		var e event
 		if err := json.Unmarshal(in.Bytes(), &e); err != nil {
+			if !in.Scan() { // the process went away in the midst of a line
+				return v, lost(ctx, cmp.Or(in.Err(), io.ErrUnexpectedEOF))
+			}
 			return v, fmt.Errorf("server: the answer cannot be read: %w", err)
 		}
 		switch {

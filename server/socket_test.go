@@ -1,9 +1,12 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,5 +140,31 @@ func TestServeSaysWhenItCannotAccept(t *testing.T) {
 	err = server.Serve(context.Background(), l, server.Options{Site: newFake().as, Cookie: []byte(cookie)})
 	if err == nil {
 		t.Error("Serve on a closed listener returned nil")
+	}
+}
+
+// A process that is killed in the midst of a line has not answered, and that is what is said.
+func TestAHolderThatIsKilledInTheMidstOfALine(t *testing.T) {
+	path := filepath.Join(socketDir(t), "stella.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"line\":\r\n")
+			conn.Close()
+		}
+	}()
+	c := server.NewClient(server.ClientOptions{Socket: path, Cookie: []byte(cookie)})
+	err = c.RunLogs(t.Context(), api.LogQuery{RunID: "01a21c28-0f7b-7dca-a119-d3368343df45"}, func(api.LogLine) error { return nil })
+	if !errors.Is(err, server.ErrUnreachable) {
+		t.Errorf("%v, want ErrUnreachable", err)
 	}
 }
