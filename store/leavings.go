@@ -238,7 +238,7 @@ func (l *Leavings) Next(ctx context.Context) (Load, error) {
 		var fault error
 		err := l.of(ctx, r.RunID, func(digest string, _ bool) {
 			x := l.items[digest]
-			if x.held || fault != nil {
+			if x == nil || x.held || fault != nil { // nobody has looked at what a run has left that was reopened meanwhile
 				return
 			}
 			if !x.taken {

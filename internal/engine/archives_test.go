@@ -340,3 +340,38 @@ func TestAnArchivedRunIsRetried(t *testing.T) {
 	l.audit()
 	l.verify()
 }
+
+// What a run leaves that is reopened while old ones are looked for stays in its place.
+func TestARunIsReopenedWhileOthersAreArchived(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	door := filepath.Join(t.TempDir(), "door")
+	l.script("audit-hello", leaveScript, true)
+	l.script("audit-use", "[ -e "+door+" ] || exit 65\necho open\n", true)
+	l.publish("1.0.0", hello[:strings.LastIndex(hello, "[[step]]")]+"[[step]]\nid = \"use\"\nplugin = \"acme/audit-use@1.0.0\"\naction = \"run\"\nneeds = [\"a\"]\n")
+	run := l.leave("me")
+	l.reopen()
+	begun := false
+	rep, err := l.site().ArchiveRuns(ctx, api.ArchiveRequest{OlderThanMs: 1}, func(int64, int64) {
+		if begun {
+			return
+		}
+		begun = true
+		if err := os.WriteFile(door, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.site().RetryRun(ctx, run, api.RetryRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		l.execute()
+	})
+	if err != nil || !begun || rep.Artifacts != 1 {
+		t.Fatalf("%+v, %v, begun %v", rep, err, begun)
+	}
+	d, err := l.site().InspectRun(ctx, run)
+	if err != nil || d.Run.Status != state.Completed {
+		t.Fatalf("%s, %v", d.Run.Status, err)
+	}
+	l.audit()
+	l.verify()
+}
