@@ -25,6 +25,7 @@ type repair struct {
 	run   string
 	needs map[string][]string
 	stop  func()
+	still sync.RWMutex // held for writing while somebody decides
 
 	mu    sync.Mutex // guards what follows
 	first bool       // until the run has ended for the first time
@@ -56,6 +57,8 @@ func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, 
 		below, _ := r.w.db.Run(task.RunID)
 		key = below.ParentStepID + "/" + key
 	}
+	r.still.RLock()
+	r.still.RUnlock()
 	r.g.note("  %s.%d begins", key, task.Attempt)
 	_, steps := r.w.look(r.run)
 	r.mu.Lock()
@@ -147,6 +150,15 @@ func (r *repair) ahead(steps map[string]string, id string, needed bool) {
 		}
 		r.ahead(steps, x, needed && done(steps[x]) && strings.HasPrefix(steps[x], "skipped"))
 	}
+}
+
+// calm lets somebody decide while no attempt goes on: what is taken back of a refused decision is
+// what was said for it, and not what an attempt has said meanwhile.
+func (r *repair) calm(decide func() bool) bool {
+	synctest.Wait()
+	r.still.Lock()
+	defer r.still.Unlock()
+	return decide()
 }
 
 // shape draws the DAG.
@@ -417,8 +429,8 @@ func TestWhatTheEndOfARunHasStoppedIsMended(t *testing.T) {
 			}
 			now, steps := r.w.look(r.run)
 			recs, _ := r.w.db.Steps(r.run)
-			r.decide(recs)
-			if ids := r.broken(steps, recs); now.Status == state.Failed && !r.mend(ids) {
+			r.calm(func() bool { r.decide(recs); return true })
+			if ids := r.broken(steps, recs); now.Status == state.Failed && !r.calm(func() bool { return r.mend(ids) }) {
 				return fmt.Sprintf("nothing is taken of %v", ids)
 			}
 			time.Sleep(time.Duration(g.IntN(4)) * time.Minute)
