@@ -181,14 +181,14 @@ func (e *execution) ahead(d redone, c choice) error {
 		case why == nil:
 		case n == c.passed && why.lacksItems() && !e.run.Status.Ended() && e.over(n.phase): // nothing begins before the run is reopened, and that gives them their turn
 		default:
-			return e.stays(n, why)
+			return e.keptBy(n, why)
 		}
 	}
 	return nil
 }
 
-// stays says that a step would not begin for another, or an item, that stays as it is.
-func (e *execution) stays(n, why *node) error {
+// keptBy says that a step would not begin for another, or an item, that stays as it is.
+func (e *execution) keptBy(n, why *node) error {
 	how := fmt.Sprintf("stella orch run reset %s --step %s", e.runID, why.owner().id)
 	if why.status == state.Failed || e.run.Status.Ended() {
 		how = fmt.Sprintf("stella orch run retry %s --step %s, or run reset", e.runID, why.id)

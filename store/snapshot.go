@@ -157,6 +157,9 @@ func SweepSnapshots(dir string) error {
 // goes only after others.
 func (db *DB) freeze(c *copier) (read *bolt.Tx, err error) {
 	err = db.still(func() error { // not in a transaction of the writer: its commit may have to wait for those who read
+		if err := db.Failure(); err != nil { // its entry could not be written
+			return fmt.Errorf("%w: %w", ErrFailed, err)
+		}
 		if read, err = db.base.Load().Begin(false); err != nil {
 			return err
 		}

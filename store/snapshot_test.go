@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -42,5 +43,22 @@ func TestASnapshotBeginsBesideAWriteThatGrowsTheFile(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("the writer waits for the snapshot, and that for the writer")
 		}
+	}
+}
+
+// No snapshot is made where its entry could not be written.
+func TestNoSnapshotIsMadeOnceAWriteHasFailed(t *testing.T) {
+	home := newHome(t)
+	if err := create(t, home).Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(home, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.Refuse(errors.New("no more"))
+	if err := db.Freeze(t.TempDir()); !errors.Is(err, store.ErrFailed) {
+		t.Errorf("%v, want ErrFailed", err)
 	}
 }

@@ -52,7 +52,7 @@ func (c *client) snapshot(ctx context.Context) error {
 		return err
 	}
 	for i := range len(all) - 1 {
-		_ = os.RemoveAll(all[i].Path) // another client may do the same, or the disk be cut off
+		_ = os.RemoveAll(all[i].Path) // the disk may be cut off
 	}
 	s, err := c.site.CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
 	if err != nil {
