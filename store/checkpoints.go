@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -102,6 +103,35 @@ func (db *DB) CheckHead(c ledger.Checkpoint) error {
 	}
 	if root != c.Root {
 		return fmt.Errorf("%w: the first %d entries have another root", ErrHeadMismatch, c.Size)
+	}
+	return nil
+}
+
+// GivenUp says whether a checkpoint of an older epoch covers entries that the ledger does not
+// have, or has others for: what it went on with when a later epoch began. adopted is how many
+// it has of those before.
+func (db *DB) GivenUp(epoch, size int64) (adopted int64, yes bool) {
+	adopted, over := db.Adopted(epoch)
+	return adopted, over && (size > adopted || !db.had(epoch))
+}
+
+// had says whether an epoch is one of the ledger's. One that is not was given up as a whole.
+func (db *DB) had(epoch int64) bool {
+	return epoch == 1 || slices.ContainsFunc(db.site.Adopted, func(x Epoch) bool { return x.Epoch == epoch })
+}
+
+// Contradicts is an [ErrForked] where entries of the ledger are not those that a checkpoint of
+// its own says. What the checkpoint covers beyond the ledger is no contradiction.
+func (db *DB) Contradicts(c ledger.Checkpoint) error {
+	_, epoch, err := ledger.ParseOrigin(c.Origin)
+	if err != nil {
+		return err
+	}
+	if _, gone := db.GivenUp(epoch, c.Size); gone || epoch > db.Epoch() || c.Size > db.Size() {
+		return nil
+	}
+	if err := db.CheckHead(c); err != nil {
+		return fmt.Errorf("%w: %w", ErrForked, err)
 	}
 	return nil
 }

@@ -71,6 +71,7 @@ func (db *DB) Adopted(epoch int64) (size int64, ok bool) {
 // Head is what can be read of a ledger that nobody may open.
 type Head struct {
 	Size, Epoch int64
+	Unread      int // pages that may have had more entries
 	NotePaths   []string
 	Erased      []Gone
 }
@@ -83,7 +84,12 @@ func Peek(home string) (h Head) {
 		return h
 	}
 	defer w.close()
-	h.Size = w.last()
+	return w.head()
+}
+
+// head is what a database says of itself.
+func (w *wreck) head() (h Head) {
+	h.Size, h.Unread = w.last(), w.unread(bEntries)
 	_ = w.each(bMeta, func(k, v []byte) error {
 		switch string(k) {
 		case string(kSite):

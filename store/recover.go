@@ -3,15 +3,18 @@ package store
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/ledger"
 )
@@ -21,14 +24,22 @@ import (
 // What else of it can be read is sealed as evidence, and never becomes part of the tree. The
 // damaged file is kept. It is swapped as a restore swaps ([journal]).
 
-// ErrHopeless says that nothing of a ledger can be recovered.
-var ErrHopeless = errors.New("store: not even the first entry of the ledger can be read")
+// Errors of a recovery.
+var (
+	ErrHopeless    = errors.New("store: not even the first entry of the ledger can be read")
+	ErrOlderSchema = errors.New("store: the ledger is of an older schema")
+	ErrForked      = errors.New("store: a checkpoint that was signed contradicts the ledger")
+)
+
+// firstRecovered is the oldest schema that is recovered: since then an entry is one record.
+const firstRecovered = 4
 
 // RecoverOptions are options of [Recover]. Those of which nothing is said are required.
 type RecoverOptions struct {
 	Home     string
 	Kept     string // name for what is replaced, below replaced/
 	Open     Options
+	Adopted  func(db *DB, r Recovery) error                              // holds what was adopted against what is known of it otherwise
 	Trust    func(db *DB, dir string) error                              // writes the trust files that are in force by what was adopted
 	Begin    func(db *DB, evidence string) error                         // begins the new epoch
 	OpenNote func(siteID string, note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint
@@ -39,17 +50,22 @@ type RecoverOptions struct {
 // Recovery is what was, or would be, recovered.
 type Recovery struct {
 	SiteID   string
+	Head     Head   // of the file
+	Older    bool   // the schema of the file is older than this stella's
 	Epoch    int64  // that the adopted entries end in
 	Size     int64  // entries that were adopted
-	Known    int64  // entries that the file is known to have had, 0 if it does not say
+	Unread   int    // pages of the file that may have had more: what is lost is at least what Head has beyond Size
 	Damage   string // the first thing that is wrong
 	Survived int64  // entries beyond the damage that can be read
 	Evidence string // SHA-256 of the sealed list of these, "" for none
-	Lost     int64  // small sealed files that are not what they were
+	Lost     int64  // small sealed files, and secrets, that are not what they were
+	Unsent   int64  // events that a sink had not taken, and now will not be offered
 	Kept     string // folder in the home with the damaged file
 }
 
-// Recover recovers the ledger of a home that nobody holds.
+// Recover recovers the ledger of a home that nobody holds. One of a newer schema is refused,
+// and one that is older than what is replayed here; and with [ErrForked] one whose entries are
+// not those that were signed, which no damage does.
 func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	unlock, err := lockHome(opt.Home, false)
 	if err != nil {
@@ -71,6 +87,14 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 		return r, fmt.Errorf("%w: %w", ErrHopeless, err)
 	}
 	defer w.close()
+	switch schema := w.schema(); {
+	case schema > schemaVersion:
+		return r, fmt.Errorf("%w: schema %d, this one knows %d", ErrNewerSchema, schema, schemaVersion)
+	case schema != 0 && schema < firstRecovered:
+		return r, fmt.Errorf("%w: %d, and %d is the first that is recovered", ErrOlderSchema, schema, firstRecovered)
+	default:
+		r.Older = schema != 0 && schema < schemaVersion
+	}
 	ready := filepath.Join(opt.Home, restoringName)
 	if err := removeTree(ready); err != nil {
 		return r, err
@@ -110,17 +134,26 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 			err = errors.Join(err, db.base.Load().Close())
 		}
 	}()
-	r.Known = w.last()
+	r.Head, r.Unread = w.head(), w.unread(bEntries, bCheckpoints, bSmall, bOutbox, bSinks)
 	if err := w.adopt(ctx, db, opt, r); err != nil {
 		return err
 	}
 	if r.Size == 0 {
 		return fmt.Errorf("%w: %s", ErrHopeless, r.Damage)
 	}
+	if r.Damage == "" && r.Unread > 0 {
+		r.Damage = fmt.Sprintf("pages of ledger.db that cannot be read: %d", r.Unread)
+	}
+	if err := db.load(); err != nil {
+		return err
+	}
+	if err := errors.Join(db.signed(opt, r.SiteID), opt.Adopted(db, *r)); err != nil {
+		return err
+	}
 	if err := w.survivors(ctx, db, opt, r); err != nil || opt.DryRun {
 		return err
 	}
-	if err := errors.Join(db.load(), db.base.Load().Sync()); err != nil {
+	if err := db.base.Load().Sync(); err != nil {
 		return err
 	}
 	db.start()
@@ -128,10 +161,53 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if err := opt.Trust(db, filepath.Join(dir, "trust")); err != nil {
 		return err
 	}
-	if err := os.CopyFS(filepath.Join(dir, "secrets"), os.DirFS(filepath.Join(opt.Home, "secrets"))); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("store: recover: %w", err)
+	if r.Lost, err = copySecrets(filepath.Join(opt.Home, "secrets"), filepath.Join(dir, "secrets"), r.Lost); err != nil {
+		return err
 	}
 	return opt.Begin(db, r.Evidence)
+}
+
+// signed holds what was adopted against the checkpoints that were taken over.
+func (db *DB) signed(opt RecoverOptions, siteID string) error {
+	return db.Checkpoints(func(_ int64, note []byte) error {
+		c, err := opt.OpenNote(siteID, note)
+		if err != nil {
+			return err
+		}
+		return db.Contradicts(c)
+	})
+}
+
+// copySecrets copies the files of secrets, which are encrypted, and syncs them. One that
+// cannot be read is left behind and counted, and the check of the ledger names it; all stay
+// in what is kept, also those that only lost entries name.
+func copySecrets(from, to string, lost int64) (int64, error) {
+	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && p == from {
+			return nil // there never was one
+		}
+		rel, rerr := filepath.Rel(from, p)
+		if rerr != nil {
+			return rerr
+		}
+		switch {
+		case err != nil:
+			lost++
+			return fs.SkipDir
+		case d.IsDir():
+			return fsx.Mkdir(filepath.Join(to, rel), 0o700)
+		}
+		raw, err := fsx.ReadFile(p, maxSecretFile)
+		if err != nil {
+			lost++
+			return nil
+		}
+		return fsx.WriteFile(filepath.Join(to, rel), raw, 0o600)
+	})
+	if err != nil {
+		return lost, fmt.Errorf("store: recover: %w", err)
+	}
+	return lost, nil
 }
 
 // adopt verifies and replays the entries up to the first that is not intact, and takes over
@@ -159,7 +235,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 			return context.Cause(ctx)
 		}
 		l, hashes, err := w.entry(r.Size)
-		if IsNotFound(err) && r.Size >= r.Known {
+		if IsNotFound(err) && r.Size >= r.Head.Size {
 			break // that is the end of it
 		}
 		if err == nil {
@@ -177,7 +253,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 			break
 		}
 		if opt.Progress != nil && r.Size%pageSize == 0 {
-			opt.Progress(r.Size, r.Known)
+			opt.Progress(r.Size, r.Head.Size)
 		}
 	}
 	if r.Size == 0 {
@@ -224,34 +300,53 @@ func (m *move) adopt(v *ledger.Verifier, l Lines, hashes []ledger.Hash) error {
 }
 
 // takeOver takes what no entry accounts for: checkpoints of what was adopted that are as they
-// were signed, where their copies lie, and small sealed files that are what they were.
+// were signed, where their copies lie, small sealed files that are what they were, and how far
+// the sinks of events have come, with what waits for them.
 func (w *wreck) takeOver(m *move, opt RecoverOptions, r *Recovery) error {
-	err := w.each(bCheckpoints, func(_, v []byte) error {
-		c, err := opt.OpenNote(r.SiteID, v)
-		if err != nil || c.Size > r.Size {
-			return nil
-		}
-		return m.put(bCheckpoints, be64(c.Size), v) // whatever has become of its key
-	})
-	if err != nil {
-		return err
-	}
-	err = w.each(bSmall, func(k, v []byte) error {
-		if hexSum(v) != string(k) {
-			r.Lost++
-			return nil
-		}
-		return m.put(bSmall, k, v)
-	})
-	if err != nil {
-		return err
-	}
-	return w.each(bMeta, func(k, v []byte) error {
-		if string(k) != string(kNotePaths) {
-			return nil
-		}
-		return m.put(bMeta, k, v)
-	})
+	return errors.Join(
+		w.each(bCheckpoints, func(_, v []byte) error {
+			c, err := opt.OpenNote(r.SiteID, v)
+			if err != nil || c.Size > r.Size {
+				return nil
+			}
+			return m.put(bCheckpoints, be64(c.Size), v) // whatever has become of its key
+		}),
+		w.each(bSmall, func(k, v []byte) error {
+			if hexSum(v) != string(k) {
+				r.Lost++
+				return nil
+			}
+			return m.put(bSmall, k, v)
+		}),
+		w.each(bMeta, func(k, v []byte) error {
+			if string(k) != string(kNotePaths) {
+				return nil
+			}
+			return m.put(bMeta, k, v)
+		}),
+		w.each(bSinks, func(k, v []byte) error {
+			var rec SinkRecord
+			if json.Unmarshal(v, &rec) != nil || rec.Next < 0 {
+				return nil // it begins anew
+			}
+			rec.Next = min(rec.Next, r.Size) // what takes the place of lost entries is news
+			raw, err := json.Marshal(rec)
+			if err != nil {
+				return err
+			}
+			return m.put(bSinks, k, raw)
+		}),
+		w.each(bOutbox, func(k, v []byte) error {
+			if err := m.r.begin(); err != nil {
+				return err
+			}
+			if checkRow(m.r.tx.bolt, k, v) != nil {
+				r.Unsent++
+				return nil
+			}
+			return m.put(bOutbox, k, v)
+		}),
+	)
 }
 
 // survivor is a line of the evidence of a recovery: the exact lines of an entry.
@@ -272,8 +367,8 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 	}
 	defer f.Close()
 	out := bufio.NewWriter(f)
-	erased := w.erased(r.Known)
-	for seq := r.Size; seq < r.Known; seq++ {
+	erased := w.erased(r.Head.Size)
+	for seq := r.Size; seq < r.Head.Size; seq++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}

@@ -23,7 +23,8 @@ import (
 func recovered(home string, dry bool) (store.Recovery, error) {
 	return store.Recover(context.Background(), store.RecoverOptions{
 		Home: home, Kept: "then", DryRun: dry, OpenNote: openNote,
-		Trust: func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
+		Adopted: func(*store.DB, store.Recovery) error { return nil },
+		Trust:   func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {
 			return db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
 		},
@@ -203,7 +204,7 @@ func TestADamagedKeyIsNotCountedTo(t *testing.T) {
 			return errors.Join(b.Delete(k), b.Put([]byte(key), v))
 		})
 		r, err := recovered(home, true)
-		if err != nil || r.Size != size-1 || r.Known != size-1 {
+		if err != nil || r.Size != size-1 || r.Head.Size != size-1 {
 			t.Errorf("%x: %+v, %v", key, r, err)
 		}
 		if _, err := recovered(home, false); err != nil {

@@ -51,7 +51,8 @@ type RestoreOptions struct {
 	Kept     string                             // name for what is replaced, below replaced/
 	Verify   func(sums, signature []byte) error // that the site has signed this list
 	Check    CheckOptions                       // of the copy; Blobs is implied
-	Begin    func(*DB) error                    // begins the new epoch in the copy, which was checked
+	Adopted  func(*DB) error                    // holds the copy, which was checked, against what is known of the site otherwise
+	Begin    func(*DB) error                    // begins the new epoch in it
 	Open     Options
 	Progress func(done, total int64) // bytes; may be nil
 	DryRun   bool                    // all but Begin and the swap; nothing is left
@@ -395,8 +396,8 @@ func (opt RestoreOptions) begin(ctx context.Context, ready string, snap Snapshot
 	if rep.Size != snap.Size || db.SiteID() != snap.SiteID {
 		return damaged(fmt.Errorf("it has %d entries of site %s", rep.Size, db.SiteID()), "ledger.db of the snapshot")
 	}
-	if opt.DryRun {
-		return nil
+	if err := opt.Adopted(db); err != nil || opt.DryRun {
+		return err
 	}
 	return opt.Begin(db)
 }

@@ -330,7 +330,7 @@ func (db *DB) load() error {
 		}
 		v := meta.Get(kSchema)
 		if len(v) != 8 {
-			return errors.New("store: ledger.db has no schema version")
+			return damaged(errors.New("it is missing"), "the schema version of ledger.db")
 		}
 		n := binary.BigEndian.Uint64(v)
 		if n > schemaVersion {
@@ -342,7 +342,7 @@ func (db *DB) load() error {
 			}
 		}
 		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {
-			return fmt.Errorf("store: site record: %w", err)
+			return damaged(err, "the site record of ledger.db")
 		}
 		size, line, err := lastEnvelope(tx, n)
 		if err != nil {
@@ -350,7 +350,7 @@ func (db *DB) load() error {
 		}
 		env, err := ledger.ParseEnvelope(line)
 		if err != nil {
-			return fmt.Errorf("store: last entry: %w", err)
+			return damaged(err, "entry %d", size-1)
 		}
 		db.size, db.lastTime = size, env.Time
 		return errors.Join(db.loadClock(tx), db.loadAgreed(tx))

@@ -183,7 +183,11 @@ func renderRestored(s *screen, r api.Restored) {
 	case r.Lost > 0:
 		lost = fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known)
 	}
-	kv = append(kv, "lost", lost, "origin", r.Origin)
+	kv = append(kv, "lost", lost)
+	if r.Unread > 0 {
+		kv = append(kv, "unread", unreadPages(r.Unread))
+	}
+	kv = append(kv, "origin", r.Origin)
 	if r.Kept != "" {
 		kv = append(kv, "kept", r.Kept)
 	}

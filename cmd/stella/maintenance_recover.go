@@ -98,8 +98,14 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 	}
 	kv := []string{"damage", damage, "intact", strconv.FormatInt(r.Size, 10) + " entries",
 		"lost", fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known), "readable", fmt.Sprintf("%d of these", r.Survived)}
+	if r.Unread > 0 {
+		kv = append(kv, "unread", unreadPages(r.Unread))
+	}
 	if r.Sealed > 0 {
-		kv = append(kv, "also lost", count(r.Sealed, "small sealed file", "small sealed files")+": ledger verify names them")
+		kv = append(kv, "also lost", count(r.Sealed, "small sealed file or secret", "small sealed files and secrets")+": ledger verify names them")
+	}
+	if r.Unsent > 0 {
+		kv = append(kv, "unsent", count(r.Unsent, "event", "events")+" that sinks had not taken, and will not be offered")
 	}
 	kv = append(kv, "origin", r.Origin)
 	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}, {"asked again", strings.Join(r.Asked, " ")}, {"erased again", seqList(r.Erased)}} {
@@ -113,6 +119,11 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		return
 	}
 	renderNext(s, r.Floors, r.Paused)
+}
+
+// unreadPages says that what is lost is not all known.
+func unreadPages(n int) string {
+	return count(int64(n), "page", "pages") + " of ledger.db: more may be lost than is known"
 }
 
 // renderNext says what is to be done before a site goes on in a new epoch.

@@ -196,8 +196,9 @@ func (a *aheadError) Error() string {
 // faultOf is the fault of a floor that is not whole, "" where it cannot be waived.
 func faultOf(err error) string {
 	var ahead *aheadError
+	var lost *lostError
 	switch {
-	case missing(err):
+	case errors.As(err, &lost):
 		return faultLost
 	case errors.As(err, &ahead):
 		return faultAhead

@@ -273,13 +273,9 @@ func (s *site) storedCheckpoint(size int64) (api.CheckpointNote, error) {
 
 // checkNote holds the ledger against a checkpoint in a file.
 func (e *Engine) checkNote(path string) error {
-	note, err := fsx.ReadFile(path, ledger.MaxNote)
+	c, _, err := readNote(path, e.keys, e.db.SiteID())
 	if err != nil {
-		return err // it names the path
-	}
-	c, err := ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	_, epoch, err := ledger.ParseOrigin(c.Origin)
 	if err != nil {
@@ -288,7 +284,7 @@ func (e *Engine) checkNote(path string) error {
 	if epoch > e.db.Epoch() {
 		return fmt.Errorf("%s: it is of %s, the ledger is %s", path, c.Origin, e.db.Origin())
 	}
-	if adopted, over := e.db.Adopted(epoch); over && c.Size > adopted {
+	if adopted, gone := e.db.GivenUp(epoch, c.Size); gone {
 		return &aheadError{path, c.Size, adopted}
 	}
 	if err := e.db.CheckHead(c); err != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -49,20 +50,20 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 	if err != nil {
 		return x.out, recoverError(opt.Home, err)
 	}
-	if err := x.look(plan); err != nil {
-		return x.out, err
+	x.tell(plan)
+	if x.out.Damage == "" && plan.Lost == 0 && plan.Unsent == 0 {
+		if x.out.Sound, err = x.sound(ctx, plan); err != nil {
+			return x.out, err
+		}
 	}
-	if plan.Damage == "" && plan.Lost == 0 && x.sound(ctx) {
-		x.out.Sound = true
-		return x.out, nil
-	}
-	if opt.DryRun {
+	if opt.DryRun || x.out.Sound {
 		return x.out, nil
 	}
 	r, err := store.Recover(ctx, x.options(false))
 	if err != nil {
 		return x.out, recoverError(opt.Home, err)
 	}
+	x.tell(r)
 	x.out.Evidence, x.out.Kept = r.Evidence, filepath.Join(opt.Home, r.Kept)
 	return x.out, nil
 }
@@ -74,13 +75,14 @@ type recovering struct {
 	out  api.RecoveredLedger
 	note string // the highest checkpoint that is known
 
+	unread bool         // pages that may have had more
 	erased []store.Gone // by entries that may be lost
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
 	o := store.RecoverOptions{
 		Home: x.opt.Home, Kept: x.opt.Now().UTC().Format("20060102T150405Z"), Open: store.Options{Now: x.opt.Now},
-		Trust: x.trust, Begin: x.begin, OpenNote: x.openNote, DryRun: dry,
+		Adopted: x.adopted, Trust: x.trust, Begin: x.begin, OpenNote: x.openNote, DryRun: dry,
 	}
 	if !dry {
 		o.Progress = x.opt.Progress
@@ -88,15 +90,19 @@ func (x *recovering) options(dry bool) store.RecoverOptions {
 	return o
 }
 
-// look says what is lost, as far as that is known.
-func (x *recovering) look(r store.Recovery) error {
-	k, err := lookAround(x.opt.Home, x.keys, r.SiteID, r.Size)
+// adopted says what is lost, as far as that is known, and refuses a ledger that its
+// checkpoints contradict.
+func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
+	k, err := lookAround(x.opt.Home, r.Head, x.keys, r.SiteID)
 	if err != nil {
 		return err
 	}
-	x.note, x.erased = k.note, k.erased
-	x.out.Damage, x.out.Size, x.out.Survived, x.out.Sealed, x.out.Floors = r.Damage, r.Size, r.Survived, r.Lost, k.floors
-	x.out.Known = max(k.size, r.Known)
+	if err := k.hold(db); err != nil {
+		return err
+	}
+	x.note, x.erased, x.unread = k.note, k.erased, r.Unread > 0
+	x.out.Floors = k.floors
+	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
 	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
 		return err
@@ -105,9 +111,21 @@ func (x *recovering) look(r store.Recovery) error {
 	return nil
 }
 
+// tell says what is, or would be, recovered.
+func (x *recovering) tell(r store.Recovery) {
+	x.out.Damage, x.out.Size, x.out.Survived, x.out.Sealed, x.out.Unread, x.out.Unsent = r.Damage, r.Size, r.Survived, r.Lost, r.Unread, r.Unsent
+	if r.Damage == "" && x.out.Lost > 0 { // it ends before it should
+		x.out.Damage = fmt.Sprintf("it has %d entries, and a checkpoint covers %d", r.Size, x.out.Known)
+	}
+}
+
 // sound says whether nothing is wrong with a ledger whose entries are all intact; else it
-// says what is.
-func (x *recovering) sound(ctx context.Context) bool {
+// says what is. An error has left that open: then nothing is done to the ledger.
+func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, error) {
+	if plan.Older { // opening it would change it
+		return false, &api.Error{Code: api.CodeConflict, Message: "the ledger is of an older schema, and its entries are intact",
+			Hint: "any other command brings it up to date: stella ledger verify; if that says DAMAGED, restore a snapshot: stella maintenance snapshots"}
+	}
 	db, err := store.Open(x.opt.Home, store.Options{Now: x.opt.Now})
 	if err == nil {
 		_, err = db.Check(ctx, store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
@@ -115,10 +133,15 @@ func (x *recovering) sound(ctx context.Context) bool {
 		}})
 		err = errors.Join(err, db.Close())
 	}
-	if err != nil {
-		x.out.Damage = err.Error()
+	var damage *store.Damage
+	if errors.As(err, &damage) {
+		x.out.Damage = damage.Error()
+		return false, nil
 	}
-	return err == nil
+	if err != nil {
+		return false, recoverError(x.opt.Home, err)
+	}
+	return true, nil
 }
 
 // openNote verifies a checkpoint of the site.
@@ -153,8 +176,9 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 		return err
 	}
 	x.out.Erased = seqsOf(erased)
-	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), x.out.Lost > 0)
-	x.out.Paused = len(x.out.Runs) > 0 || x.out.Lost > 0
+	lost := x.out.Lost > 0 || x.unread
+	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), lost)
+	x.out.Paused = len(x.out.Runs) > 0 || lost
 	return err
 }
 
@@ -162,8 +186,12 @@ func recoverError(home string, err error) error {
 	if errors.Is(err, store.ErrHopeless) {
 		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "restore a snapshot: stella maintenance restore-snapshot --latest; the damaged file is as it was"}
 	}
-	if errors.Is(err, store.ErrNoSite) {
+	switch {
+	case errors.Is(err, store.ErrNoSite), errors.Is(err, store.ErrNewerSchema):
 		return openError(home, err)
+	case errors.Is(err, store.ErrOlderSchema):
+		return &api.Error{Code: api.CodeConflict, Message: err.Error(),
+			Hint: "if no command opens it, restore a snapshot (stella maintenance snapshots), or ask the stella that wrote it; the site is as it was"}
 	}
 	return restoreError(home, err)
 }

@@ -12,10 +12,8 @@ import (
 	"time"
 
 	"github.com/stellarun/stella/export"
-	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
-	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
@@ -87,8 +85,9 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 		Check: store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
 			return ledger.OpenCheckpoint(note, x.keys.logPublic(), x.siteID)
 		}},
-		Open:  store.Options{Now: opt.Now},
-		Begin: x.begin,
+		Open:    store.Options{Now: opt.Now},
+		Adopted: x.adopted,
+		Begin:   x.begin,
 	})
 	if err != nil {
 		return out, restoreError(opt.Home, err)
@@ -128,9 +127,8 @@ type restoring struct {
 	keys    *keys
 	sitePub []byte
 	siteID  string
-	known   string       // the highest checkpoint that is known, "" for none
-	epoch   int64        // the highest that is known
-	erased  []store.Gone // by the ledger that is replaced
+	epoch   int64 // of the snapshot
+	known   surroundings
 }
 
 // prepare reads the keys of the home, and what is known of the ledger from outside the
@@ -152,8 +150,7 @@ func (x *restoring) prepare() (err error) {
 		return damaged("%s is the snapshot %s", x.out.Snapshot.Path, snap.ID)
 	}
 	x.siteID = snap.SiteID
-	_, x.epoch, err = ledger.ParseOrigin(snap.Origin)
-	if err != nil {
+	if _, x.epoch, err = ledger.ParseOrigin(snap.Origin); err != nil {
 		return damaged("%v", err)
 	}
 	if err := x.roomFor(snap.Bytes); err != nil {
@@ -169,18 +166,24 @@ func (x *restoring) roomFor(need int64) error {
 }
 
 // look says what a restore loses, as far as that is known.
-func (x *restoring) look(snap store.Snapshot) error {
-	k, err := lookAround(x.opt.Home, x.keys, x.siteID, snap.Size)
-	if err != nil {
+func (x *restoring) look(snap store.Snapshot) (err error) {
+	if x.known, err = lookAround(x.opt.Home, store.Peek(x.opt.Home), x.keys, x.siteID); err != nil {
 		return err
 	}
-	x.known, x.out.Floors, x.out.Known, x.erased = k.note, k.floors, k.size, k.erased
-	x.out.Lost = max(0, k.size-snap.Size)
-	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(x.epoch, k.epoch)); err != nil {
+	x.out.Known, x.out.Unread = x.known.size, x.known.unread
+	x.out.Lost = max(0, x.out.Known-snap.Size)
+	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(x.epoch, x.known.epoch)); err != nil {
 		return err
 	}
 	x.out.Origin = ledger.Origin(x.siteID, x.opt.Epoch)
 	return nil
+}
+
+// adopted holds the copy against the checkpoints that are known.
+func (x *restoring) adopted(db *store.DB) error {
+	err := x.known.hold(db)
+	x.out.Floors = x.known.floors
+	return err
 }
 
 // maxEpoch bounds the epochs that can be asked for: others come after it.
@@ -199,74 +202,22 @@ func nextEpoch(asked, known int64) (int64, error) {
 	return asked, nil
 }
 
-// surroundings is what is known of a ledger from outside of what is adopted of it.
-type surroundings struct {
-	note   string   // the highest checkpoint, "" for none
-	size   int64    // entries that it is known to have had
-	epoch  int64    // the highest that is known
-	floors []string // that are lost, or cover more than what is adopted
-	erased []store.Gone
-}
-
-// lookAround gathers what is known of a ledger of which size entries are adopted: its
-// checkpoints, in the home and outside, and the ledger itself as far as it can be read.
-func lookAround(home string, keys *keys, siteID string, size int64) (k surroundings, err error) {
-	head := store.Peek(home)
-	paths := append([]string{noteName}, head.NotePaths...)
-	if raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10); err == nil {
-		if site, err := manifests.ParseSite("site.toml", raw); err == nil {
-			paths = append(paths, site.CheckpointCopies...)
-		}
-	}
-	slices.Sort(paths[1:])
-	k.floors, k.epoch, k.size, k.erased = []string{}, head.Epoch, head.Size, head.Erased
-	var best int64
-	for _, name := range slices.Compact(paths) {
-		path := name
-		if name == noteName {
-			path = filepath.Join(home, noteName)
-		}
-		note, err := fsx.ReadFile(path, ledger.MaxNote)
-		if missing(err) {
-			if name == noteName {
-				k.floors = append(k.floors, name)
-			}
-			continue
-		}
-		if err != nil {
-			return k, invalid("%v", err)
-		}
-		c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID)
-		if err != nil {
-			return k, damaged("%s is no checkpoint of this site: %v", path, err)
-		}
-		_, epoch, _ := ledger.ParseOrigin(c.Origin) // it was opened
-		if k.epoch = max(k.epoch, epoch); c.Size > size {
-			k.floors = append(k.floors, name)
-		}
-		if c.Size > best {
-			best, k.note = c.Size, ledger.WithoutCosignatures(note)
-		}
-	}
-	k.size = max(k.size, best)
-	return k, nil
-}
-
 // begin begins the epoch in the copy.
 func (x *restoring) begin(db *store.DB) error {
-	erased, err := db.Back(x.erased)
+	erased, err := db.Back(x.known.erased)
 	if err != nil {
 		return err
 	}
 	err = db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason), Erased: erased,
+		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known.note, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason), Erased: erased,
 	})
 	if err != nil {
 		return err
 	}
 	x.out.Erased = seqsOf(erased)
-	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), x.out.Lost > 0 || x.out.Known == 0)
-	x.out.Paused = len(x.out.Runs) > 0 || x.out.Lost > 0 || x.out.Known == 0
+	lost := x.out.Lost > 0 || x.out.Known == 0 || x.out.Unread > 0
+	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), lost)
+	x.out.Paused = len(x.out.Runs) > 0 || lost
 	return err
 }
 
@@ -329,7 +280,13 @@ func askAgain(db *store.DB, actor string, run state.Run, now time.Time) (ids []s
 
 func restoreError(home string, err error) error {
 	var damage *store.Damage
+	var known *api.Error
 	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, store.ErrForked):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(),
+			Hint: "no disk does that: entries were replaced after they were signed. The site is as it was; keep it, and find out by whom"}
 	case errors.Is(err, store.ErrLocked):
 		return &api.Error{Code: api.CodeLocked, Message: "another process holds " + home, Hint: "stop it first: stella daemon stop"}
 	case errors.Is(err, store.ErrRestoring):

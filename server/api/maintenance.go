@@ -95,6 +95,7 @@ type Restored struct {
 	Kept     string   `json:"kept,omitempty"`     // folder with what was replaced
 	Known    int64    `json:"known"`              // entries that the site is known to have had; 0: nothing is known
 	Lost     int64    `json:"lost"`               // of these, entries that the snapshot does not have
+	Unread   int      `json:"unread,omitempty"`   // pages of the ledger that is replaced that cannot be read: more may be lost
 	Floors   []string `json:"floors"`             // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
@@ -113,7 +114,9 @@ type RecoveredLedger struct {
 	Lost     int64    `json:"lost"`               // of these, entries that are not adopted
 	Survived int64    `json:"survived"`           // of the lost, entries that can be read: they become evidence
 	Evidence string   `json:"evidence,omitempty"` // SHA-256 of the sealed list of these
-	Sealed   int64    `json:"sealed,omitempty"`   // small sealed files that are lost
+	Sealed   int64    `json:"sealed,omitempty"`   // small sealed files, and secrets, that are lost
+	Unread   int      `json:"unread,omitempty"`   // pages that cannot be read: more may be lost
+	Unsent   int64    `json:"unsent,omitempty"`   // events that a sink had not taken, and will not be offered
 	Origin   string   `json:"origin,omitempty"`   // from now on
 	Kept     string   `json:"kept,omitempty"`     // folder with the damaged file
 	Floors   []string `json:"floors"`             // that must be waived before the site opens
