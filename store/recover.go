@@ -51,7 +51,7 @@ type Recovery struct {
 
 // Recover recovers the ledger of a home that nobody holds.
 func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
-	unlock, err := lockHome(opt.Home, false)
+	unlock, err := lockHome(opt.Home, true)
 	if err != nil {
 		return r, err
 	}
@@ -63,8 +63,6 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	}
 	w, err := openWreck(filepath.Join(opt.Home, fileName))
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
-		return r, ErrLocked
 	case errors.Is(err, os.ErrNotExist):
 		return r, fmt.Errorf("%w: %s", ErrNoSite, opt.Home)
 	case err != nil:
@@ -159,7 +157,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 			return context.Cause(ctx)
 		}
 		l, hashes, err := w.entry(r.Size)
-		if IsNotFound(err) && r.Size >= r.Known {
+		if IsNotFound(err) && r.Size >= r.Known && w.unread(bEntries) == 0 {
 			break // that is the end of it
 		}
 		if err == nil {
