@@ -112,11 +112,7 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 func (db *DB) checkPages() error {
 	var first error
 	check := func(t *bolt.Tx) error {
-		for err := range t.Check() { // to its end, which is that of its goroutine
-			if first == nil {
-				first = damaged(err, "pages of ledger.db")
-			}
-		}
+		first = checkTx(db.file, t)
 		return errNothingToKeep
 	}
 	err := db.view(func(*bolt.Tx) error { return nil }) // whether it is open
@@ -124,12 +120,27 @@ func (db *DB) checkPages() error {
 		err = db.update(func(tx *Tx) error { return check(tx.bolt) })
 	}
 	if errors.Is(err, ErrFailed) { // then nobody writes any more
-		err = db.view(check)
+		err = db.still(func() error { return db.view(check) })
 	}
 	if first != nil || errors.Is(err, errNothingToKeep) {
 		return first
 	}
 	return err
+}
+
+// checkTx checks the pages that a transaction has, which nobody changes meanwhile. bbolt does
+// it in a goroutine of its own, where nothing can be caught: before that, our own look has
+// verified all that it trusts.
+func checkTx(f *os.File, t *bolt.Tx) (first error) {
+	if err := checkFile(f, true); err != nil {
+		return err
+	}
+	for err := range t.Check() { // to its end, which is that of its goroutine
+		if first == nil {
+			first = damaged(err, "pages of ledger.db")
+		}
+	}
+	return first
 }
 
 var errNothingToKeep = errors.New("store: only read")
@@ -354,10 +365,10 @@ func (r *replay) flush() error {
 		return err // close rolls it back
 	}
 	tx := r.tx
-	r.tx = nil
 	if err := tx.bolt.Commit(); err != nil {
 		return err
 	}
+	r.tx = nil
 	if r.done != nil {
 		r.done(tx)
 	}

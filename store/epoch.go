@@ -3,8 +3,10 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/stellarun/stella/ledger"
 )
@@ -79,7 +81,16 @@ type Head struct {
 // Peek reads as much of the head of a home's ledger as can be read, without changing
 // anything: zero, where nothing can, because somebody holds it, or it is damaged.
 func Peek(home string) (h Head) {
-	w, err := openWreck(filepath.Join(home, fileName))
+	path := filepath.Join(home, fileName)
+	lock, err := os.Open(path)
+	if err != nil {
+		return h
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil {
+		return h
+	}
+	w, err := openWreck(path)
 	if err != nil {
 		return h
 	}

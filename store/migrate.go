@@ -207,7 +207,9 @@ func (db *DB) upgrade(to *bolt.DB, opt Options) error {
 // the home by hard links has it: there it is whole, and stays what it says that it is.
 func retire(old *bolt.DB, file *os.File) {
 	if fi, err := file.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {
-		_ = old.Update(func(t *bolt.Tx) error { return t.Bucket(bMeta).Put(kSchema, be64(schemaVersion)) })
+		_ = guard(func() error {
+			return old.Update(func(t *bolt.Tx) error { return t.Bucket(bMeta).Put(kSchema, be64(schemaVersion)) })
+		})
 	}
 	_ = old.Close()
 }

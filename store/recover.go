@@ -67,7 +67,7 @@ type Recovery struct {
 // and one that is older than what is replayed here; and with [ErrForked] one whose entries are
 // not those that were signed, which no damage does.
 func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
-	unlock, err := lockHome(opt.Home, false)
+	unlock, err := lockHome(opt.Home, true)
 	if err != nil {
 		return r, err
 	}
@@ -79,8 +79,6 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	}
 	w, err := openWreck(filepath.Join(opt.Home, fileName))
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
-		return r, ErrLocked
 	case errors.Is(err, os.ErrNotExist):
 		return r, fmt.Errorf("%w: %s", ErrNoSite, opt.Home)
 	case err != nil:
@@ -235,7 +233,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 			return context.Cause(ctx)
 		}
 		l, hashes, err := w.entry(r.Size)
-		if IsNotFound(err) && r.Size >= r.Head.Size {
+		if IsNotFound(err) && r.Size >= r.Head.Size && r.Head.Unread == 0 {
 			break // that is the end of it
 		}
 		if err == nil {

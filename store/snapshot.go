@@ -160,7 +160,7 @@ func (db *DB) freeze(c *copier) (read *bolt.Tx, err error) {
 		if err := db.Failure(); err != nil { // its entry could not be written
 			return fmt.Errorf("%w: %w", ErrFailed, err)
 		}
-		if read, err = db.base.Load().Begin(false); err != nil {
+		if read, err = db.begin(db.base.Load(), false); err != nil {
 			return err
 		}
 		c.total = read.Size()

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -153,6 +154,7 @@ type DB struct {
 	home  string
 	base  atomic.Pointer[bolt.DB] // an erasure puts another in its place
 	file  *os.File                // that of base, which closes it; only the writer looks at it
+	stuck atomic.Bool             // bbolt holds locks that nobody gives back
 	now   func() time.Time
 	site  siteMeta
 	blobs *Blobs
@@ -240,7 +242,7 @@ func Open(home string, opt Options) (*DB, error) {
 		err = errors.Join(db.eraseAgreed(opt), db.view(db.loadClock))
 	}
 	if err != nil {
-		db.base.Load().Close()
+		db.closeBase()
 		return nil, err
 	}
 	db.start()
@@ -276,32 +278,58 @@ const (
 	aMoment = time.Second      // somebody may ask for a moment whether it is locked
 )
 
-// openFile opens a database and takes its lock, or fails with [ErrLocked]. The file is for
-// looking at; it is closed with the database.
+// openFile opens a database and takes its lock, or fails with [ErrLocked]; one whose pages
+// would lead bbolt in a circle is not opened. The file is for looking at; it is closed with the
+// database.
 func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.DB, file *os.File, err error) {
-	b, err = bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         wait,
-		FreelistType:    bolt.FreelistMapType,
-		InitialMmapSize: cmp.Or(opt.hooks.mapped, firstMapped),
-		OpenFile: func(name string, _ int, perm os.FileMode) (f *os.File, err error) {
-			f, err = os.OpenFile(name, flags, perm)
-			if file = f; opt.hooks.opened != nil {
-				opt.hooks.opened()
-			}
-			return f, err
-		},
-	})
-	switch {
-	case errors.Is(err, bolt.ErrTimeout):
-		return nil, nil, ErrLocked
-	case err != nil:
-		return nil, nil, fmt.Errorf("store: open ledger.db: %w", err)
+	prepare := func(name string, _ int, perm os.FileMode) (*os.File, error) {
+		if file, err = os.OpenFile(name, flags, perm); err != nil {
+			return nil, err
+		}
+		if opt.hooks.opened != nil {
+			opt.hooks.opened()
+		}
+		if err = lockFile(file, wait); err == nil { // which bbolt then has as well: it is the file's
+			err = inPlace(file, path)
+		}
+		if err == nil {
+			err = checkFile(file, false)
+		}
+		return file, err
 	}
-	if err := inPlace(file, path); err != nil {
-		b.Close()
+	err = guard(func() (err error) {
+		b, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:         wait,
+			FreelistType:    bolt.FreelistMapType,
+			InitialMmapSize: cmp.Or(opt.hooks.mapped, firstMapped),
+			OpenFile:        prepare,
+		})
+		return err
+	})
+	if err == nil {
+		return b, file, nil
+	}
+	if file != nil {
+		file.Close()
+	}
+	if damage := (*Damage)(nil); errors.Is(err, ErrLocked) || errors.As(err, &damage) {
 		return nil, nil, err
 	}
-	return b, file, nil
+	return nil, nil, fmt.Errorf("store: open ledger.db: %w", err)
+}
+
+// lockFile takes the lock of an open file, for which it waits about so long.
+func lockFile(f *os.File, wait time.Duration) error {
+	const pause = 50 * time.Millisecond
+	for end := time.Now().Add(wait - pause); ; time.Sleep(pause) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Now().After(end) {
+			return ErrLocked
+		}
+	}
 }
 
 // inPlace says [ErrLocked] of a file that another has taken the place of before it was
@@ -309,11 +337,11 @@ func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.
 func inPlace(file *os.File, path string) error {
 	have, err := file.Stat()
 	if err != nil {
-		return fmt.Errorf("store: open ledger.db: %w", err)
+		return err
 	}
 	now, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("store: open ledger.db: %w", err)
+		return err
 	}
 	if !os.SameFile(have, now) {
 		return ErrLocked
@@ -357,17 +385,6 @@ func (db *DB) load() error {
 	})
 }
 
-// view runs fn in a transaction that reads.
-func (db *DB) view(fn func(*bolt.Tx) error) error {
-	for {
-		base := db.base.Load()
-		err := base.View(fn)
-		if err != bolt.ErrDatabaseNotOpen || db.base.Load() == base { // else another took its place a moment ago
-			return err
-		}
-	}
-}
-
 // Close waits for the writes under way and releases the lock.
 func (db *DB) Close() error {
 	var err error
@@ -375,7 +392,7 @@ func (db *DB) Close() error {
 		close(db.quit)
 		<-db.written
 		db.retired.Wait()
-		err = db.base.Load().Close()
+		err = db.closeBase()
 	})
 	return err
 }

@@ -78,20 +78,27 @@ func (db *DB) commit(batch []request) {
 // transact returns nil, nil when there was nothing to keep. Its error means
 // that the disk did not take the transaction: after it nothing is accepted,
 // because the kernel may have dropped pages that a later sync would not write.
-func (db *DB) transact(batch []request, results []error) (*Tx, error) {
-	db.mu.RLock()
-	failed, size, last := db.failed, db.size, db.lastTime
-	db.mu.RUnlock()
-	if failed != nil {
-		return nil, failed
+func (db *DB) transact(batch []request, results []error) (tx *Tx, err error) {
+	if err := db.Failure(); err != nil {
+		return nil, err
 	}
 	if err := failpoint.Hit(failpoint.StoreCommitBefore); err != nil {
 		return nil, err
 	}
-	b, err := db.base.Load().Begin(true)
+	b, err := db.begin(db.base.Load(), true)
 	if err != nil {
 		return nil, err
 	}
+	defer db.rollBack(b) // a damaged page may have ended it anywhere
+	err = guard(func() (err error) { tx, err = db.perform(b, batch, results); return err })
+	return tx, err
+}
+
+// perform runs the batch in a transaction of bbolt.
+func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error) {
+	db.mu.RLock()
+	size, last := db.size, db.lastTime
+	db.mu.RUnlock()
 	fillPages(b)
 	kept, blobs := 0, db.blobs.take() // what the entries to come may name comes before them
 	if b.Bucket(bSmall) == nil {
@@ -101,7 +108,6 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 	tx.size, tx.lastTime, tx.kept = size, last, db.records
 	tx.alone = len(batch) == 1 && bytesOf(blobs) < maxWaiting
 	if err := tx.putSmall(blobs); err != nil {
-		b.Rollback()
 		return nil, err
 	}
 	for i, r := range batch {
@@ -117,13 +123,12 @@ func (db *DB) transact(batch []request, results []error) (*Tx, error) {
 			break
 		}
 		if err := tx.rollback(mark); err != nil {
-			b.Rollback()
 			return nil, err
 		}
 		tx.size, tx.lastTime = size, last
 	}
 	if kept == 0 && bytesOf(blobs) < maxWaiting {
-		return nil, b.Rollback()
+		return nil, nil
 	}
 	if err := b.Commit(); err != nil {
 		return nil, err

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+)
+
+// A walk goes through a tree of pages in the order of its keys. It reaches no page twice,
+// whatever tree of the file leads to it, and goes on behind one that cannot be read.
+type walk struct {
+	p      *pages
+	kind   uint32                 // flags that the elements of its leaves have
+	coarse bool                   // leaves below a branch are not read
+	leaf   func(*page) error      // may be nil
+	bad    func(*pageError) error // is told what is wrong; an error ends the walk
+}
+
+// limits are the keys that a branch gives a child: those from low on, below high; nil is none.
+type limits struct{ low, high []byte }
+
+func (w *walk) tree(id uint64) error { return w.follow(id, limits{}, 0) }
+
+func (w *walk) fail(id uint64, err error, lost bool) error {
+	return w.bad(&pageError{page: id, err: err, lost: lost})
+}
+
+func (w *walk) follow(id uint64, within limits, depth int) error {
+	if depth > maxDepth {
+		return w.fail(id, errPageDepth, true)
+	}
+	x, err := w.p.page(id)
+	if err == nil {
+		err = w.p.claim(id, x.span)
+	}
+	if err != nil {
+		return w.fail(id, err, true)
+	}
+	if x.bad == nil && x.n > 0 && (bytes.Compare(x.key(0), within.low) < 0 || within.high != nil && bytes.Compare(x.key(x.n-1), within.high) >= 0) {
+		if err := w.fail(id, errPageRange, false); err != nil {
+			return err
+		}
+	}
+	if !x.branch {
+		return w.visit(x)
+	}
+	if x.bad != nil {
+		if err := w.fail(id, x.bad, false); err != nil {
+			return err
+		}
+	}
+	if w.coarse && !w.branches(x) {
+		return w.claimAll(x)
+	}
+	for i := range x.n {
+		var within limits
+		if x.bad == nil {
+			within.low = x.key(i)
+			if i+1 < x.n {
+				within.high = x.key(i + 1)
+			}
+		}
+		if err := w.follow(x.child(i), within, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// visit is a leaf.
+func (w *walk) visit(x *page) error {
+	for i := range x.n {
+		if x.flags(i) != w.kind {
+			if err := w.fail(x.id, errPageKind, false); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if w.leaf == nil {
+		return nil
+	}
+	return w.leaf(x)
+}
+
+// branches says whether the children of a branch are to be read: all leaves of a tree lie
+// equally deep, so that the first says it.
+func (w *walk) branches(x *page) bool {
+	first, err := w.p.head(x.child(0))
+	return err != nil || first.branch
+}
+
+// claimAll reaches the children of a branch without reading them.
+func (w *walk) claimAll(x *page) error {
+	for i := range x.n {
+		if err := w.p.claim(x.child(i), 1); err != nil {
+			if err := w.fail(x.child(i), err, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A bucketPages is where a bucket is: its root page, or the leaf that is all of it.
+type bucketPages struct {
+	name   []byte
+	root   uint64
+	inline *page
+}
+
+// walk goes through the pages of a bucket.
+func (b *bucketPages) walk(w *walk) error {
+	if b.inline != nil {
+		return w.visit(b.inline)
+	}
+	return w.tree(b.root)
+}
+
+// buckets finds the buckets in the root tree.
+func (p *pages) buckets(bad func(*pageError) error) (out []bucketPages, err error) {
+	w := &walk{p: p, kind: bucketFlag, bad: bad}
+	w.leaf = func(x *page) error {
+		for i := range x.n {
+			v, _ := x.value(i)
+			b, err := asBucket(v)
+			if err != nil {
+				if err := w.fail(x.id, fmt.Errorf("%w: %q: %w", errBucket, x.key(i), err), true); err != nil {
+					return err
+				}
+				continue
+			}
+			b.name = bytes.Clone(x.key(i))
+			out = append(out, b)
+		}
+		return nil
+	}
+	return out, w.tree(p.meta.root)
+}
+
+// asBucket reads a value of the root tree.
+func asBucket(v []byte) (b bucketPages, err error) {
+	const head = 16
+	if len(v) < head {
+		return b, errPageBounds
+	}
+	if b.root = binary.NativeEndian.Uint64(v); b.root != 0 {
+		if len(v) != head {
+			err = errPageBounds
+		}
+		return b, err
+	}
+	b.inline, err = inlined(bytes.Clone(v[head:]))
+	return b, err
+}
+
+// checkFile is [checkAll] of a file, where it is not empty: bbolt makes a database of that.
+func checkFile(f *os.File, leaves bool) error {
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return err
+	}
+	return checkAll(f, fi.Size(), leaves)
+}
+
+// checkAll verifies the pages of the file: every one that can be reached, or all but the
+// leaves below a branch. After the first nothing is left on any page that could lead bbolt
+// astray, after the second no circle and no wrong list of free pages is. It returns a *[Damage].
+func checkAll(r io.ReaderAt, size int64, leaves bool) error {
+	p, err := openPages(r, size)
+	if err != nil {
+		return damaged(err, "ledger.db")
+	}
+	if p.end < p.high {
+		return damaged(fmt.Errorf("%w: %d bytes, %d pages of %d", errCutOff, size, p.high, p.unit), "ledger.db")
+	}
+	if err := p.readFree(); err != nil {
+		return damaged(err, "list of free pages of ledger.db")
+	}
+	stop := func(e *pageError) error { return e }
+	all, err := p.buckets(stop)
+	if err != nil {
+		return damaged(err, "list of buckets of ledger.db")
+	}
+	for _, b := range all {
+		// Without a list of free pages bbolt reads all others when it opens the file.
+		w := &walk{p: p, coarse: !leaves && p.meta.freelist != noFreelist, bad: stop}
+		if err := b.walk(w); err != nil {
+			return damaged(err, "bucket %s of ledger.db", b.name)
+		}
+	}
+	return nil
+}
