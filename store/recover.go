@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -272,7 +271,14 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 	}
 	defer f.Close()
 	out := bufio.NewWriter(f)
-	erased := w.erased(r.Known)
+	gone, only := w.gone(r.Known)
+	erased := map[int64]bool{} // or said to be: rather too little than too much
+	for _, g := range gone {
+		erased[g.Seq] = true
+	}
+	for _, seq := range only {
+		erased[seq] = true
+	}
 	for seq := r.Size; seq < r.Known; seq++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -286,7 +292,7 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 			continue
 		}
 		s := survivor{Seq: seq, Envelope: string(l.Envelope)}
-		if l.Data != nil && !slices.Contains(erased, seq) && hexSum(l.Data) == env.DataHash {
+		if l.Data != nil && !erased[seq] && hexSum(l.Data) == env.DataHash {
 			s.Data = string(l.Data)
 		}
 		raw, err := jcs.Marshal(s)

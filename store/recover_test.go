@@ -25,7 +25,8 @@ func recovered(home string, dry bool) (store.Recovery, error) {
 		Home: home, Kept: "then", DryRun: dry, OpenNote: openNote,
 		Trust: func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {
-			return db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
+			waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
+			return errors.Join(waits, err)
 		},
 	})
 }

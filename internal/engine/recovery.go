@@ -74,7 +74,7 @@ type recovering struct {
 	out  api.RecoveredLedger
 	note string // the highest checkpoint that is known
 
-	erased []store.Gone // by entries that may be lost
+	gone vanished // by entries that may be lost
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
@@ -94,7 +94,7 @@ func (x *recovering) look(r store.Recovery) error {
 	if err != nil {
 		return err
 	}
-	x.note, x.erased = k.note, k.erased
+	x.note, x.gone = k.note, k.gone
 	x.out.Damage, x.out.Size, x.out.Survived, x.out.Sealed, x.out.Floors = r.Damage, r.Size, r.Survived, r.Lost, k.floors
 	x.out.Known = max(k.size, r.Known)
 	x.out.Lost = max(0, x.out.Known-r.Size)
@@ -142,17 +142,13 @@ func (x *recovering) trust(db *store.DB, dir string) error {
 
 // begin begins the epoch with what was adopted.
 func (x *recovering) begin(db *store.DB, evidence string) error {
-	erased, err := db.Back(x.erased)
-	if err != nil {
-		return err
-	}
-	err = db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason), Erased: erased,
+	again, err := x.gone.begin(db, x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
 	})
 	if err != nil {
 		return err
 	}
-	x.out.Erased = seqsOf(erased)
+	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), x.out.Lost > 0)
 	x.out.Paused = len(x.out.Runs) > 0 || x.out.Lost > 0
 	return err

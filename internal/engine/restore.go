@@ -128,9 +128,9 @@ type restoring struct {
 	keys    *keys
 	sitePub []byte
 	siteID  string
-	known   string       // the highest checkpoint that is known, "" for none
-	epoch   int64        // the highest that is known
-	erased  []store.Gone // by the ledger that is replaced
+	known   string   // the highest checkpoint that is known, "" for none
+	epoch   int64    // the highest that is known
+	gone    vanished // by the ledger that is replaced
 }
 
 // prepare reads the keys of the home, and what is known of the ledger from outside the
@@ -174,7 +174,7 @@ func (x *restoring) look(snap store.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	x.known, x.out.Floors, x.out.Known, x.erased = k.note, k.floors, k.size, k.erased
+	x.known, x.out.Floors, x.out.Known, x.gone = k.note, k.floors, k.size, k.gone
 	x.out.Lost = max(0, k.size-snap.Size)
 	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(x.epoch, k.epoch)); err != nil {
 		return err
@@ -205,7 +205,7 @@ type surroundings struct {
 	size   int64    // entries that it is known to have had
 	epoch  int64    // the highest that is known
 	floors []string // that are lost, or cover more than what is adopted
-	erased []store.Gone
+	gone   vanished
 }
 
 // lookAround gathers what is known of a ledger of which size entries are adopted: its
@@ -219,7 +219,7 @@ func lookAround(home string, keys *keys, siteID string, size int64) (k surroundi
 		}
 	}
 	slices.Sort(paths[1:])
-	k.floors, k.epoch, k.size, k.erased = []string{}, head.Epoch, head.Size, head.Erased
+	k.floors, k.epoch, k.size, k.gone = []string{}, head.Epoch, head.Size, vanished{head.Erased, head.Said}
 	var best int64
 	for _, name := range slices.Compact(paths) {
 		path := name
@@ -254,17 +254,13 @@ func lookAround(home string, keys *keys, siteID string, size int64) (k surroundi
 
 // begin begins the epoch in the copy.
 func (x *restoring) begin(db *store.DB) error {
-	erased, err := db.Back(x.erased)
-	if err != nil {
-		return err
-	}
-	err = db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason), Erased: erased,
+	again, err := x.gone.begin(db, x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason),
 	})
 	if err != nil {
 		return err
 	}
-	x.out.Erased = seqsOf(erased)
+	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), x.out.Lost > 0 || x.out.Known == 0)
 	x.out.Paused = len(x.out.Runs) > 0 || x.out.Lost > 0 || x.out.Known == 0
 	return err
