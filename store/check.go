@@ -205,7 +205,7 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 		}
 	}
 	rep.Blobs = len(seen)
-	if err := gone.check(); err != nil {
+	if err := db.checkErasures(&gone, size); err != nil {
 		return err
 	}
 	if err := checkRoot(size, db, v.Root()); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,13 +36,13 @@ func (tx *Tx) projectEpoch(env ledger.Envelope, d *ledger.EpochStart) error {
 	return tx.putJSON(bMeta, kSite, site)
 }
 
-// BeginEpoch begins an epoch with everything that there is. Nobody else may use the database
-// meanwhile.
-func (db *DB) BeginEpoch(actor string, d ledger.EpochStart) error {
+// BeginEpoch begins an epoch with everything that there is, and erases what is agreed to be. Nobody
+// else may use the database meanwhile. waits is why something of that is still on disk.
+func (db *DB) BeginEpoch(actor string, d ledger.EpochStart) (waits, err error) {
 	size := db.Size()
 	root, err := ledger.TreeHash(size, db)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d.OldOrigin, d.Size, d.Root = db.Origin(), size, ledger.HexHash(root)
 	again := d.Erased
@@ -52,10 +53,16 @@ func (db *DB) BeginEpoch(actor string, d ledger.EpochStart) error {
 			_, err = db.Append(ledger.DataErased, actor, &ledger.Erasure{Request: seq, Entries: more})
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = db.load()
 	}
-	return db.load()
+	if err != nil {
+		return nil, err
+	}
+	if waits = db.eraseAgreed(Options{}); errors.Is(waits, ErrUnsynced) {
+		return nil, waits // nothing can be written any more
+	}
+	return waits, nil
 }
 
 // Adopted is how many entries the ledger has of an epoch that is over, with those before it:
@@ -76,6 +83,7 @@ type Head struct {
 	Unread      int // pages that may have had more entries
 	NotePaths   []string
 	Erased      []Gone
+	Said        []int64 // entries that are said to be erased too, and nothing that can be read shows it
 }
 
 // Peek reads as much of the head of a home's ledger as can be read, without changing
@@ -112,10 +120,6 @@ func (w *wreck) head() (h Head) {
 		}
 		return nil
 	})
-	for _, seq := range w.erased(h.Size) {
-		if l, _, err := w.entry(seq); err == nil {
-			h.Erased = append(h.Erased, Gone{seq, ledger.LeafHash(l.Envelope)})
-		}
-	}
+	h.Erased, h.Said = w.gone(h.Size)
 	return h
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,9 +16,9 @@ import (
 // with it the tree; what a replay needs of the data stays in the record of the entry, and
 // leaves with no archive. Nobody is shown the data once it is agreed that it goes. A page of
 // bbolt keeps what was on it, so that the whole file is made anew, and the old one is
-// overwritten: at once, or where that fails when the site is opened next. What is agreed
-// follows from the entries, so that a recovery, and a restore in the place of a ledger that
-// knows of it, erase it too.
+// overwritten: at once, or where that fails when somebody tries again, which keeps no site
+// shut. What is agreed is what entries say (see [said]), so that a recovery, and a restore in
+// the place of a ledger that knows of it, erase it too.
 
 // Errors of an erasure.
 var (
@@ -25,6 +26,7 @@ var (
 	ErrErased      = errors.New("store: the data of the entry was erased before")
 	ErrNoRequest   = errors.New("store: the entry is no request for an erasure")
 	ErrSamePerson  = errors.New("store: who asked for an erasure cannot agree to it")
+	ErrNotErased   = errors.New("store: what is agreed to be erased could not be taken out of the copy")
 )
 
 // RequestErasure records that somebody wants the data of entries erased.
@@ -67,8 +69,7 @@ func (db *DB) ErasureRequest(seq int64) (d ledger.ErasureRequest, actor string, 
 }
 
 // AgreeToErasure records that somebody else agrees to a request: nobody is shown the data from
-// then on, and it goes with [DB.EraseAgreed], or when the site is opened next. same says
-// whether two actors are one person.
+// then on, and it goes with [DB.EraseAgreed]. same says whether two actors are one person.
 func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string) bool) (seq int64, d ledger.Erasure, err error) {
 	req, by, err := db.ErasureRequest(request)
 	if err != nil {
@@ -98,7 +99,7 @@ func (db *DB) AgreeToErasure(actor string, request int64, same func(a, b string)
 	if seq, err = db.Append(ledger.DataErased, actor, &d); err != nil {
 		return 0, d, err
 	}
-	return seq, d, db.view(db.loadAgreed)
+	return seq, d, db.still(func() error { return db.view(db.loadAgreed) }) // one at a time: an older answer never replaces a newer
 }
 
 // projectErasure keeps which data is agreed to be erased, for good.
@@ -111,12 +112,12 @@ func (tx *Tx) projectErasure(env ledger.Envelope, entries []ledger.ErasedData) e
 		return err
 	}
 	for _, x := range entries {
+		if x.Seq < 0 || x.Seq >= env.Seq {
+			return errors.New("an erasure of what is not there")
+		}
 		agreed = append(agreed, x.Seq)
 	}
 	slices.Sort(agreed)
-	if agreed[0] < 0 || agreed[len(agreed)-1] >= env.Seq {
-		return errors.New("an erasure of what is not there")
-	}
 	return tx.putJSON(bMeta, kErased, slices.Compact(agreed))
 }
 
@@ -128,107 +129,52 @@ func agreedIn(t *bolt.Tx) (agreed []int64, err error) {
 	return agreed, err
 }
 
-// loadAgreed finds what is agreed to be erased and still there: from now on nobody is shown it.
-func (db *DB) loadAgreed(t *bolt.Tx) error {
-	agreed, err := agreedIn(t)
-	if err != nil {
-		return damaged(err, "%s of ledger.db", kErased)
-	}
-	waiting := map[int64]bool{}
-	for _, seq := range agreed {
-		_, l, err := entryOf(t, seq)
-		if err != nil {
-			return err
-		}
-		if l.Data != nil {
-			waiting[seq] = true
-		}
-	}
-	db.agreed.Store(&waiting)
-	return nil
-}
-
 // shown is an entry as others than a check may see it.
 func (db *DB) shown(l Lines) (Lines, error) {
-	if waiting := db.agreed.Load(); waiting == nil || !(*waiting)[l.Seq] {
+	if _, hidden := (*db.agreed.Load())[l.Seq]; !hidden || l.Data == nil {
 		return l, nil
 	}
 	return l.erased()
 }
 
-// EraseAgreed erases at once what was agreed to be, while others read. Nothing is written
-// meanwhile, which takes as long as a replay of the ledger does, and as much room as it has.
-// With an error what was agreed is still to be erased, when the site is opened next at the
-// latest; with [ErrUnsynced] nothing is accepted any more until then.
-func (db *DB) EraseAgreed() error {
+// waiting are the entries whose data is to be erased, and is still there.
+func (db *DB) waiting() map[int64]bool {
+	out := maps.Clone(*db.agreed.Load())
+	maps.DeleteFunc(out, func(_ int64, goes bool) bool { return !goes })
+	return out
+}
+
+// Waiting is of how many entries the data is agreed to be erased, and is still on disk.
+func (db *DB) Waiting() int { return len(db.waiting()) }
+
+// EraseAgreed erases what was agreed to be and is still there, while others read. Nothing is
+// written meanwhile, which takes as long as a replay of the ledger does, and as much room as
+// it has. With an error it is still to be erased; with [ErrUnsynced] nothing is accepted any
+// more until the site is opened next.
+func (db *DB) EraseAgreed() error { return db.eraseAgreed(Options{live: true}) }
+
+func (db *DB) eraseAgreed(opt Options) error {
 	return db.still(func() error {
+		if opt.erase = db.waiting(); len(opt.erase) == 0 {
+			return nil
+		}
 		if err := db.Failure(); err != nil {
 			return err
 		}
-		err := db.eraseAgreed(Options{live: true})
+		path, err := place(db.home)
+		if err == nil {
+			err = db.moveTo(path+newSuffix, path, opt, db.upgrade)
+		}
 		if errors.Is(err, ErrUnsynced) {
 			db.Refuse(err)
 		}
 		db.records = newRecords() // they have it still
 		db.bundles.empty()
-		return err
-	})
-}
-
-func (db *DB) eraseAgreed(opt Options) error {
-	opt.erase = *db.agreed.Load()
-	if len(opt.erase) == 0 {
-		return nil
-	}
-	path, err := place(db.home)
-	if err == nil {
-		err = db.moveTo(path+newSuffix, path, opt, db.upgrade)
-	}
-	if err != nil {
-		return fmt.Errorf("store: erase: %w", err)
-	}
-	return db.view(db.loadAgreed)
-}
-
-// Gone is an entry whose data was erased, in a ledger that may have another in its place.
-type Gone struct {
-	Seq  int64
-	Leaf ledger.Hash // of its envelope
-}
-
-// Back says which of these entries are here though no entry here says that their data is
-// erased, be it that it is here again or not.
-func (db *DB) Back(gone []Gone) (back []ledger.ErasedData, err error) {
-	err = db.view(func(t *bolt.Tx) error {
-		agreed, err := agreedIn(t)
 		if err != nil {
-			return err
+			return fmt.Errorf("store: erase: %w", err)
 		}
-		for _, g := range gone {
-			if slices.Contains(agreed, g.Seq) {
-				continue
-			}
-			_, l, err := entryAt(t, g.Seq)
-			if IsNotFound(err) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if ledger.LeafHash(l.Envelope) != g.Leaf {
-				continue
-			}
-			if l.Data != nil {
-				l, err = l.erased()
-			}
-			if err != nil {
-				return err
-			}
-			back = append(back, ledger.ErasedData{Seq: l.Seq, Remains: hexSum(l.remains)})
-		}
-		return nil
+		return db.view(db.loadAgreed)
 	})
-	return back, err
 }
 
 // erased is an entry without its data.
@@ -274,48 +220,4 @@ func (l Lines) data(t ledger.Type) (any, error) {
 		return nil, err
 	}
 	return ledger.DecodeData(t, line.Data)
-}
-
-// erasures holds what is erased, and what remains of it, against what entries say was.
-type erasures struct {
-	gone  []ledger.ErasedData
-	named map[int64]string // seq → digest of what remains
-}
-
-func (e *erasures) see(l Lines, data any) {
-	if l.Data == nil {
-		e.gone = append(e.gone, ledger.ErasedData{Seq: l.Seq, Remains: hexSum(l.remains)})
-	}
-	named := erasedBy(data)
-	if e.named == nil && len(named) > 0 {
-		e.named = map[int64]string{}
-	}
-	for _, x := range named {
-		e.named[x.Seq] = x.Remains
-	}
-}
-
-// erasedBy is what an entry says is erased.
-func erasedBy(data any) []ledger.ErasedData {
-	switch d := data.(type) {
-	case *ledger.Erasure:
-		return d.Entries
-	case *ledger.EpochStart:
-		return d.Erased
-	}
-	return nil
-}
-
-// check finds data that is gone and that nobody has agreed to erase, and what remains of data
-// and is not what it was.
-func (e *erasures) check() error {
-	for _, x := range e.gone {
-		switch remains, ok := e.named[x.Seq]; {
-		case !ok:
-			return damaged(errors.New("its data is gone, and no entry says that it was erased"), "entry %d", x.Seq)
-		case remains != x.Remains:
-			return damaged(errors.New("what remains of its erased data is not what was recorded"), "entry %d", x.Seq)
-		}
-	}
-	return nil
 }

@@ -270,6 +270,7 @@ func (m *move) ledger(from *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	gone := erasures{}
 	size := m.r.db.size
 	for seq := range size {
 		hashes, l, err := entryOf(from, seq)
@@ -291,6 +292,10 @@ func (m *move) ledger(from *bolt.Tx) error {
 		if err := m.r.add(env, data); err != nil {
 			return damaged(err, "replay of entry %d", seq)
 		}
+		gone.see(l, data)
+	}
+	if err := gone.check(); err != nil { // nothing is erased that nobody has agreed to
+		return err
 	}
 	if err := m.r.begin(); err != nil {
 		return err

@@ -33,7 +33,7 @@ func (db *DB) CheckLines(ctx context.Context, opt CheckOptions) (CheckReport, er
 			return rep, err
 		}
 	}
-	if err := q.gone.check(); err != nil {
+	if err := db.checkErasures(&q.gone, rep.Size); err != nil {
 		return rep, err
 	}
 	rep.Root = q.tree.Root()

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -365,7 +364,13 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 	}
 	defer f.Close()
 	out := bufio.NewWriter(f)
-	erased := w.erased(r.Head.Size)
+	erased := map[int64]bool{} // or said to be: rather too little than too much
+	for _, g := range r.Head.Erased {
+		erased[g.Seq] = true
+	}
+	for _, seq := range r.Head.Said {
+		erased[seq] = true
+	}
 	for seq := r.Size; seq < r.Head.Size; seq++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -379,7 +384,7 @@ func (w *wreck) survivors(ctx context.Context, db *DB, opt RecoverOptions, r *Re
 			continue
 		}
 		s := survivor{Seq: seq, Envelope: string(l.Envelope)}
-		if l.Data != nil && !slices.Contains(erased, seq) && hexSum(l.Data) == env.DataHash {
+		if l.Data != nil && !erased[seq] && hexSum(l.Data) == env.DataHash {
 			s.Data = string(l.Data)
 		}
 		raw, err := jcs.Marshal(s)

@@ -26,7 +26,8 @@ func recovered(home string, dry bool) (store.Recovery, error) {
 		Adopted: func(*store.DB, store.Recovery) error { return nil },
 		Trust:   func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {
-			return db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
+			waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
+			return errors.Join(waits, err)
 		},
 	})
 }

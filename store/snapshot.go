@@ -98,7 +98,7 @@ func (db *DB) Snapshot(ctx context.Context, opt SnapshotOptions) (s Snapshot, di
 	if err := errors.Join(err, read.Rollback()); err != nil {
 		return s, "", "", err
 	}
-	if err := c.erase(db); err != nil {
+	if err := c.erase(db.now); err != nil {
 		return s, "", "", err
 	}
 	if err := errors.Join(c.folder("sealed/sha256", isBlobFile), c.folder("logs", isLogFile), c.archives(db)); err != nil {
@@ -356,34 +356,45 @@ func (c *copier) database(read *bolt.Tx) error {
 	return err
 }
 
-// erase takes what is agreed to be erased out of the copy of the database: opening it does.
-func (c *copier) erase(db *DB) error {
-	if waiting := db.agreed.Load(); waiting == nil || len(*waiting) == 0 {
-		return nil
-	}
+// erase takes what is agreed to be erased out of the copy of the database, before anything is
+// said of that: whoever opens it from then on changes nothing.
+func (c *copier) erase(now func() time.Time) (err error) {
 	path := filepath.Join(c.to, fileName)
 	if err := os.Chmod(path, 0o600); err != nil {
 		return fmt.Errorf("store: snapshot: %w", err)
 	}
-	other, err := Open(c.to, Options{Now: db.now})
+	other, err := Open(c.to, Options{Now: now})
 	if err != nil {
 		return err
 	}
-	if err := other.Close(); err != nil {
+	waits := other.Waiting() > 0
+	if err = other.eraseAgreed(Options{}); err != nil {
+		err = fmt.Errorf("%w: %w", ErrNotErased, err)
+	}
+	if err := errors.Join(err, other.Close()); err != nil || !waits {
 		return err
 	}
-	f, err := os.Open(path)
+	digest, err := fileDigest(path)
 	if err != nil {
 		return fmt.Errorf("store: snapshot: %w", err)
+	}
+	i := slices.IndexFunc(c.sums, func(s fileSum) bool { return s.path == fileName })
+	c.sums[i].sha256 = digest
+	return nil
+}
+
+// fileDigest is the SHA-256 of a file.
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
 	}
 	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return fmt.Errorf("store: snapshot: %w", err)
+		return "", err
 	}
-	i := slices.IndexFunc(c.sums, func(s fileSum) bool { return s.path == fileName })
-	c.sums[i].sha256 = hex.EncodeToString(h.Sum(nil))
-	return nil
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // sync makes the names of all files durable.
@@ -399,9 +410,6 @@ func (c *copier) sync() error {
 // checkCopy checks the database of a copy, and that every sealed file it names is among those
 // that were copied.
 func (db *DB) checkCopy(ctx context.Context, dir string, copied map[string]bool, opt SnapshotOptions) (s Snapshot, err error) {
-	if err := os.Chmod(filepath.Join(dir, fileName), 0o600); err != nil {
-		return s, fmt.Errorf("store: snapshot: %w", err)
-	}
 	other, err := Open(dir, Options{Now: db.now})
 	if err != nil {
 		return s, err

@@ -161,7 +161,7 @@ type DB struct {
 
 	records *records // of open runs, as of the last transaction; only the writer looks at it
 	bundles bundleCache
-	agreed  atomic.Pointer[map[int64]bool] // entries whose data is to be erased and is still there
+	agreed  atomic.Pointer[map[int64]bool] // entries whose data is there and not to be shown, and whether it is to be erased
 
 	requests chan request
 	between  chan func()    // what the writer is to do while nothing is written
@@ -238,9 +238,6 @@ func Open(home string, opt Options) (*DB, error) {
 	if err == nil && opt.Compact {
 		err = db.compact(opt)
 	}
-	if err == nil {
-		err = errors.Join(db.eraseAgreed(opt), db.view(db.loadClock))
-	}
 	if err != nil {
 		db.closeBase()
 		return nil, err
@@ -268,6 +265,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}
 	db.base.Store(b)
+	db.agreed.Store(&map[int64]bool{})
 	db.blobs = newBlobs(cmp.Or(opt.sealed, home), db)
 	return db, nil
 }

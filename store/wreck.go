@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -236,34 +235,4 @@ func (w *wreck) schema() (n uint64) {
 		return nil
 	})
 	return n
-}
-
-// erased is which data is agreed to be erased, by the entries that can be read, and by what
-// followed from those that cannot.
-func (w *wreck) erased(known int64) (seqs []int64) {
-	_ = w.each(bMeta, func(k, v []byte) error {
-		if string(k) == string(kErased) {
-			_ = json.Unmarshal(v, &seqs)
-		}
-		return nil
-	})
-	for seq := range known {
-		l, _, err := w.entry(seq)
-		if err != nil || !erases(l.Envelope) {
-			continue
-		}
-		env, err := ledger.ParseEnvelope(l.Envelope)
-		if err != nil {
-			continue
-		}
-		data, err := l.data(env.Type)
-		if err != nil {
-			continue
-		}
-		for _, x := range erasedBy(data) {
-			seqs = append(seqs, x.Seq)
-		}
-	}
-	slices.Sort(seqs)
-	return slices.Compact(seqs)
 }

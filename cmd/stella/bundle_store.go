@@ -129,6 +129,7 @@ func renderGC(s *screen, rep api.GCReport) {
 	if rep.TrashedUntil != "" {
 		until = "until " + seconds(rep.TrashedUntil)
 	}
-	s.fields(given, count(rep.Blobs, "blob", "blobs")+", "+size(rep.Bytes), "busy", busy, "in trash/", until,
-		deleted, count(rep.TrashFiles, "file", "files")+" of trash/, "+size(rep.TrashBytes))
+	kv := []string{given, count(rep.Blobs, "blob", "blobs") + ", " + size(rep.Bytes), "busy", busy, "in trash/", until,
+		deleted, count(rep.TrashFiles, "file", "files") + " of trash/, " + size(rep.TrashBytes)}
+	s.fields(append(kv, stillOnDisk(rep.Waits)...)...)
 }

@@ -75,14 +75,23 @@ func renderErasure(s *screen, rep api.ErasureReport) {
 	case !rep.Agreed:
 		kv = append(kv, "request", strconv.FormatInt(rep.Seq, 10), "next", "another person: stella ledger erase --agree "+strconv.FormatInt(rep.Seq, 10))
 	case rep.Waits != "":
-		kv = append(kv, "erased", "nobody is shown it; from disk when the site is opened next: "+rep.Waits)
+		kv = append(kv, "erased", "nobody is shown it")
 	default:
 		kv = append(kv, "erased", "yes")
 	}
+	kv = append(kv, stillOnDisk(rep.Waits)...)
 	if len(rep.Copies) > 0 {
 		kv = append(kv, "not erased in", strings.Join(rep.Copies, " "))
 	}
 	s.fields(kv...)
+}
+
+// stillOnDisk is a field of any answer: why data could not be erased, and what is done about it.
+func stillOnDisk(waits string) []string {
+	if waits == "" {
+		return nil
+	}
+	return []string{"still on disk", "what is agreed to be erased: " + waits + "; stella bundle gc, or the next start of the daemon, tries again"}
 }
 
 func seqList(seqs []int64) string {
@@ -91,4 +100,16 @@ func seqList(seqs []int64) string {
 		out = append(out, strconv.FormatInt(seq, 10))
 	}
 	return strings.Join(out, " ")
+}
+
+// erasedAgain are fields of a restore or a recovery.
+func erasedAgain(erased, unsure []int64, waits string) []string {
+	var kv []string
+	if len(erased) > 0 {
+		kv = append(kv, "erased again", seqList(erased))
+	}
+	if kv = append(kv, stillOnDisk(waits)...); len(unsure) > 0 {
+		kv = append(kv, "not erased", seqList(unsure)+": meta of the ledger before says that it was, and no entry that can be read; ask again with stella ledger erase")
+	}
+	return kv
 }

@@ -197,10 +197,7 @@ func renderRestored(s *screen, r api.Restored) {
 	if len(r.Asked) > 0 {
 		kv = append(kv, "asked again", strings.Join(r.Asked, " "))
 	}
-	if len(r.Erased) > 0 {
-		kv = append(kv, "erased again", seqList(r.Erased))
-	}
-	s.fields(kv...)
+	s.fields(append(kv, erasedAgain(r.Erased, r.Unsure, r.Waits)...)...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return
@@ -241,6 +238,6 @@ func runCompact(ctx context.Context, a *app, dry bool) error {
 			s.fields("size", size(res.Before), "free", size(res.Free))
 			return
 		}
-		s.fields("before", size(res.Before), "after", size(res.After))
+		s.fields(append([]string{"before", size(res.Before), "after", size(res.After)}, stillOnDisk(res.Waits)...)...)
 	})
 }

@@ -108,12 +108,12 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		kv = append(kv, "unsent", count(r.Unsent, "event", "events")+" that sinks had not taken, and will not be offered")
 	}
 	kv = append(kv, "origin", r.Origin)
-	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}, {"asked again", strings.Join(r.Asked, " ")}, {"erased again", seqList(r.Erased)}} {
+	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}, {"asked again", strings.Join(r.Asked, " ")}} {
 		if x[1] != "" {
 			kv = append(kv, x[0], x[1])
 		}
 	}
-	s.fields(kv...)
+	s.fields(append(kv, erasedAgain(r.Erased, r.Unsure, r.Waits)...)...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return

@@ -330,6 +330,7 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 	ballast := make([]byte, ballastBytes)
 	defer runtime.KeepAlive(ballast)
 	if until == Forever {
+		e.eraseAgreed() // what could not be before; where that fails again it is logged, and waits
 		if err := e.resumeAll(ctx, "system:daemon"); err != nil {
 			return err
 		}

@@ -34,8 +34,22 @@ func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.Erasure
 		return out, nil
 	}
 	seq, err := s.e.db.RequestErasure(s.actor, ledger.ErasureRequest{Entries: out.Entries, Reason: out.Reason})
-	out.Seq = seq
-	return out, erasureError(err)
+	if out.Seq = seq; err != nil {
+		return out, erasureError(err)
+	}
+	out.Waits = s.e.eraseAgreed()
+	return out, nil
+}
+
+// eraseAgreed erases what was agreed to be, and answers why it is still on disk where that
+// fails: it is agreed all the same, and who has asked for something else gets it.
+func (e *Engine) eraseAgreed() (waits string) {
+	err := e.db.EraseAgreed()
+	if err == nil {
+		return ""
+	}
+	e.opt.Log.Error("what is agreed to be erased is still on disk", "entries", e.db.Waiting(), "error", err)
+	return err.Error()
 }
 
 func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, err error) {
@@ -55,14 +69,13 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 		return out, erasureError(err)
 	}
 	seq, done, err := s.e.db.AgreeToErasure(s.actor, request, same)
-	if err != nil {
+	switch {
+	case err == nil:
+		out.Seq, out.Entries = seq, seqsOf(done.Entries)
+	case !errors.Is(err, store.ErrErased) || s.e.db.Waiting() == 0: // else it is tried again
 		return out, erasureError(err)
 	}
-	out.Seq, out.Entries = seq, seqsOf(done.Entries)
-	if err := s.e.db.EraseAgreed(); err != nil { // it is agreed all the same
-		s.e.opt.Log.Error("what is agreed to be erased is still on disk", "request", request, "error", err)
-		out.Waits = err.Error()
-	}
+	out.Waits = s.e.eraseAgreed()
 	if now, err := s.copiesWith(d.Entries); err == nil { // a snapshot may have been finished meanwhile
 		out.Copies = now
 	}
@@ -86,6 +99,34 @@ func (s *site) copiesWith(seqs []int64) (out []string, err error) {
 	}
 	kept, err := filepath.Glob(filepath.Join(s.e.opt.Home, "replaced", "*"))
 	return append(out, kept...), err
+}
+
+// vanished is what the ledger that another takes the place of knows to be erased.
+type vanished struct {
+	gone []store.Gone
+	said []int64 // only said to be
+}
+
+// again is what was erased again.
+type again struct {
+	erased []int64
+	unsure []int64 // that are there, and were said to be erased
+	waits  string  // why it is still on disk
+}
+
+// begin begins the epoch of the ledger that takes its place, in which it is erased again.
+func (v vanished) begin(db *store.DB, actor string, d ledger.EpochStart) (out again, err error) {
+	if d.Erased, out.unsure, err = db.Back(v.gone, v.said); err != nil {
+		return out, err
+	}
+	waits, err := db.BeginEpoch(actor, d)
+	if err != nil {
+		return out, err
+	}
+	if out.erased = seqsOf(d.Erased); waits != nil {
+		out.waits = waits.Error()
+	}
+	return out, nil
 }
 
 func seqsOf(list []ledger.ErasedData) (seqs []int64) {

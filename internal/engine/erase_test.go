@@ -186,6 +186,9 @@ func TestWhatWasErasedDoesNotComeBack(t *testing.T) {
 			if want := how != "recovered"; (len(again) == 1 && again[0] == entry) != want {
 				t.Errorf("erased again by the new epoch: %v", again)
 			}
+			if speaks(t, l.home, said) {
+				t.Error("it is in ledger.db before the site is opened")
+			}
 			if l.tryOpen() != nil {
 				l.waive("checkpoint.note")
 			}

@@ -60,6 +60,9 @@ func (s *site) CollectGarbage(ctx context.Context, req api.GCRequest, p api.Prog
 		c.out.TrashedUntil = stamp.Format(now.Add(24 * time.Hour))
 	}
 	c.out.TrashFiles, c.out.TrashBytes, err = e.db.Blobs().EmptyTrash(ctx, now, req.DryRun)
+	if err == nil && !req.DryRun {
+		c.out.Waits = e.eraseAgreed() // there may be room for it now
+	}
 	return c.out, dbError(err)
 }
 

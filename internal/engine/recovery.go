@@ -75,8 +75,8 @@ type recovering struct {
 	out  api.RecoveredLedger
 	note string // the highest checkpoint that is known
 
-	unread bool         // pages that may have had more
-	erased []store.Gone // by entries that may be lost
+	unread bool     // pages that may have had more
+	gone   vanished // by entries that may be lost
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
@@ -100,7 +100,7 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if err := k.hold(db); err != nil {
 		return err
 	}
-	x.note, x.erased, x.unread = k.note, k.erased, r.Unread > 0
+	x.note, x.gone, x.unread = k.note, k.gone, r.Unread > 0
 	x.out.Floors = k.floors
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
@@ -165,17 +165,13 @@ func (x *recovering) trust(db *store.DB, dir string) error {
 
 // begin begins the epoch with what was adopted.
 func (x *recovering) begin(db *store.DB, evidence string) error {
-	erased, err := db.Back(x.erased)
-	if err != nil {
-		return err
-	}
-	err = db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason), Erased: erased,
+	again, err := x.gone.begin(db, x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
 	})
 	if err != nil {
 		return err
 	}
-	x.out.Erased = seqsOf(erased)
+	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
 	lost := x.out.Lost > 0 || x.unread
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), lost)
 	x.out.Paused = len(x.out.Runs) > 0 || lost

@@ -204,17 +204,13 @@ func nextEpoch(asked, known int64) (int64, error) {
 
 // begin begins the epoch in the copy.
 func (x *restoring) begin(db *store.DB) error {
-	erased, err := db.Back(x.known.erased)
-	if err != nil {
-		return err
-	}
-	err = db.BeginEpoch(x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known.note, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason), Erased: erased,
+	again, err := x.known.gone.begin(db, x.opt.Actor, ledger.EpochStart{
+		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known.note, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason),
 	})
 	if err != nil {
 		return err
 	}
-	x.out.Erased = seqsOf(erased)
+	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
 	lost := x.out.Lost > 0 || x.out.Known == 0 || x.out.Unread > 0
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), lost)
 	x.out.Paused = len(x.out.Runs) > 0 || lost

@@ -130,8 +130,11 @@ func (e *Engine) roomIn(dir, what string, need int64) error {
 // snapshotError names what a snapshot has failed at. Damage of the site is said as such.
 func snapshotError(err error) error {
 	var damage *store.Damage
+	errors.As(err, &damage)
 	switch {
-	case errors.As(err, &damage):
+	case errors.Is(err, store.ErrNotErased) && damage == nil:
+		return notErased(err)
+	case damage != nil:
 		d := damaged("%v", err)
 		d.Hint = "no snapshot is made of a site that is damaged: stella ledger verify, and stella bundle audit, name all of it"
 		return d
@@ -139,6 +142,15 @@ func snapshotError(err error) error {
 		return &api.Error{Code: api.CodeConflict, Message: "a snapshot of this second exists", Hint: "try again"}
 	}
 	return spaceError(err)
+}
+
+// notErased says that a copy would have had what is agreed to be erased.
+func notErased(err error) error {
+	out := &api.Error{Code: api.CodeConflict, Message: err.Error(), Hint: "no snapshot has that: stella bundle gc takes it out of ledger.db first; then try again"}
+	if codeIs(spaceError(err), api.CodeNoSpace) {
+		out.Code, out.Hint = api.CodeNoSpace, "free as much room as ledger.db has, there and in the home, and try again: stella bundle gc takes it out of ledger.db first"
+	}
+	return out
 }
 
 func showSnapshot(s store.Snapshot, path string) api.Snapshot {
@@ -165,6 +177,7 @@ func Compact(ctx context.Context, opt Options, actor string, dry bool) (out api.
 	if err := e.roomOf("the new ledger.db", out.Before-out.Free); err != nil || dry {
 		return out, errors.Join(err, e.Close())
 	}
+	out.Waits = e.eraseAgreed()
 	if err := e.Close(); err != nil {
 		return out, err
 	}

@@ -18,8 +18,8 @@ type surroundings struct {
 	size   int64  // entries that it is known to have had
 	unread int    // pages of it that may have had more
 	epoch  int64  // the highest that is known
-	erased []store.Gone
-	gone   []string // floors without a checkpoint in them
+	gone   vanished
+	empty  []string // floors without a checkpoint in them
 	notes  []floorNote
 
 	floors []string // that will have to be waived: see hold
@@ -40,7 +40,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 		}
 	}
 	slices.Sort(paths[1:])
-	k.epoch, k.size, k.unread, k.erased = head.Epoch, head.Size, head.Unread, head.Erased
+	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
 	var best int64
 	for _, name := range slices.Compact(paths) {
 		path := name
@@ -49,7 +49,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 		}
 		c, note, err := readNote(path, keys, siteID)
 		if faultOf(err) == faultLost {
-			k.gone = append(k.gone, name)
+			k.empty = append(k.empty, name)
 			continue
 		}
 		if err != nil {
@@ -75,7 +75,7 @@ func (k *surroundings) hold(db *store.DB) error {
 		return err
 	}
 	k.floors = []string{}
-	for _, name := range k.gone {
+	for _, name := range k.empty {
 		if name == noteName || slices.Contains(written, name) {
 			k.floors = append(k.floors, name)
 		}

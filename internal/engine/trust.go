@@ -42,7 +42,11 @@ func (e *Engine) report(t *inForce) api.TrustReport {
 
 // warnings say what is about to end of the trust in force.
 func (e *Engine) warnings() []string {
-	return e.currentTrust().Warnings(e.opt.Now(), e.site.TrustWarning)
+	out := e.currentTrust().Warnings(e.opt.Now(), e.site.TrustWarning)
+	if n := e.db.Waiting(); n > 0 {
+		out = append(out, fmt.Sprintf("what is agreed to be erased is still on disk, entries: %d; stella bundle gc tries again", n))
+	}
+	return out
 }
 
 // change is a change of trust under way: an edit of the files in force.

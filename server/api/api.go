@@ -174,7 +174,7 @@ type ImportResult struct {
 	Bytes   int64          `json:"bytes"`   // of the container
 
 	TrustChanged bool            `json:"trustChanged,omitempty"` // what a trust bundle brought is in force now
-	Warnings     []string        `json:"warnings,omitempty"`     // what is about to end of the trust in force
+	Warnings     []string        `json:"warnings,omitempty"`     // what is about to end of the trust in force, and what waits to be erased
 	Refused      []RefusedBundle `json:"refused,omitempty"`      // admitted bundles that a trust bundle refuses from now on
 	Ended        int             `json:"ended,omitempty"`        // attempts under way that it ended
 }

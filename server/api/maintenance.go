@@ -100,7 +100,9 @@ type Restored struct {
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
 	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
-	Erased   []int64  `json:"erased,omitempty"`   // entries of the snapshot whose data had been erased since: it goes when the site is opened
+	Erased   []int64  `json:"erased,omitempty"`   // entries of the snapshot whose data had been erased since, and is again
+	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
+	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the ledger before says that it was erased
 }
 
 // RecoveredLedger is what a recovery of a damaged ledger did, or would do.
@@ -123,7 +125,9 @@ type RecoveredLedger struct {
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
 	Runs     []string `json:"runs"`               // that are open, the first 20
 	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
-	Erased   []int64  `json:"erased,omitempty"`   // entries whose data a lost entry had erased: it goes when the site is opened
+	Erased   []int64  `json:"erased,omitempty"`   // entries whose data a lost entry had erased, and which is again
+	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
+	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the damaged ledger says that it was erased
 }
 
 // Compacted is what a compaction did.
@@ -133,6 +137,8 @@ type Compacted struct {
 	Free   int64 `json:"free"`          // bytes of pages that nothing uses, before
 	Seq    int64 `json:"seq,omitempty"` // of the entry
 	DryRun bool  `json:"dryRun,omitempty"`
+
+	Waits string `json:"waits,omitempty"` // why what is agreed to be erased is still on disk
 }
 
 // ErasureRequest asks for an erasure, or agrees to one: then Agree is the seq of the request.
@@ -150,7 +156,7 @@ type ErasureReport struct {
 	Actor   string  `json:"actor,omitempty"` // who asked, of what is agreed to
 	Reason  string  `json:"reason,omitempty"`
 	Agreed  bool    `json:"agreed"`          // two people have decided: nobody is shown the data, and it is gone
-	Waits   string  `json:"waits,omitempty"` // why it is still on disk: then it goes when the site is opened next
+	Waits   string  `json:"waits,omitempty"` // why what is agreed, this or before, is still on disk: the next erasure, collection, compaction or start of a daemon tries again
 	DryRun  bool    `json:"dryRun,omitempty"`
 
 	// Copies are folders of the home with ledgers from before, which may have the data, and that

@@ -66,5 +66,5 @@ type MediaReport struct {
 	Seq           int64           `json:"seq,omitempty"`
 	ReceiptSHA256 string          `json:"receiptSha256,omitempty"`
 	Receipt       json.RawMessage `json:"receipt,omitempty"`
-	Warnings      []string        `json:"warnings,omitempty"` // what is about to end of the trust in force
+	Warnings      []string        `json:"warnings,omitempty"` // what is about to end of the trust in force, and what waits to be erased
 }

@@ -46,6 +46,8 @@ type GCReport struct {
 	TrashBytes   int64    `json:"trashBytes"`   //
 	Seq          []int64  `json:"seq"`          // of the entries
 	TrashedUntil string   `json:"trashedUntil"` // when what was moved now may be deleted; "" if nothing was
+
+	Waits string `json:"waits,omitempty"` // why what is agreed to be erased is still on disk
 }
 
 // Kept is a superseded bundle that somebody still refers to.
