@@ -341,7 +341,7 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 	}
 	k, v := b.Cursor().Last()
 	if k == nil {
-		return 0, nil, errors.New("store: the ledger is empty")
+		return 0, nil, damaged(errors.New("it is empty"), "bucket %s of ledger.db", name)
 	}
 	if len(k) != 8 {
 		return 0, nil, damaged(errEntryRecord, "the last key of %s in ledger.db", name)

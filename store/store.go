@@ -358,7 +358,7 @@ func (db *DB) load() error {
 		}
 		v := meta.Get(kSchema)
 		if len(v) != 8 {
-			return errors.New("store: ledger.db has no schema version")
+			return damaged(errors.New("it has no schema version"), "ledger.db")
 		}
 		n := binary.BigEndian.Uint64(v)
 		if n > schemaVersion {
@@ -370,7 +370,7 @@ func (db *DB) load() error {
 			}
 		}
 		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {
-			return fmt.Errorf("store: site record: %w", err)
+			return damaged(err, "site record")
 		}
 		size, line, err := lastEnvelope(tx, n)
 		if err != nil {
@@ -378,7 +378,7 @@ func (db *DB) load() error {
 		}
 		env, err := ledger.ParseEnvelope(line)
 		if err != nil {
-			return fmt.Errorf("store: last entry: %w", err)
+			return damaged(err, "last entry")
 		}
 		db.size, db.lastTime = size, env.Time
 		return errors.Join(db.loadClock(tx), db.loadAgreed(tx))
