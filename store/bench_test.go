@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -113,5 +114,39 @@ func BenchmarkSealing(b *testing.B) {
 				b.ReportMetric(float64(db.Bytes())/float64(i), "bytes/op")
 			})
 		}
+	}
+}
+
+// BenchmarkOpening looks at the pages of a ledger of some 100,000 entries, as each opening
+// does and as a check does.
+func BenchmarkOpening(b *testing.B) {
+	db := benchDB(b)
+	var g sync.WaitGroup
+	for c := range 64 {
+		g.Go(func() {
+			for i := range 225 {
+				if err := wholeRun(db, c*1000+i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	g.Wait()
+	size := db.Size()
+	raw, err := os.ReadFile(filepath.Join(db.Home(), "ledger.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, leaves := range map[string]bool{"opening": false, "checking": true} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := store.CheckFile(filepath.Join(db.Home(), "ledger.db"), leaves); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(size), "entries")
+			b.ReportMetric(float64(len(raw)), "bytes")
+		})
 	}
 }

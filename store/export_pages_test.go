@@ -1,6 +1,9 @@
 package store
 
-import "bytes"
+import (
+	"bytes"
+	"os"
+)
 
 // CheckPages verifies the pages of a file, or all but its leaves, without bbolt.
 func CheckPages(raw []byte, leaves bool) error {
@@ -49,3 +52,13 @@ func ReadWreck(path, bucket string) (all map[string]string, unread int, err erro
 
 // Guard runs fn as what uses bbolt runs.
 func Guard(fn func() error) error { return guard(fn) }
+
+// CheckFile is CheckPages of a file that lies on disk.
+func CheckFile(path string, leaves bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return checkFile(f, leaves)
+}

@@ -52,6 +52,9 @@ func (f *floorError) api() error {
 	if f.name != noteName {
 		d.Message = "checkpoint copy: " + d.Message
 		d.Hint = "the copy is newer than this ledger or of another one: find out which home is the newest, and use that"
+		if faultOf(f.err) == faultLost {
+			d.Hint = "nothing there is overwritten: see what it is and move it away, then put the copy back or waive it: stella trust waive " + f.name + " --reason TEXT"
+		}
 	}
 	return d
 }
@@ -90,7 +93,7 @@ func (e *Engine) brokenFloors() ([]*floorError, error) {
 		}
 		err := e.checkNote(path)
 		if err != nil && (name == noteName || !missing(err) || slices.Contains(written, name)) {
-			broken = append(broken, &floorError{name, faultOf(err), err})
+			broken = append(broken, brokenFloor(name, err))
 		}
 	}
 	for _, name := range written {
@@ -99,7 +102,7 @@ func (e *Engine) brokenFloors() ([]*floorError, error) {
 		}
 		f := &floorError{name, faultLost, errors.New("it was written, and site.toml does not name it any more")}
 		if err := e.checkNote(name); err != nil && !missing(err) {
-			f = &floorError{name, faultOf(err), err}
+			f = brokenFloor(name, err)
 		}
 		broken = append(broken, f)
 	}
@@ -191,6 +194,16 @@ type aheadError struct {
 
 func (a *aheadError) Error() string {
 	return fmt.Sprintf("%s covers %d entries, of which the ledger has %d", a.path, a.size, a.adopted)
+}
+
+// brokenFloor is what is wrong with a floor. What lies outside of the home and is no checkpoint
+// may be somebody's: it is not waived as long as it is there.
+func brokenFloor(name string, err error) *floorError {
+	f := &floorError{name, faultOf(err), err}
+	if f.fault == faultLost && name != noteName && !missing(err) {
+		f.fault = ""
+	}
+	return f
 }
 
 // faultOf is the fault of a floor that is not whole, "" where it cannot be waived.
