@@ -139,6 +139,25 @@ func TestAnItemThatStaysIsInTheWayOfWhatDependsOnItsStep(t *testing.T) {
 			})
 		})
 	}
+	t.Run("its list is made anew", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ends := endsWith(map[string][]int{"p.0": {0, 65}, "p.1": {0, 65}}, map[string]time.Duration{"slow": 10 * time.Hour})
+			w := newWorld(t, stops(unhurried(gives(map[string][]string{"l": {`["a", "b"]`}}, ends))))
+			d := dag(func(d *manifests.DAG) {
+				d.MaxParallelSteps, d.FailFast, d.Steps[1].ForEach, d.Steps[1].Action = 8, false, "${ steps.l.outputs.v }", "once"
+			}, "l", "p<l", "r<p", "slow")
+			w.r = w.runner(8)
+			run := w.start(d, "{}")
+			w.background()
+			time.Sleep(time.Minute)
+			w.retry(t, run.RunID, d, runner.Retry{StepID: "p"})
+			time.Sleep(time.Minute)
+			w.retry(t, run.RunID, d, runner.Retry{StepID: "l"})
+			time.Sleep(time.Minute)
+			again := runner.Retry{Actor: "uid:7", StepID: "p.0", Downstream: true}
+			w.keeps(t, run.RunID, second(w.r.Retry(w.asIs(run.RunID, d), again)), "step r needs item p.1, which is failed, and stays so", "r")
+		})
+	})
 	t.Run("lost its turn", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, d, id := overtaken(t)
@@ -222,5 +241,59 @@ func TestOutdatedItemsKeepNothing(t *testing.T) {
 		if _, steps := w.look(run.RunID); steps["a"] != "completed" {
 			t.Errorf("%v", steps)
 		}
+	})
+}
+
+// While a step far before it is done again nothing is said of one item of another, since all of
+// its items begin anew after that.
+func TestAnItemWaitsForWhatIsDoneAgainFarBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stops(unhurried(slowAt(endsWith(map[string][]int{"p.0": {0, 65}}, map[string]time.Duration{"slow": 10 * time.Hour}), "h.2"))))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps, d.FailFast, d.Steps[2].ForEach, d.Steps[2].AllowSkip = 8, false, []any{"a", "b"}, true
+		}, "h", "g<h", "p<g", "slow")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "p"})
+		time.Sleep(time.Minute)
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "h"})
+		time.Sleep(time.Minute)
+		want := "step p is begun again when step h has ended"
+		for what, err := range map[string]error{
+			"retry": second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "p.0"})),
+			"skip":  second(w.r.Skip(w.asIs(run.RunID, d), runner.Skip{Actor: "uid:7", StepID: "p.0"})),
+		} {
+			if got := refusal(t, err); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: it says %q, not %q", what, got, want)
+			}
+		}
+	})
+}
+
+// What an open run has just lost is asked about, and --only is named where that leaves it.
+func TestOnlyIsNamedForWhatAnOpenRunHasJustLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := chargeAfter(1, endsWith(map[string][]int{"z": {65}}, map[string]time.Duration{"z": 10 * time.Minute, "slow": 10 * time.Hour}))
+		w := newWorld(t, stops(unhurried(ends)))
+		d := dag(func(d *manifests.DAG) {
+			d.MaxParallelSteps = 8
+			charges(w, &d.Steps[0])
+		}, "c", "z", "slow")
+		w.r = w.runner(8)
+		run := w.start(d, "{}")
+		w.background()
+		time.Sleep(time.Minute)
+		w.charge(t, run, "c")
+		time.Sleep(15 * time.Minute)
+		if _, steps := w.look(run.RunID); !strings.HasPrefix(steps["c"], "skipped RUN_") || !strings.HasPrefix(steps["z"], "failed") {
+			t.Fatalf("%v", steps)
+		}
+		got := refusal(t, second(w.r.Retry(w.asIs(run.RunID, d), runner.Retry{Actor: "uid:7", StepID: "z"})))
+		if !strings.Contains(got, "with --only these stay as they are: c") {
+			t.Errorf("it says %q", got)
+		}
+		w.retry(t, run.RunID, d, runner.Retry{StepID: "z", Only: true})
 	})
 }

@@ -38,29 +38,49 @@ func (n *node) keeps() bool {
 	return n.status != state.Completed && n.status != state.CheckpointPending
 }
 
+// readSince says of steps since when they have read what they depend on, each looked at once:
+// the order of the last of these steps that has ended, beyond all orders if one has not.
+type readSince map[*node]int
+
+func (since readSince) of(n *node) int {
+	if at, known := since[n]; known {
+		return at
+	}
+	last := 0
+	for _, x := range n.needs {
+		if !x.status.Ended() {
+			last = math.MaxInt
+			break
+		}
+		last = max(last, x.order, since.of(x))
+	}
+	since[n] = last
+	return last
+}
+
 // outdated are the items of a step that were done with what a step before it gave that
 // was done again since, or is to be. They are kept nowhere.
-func (n *node) outdated() []*node {
+func (d redone) outdated(n *node) []*node {
 	if len(n.items) == 0 {
 		return nil
 	}
-	since := n.readSince(map[*node]bool{})
+	since := d.since.of(n)
 	return slices.DeleteFunc(slices.Clone(n.items), func(x *node) bool { return !x.passed() || x.order > since })
 }
 
-// readSince is when the last of the steps has ended that this one depends on: beyond
-// all orders, if one of them has not.
-func (n *node) readSince(seen map[*node]bool) int {
-	last := 0
+// begunAgain is a step before another that has not ended, however far before it: nil where
+// there is none.
+func (n *node) begunAgain(seen map[*node]bool) *node {
 	for _, x := range n.needs {
 		if seen[x] {
 			continue
 		}
-		seen[x] = true
-		if !x.status.Ended() {
-			return math.MaxInt
+		if seen[x] = true; !x.status.Ended() {
+			return x
 		}
-		last = max(last, x.order, x.readSince(seen))
+		if far := x.begunAgain(seen); far != nil {
+			return far
+		}
 	}
-	return last
+	return nil
 }

@@ -45,23 +45,36 @@ func (e *execution) decide(c choice, fill func(redone), ask func(redone) error) 
 	if err = ask(some); refused == nil || err == nil && !e.asksOf(left, c.about) {
 		return some, cmp.Or(err, e.ahead(some, c))
 	}
-	var ids []string
-	for _, n := range left {
-		ids = append(ids, n.id)
-	}
-	switch {
-	case len(left) == 0 || c.whole || e.ahead(some, c) != nil:
-	case err == nil:
-		refused.Hint += "; with --only these stay as they are: " + listed(ids)
-	default:
-		refused.Hint += "; with --repeat --only these are not among that, and stay as they are: " + listed(ids)
+	if !c.whole {
+		refused.Hint += e.onlyHint(c, fill, ask)
 	}
 	return all, refused
 }
 
+// onlyHint says what would stay as it is with --only; nothing, where that does not help.
+func (e *execution) onlyHint(c choice, fill func(redone), ask func(redone) error) string {
+	c.only = true
+	some, left, err := e.list(c, fill, true)
+	if err != nil || len(left) == 0 {
+		return ""
+	}
+	asked := ask(some)
+	if e.ahead(some, c) != nil {
+		return ""
+	}
+	var ids []string
+	for _, n := range left {
+		ids = append(ids, n.id)
+	}
+	if asked == nil {
+		return "; with --only these stay as they are: " + listed(ids)
+	}
+	return "; with --repeat --only these are not among that, and stay as they are: " + listed(ids)
+}
+
 // list makes the list. With leave, what must not be done twice is not on it; it is returned.
 func (e *execution) list(c choice, fill func(redone), leave bool) (d redone, left []*node, err error) {
-	d = redone{repeat: c.repeat, only: c.only, named: c.named, of: map[*node]redoing{}, stuck: map[*node]*node{}}
+	d = redone{repeat: c.repeat, only: c.only, named: c.named, of: map[*node]redoing{}, since: readSince{}, stuck: map[*node]*node{}}
 	fill(d)
 	records := sync.OnceValues(func() (map[string]state.Step, error) { return e.r.opt.Store.Steps(e.runID) })
 	stays := func(nodes ...*node) (bool, error) {
@@ -143,14 +156,14 @@ func (d redone) stuckBy(n, passed *node) *node {
 	return nil
 }
 
-// badItem is an item that stays as it is, and for which its step, which is on the list, fails once
-// more, or lacks it; unless that step is not needed then, so it keeps nothing from coming back.
+// badItem is an item that stays as it is, as it does if its list does, and for which its step, which
+// is on the list, fails once more, or lacks it; unless that step is not needed then, so it keeps nothing from coming back.
 func (d redone) badItem(n, passed *node) *node {
 	if _, in := d.of[n]; !in {
 		return nil
 	}
 	for _, x := range n.items {
-		if _, in := d.of[x]; !in && x != passed && (x.status == state.Failed && !x.settled() || x.lostTurn()) {
+		if redo, in := d.of[x]; (!in || redo.later) && x != passed && (x.status == state.Failed && !x.settled() || x.lostTurn()) {
 			return x
 		}
 	}

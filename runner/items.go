@@ -68,10 +68,8 @@ func (e *execution) sameList(n *node) error {
 		return nil
 	}
 	hint := fmt.Sprintf("without an item it is about all of step %s", p.id)
-	for _, x := range p.needs {
-		if !x.status.Ended() {
-			return &ConflictError{Text: fmt.Sprintf("step %s is begun again when step %s has ended, with all of its items: item %s would not stay as it is made now", p.id, x.id, n.id), Hint: "wait for that; " + hint}
-		}
+	if x := p.begunAgain(map[*node]bool{}); x != nil {
+		return &ConflictError{Text: fmt.Sprintf("step %s is begun again when step %s has ended, with all of its items: item %s would not stay as it is made now", p.id, x.id, n.id), Hint: "wait for that; " + hint}
 	}
 	if !e.prog.forEach[p.step.ID].named().anyStep() {
 		return nil
@@ -88,11 +86,11 @@ func (e *execution) sameList(n *node) error {
 
 // relisted are the items of a step that its next list may have again, with other values:
 // the steps that the list is made from have ended once more since.
-func (e *execution) relisted(p *node) []*node {
-	if t := e.prog.forEach[p.step.ID]; t == nil || !p.status.Ended() || !t.named().anyStep() {
+func (d redone) relisted(e *execution, p *node) []*node {
+	if t := e.prog.forEach[p.step.ID]; t == nil || len(p.every) == 0 || !p.status.Ended() || !t.named().anyStep() {
 		return nil
 	}
-	since := p.readSince(map[*node]bool{})
+	since := d.since.of(p)
 	return slices.DeleteFunc(slices.Clone(p.every), func(x *node) bool { return x.order > since })
 }
 

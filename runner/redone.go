@@ -18,6 +18,7 @@ type redone struct {
 	only   bool    // repeat is about what is named, and about nothing else
 	named  []*node // steps, each with its items, and items
 	of     map[*node]redoing
+	since  readSince       // as long as the list is made
 	stuck  map[*node]*node // of steps, the one for which what needs them does not begin: see [redone.stuckBy]
 }
 
@@ -61,9 +62,9 @@ func (d redone) step(e *execution, n *node, all, named bool, inv ledger.StepInva
 	case all:
 		d.add(named, inv, n.every...)
 	default:
-		d.add(false, inv, n.outdated()...)
+		d.add(false, inv, d.outdated(n)...)
 		d.add(named, inv, slices.DeleteFunc(slices.Clone(n.items), (*node).passed)...)
-		d.addLater(e.relisted(n)...)
+		d.addLater(d.relisted(e, n)...)
 	}
 	d.add(named, inv, n)
 }
@@ -105,8 +106,8 @@ func (d redone) goOn(e *execution, item *node, inv ledger.StepInvalidation) {
 	if !p.status.Ended() {
 		return
 	}
-	d.add(false, inv, p.outdated()...)
-	d.addLater(e.relisted(p)...)
+	d.add(false, inv, d.outdated(p)...)
+	d.addLater(d.relisted(e, p)...)
 	for _, x := range p.items {
 		if x.status == state.Pending { // it may do so with what is said now
 			d.add(false, inv, x)
@@ -151,8 +152,8 @@ func (d redone) turn(e *execution, n *node, behind bool) {
 	case n.status == state.Running && len(n.failedItems()) == 0: // else they stay given up
 		d.addLost(n, inv)
 	case n.lacksItems() && !behind: // what has failed of it stays so
-		d.add(false, inv, n.outdated()...)
-		d.addLater(e.relisted(n)...)
+		d.add(false, inv, d.outdated(n)...)
+		d.addLater(d.relisted(e, n)...)
 		d.addLost(n, inv)
 		d.add(false, inv, n)
 	case n.lostTurn(), n.stopped(), n.lacksItems():
