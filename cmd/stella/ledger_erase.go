@@ -22,8 +22,9 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
 			"From then on nobody is shown the data, no archive and no event has it, and it is gone from ledger.db,\n" +
 			"which is made anew, and overwritten: nothing is written meanwhile, which takes as long as\n" +
-			"stella ledger verify, and as much room as ledger.db has. It stays in snapshots, archives and copies that were\n" +
-			"made before, and in sealed files. The answer names those in the home, and where a snapshot is being\n" +
+			"stella ledger verify, and as much room as ledger.db has. Where that fails the answer says why, the site\n" +
+			"goes on, and the next erasure, stella bundle gc, a compaction or the start of a daemon tries again. It\n" +
+			"stays in snapshots, archives and copies that were made before, and in sealed files. The answer names those in the home, and where a snapshot is being\n" +
 			"made.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -75,7 +76,7 @@ func renderErasure(s *screen, rep api.ErasureReport) {
 	case !rep.Agreed:
 		kv = append(kv, "request", strconv.FormatInt(rep.Seq, 10), "next", "another person: stella ledger erase --agree "+strconv.FormatInt(rep.Seq, 10))
 	case rep.Waits != "":
-		kv = append(kv, "erased", "nobody is shown it")
+		kv = append(kv, "erased", "not yet: the entries are shown without it")
 	default:
 		kv = append(kv, "erased", "yes")
 	}
