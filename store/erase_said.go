@@ -110,6 +110,8 @@ func (e *erasures) see(l Lines, data any) {
 	}
 }
 
+var errOtherRemains = errors.New("what remains of its erased data is not what was recorded")
+
 // check finds data that is gone and that nobody has agreed to erase, and what remains of data
 // and is not what it was.
 func (e *erasures) check() error {
@@ -118,7 +120,7 @@ func (e *erasures) check() error {
 		case !ok:
 			return damaged(errors.New("its data is gone, and no entry says that it was erased"), "entry %d", x.Seq)
 		case remains != x.Remains:
-			return damaged(errors.New("what remains of its erased data is not what was recorded"), "entry %d", x.Seq)
+			return damaged(errOtherRemains, "entry %d", x.Seq)
 		}
 	}
 	return nil

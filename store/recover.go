@@ -227,6 +227,33 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	if err != nil {
 		return err
 	}
+	if err := w.adoptEntries(ctx, v, m, opt, r); err != nil {
+		return err
+	}
+	if r.Size == 0 {
+		return nil
+	}
+	if err := m.r.flush(); err != nil {
+		return err
+	}
+	err = db.view(func(t *bolt.Tx) error {
+		var site siteMeta
+		err := getJSON(t, bMeta, kSite, &site)
+		r.SiteID, r.Epoch = site.SiteID, site.Epoch
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.takeOver(m, opt, r), m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush())
+}
+
+// adoptEntries adopts entries as far as they are intact.
+func (w *wreck) adoptEntries(ctx context.Context, v *ledger.Verifier, m *move, opt RecoverOptions, r *Recovery) error {
+	remains := map[int64]string{}
+	for _, g := range r.Head.Erased {
+		remains[g.Seq] = g.Remains
+	}
 	for ; ; r.Size++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -234,6 +261,9 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 		l, hashes, err := w.entry(r.Size)
 		if IsNotFound(err) && r.Size >= r.Head.Size && r.Head.Unread == 0 {
 			break // that is the end of it
+		}
+		if err == nil && l.Erased() && hexSum(l.remains) != remains[l.Seq] {
+			err = errOtherRemains
 		}
 		if err == nil {
 			err = m.adopt(v, l, hashes)
@@ -253,22 +283,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 			opt.Progress(r.Size, r.Head.Size)
 		}
 	}
-	if r.Size == 0 {
-		return nil
-	}
-	if err := m.r.flush(); err != nil {
-		return err
-	}
-	err = db.view(func(t *bolt.Tx) error {
-		var site siteMeta
-		err := getJSON(t, bMeta, kSite, &site)
-		r.SiteID, r.Epoch = site.SiteID, site.Epoch
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return errors.Join(w.takeOver(m, opt, r), m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush())
+	return nil
 }
 
 // adopt puts the next entry, if it is intact, with what follows from it: its data is what its

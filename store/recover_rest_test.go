@@ -153,3 +153,34 @@ func TestARecoveryTakesTheSecrets(t *testing.T) {
 		t.Error("what cannot be read was not kept")
 	}
 }
+
+// What remains of erased data is part of an entry that is intact: where it is not what was
+// recorded, the ledger is recovered up to it, and verifies.
+func TestARecoveryEndsWhereWhatRemainsIsAnother(t *testing.T) {
+	home := newHome(t)
+	db := create(t, home)
+	seq := says(t, db, 1, "Erika Mustermann")
+	agreed(t, db, seq)
+	if err := db.EraseAgreed(); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, home, func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("entries"))
+		key := binary.BigEndian.AppendUint64(nil, uint64(seq))
+		v := bytes.Clone(b.Get(key))
+		at := bytes.LastIndex(v, []byte(`"t1"`)) // the run token stays
+		if at < 0 {
+			return fmt.Errorf("no token remains: %s", v)
+		}
+		v[at+1] = 'u'
+		return b.Put(key, v)
+	})
+	r, err := recovered(home, false)
+	if err != nil || r.Size != seq {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	verifies(t, home)
+}
