@@ -20,12 +20,12 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"metadata, carriers) is erased from entries: one person asks and says why, another agrees by the\n" +
 			"seq of that request. Both are entries. The envelopes stay, and with them the tree and every\n" +
 			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
-			"From then on nobody is shown the data, no archive and no event has it, and it is gone from ledger.db,\n" +
-			"which is made anew, and overwritten: nothing is written meanwhile, which takes as long as\n" +
-			"stella ledger verify, and as much room as ledger.db has. Where that fails the answer says why, the site\n" +
-			"goes on, and the next erasure, stella bundle gc, a compaction or the start of a daemon tries again. It\n" +
-			"stays in snapshots, archives and copies that were made before, and in sealed files. The answer names those in the home, and where a snapshot is being\n" +
-			"made.",
+			"From then on nobody is shown the data, no archive and no event has it, and it is gone from\n" +
+			"ledger.db, which is made anew, and overwritten: nothing is written meanwhile, which takes as\n" +
+			"long as stella ledger verify, and as much room as ledger.db has. Where that fails the answer\n" +
+			"says why, the site goes on, and the next erasure, stella bundle gc, a compaction or the start\n" +
+			"of a daemon tries again. It stays in snapshots, archives and copies that were made before, and\n" +
+			"in sealed files. The answer names those in the home, and where a snapshot is being made.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("agree") {
