@@ -28,6 +28,9 @@ import (
 //	5  archives of runs, erasures; since when a sub-run was given up, and a run is about the end that it is about
 const schemaVersion = 5
 
+// mostSchemas is a version that no stella will come to: what says more is damaged.
+const mostSchemas = 1000
+
 // Buckets of older schemas, for lines and hashes of the ledger.
 var (
 	oldEnvelopes = []byte("envelopes") // seq → envelope line

@@ -37,6 +37,24 @@ func TestALedgerOfAnotherSchemaIsNotRecovered(t *testing.T) {
 	}
 }
 
+// A schema that no stella will come to is damage, and keeps nothing from being recovered.
+func TestASchemaThatCannotBeIsDamage(t *testing.T) {
+	home := newHome(t)
+	if err := create(t, home).Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, home, func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, 5|1<<40))
+	})
+	if _, err := store.Open(home, store.Options{}); !isDamage(err) {
+		t.Errorf("opened with %v", err)
+	}
+	if r, err := recovered(home, false); err != nil || r.Size != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	verifies(t, home)
+}
+
 // What waits for a sink is offered to it after a recovery, as far as its entries are there.
 func TestARecoveryKeepsTheOutbox(t *testing.T) {
 	db, _ := outboxDB(t)

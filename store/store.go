@@ -359,6 +359,9 @@ func (db *DB) load() error {
 			return damaged(errors.New("it is missing"), "the schema version of ledger.db")
 		}
 		n := binary.BigEndian.Uint64(v)
+		if n > mostSchemas {
+			return damaged(fmt.Errorf("it says %d", n), "the schema version of ledger.db")
+		}
 		if n > schemaVersion {
 			return fmt.Errorf("%w: schema %d, this one knows %d", ErrNewerSchema, n, schemaVersion)
 		}

@@ -230,7 +230,9 @@ func (w *wreck) unread(buckets ...[]byte) (n int) {
 func (w *wreck) schema() (n uint64) {
 	_ = w.each(bMeta, func(k, v []byte) error {
 		if bytes.Equal(k, kSchema) && len(v) == 8 {
-			n = binary.BigEndian.Uint64(v)
+			if n = binary.BigEndian.Uint64(v); n > mostSchemas {
+				n = 0
+			}
 		}
 		return nil
 	})
