@@ -121,10 +121,10 @@ func TestLiesAreFound(t *testing.T) {
 			if tr.hit == nil {
 				t.Fatalf("there was no such call: %v", tr.calls)
 			}
-			if err == nil {
+			if err == nil && tr.code == 0 { // else stella itself has found it out in time
 				t.Errorf("%v only claimed to be made, and nothing is missed", tr.hit)
 			}
-			t.Log(err)
+			t.Logf("exit %d: %v", tr.code, err)
 		})
 	}
 }
