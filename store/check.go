@@ -88,6 +88,9 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err := db.checkOutbox(); err != nil {
 		return rep, err
 	}
+	if _, err := db.NotePaths(); err != nil {
+		return rep, err
+	}
 	if opt.Blobs {
 		if err := db.checkSecrets(); err != nil {
 			return rep, err

@@ -50,15 +50,34 @@ func (db *DB) CheckpointCovering(seq int64) (note []byte, size int64, err error)
 	return note, size, err
 }
 
-// Checkpoints visits all stored checkpoints by size.
+// Checkpoints visits all stored checkpoints by size, in no transaction: visit may read.
 func (db *DB) Checkpoints(visit func(size int64, note []byte) error) error {
-	return scan(db, bCheckpoints, nil, func(_ *bolt.Tx, k, v []byte) error {
-		note, size, err := noteOf(k, v)
+	type stored struct{ k, v []byte }
+	for from := []byte{}; from != nil; {
+		var page []stored
+		err := db.view(func(t *bolt.Tx) error {
+			c := t.Bucket(bCheckpoints).Cursor()
+			k, v := c.Seek(from)
+			for ; k != nil && len(page) < pageSize; k, v = c.Next() {
+				page = append(page, stored{bytes.Clone(k), bytes.Clone(v)})
+			}
+			from = bytes.Clone(k)
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		return visit(size, note)
-	})
+		for _, x := range page {
+			note, size, err := noteOf(x.k, x.v)
+			if err == nil {
+				err = visit(size, note)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // IssueCheckpoint signs the tree head of everything committed, stores it, and

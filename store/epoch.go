@@ -82,6 +82,8 @@ type Head struct {
 	Size, Epoch int64
 	Unread      int // pages that may have had more entries
 	NotePaths   []string
+	NotesLost   bool     // there may have been more of these
+	Notes       [][]byte // the newest checkpoints that are stored, not verified
 	Erased      []Gone
 	Said        []int64 // entries that are said to be erased too, and nothing that can be read shows it
 }
@@ -98,7 +100,12 @@ func Peek(home string) (h Head) {
 	if syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil {
 		return h
 	}
-	w, err := openWreck(path)
+	return peek(home)
+}
+
+// peek is [Peek] for whoever holds the home.
+func peek(home string) (h Head) {
+	w, err := openWreck(filepath.Join(home, fileName))
 	if err != nil {
 		return h
 	}
@@ -106,9 +113,18 @@ func Peek(home string) (h Head) {
 	return w.head()
 }
 
+// keptNotes is how many stored checkpoints a [Head] has: the newest may be damaged.
+const keptNotes = 64
+
 // head is what a database says of itself.
 func (w *wreck) head() (h Head) {
-	h.Size, h.Unread = w.last(), w.unread(bEntries)
+	h.Size, h.Unread, h.NotesLost = w.last(), w.unread(bEntries), w.unread(bMeta) > 0
+	_ = w.each(bCheckpoints, func(_, v []byte) error {
+		if h.Notes = append(h.Notes, v); len(h.Notes) > keptNotes {
+			h.Notes = h.Notes[1:]
+		}
+		return nil
+	})
 	_ = w.each(bMeta, func(k, v []byte) error {
 		switch string(k) {
 		case string(kSite):
@@ -116,10 +132,12 @@ func (w *wreck) head() (h Head) {
 			_ = json.Unmarshal(v, &site)
 			h.Epoch = site.Epoch
 		case string(kNotePaths):
-			_ = json.Unmarshal(v, &h.NotePaths)
+			h.NotesLost = h.NotesLost || json.Unmarshal(v, &h.NotePaths) != nil
 		}
 		return nil
 	})
-	h.Erased, h.Said = w.gone(h.Size)
+	var epoch int64
+	h.Erased, h.Said, epoch = w.gone(h.Size)
+	h.Epoch = max(h.Epoch, epoch)
 	return h
 }

@@ -16,27 +16,27 @@ import (
 type said map[int64]string
 
 // see takes in an entry that may be damaged: one says something only where its envelope is the
-// leaf that the tree has, and its data what the envelope names.
-func (s said) see(hashes []ledger.Hash, l Lines) {
+// leaf that the tree has, and its data what the envelope names. It returns that data.
+func (s said) see(hashes []ledger.Hash, l Lines) (data any) {
 	if !erases(l.Envelope) || !isLeaf(hashes, l.Envelope) {
-		return
+		return nil
 	}
 	if l.Data != nil && ledger.CheckDataHash(l.Envelope, l.Data) != nil || l.Data == nil && s[l.Seq] != hexSum(l.remains) {
-		return
+		return nil
 	}
 	env, err := ledger.ParseEnvelope(l.Envelope)
 	if err != nil || env.Seq != l.Seq {
-		return
+		return nil
 	}
-	data, err := l.data(env.Type)
-	if err != nil {
-		return
+	if data, err = l.data(env.Type); err != nil {
+		return nil
 	}
 	for _, x := range erasedBy(data) {
 		if _, known := s[x.Seq]; !known && x.Seq < l.Seq {
 			s[x.Seq] = x.Remains
 		}
 	}
+	return data
 }
 
 // isLeaf says whether an envelope is the one that the hashes of its entry were made of.

@@ -12,7 +12,7 @@ func CheckPages(raw []byte, leaves bool) error {
 
 // WalkPages goes through all that can be read of a file, and says how many pages cannot.
 func WalkPages(raw []byte, visit func(bucket, k, v []byte)) (lost int, err error) {
-	p, err := openPages(bytes.NewReader(raw), int64(len(raw)))
+	p, err := openPages(bytes.NewReader(raw), int64(len(raw)), false)
 	if err != nil {
 		return 0, err
 	}

@@ -2,12 +2,14 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"math"
+	"slices"
 )
 
 // pages reads the file of a bbolt database that may be damaged anywhere. bbolt itself trusts
@@ -91,22 +93,28 @@ func (b bitmap) has(i uint64) bool { return i/64 < uint64(len(b)) && b[i/64]&(1<
 
 func (b bitmap) set(i uint64) { b[i/64] |= 1 << (i % 64) }
 
-// openPages reads what the newest meta page that is valid says. The size is that of the file.
-func openPages(r io.ReaderAt, size int64) (*pages, error) {
+// openPages reads what the newest meta page that is valid says; with older, what the other one
+// does: the tree of the transaction before, none of whose pages the newest has written over.
+// The size is that of the file.
+func openPages(r io.ReaderAt, size int64, older bool) (*pages, error) {
 	p := &pages{r: r, unit: pageSizeOf(r, size)}
 	if p.unit == 0 {
 		return nil, errNoMeta
 	}
-	found := false
+	var metas []pagesMeta
 	for _, at := range []int64{0, p.unit} {
-		m, unit, ok := readMeta(r, at)
-		if ok && unit == p.unit && (!found || m.txid > p.meta.txid) {
-			p.meta, found = m, true
+		if m, unit, ok := readMeta(r, at); ok && unit == p.unit {
+			metas = append(metas, m)
 		}
 	}
-	if !found {
+	slices.SortFunc(metas, func(a, b pagesMeta) int { return cmp.Compare(b.txid, a.txid) })
+	if older && len(metas) > 0 {
+		metas = metas[1:]
+	}
+	if len(metas) == 0 {
 		return nil, errNoMeta
 	}
+	p.meta = metas[0]
 	p.high = p.meta.high
 	p.end = min(p.high, uint64(size/p.unit))
 	p.seen = newBitmap(p.end)

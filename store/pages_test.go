@@ -58,6 +58,15 @@ func imageOf(t *testing.T, home string) (x image) {
 	return x
 }
 
+// root is the page of the newest list of buckets.
+func (x image) root() int {
+	at := func(i int) int { return int(binary.NativeEndian.Uint64(x.raw[i:])) }
+	if at(64) > at(x.unit+64) { // their transactions
+		return at(32)
+	}
+	return at(x.unit + 32)
+}
+
 // child is the id in an element of a branch.
 func (x image) child(id, i int) int {
 	return int(binary.NativeEndian.Uint64(x.raw[x.element(id, i)+8:]))
@@ -222,7 +231,7 @@ func TestTheNewestEntriesAreOnADamagedPage(t *testing.T) {
 	raw[last*x.unit+8] = 0 // it is no leaf any more
 	home := ruin(t, raw)
 	r, err := recovered(home, true)
-	if err != nil || r.Size != size-int64(x.count(last)) || !strings.Contains(r.Damage, fmt.Sprintf("page %d", last)) {
+	if err != nil || r.Size != size-1 || r.Unread == 0 || !strings.Contains(r.Damage, fmt.Sprintf("page %d", last)) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if _, err := store.Open(home, store.Options{}); !isDamage(err) {

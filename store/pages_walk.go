@@ -169,7 +169,7 @@ func checkFile(f *os.File, leaves bool) error {
 // leaves below a branch. After the first nothing is left on any page that could lead bbolt
 // astray, after the second no circle and no wrong list of free pages is. It returns a *[Damage].
 func checkAll(r io.ReaderAt, size int64, leaves bool) error {
-	p, err := openPages(r, size)
+	p, err := openPages(r, size, false)
 	if err != nil {
 		return damaged(err, "ledger.db")
 	}

@@ -58,7 +58,7 @@ type Recovery struct {
 	Survived int64  // entries beyond the damage that can be read
 	Evidence string // SHA-256 of the sealed list of these, "" for none
 	Lost     int64  // small sealed files, and secrets, that are not what they were
-	Unsent   int64  // events that a sink had not taken, and now will not be offered
+	Unsent   int64  // events that a sink had not taken, and now will not be offered; and sinks of which nobody knows
 	Kept     string // folder in the home with the damaged file
 }
 
@@ -131,7 +131,7 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 			err = errors.Join(err, db.base.Load().Close())
 		}
 	}()
-	r.Head, r.Unread = w.head(), w.unread(bEntries, bCheckpoints, bSmall, bOutbox, bSinks)
+	r.Head, r.Unread = w.head(), w.unread(bEntries, bMeta, bCheckpoints, bSmall, bOutbox, bSinks)
 	if err := w.adopt(ctx, db, opt, r); err != nil {
 		return err
 	}
@@ -331,7 +331,8 @@ func (w *wreck) takeOver(m *move, opt RecoverOptions, r *Recovery) error {
 			return m.put(bSmall, k, v)
 		}),
 		w.each(bMeta, func(k, v []byte) error {
-			if string(k) != string(kNotePaths) {
+			var paths []string
+			if string(k) != string(kNotePaths) || json.Unmarshal(v, &paths) != nil {
 				return nil
 			}
 			return m.put(bMeta, k, v)
@@ -339,7 +340,8 @@ func (w *wreck) takeOver(m *move, opt RecoverOptions, r *Recovery) error {
 		w.each(bSinks, func(k, v []byte) error {
 			var rec SinkRecord
 			if json.Unmarshal(v, &rec) != nil || rec.Next < 0 {
-				return nil // it begins anew
+				r.Unsent++ // it begins anew, and nobody knows how far it had come
+				return nil
 			}
 			rec.Next = min(rec.Next, r.Size) // what takes the place of lost entries is news
 			raw, err := json.Marshal(rec)

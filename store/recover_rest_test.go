@@ -25,7 +25,8 @@ func TestALedgerOfAnotherSchemaIsNotRecovered(t *testing.T) {
 			t.Fatal(err)
 		}
 		edit(t, home, func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, schema))
+			_, err := tx.CreateBucket([]byte("envelopes")) // those of the first schemas have it
+			return errors.Join(err, tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, schema)))
 		})
 		before := read(t, home, "ledger.db")
 		if r, err := recovered(home, false); !errors.Is(err, want) {
@@ -37,22 +38,57 @@ func TestALedgerOfAnotherSchemaIsNotRecovered(t *testing.T) {
 	}
 }
 
-// A schema that no stella will come to is damage, and keeps nothing from being recovered.
+// A schema that no stella will come to, or that the ledger is plainly not of, is damage, and
+// keeps nothing from being recovered.
 func TestASchemaThatCannotBeIsDamage(t *testing.T) {
-	home := newHome(t)
-	if err := create(t, home).Close(); err != nil {
+	for _, schema := range []uint64{5 | 1<<40, 5 &^ 4} {
+		home := newHome(t)
+		if err := create(t, home).Close(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, home, func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, schema))
+		})
+		if _, err := store.Open(home, store.Options{}); !isDamage(err) {
+			t.Errorf("opened with %v", err)
+		}
+		if r, err := recovered(home, false); err != nil || r.Size != 2 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		verifies(t, home)
+	}
+}
+
+// Where a disk has lied about the pages of the last transaction, all before it is recovered.
+func TestTheTreeBeforeTheLastIsRecovered(t *testing.T) {
+	for _, gone := range []string{"the list of buckets", "the root of the entries"} {
+		_, x, size := deepSite(t)
+		page := x.roots["entries"]
+		if gone == "the list of buckets" {
+			page = x.root()
+		}
+		raw := bytes.Clone(x.raw)
+		clear(raw[page*x.unit:][:x.unit])
+		home := ruin(t, raw)
+		r, err := recovered(home, false)
+		if err != nil || r.Size < size-2 || r.Unread == 0 || r.Damage == "" {
+			t.Errorf("%s: %+v, %v", gone, r, err)
+			continue
+		}
+		verifies(t, home)
+	}
+}
+
+// A sink whose record is damaged begins anew: what it has missed nobody knows, and that is said.
+func TestADamagedSinkIsCounted(t *testing.T) {
+	db, _ := outboxDB(t)
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, home, func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, 5|1<<40))
-	})
-	if _, err := store.Open(home, store.Options{}); !isDamage(err) {
-		t.Errorf("opened with %v", err)
-	}
-	if r, err := recovered(home, false); err != nil || r.Size != 2 {
+	edit(t, db.Home(), func(tx *bolt.Tx) error { return tx.Bucket([]byte("sinks")).Put([]byte("ops"), []byte("{")) })
+	if r, err := recovered(db.Home(), false); err != nil || r.Unsent != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	verifies(t, home)
 }
 
 // What waits for a sink is offered to it after a recovery, as far as its entries are there.

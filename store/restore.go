@@ -51,7 +51,7 @@ type RestoreOptions struct {
 	Kept     string                             // name for what is replaced, below replaced/
 	Verify   func(sums, signature []byte) error // that the site has signed this list
 	Check    CheckOptions                       // of the copy; Blobs is implied
-	Adopted  func(*DB) error                    // holds the copy, which was checked, against what is known of the site otherwise
+	Adopted  func(copied *DB, was Head) error   // holds the copy, which was checked, against what is known of the site otherwise
 	Begin    func(*DB) error                    // begins the new epoch in it
 	Open     Options
 	Progress func(done, total int64) // bytes; may be nil
@@ -396,7 +396,7 @@ func (opt RestoreOptions) begin(ctx context.Context, ready string, snap Snapshot
 	if rep.Size != snap.Size || db.SiteID() != snap.SiteID {
 		return damaged(fmt.Errorf("it has %d entries of site %s", rep.Size, db.SiteID()), "ledger.db of the snapshot")
 	}
-	if err := opt.Adopted(db); err != nil || opt.DryRun {
+	if err := opt.Adopted(db, peek(opt.Home)); err != nil || opt.DryRun {
 		return err
 	}
 	return opt.Begin(db)

@@ -58,12 +58,39 @@ func openWreck(path string) (w *wreck, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	w = &wreck{file: f, most: fi.Size() / leastEntry, buckets: map[string]*wreckBucket{}}
-	if w.pages, err = openPages(f, fi.Size()); err != nil {
+	if w, err = wreckOf(f, fi.Size(), false); err != nil {
 		return nil, damaged(err, "ledger.db")
 	}
-	w.explore()
+	if w.unread(bEntries) > 0 { // a disk may have lied about what was written last
+		if before, err := wreckOf(f, fi.Size(), true); err == nil && len(before.index) > len(w.index) {
+			before.buckets[string(bEntries)].miss(w.why(bEntries))
+			w = before
+		}
+	}
 	return w, nil
+}
+
+// wreckOf is what can be read of the newest tree, or of the one before it.
+func wreckOf(f *os.File, size int64, older bool) (w *wreck, err error) {
+	w = &wreck{file: f, most: size / leastEntry, buckets: map[string]*wreckBucket{}}
+	if w.pages, err = openPages(f, size, older); err == nil {
+		w.explore()
+	}
+	return w, err
+}
+
+// miss counts a page that cannot be read.
+func (b *wreckBucket) miss(why error) {
+	b.lost++
+	b.why = cmp.Or(b.why, why)
+}
+
+// why is what is the matter with a bucket of which not everything can be read.
+func (w *wreck) why(name []byte) error {
+	if b := w.buckets[string(name)]; b != nil {
+		return b.why
+	}
+	return errBucket
 }
 
 // explore finds the leaves of each bucket. Those of the entries come first: what another
@@ -92,8 +119,7 @@ func (w *wreck) explore() {
 			},
 			bad: func(e *pageError) error {
 				if e.lost {
-					b.lost++
-					b.why = cmp.Or(b.why, error(e))
+					b.miss(e)
 				}
 				return nil
 			},
@@ -230,7 +256,8 @@ func (w *wreck) unread(buckets ...[]byte) (n int) {
 func (w *wreck) schema() (n uint64) {
 	_ = w.each(bMeta, func(k, v []byte) error {
 		if bytes.Equal(k, kSchema) && len(v) == 8 {
-			if n = binary.BigEndian.Uint64(v); n > mostSchemas {
+			n = binary.BigEndian.Uint64(v)
+			if damaged := n > mostSchemas || n < firstRecovered && w.buckets[string(oldEnvelopes)] == nil; damaged {
 				n = 0
 			}
 		}

@@ -70,13 +70,15 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 
 // recovering is a recovery under way.
 type recovering struct {
-	opt  RecoverOptions
-	keys *keys
-	out  api.RecoveredLedger
-	note string // the highest checkpoint that is known
+	opt   RecoverOptions
+	keys  *keys
+	out   api.RecoveredLedger
+	note  string // the highest checkpoint that is known
+	epoch int64  // that begins
 
 	unread bool     // pages that may have had more
 	gone   vanished // by entries that may be lost
+	copies []string // paths of checkpoints that count as written, where the ledger does not say which are
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
@@ -100,21 +102,23 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if err := k.hold(db); err != nil {
 		return err
 	}
-	x.note, x.gone, x.unread = k.note, k.gone, r.Unread > 0
+	x.note, x.gone, x.unread, x.copies = k.note, k.gone, r.Unread > 0, k.copies
 	x.out.Floors = k.floors
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
-	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
+	if x.epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
 		return err
 	}
-	x.out.Origin = ledger.Origin(r.SiteID, x.opt.Epoch)
+	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
 	return nil
 }
 
 // tell says what is, or would be, recovered.
 func (x *recovering) tell(r store.Recovery) {
-	x.out.Damage, x.out.Size, x.out.Survived, x.out.Sealed, x.out.Unread, x.out.Unsent = r.Damage, r.Size, r.Survived, r.Lost, r.Unread, r.Unsent
-	if r.Damage == "" && x.out.Lost > 0 { // it ends before it should
+	x.out.Size, x.out.Survived, x.out.Sealed, x.out.Unread, x.out.Unsent = r.Size, r.Survived, r.Lost, r.Unread, r.Unsent
+	if r.Damage != "" { // else it is what a check has found
+		x.out.Damage = r.Damage
+	} else if x.out.Lost > 0 { // it ends before it should
 		x.out.Damage = fmt.Sprintf("it has %d entries, and a checkpoint covers %d", r.Size, x.out.Known)
 	}
 }
@@ -165,8 +169,13 @@ func (x *recovering) trust(db *store.DB, dir string) error {
 
 // begin begins the epoch with what was adopted.
 func (x *recovering) begin(db *store.DB, evidence string) error {
+	if len(x.copies) > 0 {
+		if err := db.PutNotePaths(x.copies); err != nil {
+			return err
+		}
+	}
 	again, err := x.gone.begin(db, x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
+		Epoch: x.epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
 	})
 	if err != nil {
 		return err

@@ -127,8 +127,10 @@ type restoring struct {
 	keys    *keys
 	sitePub []byte
 	siteID  string
-	epoch   int64 // of the snapshot
 	known   surroundings
+
+	snapEpoch int64 // of the snapshot
+	epoch     int64 // that begins
 }
 
 // prepare reads the keys of the home, and what is known of the ledger from outside the
@@ -150,13 +152,13 @@ func (x *restoring) prepare() (err error) {
 		return damaged("%s is the snapshot %s", x.out.Snapshot.Path, snap.ID)
 	}
 	x.siteID = snap.SiteID
-	if _, x.epoch, err = ledger.ParseOrigin(snap.Origin); err != nil {
+	if _, x.snapEpoch, err = ledger.ParseOrigin(snap.Origin); err != nil {
 		return damaged("%v", err)
 	}
 	if err := x.roomFor(snap.Bytes); err != nil {
 		return err
 	}
-	return x.look(snap)
+	return x.look(store.Peek(home))
 }
 
 // roomFor says whether a snapshot fits beside what the home has.
@@ -166,21 +168,25 @@ func (x *restoring) roomFor(need int64) error {
 }
 
 // look says what a restore loses, as far as that is known.
-func (x *restoring) look(snap store.Snapshot) (err error) {
-	if x.known, err = lookAround(x.opt.Home, store.Peek(x.opt.Home), x.keys, x.siteID); err != nil {
+func (x *restoring) look(was store.Head) (err error) {
+	if x.known, err = lookAround(x.opt.Home, was, x.keys, x.siteID); err != nil {
 		return err
 	}
 	x.out.Known, x.out.Unread = x.known.size, x.known.unread
-	x.out.Lost = max(0, x.out.Known-snap.Size)
-	if x.opt.Epoch, err = nextEpoch(x.opt.Epoch, max(x.epoch, x.known.epoch)); err != nil {
+	x.out.Lost = max(0, x.out.Known-x.out.Snapshot.Size)
+	if x.epoch, err = nextEpoch(x.opt.Epoch, max(x.snapEpoch, x.known.epoch)); err != nil {
 		return err
 	}
-	x.out.Origin = ledger.Origin(x.siteID, x.opt.Epoch)
+	x.out.Origin = ledger.Origin(x.siteID, x.epoch)
 	return nil
 }
 
-// adopted holds the copy against the checkpoints that are known.
-func (x *restoring) adopted(db *store.DB) error {
+// adopted looks again, now that nobody else holds the site, and holds the copy against the
+// checkpoints that are known.
+func (x *restoring) adopted(db *store.DB, was store.Head) error {
+	if err := x.look(was); err != nil {
+		return err
+	}
 	err := x.known.hold(db)
 	x.out.Floors = x.known.floors
 	return err
@@ -205,7 +211,7 @@ func nextEpoch(asked, known int64) (int64, error) {
 // begin begins the epoch in the copy.
 func (x *restoring) begin(db *store.DB) error {
 	again, err := x.known.gone.begin(db, x.opt.Actor, ledger.EpochStart{
-		Epoch: x.opt.Epoch, Cause: "restored", Known: x.known.note, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason),
+		Epoch: x.epoch, Cause: "restored", Known: x.known.note, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason),
 	})
 	if err != nil {
 		return err

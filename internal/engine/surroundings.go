@@ -21,6 +21,7 @@ type surroundings struct {
 	gone   vanished
 	empty  []string // floors without a checkpoint in them
 	notes  []floorNote
+	copies []string // of the checkpoint, outside of the home, where the ledger does not say which were written
 
 	floors []string // that will have to be waived: see hold
 }
@@ -37,11 +38,26 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	if raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10); err == nil {
 		if site, err := manifests.ParseSite("site.toml", raw); err == nil {
 			paths = append(paths, site.CheckpointCopies...)
+			if head.NotesLost {
+				k.copies = append(slices.Clone(head.NotePaths), site.CheckpointCopies...)
+			}
 		}
 	}
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
 	var best int64
+	see := func(c ledger.Checkpoint, note []byte) {
+		_, epoch, _ := ledger.ParseOrigin(c.Origin) // it was opened
+		k.epoch = max(k.epoch, epoch)
+		if c.Size > best {
+			best, k.note = c.Size, ledger.WithoutCosignatures(note)
+		}
+	}
+	for _, note := range head.Notes {
+		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {
+			see(c, note)
+		}
+	}
 	for _, name := range slices.Compact(paths) {
 		path := name
 		if name == noteName {
@@ -56,11 +72,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 			return k, damaged("%v", err)
 		}
 		k.notes = append(k.notes, floorNote{name, c})
-		_, epoch, _ := ledger.ParseOrigin(c.Origin) // it was opened
-		k.epoch = max(k.epoch, epoch)
-		if c.Size > best {
-			best, k.note = c.Size, ledger.WithoutCosignatures(note)
-		}
+		see(c, note)
 	}
 	k.size = max(k.size, best)
 	return k, nil
@@ -74,6 +86,7 @@ func (k *surroundings) hold(db *store.DB) error {
 	if err != nil {
 		return err
 	}
+	written = append(written, k.copies...)
 	k.floors = []string{}
 	for _, name := range k.empty {
 		if name == noteName || slices.Contains(written, name) {

@@ -2,10 +2,15 @@ package engine_test
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/server/api"
@@ -105,5 +110,89 @@ func TestASoundLedgerThatCannotBeCheckedIsLeftAlone(t *testing.T) {
 	}
 	if after, err := os.ReadFile(path); err != nil || !slices.Equal(before, after) {
 		t.Errorf("ledger.db was changed: %v", err)
+	}
+}
+
+// What a check has found is said of the recovery, too, and a checkpoint that only the damaged
+// ledger has tells how far it had come.
+func TestARecoverySaysWhatWasDamaged(t *testing.T) {
+	ctx := context.Background()
+	l, _ := ran(t)
+	if _, err := l.site().Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.edit(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("records"))
+		k, v := b.Cursor().Last()
+		return b.Put(slices.Clone(k), append(slices.Clone(v), 'x'))
+	})
+	res, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
+	if err != nil || !strings.Contains(res.Damage, "records") || res.Lost != 0 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	size := res.Size
+	l.edit(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("entries"))
+		for k, _ := b.Cursor().Last(); binary.BigEndian.Uint64(k) >= uint64(size)-2; k, _ = b.Cursor().Last() {
+			if err := b.Delete(slices.Clone(k)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := os.Remove(filepath.Join(l.home, "checkpoint.note")); err != nil {
+		t.Fatal(err)
+	}
+	res, err = engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x", DryRun: true})
+	if err != nil || res.Size != size-2 || res.Known != size || res.Lost != 2 {
+		t.Fatalf("%+v, %v; it had %d", res, err, size)
+	}
+}
+
+// Where the ledger does not say any more which copies of its checkpoint were written, all that
+// site.toml names were: one that is not there is a floor that is lost.
+func TestALostListOfCopiesGivesUpNoFloor(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	path := filepath.Join(t.TempDir(), "copy.note")
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.copies(path)
+	l.open()
+	if _, err := l.site().Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.edit(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("meta"))
+		return errors.Join(b.Put([]byte("notepaths"), []byte("[")), b.Delete([]byte("clock")))
+	})
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	res, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
+	if err != nil || !slices.Contains(res.Floors, path) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if err := l.tryOpen(); codeOf(err) != api.CodeFloorLost {
+		t.Errorf("opened with %v", err)
+	}
+}
+
+// edit changes ledger.db of a home that nobody holds.
+func (l *lab) edit(f func(*bolt.Tx) error) {
+	l.t.Helper()
+	b, err := bolt.Open(filepath.Join(l.home, "ledger.db"), 0o600, nil)
+	if err == nil {
+		err = errors.Join(b.Update(f), b.Close())
+	}
+	if err != nil {
+		l.t.Fatal(err)
 	}
 }
