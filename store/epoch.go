@@ -105,8 +105,12 @@ func Peek(home string) (h Head) {
 
 // peek is [Peek] for whoever holds the home.
 func peek(home string) (h Head) {
-	w, err := openWreck(filepath.Join(home, fileName))
+	path := filepath.Join(home, fileName)
+	w, err := openWreck(path)
 	if err != nil {
+		if exists(path) {
+			h.Unread, h.NotesLost = 1, true
+		}
 		return h
 	}
 	defer w.close()

@@ -151,14 +151,14 @@ func readMeta(r io.ReaderAt, at int64) (m pagesMeta, unit int64, ok bool) {
 }
 
 // A page is a branch or a leaf, and all of its elements are inside of it; but where a branch
-// is bad, only its children may be looked at.
+// is bad, only its children may be looked at. Where a leaf is, its keys are not in order.
 type page struct {
 	id     uint64
 	span   uint64 // pages that it takes
 	branch bool
 	n      int
 	raw    []byte
-	bad    error // what is wrong with the keys of a branch
+	bad    error // what is wrong with its keys
 }
 
 func (x *page) child(i int) uint64 { return binary.NativeEndian.Uint64(x.element(i)[8:]) }
@@ -280,8 +280,11 @@ func (p *pages) page(id uint64) (*page, error) {
 		}
 		err = x.ordered()
 	}
-	if err != nil && x.branch {
+	switch {
+	case err != nil && x.branch:
 		x.bad, x.span, err = err, 1, nil
+	case errors.Is(err, errPageOrder):
+		x.bad, err = err, nil
 	}
 	return x, err
 }

@@ -308,3 +308,30 @@ func tinyPages(t testing.TB) []byte {
 	}
 	return raw[:size]
 }
+
+// A leaf with one key that is damaged gives up that entry, and none of the others.
+func TestADamagedKeyTakesNothingElse(t *testing.T) {
+	_, x, size := deepSite(t)
+	leaf := x.roots["entries"]
+	for x.kind(leaf) == 1 {
+		leaf = x.child(leaf, x.count(leaf)/2)
+	}
+	const lost = 0 // of the elements of that leaf
+	if x.count(leaf) < 2 {
+		t.Fatalf("%d entries on page %d", x.count(leaf), leaf)
+	}
+	raw := bytes.Clone(x.raw)
+	e := x.element(leaf, lost)
+	key := raw[e+int(binary.NativeEndian.Uint32(raw[e+4:])):][:8]
+	seq := int64(binary.BigEndian.Uint64(key))
+	key[6] ^= 0x40 // an entry far ahead
+	home := ruin(t, raw)
+	if err := store.CheckPages(raw, true); !isDamage(err) {
+		t.Errorf("checked with %v", err)
+	}
+	r, err := recovered(home, false)
+	if err != nil || r.Size != seq || r.Survived < size-seq-1 || r.Unread == 0 {
+		t.Errorf("entry %d of %d: %+v, %v", seq, size, r, err)
+	}
+	verifies(t, home)
+}

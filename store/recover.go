@@ -141,6 +141,9 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if r.Damage == "" && r.Unread > 0 {
 		r.Damage = fmt.Sprintf("pages of ledger.db that cannot be read: %d", r.Unread)
 	}
+	if err := checkFile(w.file, true); r.Damage == "" && err != nil {
+		r.Damage = err.Error()
+	}
 	if err := db.load(); err != nil {
 		return err
 	}

@@ -308,6 +308,7 @@ func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.
 		return b, file, nil
 	}
 	if file != nil {
+		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) // bbolt may have mapped it, and gone astray: that keeps it open
 		file.Close()
 	}
 	if damage := (*Damage)(nil); errors.Is(err, ErrLocked) || errors.As(err, &damage) {
@@ -351,6 +352,9 @@ func inPlace(file *os.File, path string) error {
 func (db *DB) load() error {
 	return db.view(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bMeta)
+		if k, _ := tx.Cursor().First(); meta == nil && k != nil {
+			return damaged(errors.New("it is missing"), "bucket %s of ledger.db", bMeta)
+		}
 		if meta == nil {
 			return fmt.Errorf("%w: ledger.db was never initialised", ErrNoSite)
 		}

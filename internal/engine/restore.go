@@ -167,13 +167,11 @@ func (x *restoring) roomFor(need int64) error {
 	return e.roomOf("the snapshot", need)
 }
 
-// look says what a restore loses, as far as that is known.
+// look gathers what is known of the ledger that is replaced.
 func (x *restoring) look(was store.Head) (err error) {
 	if x.known, err = lookAround(x.opt.Home, was, x.keys, x.siteID); err != nil {
 		return err
 	}
-	x.out.Known, x.out.Unread = x.known.size, x.known.unread
-	x.out.Lost = max(0, x.out.Known-x.out.Snapshot.Size)
 	if x.epoch, err = nextEpoch(x.opt.Epoch, max(x.snapEpoch, x.known.epoch)); err != nil {
 		return err
 	}
@@ -181,15 +179,18 @@ func (x *restoring) look(was store.Head) (err error) {
 	return nil
 }
 
-// adopted looks again, now that nobody else holds the site, and holds the copy against the
-// checkpoints that are known.
+// adopted looks again, now that nobody else holds the site, and says what is lost with the
+// copy, as far as that is known.
 func (x *restoring) adopted(db *store.DB, was store.Head) error {
 	if err := x.look(was); err != nil {
 		return err
 	}
-	err := x.known.hold(db)
-	x.out.Floors = x.known.floors
-	return err
+	if err := x.known.hold(db); err != nil {
+		return err
+	}
+	x.out.Floors, x.out.Known, x.out.Unread = x.known.floors, x.known.size, x.known.unread
+	x.out.Lost = max(0, x.out.Known-db.Size())
+	return nil
 }
 
 // maxEpoch bounds the epochs that can be asked for: others come after it.
@@ -217,7 +218,7 @@ func (x *restoring) begin(db *store.DB) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
-	lost := x.out.Lost > 0 || x.out.Known == 0 || x.out.Unread > 0
+	lost := x.out.Lost > 0 || x.known.blind || x.out.Unread > 0
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), lost)
 	x.out.Paused = len(x.out.Runs) > 0 || lost
 	return err

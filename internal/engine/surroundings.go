@@ -14,21 +14,23 @@ import (
 // surroundings is what is known of a ledger that a restore or a recovery replaces: by its
 // checkpoints, in the home and outside, and by itself as far as it can be read.
 type surroundings struct {
-	note   string // the highest checkpoint, "" for none
-	size   int64  // entries that it is known to have had
-	unread int    // pages of it that may have had more
-	epoch  int64  // the highest that is known
+	size   int64 // entries that it says it has, and what hold finds
+	blind  bool  // nothing of it can be read: only checkpoints tell
+	unread int   // pages of it that may have had more
+	epoch  int64 // the highest that is known
 	gone   vanished
 	empty  []string // floors without a checkpoint in them
-	notes  []floorNote
+	notes  []knownNote
 	copies []string // of the checkpoint, outside of the home, where the ledger does not say which were written
 
+	note   string   // the highest checkpoint that is not given up, "" for none: see hold
 	floors []string // that will have to be waived: see hold
 }
 
-// floorNote is the checkpoint in a floor.
-type floorNote struct {
-	name string
+// knownNote is a checkpoint, which a floor has, or "" the ledger itself.
+type knownNote struct {
+	floor string
+	raw   []byte
 	ledger.Checkpoint
 }
 
@@ -45,17 +47,10 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	}
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
-	var best int64
-	see := func(c ledger.Checkpoint, note []byte) {
-		_, epoch, _ := ledger.ParseOrigin(c.Origin) // it was opened
-		k.epoch = max(k.epoch, epoch)
-		if c.Size > best {
-			best, k.note = c.Size, ledger.WithoutCosignatures(note)
-		}
-	}
+	k.blind = head.Size == 0
 	for _, note := range head.Notes {
 		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {
-			see(c, note)
+			k.notes = append(k.notes, knownNote{"", note, c})
 		}
 	}
 	for _, name := range slices.Compact(paths) {
@@ -71,16 +66,18 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 		if err != nil {
 			return k, damaged("%v", err)
 		}
-		k.notes = append(k.notes, floorNote{name, c})
-		see(c, note)
+		k.notes = append(k.notes, knownNote{name, note, c})
 	}
-	k.size = max(k.size, best)
+	for _, n := range k.notes {
+		_, epoch, _ := ledger.ParseOrigin(n.Origin) // it was opened
+		k.epoch = max(k.epoch, epoch)
+	}
 	return k, nil
 }
 
-// hold finds the floors that will have to be waived once a ledger is the site's: those that
-// are lost, and those that cover what it does not have. It refuses one that a floor
-// contradicts: it would never open.
+// hold finds what a ledger lacks that is to be the site's, and the floors that will have to be
+// waived then: those that are lost, and those that cover what it does not have. What was given
+// up before is not lost again. It refuses a ledger that a floor contradicts: it would never open.
 func (k *surroundings) hold(db *store.DB) error {
 	written, err := db.NotePaths()
 	if err != nil {
@@ -93,15 +90,24 @@ func (k *surroundings) hold(db *store.DB) error {
 			k.floors = append(k.floors, name)
 		}
 	}
+	var best int64
 	for _, n := range k.notes {
-		if err := db.Contradicts(n.Checkpoint); err != nil {
-			return fmt.Errorf("%s: %w", n.name, err)
-		}
 		_, epoch, _ := ledger.ParseOrigin(n.Origin)
-		if _, gone := db.GivenUp(epoch, n.Size); gone || epoch > db.Epoch() || n.Size > db.Size() {
-			k.floors = append(k.floors, n.name)
+		_, gone := db.GivenUp(epoch, n.Size)
+		if n.Size > best && !gone {
+			best, k.note = n.Size, ledger.WithoutCosignatures(n.raw)
+		}
+		if n.floor == "" {
+			continue
+		}
+		if err := db.Contradicts(n.Checkpoint); err != nil {
+			return fmt.Errorf("%s: %w", n.floor, err)
+		}
+		if gone || epoch > db.Epoch() || n.Size > db.Size() {
+			k.floors = append(k.floors, n.floor)
 		}
 	}
+	k.size = max(k.size, best)
 	slices.Sort(k.floors)
 	return nil
 }

@@ -83,6 +83,10 @@ func TestALedgerThatIsCutIsRecovered(t *testing.T) {
 	if err != nil || res.Lost != plan.Lost || !res.Paused {
 		t.Fatalf("%+v, %v", res, err)
 	}
+	// What was given up is not lost again, though the floor is not waived yet.
+	if again, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"}); err != nil || !again.Sound || again.Lost != 0 || !slices.Equal(again.Floors, res.Floors) {
+		t.Errorf("again: %+v, %v", again, err)
+	}
 	l.waive("checkpoint.note")
 	l.open()
 	l.verify()
@@ -182,6 +186,54 @@ func TestALostListOfCopiesGivesUpNoFloor(t *testing.T) {
 	}
 	if err := l.tryOpen(); codeOf(err) != api.CodeFloorLost {
 		t.Errorf("opened with %v", err)
+	}
+}
+
+// A ledger without the bucket that says what it is, is damaged: nobody is told that there is no site.
+func TestALedgerWithoutItsMetaIsRecovered(t *testing.T) {
+	l := newLab(t)
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.edit(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("meta")) })
+	if err := l.tryOpen(); codeOf(err) != api.CodeDamaged {
+		t.Errorf("opened with %v", err)
+	}
+	res, err := engine.Recover(context.Background(), engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
+	if err != nil || res.Damage == "" || res.Lost != 0 || !res.Paused {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	l.open()
+	l.verify()
+}
+
+// Where nothing of the ledger can be read that a snapshot takes the place of, nobody knows what
+// is lost, whatever an old checkpoint says: the queue waits for people.
+func TestARestoreOverWhatCannotBeReadPauses(t *testing.T) {
+	ctx := context.Background()
+	for what, ruin := range map[string]func(path string) error{
+		"no page says where the data is": func(path string) error { return os.WriteFile(path, make([]byte, 64<<10), 0o600) },
+		"no file":                        os.Remove,
+	} {
+		l := newLab(t)
+		note := filepath.Join(l.home, "checkpoint.note")
+		old, err := os.ReadFile(note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.e.Close(), os.WriteFile(note, old, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if err := ruin(filepath.Join(l.home, "ledger.db")); err != nil {
+			t.Fatal(err)
+		}
+		res, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x"})
+		if err != nil || !res.Paused || res.Known == 0 || res.Lost != 0 {
+			t.Errorf("%s: %+v, %v", what, res, err)
+		}
 	}
 }
 
