@@ -20,9 +20,9 @@ type appender struct {
 	data ledger.WorkspaceRemoval
 }
 
-// appendTogether is how many wait at the same time for their entries: what is committed
-// together is about as many.
-const appendTogether = 100
+// appendCallers is how many add entries at the same time. Half of them wait for a commit to
+// begin while the other half wait for one to end: about 100 are committed together.
+const appendCallers = 200
 
 // newAppender makes a site of its own with so many entries.
 func newAppender(dir string, entries int) (*appender, error) {
@@ -73,10 +73,10 @@ func benchAppend(entries int) func(*env) (work, error) {
 		if err != nil {
 			return work{}, errors.Join(err, many.db.Close())
 		}
-		e.note("%d entries of %d bytes each time, committed by up to %d together", n, many.bytes(), appendTogether)
+		e.note("%d entries of %d bytes each time, by %d callers", n, many.bytes(), appendCallers)
 		return work{
-			ours:   func() error { return many.add(appendTogether, n) },
-			theirs: func() error { return few.add(appendTogether, n) },
+			ours:   func() error { return many.add(appendCallers, n) },
+			theirs: func() error { return few.add(appendCallers, n) },
 			close:  func() error { return errors.Join(many.db.Close(), few.db.Close()) },
 		}, nil
 	}
@@ -96,8 +96,8 @@ func benchMerkle(e *env) (work, error) {
 	}
 	value := make([]byte, a.bytes())
 	return work{
-		ours:   func() error { return a.add(appendTogether, n) },
-		theirs: func() error { return spread(appendTogether, n, func(int) error { return peer.put(1, value) }) },
+		ours:   func() error { return a.add(appendCallers, n) },
+		theirs: func() error { return spread(appendCallers, n, func(int) error { return peer.put(1, value) }) },
 		close:  func() error { return errors.Join(a.db.Close(), peer.close()) },
 	}, nil
 }

@@ -50,10 +50,7 @@ func parseEntry(envelope, data []byte) (entry, error) {
 		out.withheld = reason
 		return out, nil
 	}
-	if err := ledger.Match(env, data); err != nil {
-		return entry{}, err
-	}
-	line, err := ledger.ParseData(data)
+	line, err := ledger.Match(env, data)
 	if err != nil {
 		return entry{}, err
 	}

@@ -169,14 +169,58 @@ func ParseEnvelope(line []byte) (Envelope, error) {
 	if len(line) > MaxEnvelope {
 		return Envelope{}, &FormError{What: "envelope", Err: ErrTooLarge}
 	}
-	var e Envelope
-	if err := decode("envelope", line, &e); err != nil {
-		return Envelope{}, err
+	e := splitEnvelope(line)
+	if again, err := e.line(); err != nil || !bytes.Equal(line, again) {
+		e = Envelope{}
+		if err := decode("envelope", line, &e); err != nil { // it has a backslash, or something is wrong
+			return Envelope{}, err
+		}
 	}
 	if err := e.check(); err != nil {
 		return Envelope{}, err
 	}
 	return e, nil
+}
+
+// splitEnvelope takes an envelope line apart that [Envelope.line] has put together without
+// a backslash; of any other bytes it returns what does not make up the line again.
+func splitEnvelope(line []byte) (e Envelope) {
+	r := lineReader{line[min(len(line), 1):]}
+	e.Actor = r.text("actor")
+	e.Attempt = int(r.number("attempt"))
+	e.DAGID = r.text("dagId")
+	e.DAGVersion = r.text("dagVersion")
+	e.DataHash = r.text("dataHash")
+	e.RunID = r.text("runId")
+	e.Seq = r.number("seq")
+	e.StepID = r.text("stepId")
+	e.Tenant = r.text("tenant")
+	e.Time = r.text("time")
+	e.TraceID = r.text("traceId")
+	e.Type = Type(r.text("type"))
+	e.V = int(r.number("v"))
+	return e
+}
+
+// A lineReader reads what a [lineWriter] wrote; what is not next is absent.
+type lineReader struct{ rest []byte }
+
+// value reads a member whose value lies between quotes, if any, and ends before one of end.
+func (r *lineReader) value(k, quote, end string) string {
+	tail, ok := bytes.CutPrefix(r.rest, []byte(`"`+k+`":`+quote))
+	i := bytes.IndexAny(tail, end)
+	if !ok || i < 0 {
+		return ""
+	}
+	r.rest = bytes.TrimPrefix(tail[i+len(quote):], []byte(","))
+	return string(tail[:i])
+}
+
+func (r *lineReader) text(k string) string { return r.value(k, `"`, `"`) }
+
+func (r *lineReader) number(k string) int64 {
+	n, _ := strconv.ParseInt(r.value(k, "", ",}"), 10, 64) // what is no number does not come back
+	return n
 }
 
 // ParseData reads a data line, without its line feed. Everything but the one
@@ -222,14 +266,9 @@ func splitData(line []byte) DataLine {
 	return DataLine{Data: data, Salt: string(salt), Seq: seq}
 }
 
-// Match returns nil if data is the data line that env names: of its digest and
+// Match reads data, which must be the data line that env names: of its digest and
 // its seq. Otherwise the error wraps [ErrMismatch].
-func Match(env Envelope, data []byte) error {
-	_, err := match(env, data)
-	return err
-}
-
-func match(env Envelope, data []byte) (DataLine, error) {
+func Match(env Envelope, data []byte) (DataLine, error) {
 	if hashHex(data) != env.DataHash {
 		return DataLine{}, fmt.Errorf("ledger: entry %d: digest: %w", env.Seq, ErrMismatch)
 	}

@@ -143,6 +143,7 @@ func TestParseEnvelopeRefuses(t *testing.T) {
 		{"a lone surrogate", change(t, good, `uid`, `\ud800`)},
 		{"too long", change(t, good, `uid`, strings.Repeat("u", ledger.MaxEnvelope))},
 		{"an array", "[" + good + "]"},
+		{"another bracket", change(t, good, `{"actor"`, `["actor"`)},
 	} {
 		e, err := ledger.ParseEnvelope([]byte(tc.line))
 		var form *ledger.FormError
@@ -240,12 +241,12 @@ func TestMatch(t *testing.T) {
 		return e, entry.Data
 	}
 	env, data := seal(7, "a")
-	if err := ledger.Match(env, data); err != nil {
+	if _, err := ledger.Match(env, data); err != nil {
 		t.Errorf("Match = %v", err)
 	}
 	_, other := seal(7, "b")
 	for _, line := range [][]byte{other, append(bytes.Clone(data), '\n'), nil} {
-		if err := ledger.Match(env, line); !errors.Is(err, ledger.ErrMismatch) {
+		if _, err := ledger.Match(env, line); !errors.Is(err, ledger.ErrMismatch) {
 			t.Errorf("Match(%q) = %v, want ErrMismatch", line, err)
 		}
 	}
@@ -254,7 +255,7 @@ func TestMatch(t *testing.T) {
 	for _, line := range [][]byte{eight, []byte(`{"seq":7,"withheld":"x"}`)} {
 		forged := env
 		forged.DataHash = digest(string(line))
-		if err := ledger.Match(forged, line); !errors.Is(err, ledger.ErrMismatch) {
+		if _, err := ledger.Match(forged, line); !errors.Is(err, ledger.ErrMismatch) {
 			t.Errorf("Match(%s) = %v, want ErrMismatch", line, err)
 		}
 	}
@@ -370,4 +371,14 @@ func TestEnvelopeLineIsTheCanonicalEncoding(t *testing.T) {
 			t.Fatalf("read back %+v, %v; want %+v", got, err, entry.Head)
 		}
 	})
+}
+
+func BenchmarkParseEnvelope(b *testing.B) {
+	line := sample(b)[2].Envelope
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ledger.ParseEnvelope(line); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

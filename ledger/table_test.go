@@ -139,7 +139,7 @@ func TestEveryTypeComesBack(t *testing.T) {
 				if err != nil {
 					t.Fatalf("ParseEnvelope(%s) = %v", entry.Envelope, err)
 				}
-				if err := ledger.Match(env, entry.Data); err != nil {
+				if _, err := ledger.Match(env, entry.Data); err != nil {
 					t.Fatal(err)
 				}
 				line, err := ledger.ParseData(entry.Data)

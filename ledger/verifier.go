@@ -100,7 +100,7 @@ func (v *Verifier) check(envelope, data []byte) (e Envelope, decoded any, what s
 	if data == nil {
 		return e, nil, "", nil
 	}
-	line, err := match(e, data)
+	line, err := Match(e, data)
 	if err != nil {
 		return e, nil, FaultData, err
 	}

@@ -39,7 +39,7 @@ func (e *SegmentError) Error() string {
 func ReadSegment(r io.Reader, ref ledger.LogRef) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		sum := sha256.New()
-		lines := segmentLines(io.TeeReader(io.LimitReader(r, ref.Bytes), sum))
+		lines := segmentLines(io.TeeReader(io.LimitReader(r, ref.Bytes), sum), ref.Bytes)
 		var n, size int64
 		for line, err := range lines {
 			var rec Record
@@ -72,7 +72,7 @@ func ReadSegment(r io.Reader, ref ledger.LogRef) iter.Seq2[Record, error] {
 // survive. The caller cuts the file to ref.Bytes. An error is a fault of r.
 func Intact(r io.Reader) (ref ledger.LogRef, err error) {
 	sum := sha256.New()
-	for line, err := range segmentLines(r) {
+	for line, err := range segmentLines(r, maxRecord) {
 		if err == nil {
 			_, err = parseRecord(line, ref.Records)
 		}
@@ -91,11 +91,11 @@ func Intact(r io.Reader) (ref ledger.LogRef, err error) {
 	return ref, nil
 }
 
-// segmentLines yields lines with their line feed; a line is valid until the
-// next one.
-func segmentLines(r io.Reader) iter.Seq2[[]byte, error] {
+// segmentLines yields lines of at most most bytes with their line feed; a line is valid
+// until the next one.
+func segmentLines(r io.Reader, most int64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		br := bufio.NewReaderSize(r, maxRecord)
+		br := bufio.NewReaderSize(r, int(min(most, maxRecord)))
 		for n := int64(0); ; n++ {
 			line, err := br.ReadSlice('\n')
 			switch {

@@ -29,10 +29,18 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("jcs: %s at byte %d", e.Problem, e.Offset)
 }
 
-// Marshal returns the canonical encoding of v, which encoding/json encodes
-// first: its struct tags and Marshaler apply. A string that is not valid UTF-8
-// is an *[Error], where encoding/json alone would replace it.
+// Marshal returns the canonical encoding of what encoding/json makes of v: its
+// struct tags and Marshaler apply. A string that is not valid UTF-8 is an
+// *[Error], where encoding/json alone would replace it.
 func Marshal(v any) ([]byte, error) {
+	if b, ok := direct(v); ok {
+		return b, nil
+	}
+	return indirect(v)
+}
+
+// indirect lets encoding/json encode v first.
+func indirect(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("jcs: %w", err)

@@ -204,7 +204,7 @@ func (p *parser) sort(ms []member) error {
 // compareUTF16 compares two strings of valid UTF-8 by their UTF-16 code units.
 // That is the order of the bytes, except that characters beyond U+FFFF, whose
 // first byte is 0xF0 or more, come before U+E000 to U+FFFF (0xEE, 0xEF).
-func compareUTF16(a, b []byte) int {
+func compareUTF16[T string | []byte](a, b T) int {
 	n := min(len(a), len(b))
 	for i := range n {
 		x, y := a[i], b[i]
