@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/stellarun/stella/internal/garbage"
 )
 
 // A benchmark compares two ways to do the same work.
@@ -58,6 +60,7 @@ func main() {
 	home := flag.String("serve", "", "be the daemon of this home (for benchmarks)")
 	profile := flag.String("cpuprofile", "", "write a profile of this process to a file")
 	flag.Parse()
+	garbage.PutOff() // as stella does
 	if *home != "" {
 		if err := serve(*home); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)

@@ -51,7 +51,7 @@ func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	line := dataLine(raw, hex.EncodeToString(salt[:]), e.Seq)
+	line := dataLine(raw, hex.AppendEncode(make([]byte, 0, 2*len(salt)), salt[:]), e.Seq)
 	if len(line) > MaxData {
 		return Entry{}, fmt.Errorf("ledger: data of %s has %d bytes: %w", e.Type, len(line), ErrTooLarge)
 	}
@@ -128,7 +128,7 @@ func (w *lineWriter) number(k string, v int64, always bool) {
 }
 
 // dataLine puts canonical parts together to a canonical line.
-func dataLine(raw []byte, salt string, seq int64) []byte {
+func dataLine[S string | []byte](raw []byte, salt S, seq int64) []byte {
 	line := make([]byte, 0, len(raw)+len(salt)+len(`{"data":,"salt":"","seq":9007199254740991}`))
 	line = append(line, `{"data":`...)
 	line = append(line, raw...)
@@ -299,7 +299,9 @@ func CheckDataHash(envelope, data []byte) error {
 
 func hashHex(b []byte) string {
 	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:])
+	var text [2 * len(h)]byte
+	hex.Encode(text[:], h[:])
+	return string(text[:])
 }
 
 // isHash says whether s is 64 lower-case hex digits.

@@ -173,6 +173,25 @@ type Tree struct {
 	hashes []Hash
 }
 
+// TreeOf is the tree of the first size leaves, of which r reads what [StoredHashes] gave.
+func TreeOf(size int64, r HashReader) (*Tree, error) {
+	var indexes []int64
+	for at, level := range subtrees(0, size) {
+		indexes = append(indexes, StoredHashIndex(level, at>>level))
+	}
+	nodes, err := r.ReadHashes(indexes)
+	if err == nil && len(nodes) != len(indexes) {
+		err = fmt.Errorf("%d hashes for %d indexes", len(nodes), len(indexes))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ledger: tree of %d entries: %w", size, err)
+	}
+	return &Tree{spine: spine{size, nodes}}, nil
+}
+
+// Size is the number of leaves.
+func (t *Tree) Size() int64 { return t.spine.size }
+
 // Add appends the leaf of an envelope line, and returns the hashes that [StoredHashes] gives
 // for it: they are good until the next call.
 func (t *Tree) Add(line []byte) []Hash {

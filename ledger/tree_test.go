@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -182,5 +183,32 @@ func TestParseHash(t *testing.T) {
 		if h, err := ledger.ParseHash(bad); err == nil || h != (ledger.Hash{}) {
 			t.Errorf("ParseHash(%q) = %x, %v; want an error", bad, h, err)
 		}
+	}
+}
+
+// A tree grows alike whether it was held from its first leaf or read again at any size.
+func TestATreeGrowsFromAnySize(t *testing.T) {
+	h, leaves := tree(t, oracleSize)
+	roots := oracleRoots(t, leaves)
+	for from := int64(0); from <= oracleSize; from++ {
+		tree, err := ledger.TreeOf(from, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for size := from; ; size++ {
+			if tree.Size() != size || tree.Root() != roots[size] {
+				t.Fatalf("read at %d: size %d, root %x; want %d, %x", from, tree.Size(), tree.Root(), size, roots[size])
+			}
+			if size == oracleSize {
+				break
+			}
+			want := h[ledger.StoredHashCount(size):ledger.StoredHashCount(size+1)]
+			if got := tree.Add(fmt.Appendf(nil, "line %d", size)); !slices.Equal(got, want) {
+				t.Fatalf("read at %d: leaf %d gives %x, want %x", from, size, got, want)
+			}
+		}
+	}
+	if _, err := ledger.TreeOf(oracleSize+1, h); err == nil {
+		t.Error("a tree of more leaves than are stored is read")
 	}
 }

@@ -159,7 +159,8 @@ type DB struct {
 	site  siteMeta
 	blobs *Blobs
 
-	records *records // of open runs, as of the last transaction; only the writer looks at it
+	records *records     // of open runs, as of the last transaction; only the writer looks at it
+	tree    *ledger.Tree // of the entries up to the newest that it has written; likewise
 	bundles bundleCache
 	agreed  atomic.Pointer[map[int64]bool] // entries whose data is there and not to be shown, and whether it is to be erased
 

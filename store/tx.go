@@ -106,7 +106,9 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 	}
 	tx := newTx(db, b)
 	tx.size, tx.lastTime, tx.kept = size, last, db.records
-	tx.alone = len(batch) == 1 && bytesOf(blobs) < maxWaiting
+	if tx.alone = len(batch) == 1 && bytesOf(blobs) < maxWaiting; !tx.alone {
+		tx.undo = make([]undo, 0, 2*len(batch))
+	}
 	if err := tx.putSmall(blobs); err != nil {
 		return nil, err
 	}
@@ -242,7 +244,7 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 		return ledger.Envelope{}, err
 	}
 	env = sealed.Head
-	hashes, err := ledger.StoredHashes(env.Seq, sealed.Envelope, hashReader{tx.bolt})
+	hashes, err := tx.grow(env.Seq, sealed.Envelope)
 	if err != nil {
 		return ledger.Envelope{}, err
 	}
@@ -260,6 +262,18 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 		data = e.Data
 	}
 	return env, tx.project(env, data)
+}
+
+// grow adds a leaf to the Merkle tree and returns the hashes that come with it, good until the
+// next. Where entries were undone the tree that is held is ahead of the ledger, and is read
+// again.
+func (tx *Tx) grow(seq int64, envelope []byte) (_ []ledger.Hash, err error) {
+	if t := tx.db.tree; t == nil || t.Size() != seq {
+		if tx.db.tree, err = ledger.TreeOf(seq, hashReader{tx.bolt}); err != nil {
+			return nil, err
+		}
+	}
+	return tx.db.tree.Add(envelope), nil
 }
 
 // entry is what append writes: an envelope without seq, time and data hash.

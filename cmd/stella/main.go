@@ -23,6 +23,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stellarun/stella/internal/garbage"
 	"github.com/stellarun/stella/runner/sandbox"
 	"github.com/stellarun/stella/server"
 	"github.com/stellarun/stella/server/api"
@@ -102,7 +103,7 @@ func (o *outcome) Error() string { return o.err.Error() }
 
 func main() {
 	sandbox.WASMMain()
-	putOffGarbage()
+	garbage.PutOff()
 	os.Exit(start(newApp()))
 }
 

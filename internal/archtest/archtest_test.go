@@ -25,6 +25,7 @@ var layers = map[string]struct {
 	peers []string
 }{
 	"internal/stamp":          {0, nil},
+	"internal/garbage":        {0, nil},
 	"internal/jcs":            {0, nil},
 	"internal/ustar":          {0, nil},
 	"internal/failpoint":      {0, nil},

@@ -33,7 +33,7 @@ func direct(v any) ([]byte, bool) {
 	if p.(plan) == nil {
 		return nil, false
 	}
-	return p.(plan)(make([]byte, 0, 256), reflect.ValueOf(v))
+	return p.(plan)(make([]byte, 0, 512), reflect.ValueOf(v))
 }
 
 var (

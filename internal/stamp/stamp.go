@@ -10,11 +10,38 @@ import (
 // Layout is the form, in the terms of package time.
 const Layout = "2006-01-02T15:04:05.000000000Z"
 
-// Format returns t in UTC in the one accepted form.
-func Format(t time.Time) string { return t.UTC().Format(Layout) }
+const form = "0000-00-00T00:00:00.000000000Z"
 
-// Parse accepts exactly what Format prints and nothing else. It reads the fixed
-// form by hand: every entry of a ledger has a time.
+// Format returns t in UTC in the one accepted form, which it writes by hand: every entry
+// of a ledger has a time.
+func Format(t time.Time) string {
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.Format(Layout)
+	}
+	hour, minute, second := t.Clock()
+	b := [len(form)]byte([]byte(form))
+	put(b[:4], year)
+	put(b[5:7], int(month))
+	put(b[8:10], day)
+	put(b[11:13], hour)
+	put(b[14:16], minute)
+	put(b[17:19], second)
+	put(b[20:29], t.Nanosecond())
+	return string(b[:])
+}
+
+// put writes a number of as many digits as b has.
+func put(b []byte, n int) {
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+}
+
+// Parse accepts exactly what Format prints of years to 9999 and nothing else. It reads the
+// form by hand too.
 func Parse(s string) (time.Time, error) {
 	if t, ok := parse(s); ok {
 		return t, nil
@@ -23,7 +50,6 @@ func Parse(s string) (time.Time, error) {
 }
 
 func parse(s string) (time.Time, bool) {
-	const form = "0000-00-00T00:00:00.000000000Z"
 	if len(s) != len(form) {
 		return time.Time{}, false
 	}

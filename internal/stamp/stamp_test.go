@@ -31,6 +31,9 @@ func TestParseIsWhatPackageTimeSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		at := time.Unix(rapid.Int64Range(-62167219200, 253402300799).Draw(t, "seconds"), rapid.Int64Range(0, 999999999).Draw(t, "nanoseconds"))
 		s := []byte(stamp.Format(at))
+		if want := at.UTC().Format(stamp.Layout); string(s) != want {
+			t.Fatalf("Format(%v) = %s, package time says %s", at, s, want)
+		}
 		if got, err := stamp.Parse(string(s)); err != nil || !got.Equal(at) {
 			t.Fatalf("Parse(%q) = %v, %v", s, got, err)
 		}
