@@ -51,6 +51,8 @@ type Part struct {
 // with the list PATH.sha256 of their digests that sha256sum -c reads. Until Commit
 // nothing of it is at PATH. It is for one goroutine; close it in any case.
 type Split struct {
+	Perm fs.FileMode // of the files; NewSplit takes what the umask leaves
+
 	base  string
 	size  int64
 	force bool
@@ -69,7 +71,7 @@ func NewSplit(path string, size int64, force bool) (*Split, error) {
 	if strings.ContainsAny(filepath.Base(path), "\\\n\r") {
 		return nil, fmt.Errorf("export: %w: sha256sum cannot read a list of the name %q", ErrPartSize, filepath.Base(path))
 	}
-	s := &Split{base: path, size: size, force: force}
+	s := &Split{Perm: fsx.ByUmask(0o666), base: path, size: size, force: force}
 	if old, err := s.old(); err != nil {
 		return nil, err
 	} else if len(old) > 0 && !force {
@@ -122,7 +124,7 @@ func (s *Split) begin() (err error) {
 	if len(s.parts) == maxParts {
 		return fmt.Errorf("export: %w: it would take more than %d parts of %d bytes", ErrPartSize, maxParts, s.size)
 	}
-	if s.f, err = fsx.Create(s.inner(len(s.parts)+1), 0o644); err != nil {
+	if s.f, err = fsx.Create(s.inner(len(s.parts)+1), s.Perm); err != nil {
 		return err
 	}
 	s.part = counter{w: s.f, sum: sha256.New()}
@@ -168,7 +170,7 @@ func (s *Split) Commit() error {
 			return err
 		}
 	}
-	if err := fsx.WriteFile(s.base+sumsSuffix, sums.Bytes(), 0o644); err != nil {
+	if err := fsx.WriteFile(s.base+sumsSuffix, sums.Bytes(), s.Perm); err != nil {
 		return err
 	}
 	for n := len(s.parts); n > 0; n-- {

@@ -183,7 +183,7 @@ type viewWriter struct {
 }
 
 func (f *viewFolder) create(name string) (*viewWriter, error) {
-	file, err := fsx.Create(filepath.Join(f.temp, name), 0o644)
+	file, err := fsx.Create(filepath.Join(f.temp, name), fsx.ByUmask(0o666))
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func writeArtifact(ctx context.Context, r *reached, digest, path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &api.Error{Code: api.CodeConflict, Message: path + " exists", Hint: "choose another --out"}
 	}
-	f, err := fsx.Create(path, 0o644)
+	f, err := fsx.Create(path, fsx.ByUmask(0o666))
 	if err != nil {
 		return fileError(path, err)
 	}

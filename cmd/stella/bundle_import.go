@@ -111,7 +111,7 @@ func writable(path string) error {
 	if err := absent(path); err != nil {
 		return err
 	}
-	f, err := fsx.Create(path, 0o644)
+	f, err := fsx.Create(path, fsx.ByUmask(0o666))
 	if err == nil {
 		err = f.Abort()
 	}
@@ -126,7 +126,7 @@ func writable(path string) error {
 
 // writeReceipt writes a receipt that is sealed already.
 func writeReceipt(path string, rep api.MediaReport) error {
-	err := fsx.WriteFile(path, rep.Receipt, 0o644)
+	err := fsx.WriteFile(path, rep.Receipt, fsx.ByUmask(0o666))
 	if err == nil {
 		return nil
 	}

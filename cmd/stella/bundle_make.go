@@ -150,7 +150,7 @@ func runBundlePack(a *app, dir string, opt packOptions) error {
 			return err
 		}
 	}
-	f, err := fsx.Create(out, 0o644)
+	f, err := fsx.Create(out, fsx.ByUmask(0o666))
 	if err != nil {
 		return fileError(out, err)
 	}
@@ -344,7 +344,7 @@ func rewrite(file string, sigs, atts []bundle.Attached) error {
 		return fileError(file, err)
 	}
 	defer src.Close()
-	dst, err := fsx.Create(file, 0o644)
+	dst, err := fsx.Create(file, fsx.ByUmask(0o666))
 	if err != nil {
 		return fileError(file, err)
 	}

@@ -67,7 +67,7 @@ func newExportCreateCmd(a *app) *cobra.Command {
 }
 
 func runExportCreate(ctx context.Context, a *app, opt exportOptions) error {
-	req := api.ExportRequest{Force: opt.force}
+	req := api.ExportRequest{Force: opt.force, Mode: uint32(fsx.ByUmask(0o666))}
 	for _, t := range []struct {
 		flag string
 		to   *string

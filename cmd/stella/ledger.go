@@ -334,7 +334,7 @@ func (a *app) deliver(path string, b []byte) error {
 	if err := absent(path); err != nil {
 		return err
 	}
-	if err := fsx.WriteFile(path, b, 0o644); err != nil {
+	if err := fsx.WriteFile(path, b, fsx.ByUmask(0o666)); err != nil {
 		return fileError(path, err)
 	}
 	return nil

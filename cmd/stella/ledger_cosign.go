@@ -48,6 +48,9 @@ func newLedgerKeygenCmd(a *app) *cobra.Command {
 }
 
 func runLedgerKeygen(a *app, name, out string) error {
+	if err := outsideSites(out); err != nil {
+		return err
+	}
 	for _, path := range []string{out, out + ".pub"} {
 		if err := absent(path); err != nil {
 			return err
@@ -239,7 +242,32 @@ func readNoteOrProof(path string) (note []byte, proof []ledger.Hash, err error) 
 	return []byte(p.Note), proof, err
 }
 
+// outsideSites refuses a file of a witness in the home of a site, whose operator can read and
+// replace it: what a site signs for itself witnesses nothing.
+func outsideSites(path string) error {
+	dir, err := filepath.Abs(path)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(filepath.Dir(dir))
+	}
+	for err == nil {
+		if _, err := os.Lstat(filepath.Join(dir, "site.toml")); err == nil {
+			if _, err := os.Lstat(filepath.Join(dir, "ledger.db")); err == nil {
+				return &api.Error{Code: api.CodeInvalid, Message: path + " lies in the home of a site, " + dir + ": nobody is a witness of his own",
+					Hint: "keep the keys of a witness with the witness, outside of any site"}
+			}
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+		dir = filepath.Dir(dir)
+	}
+	return nil // what is not there is for the caller to say
+}
+
 func readWitnessKey(a *app, path string) (ledger.WitnessKey, error) {
+	if err := outsideSites(path); err != nil {
+		return ledger.WitnessKey{}, err
+	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 		a.stderr.note("warning: " + path + " can be read by others (chmod 600)")
 	}
@@ -258,6 +286,9 @@ func readWitnessKey(a *app, path string) (ledger.WitnessKey, error) {
 func readWitness(arg string) (ledger.Witness, error) {
 	if w, err := ledger.ParseWitness(arg); err == nil {
 		return w, nil
+	}
+	if err := outsideSites(arg); err != nil {
+		return ledger.Witness{}, err
 	}
 	raw, err := fsx.ReadFile(arg, 4<<10)
 	if err != nil {

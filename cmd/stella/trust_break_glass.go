@@ -115,7 +115,7 @@ func (a *app) writeDraft(opt breakGlassOptions, text string) error {
 		a.stdout.exact([]byte(text))
 		return a.stdout.err
 	}
-	if err := fsx.WriteFile(opt.out, []byte(text), 0o644); err != nil {
+	if err := fsx.WriteFile(opt.out, []byte(text), fsx.ByUmask(0o666)); err != nil {
 		return fileError(opt.out, err)
 	}
 	a.stderr.note("next: stella trust sign %s --key FILE, by each holder; then stella trust break-glass --file %s", opt.out, opt.out)
@@ -230,7 +230,7 @@ func runTrustSign(a *app, file string, keys []string) error {
 			return err
 		}
 		path := filepath.Join(dir, sig.ID+signatureFile)
-		if err := fsx.WriteFile(path, sig.Data, 0o644); err != nil {
+		if err := fsx.WriteFile(path, sig.Data, fsx.ByUmask(0o666)); err != nil {
 			return fileError(path, err)
 		}
 		written = append(written, sig.ID)

@@ -92,6 +92,9 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	if !filepath.IsAbs(req.Path) {
 		return api.ExportResult{}, invalid("the path of an export must be absolute: %s", req.Path)
 	}
+	if req.Mode&^0o666 != 0 {
+		return api.ExportResult{}, invalid("mode %#o of an archive: only 0666 and less", req.Mode)
+	}
 	keys, err := export.Recipients(req.EncryptTo)
 	if err != nil {
 		return api.ExportResult{}, exportError(err)
@@ -102,6 +105,9 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	req.EncryptTo = keys
 	if len(req.EncryptTo) > 0 && !strings.HasSuffix(req.Path, export.EncryptedSuffix) {
 		req.Path += export.EncryptedSuffix
+	}
+	if err := e.outside("an archive", req.Path); err != nil {
+		return api.ExportResult{}, err
 	}
 	if _, err := os.Lstat(req.Path); err == nil && !req.Force {
 		return api.ExportResult{}, &api.Error{Code: api.CodeConflict, Message: req.Path + " exists", Hint: "choose another name, or --force"}
@@ -128,6 +134,20 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 		out.Parts = append(out.Parts, api.ExportPart(part))
 	}
 	return out, nil
+}
+
+// outside refuses a path in the home, by whatever links it leads there: what is there is the
+// site's own, and what does not belong there counts as damage.
+func (e *Engine) outside(what, path string) error {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	home, herr := filepath.EvalSymlinks(e.opt.Home)
+	if err != nil || herr != nil {
+		return nil // nothing can be made there
+	}
+	if rel, err := filepath.Rel(home, dir); err == nil && filepath.IsLocal(rel) {
+		return &api.Error{Code: api.CodeInvalid, Message: what + " is not written into the home of the site: " + path, Hint: "name a path elsewhere"}
+	}
+	return nil
 }
 
 // window fills in the ends that a request leaves open: the first entry, and
@@ -171,11 +191,16 @@ func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRe
 	var f output
 	var split *export.Split
 	var err error
+	perm := fsx.ByUmask(0o666)
+	if req.Mode != 0 {
+		perm = fs.FileMode(req.Mode)
+	}
 	if req.PartBytes != 0 {
-		split, err = export.NewSplit(req.Path, req.PartBytes, req.Force)
-		f = split
+		if split, err = export.NewSplit(req.Path, req.PartBytes, req.Force); err == nil {
+			split.Perm, f = perm, split
+		}
 	} else {
-		f, err = fsx.Create(req.Path, 0o644)
+		f, err = fsx.Create(req.Path, perm)
 	}
 	if err != nil {
 		return nil, nil, err

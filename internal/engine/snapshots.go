@@ -41,6 +41,9 @@ func snapshotDir(home, dir string) (string, error) {
 func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p api.Progress) (api.Snapshot, error) {
 	e := s.e
 	dir, err := snapshotDir(e.opt.Home, req.Dir)
+	if err == nil && dir != filepath.Join(e.opt.Home, snapshotsName) {
+		err = e.outside("a snapshot", filepath.Join(dir, "any"))
+	}
 	if err != nil {
 		return api.Snapshot{}, err
 	}

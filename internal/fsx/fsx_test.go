@@ -329,3 +329,12 @@ func TestIsTemp(t *testing.T) {
 		}
 	}
 }
+
+func TestByUmask(t *testing.T) {
+	for mask, want := range map[int]fs.FileMode{0o022: 0o644, 0o077: 0o600, 0o007: 0o660, 0: 0o666} {
+		umask(t, mask)
+		if got := fsx.ByUmask(0o666); got != want {
+			t.Errorf("umask %03o leaves %03o, want %03o", mask, got, want)
+		}
+	}
+}

@@ -9,6 +9,7 @@ type ExportRequest struct {
 	Force bool   `json:"force,omitempty"` // replace it
 
 	EncryptTo []string `json:"encryptTo,omitempty"` // public keys of age: it becomes PATH.age
+	Mode      uint32   `json:"mode,omitempty"`      // permissions of the files, none but 0666; 0 is what the umask of the site's process leaves of these
 	PartBytes int64    `json:"partBytes,omitempty"` // it becomes PATH.001 and so on, none larger, and PATH.sha256
 }
 
