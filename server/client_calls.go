@@ -225,8 +225,8 @@ func (c *Client) Checkpoint(ctx context.Context) (api.CheckpointNote, error) {
 }
 
 // ProveEntry implements [api.Ledger].
-func (c *Client) ProveEntry(ctx context.Context, seq int64) ([]byte, error) {
-	res, err := c.open(ctx, call{method: http.MethodGet, path: "/ledger/entries/" + strconv.FormatInt(seq, 10) + "/proof"})
+func (c *Client) ProveEntry(ctx context.Context, seq, to int64) ([]byte, error) {
+	res, err := c.open(ctx, call{method: http.MethodGet, path: "/ledger/entries/" + strconv.FormatInt(seq, 10) + "/proof", query: query("to", to)})
 	if err != nil {
 		return nil, err
 	}

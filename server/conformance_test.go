@@ -341,8 +341,8 @@ func siteCalls() []siteCall {
 			return s.VerifyLedger(ctx, api.LedgerCheck{}, func(_, _ int64) {})
 		}},
 		{"checkpoint", "Checkpoint", func(ctx context.Context, s api.Site) (any, error) { return s.Checkpoint(ctx) }},
-		{"proof", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 3) }},
-		{"proof of an unknown entry", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 6) }},
+		{"proof", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 3, 5) }},
+		{"proof of an unknown entry", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 6, 0) }},
 		{"consistency", "ProveConsistency", func(ctx context.Context, s api.Site) (any, error) { return s.ProveConsistency(ctx, 4, 0) }},
 		{"export", "CreateExport", func(ctx context.Context, s api.Site) (any, error) {
 			return s.CreateExport(ctx, api.ExportRequest{From: "f", To: "t", Path: "/out", Force: true}, func(_, _ int64) {})

@@ -483,11 +483,11 @@ func (f *fake) Checkpoint(context.Context) (api.CheckpointNote, error) {
 	return api.CheckpointNote{Size: 5, Root: "r", Note: "stella/x/1\n5\nr\n\n\u2014 k s\n", New: true}, nil
 }
 
-func (f *fake) ProveEntry(_ context.Context, seq int64) ([]byte, error) {
+func (f *fake) ProveEntry(_ context.Context, seq, to int64) ([]byte, error) {
 	if seq > 5 {
 		return nil, notFound("entry")
 	}
-	return []byte("c2sp.org/tlog-proof@v1\nindex 3\n"), nil
+	return fmt.Appendf(nil, "c2sp.org/tlog-proof@v1\nindex 3 of %d\n", to), nil
 }
 
 func (f *fake) ProveConsistency(_ context.Context, size, _ int64) (api.ConsistencyProof, error) {

@@ -348,7 +348,12 @@ func (h *handler) proveEntry(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	proof, err := q.site.ProveEntry(q.Context(), seq)
+	p := q.params()
+	to := p.int64("to")
+	if err := p.err(); err != nil {
+		return err
+	}
+	proof, err := q.site.ProveEntry(q.Context(), seq, to)
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func Routes() []Route {
 
 		{Method: "GET", Path: "/ledger/entries", Scope: ScopeAdmin, Does: "entries of the ledger", handle: (*handler).tailLedger},
 		{Method: "GET", Path: "/ledger/entries/{seq}", Scope: ScopeAdmin, Does: "one entry", handle: (*handler).showLedger},
-		{Method: "GET", Path: "/ledger/entries/{seq}/proof", Scope: ScopeAdmin, Does: "inclusion proof of an entry, as a C2SP tlog-proof file", handle: (*handler).proveEntry},
+		{Method: "GET", Path: "/ledger/entries/{seq}/proof", Scope: ScopeAdmin, Does: "inclusion proof of an entry, as a C2SP tlog-proof file; `to` takes an earlier checkpoint", handle: (*handler).proveEntry},
 		{Method: "GET", Path: "/ledger/consistency", Scope: ScopeAdmin, Does: "proof that a checkpoint extends a smaller tree", handle: (*handler).proveConsistency},
 		{Method: "POST", Path: "/ledger/checkpoints", Scope: ScopeAdmin, Does: "sign the tree head if the tree has grown", handle: (*handler).checkpoint},
 		{Method: "GET", Path: "/ledger/cosigned", Scope: ScopeAdmin, Does: "the newest checkpoint that has come back from witnesses", handle: (*handler).cosigned},

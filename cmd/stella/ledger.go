@@ -18,7 +18,7 @@ import (
 func newLedgerCmd(a *app) *cobra.Command {
 	return group("ledger", "The append-only record",
 		"Read the ledger, check it, sign its head, and prove what it holds.",
-		newLedgerTailCmd(a), newLedgerShowCmd(a), newLedgerVerifyCmd(a), newLedgerCheckpointCmd(a), newLedgerProveCmd(a),
+		newLedgerTailCmd(a), newLedgerShowCmd(a), newLedgerVerifyCmd(a), newLedgerCheckpointCmd(a), newLedgerProveCmd(a), newLedgerCheckProofCmd(a),
 		newLedgerEraseCmd(a), newLedgerCosignCmd(a), newLedgerKeygenCmd(a))
 }
 
@@ -274,13 +274,14 @@ type proveOptions struct {
 func newLedgerProveCmd(a *app) *cobra.Command {
 	opt := proveOptions{consistency: -1}
 	c := &cobra.Command{
-		Use:   "prove SEQ | --consistency SIZE [--to SIZE]",
+		Use:   "prove SEQ [--to SIZE] | --consistency SIZE [--to SIZE]",
 		Short: "Prove that an entry is in the ledger, or that nothing was taken away",
 		Long: "Write a proof that the ledger under the newest checkpoint holds an entry, as a C2SP\n" +
 			"tlog-proof file; or, with --consistency, that it extends the tree of the first SIZE\n" +
 			"entries, as JSON that holds the checkpoint, too. --to takes an earlier checkpoint than the\n" +
-			"newest, by the size of its tree: that of an archive, or one that a witness has signed.",
-		Example: "  stella ledger prove 42 --out 42.tlog-proof\n  stella ledger prove --consistency 40\n  stella ledger prove --consistency 40 --to 95 --out 40-95.proof",
+			"newest, by the size of its tree: that of an archive, or one that a witness has signed.\n" +
+			"`ledger check-proof` checks both without a site.",
+		Example: "  stella ledger prove 42 --out 42.tlog-proof\n  stella ledger prove 42 --to 95\n  stella ledger prove --consistency 40\n  stella ledger prove --consistency 40 --to 95 --out 40-95.proof",
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runLedgerProve(c.Context(), a, args, opt) },
 	}
@@ -293,9 +294,6 @@ func newLedgerProveCmd(a *app) *cobra.Command {
 func runLedgerProve(ctx context.Context, a *app, args []string, opt proveOptions) error {
 	if (len(args) == 1) == (opt.consistency >= 0) {
 		return invalid("name an entry or --consistency, one of the two")
-	}
-	if opt.to != 0 && opt.consistency < 0 {
-		return invalid("--to goes with --consistency")
 	}
 	var seq int64
 	if len(args) == 1 {
@@ -316,7 +314,7 @@ func runLedgerProve(ctx context.Context, a *app, args []string, opt proveOptions
 			}
 			return a.deliver(opt.out, append(raw, '\n'))
 		}
-		proof, err := r.ProveEntry(ctx, seq)
+		proof, err := r.ProveEntry(ctx, seq, opt.to)
 		if err != nil {
 			return err
 		}

@@ -62,6 +62,7 @@ const (
 	codeNotReady    api.Code = "NOT_READY"       // something that was looked at cannot be started
 	codeDifferent   api.Code = "DIFFERENT"       // two things that were compared, and --exit-code
 	codeNote        api.Code = "NOTE_REFUSED"    // a tree head that the key of the log has not signed
+	codeProof       api.Code = "PROOF_INVALID"   // a proof that does not hold
 	codeForked      api.Code = "TREE_FORKED"     // a tree head that does not extend the one before
 )
 

@@ -203,36 +203,39 @@ func (s *site) Checkpoint(context.Context) (api.CheckpointNote, error) {
 	return note, err
 }
 
-// ProveEntry makes a proof that an entry is in the tree of the newest
-// checkpoint, issuing one if none covers it.
-func (s *site) ProveEntry(_ context.Context, seq int64) ([]byte, error) {
+// ProveEntry proves that an entry is in the tree of the newest checkpoint, or of an earlier
+// one, as a C2SP tlog-proof file.
+func (s *site) ProveEntry(_ context.Context, seq, to int64) ([]byte, error) {
 	db := s.e.db
 	if _, err := db.Entry(seq); err != nil {
 		return nil, dbError(err)
 	}
-	note, size, err := db.CheckpointCovering(seq)
-	if store.IsNotFound(err) {
-		if _, err = s.e.issueCheckpoint(); err == nil {
-			note, size, err = db.CheckpointCovering(seq)
-		}
+	c, err := s.provable(to)
+	if err != nil {
+		return nil, err
 	}
+	if seq >= c.Size {
+		return nil, invalid("entry %d is not in the tree of the first %d", seq, c.Size)
+	}
+	proof, err := ledger.ProveInclusion(c.Size, seq, db)
 	if err != nil {
 		return nil, dbError(err)
 	}
-	proof, err := ledger.ProveInclusion(size, seq, db)
-	if err != nil {
-		return nil, dbError(err)
+	return ledger.FormatProof(seq, proof, []byte(c.Note), nil), nil
+}
+
+// provable is the checkpoint of a tree of so many entries; of 0, one of all there are now.
+func (s *site) provable(size int64) (api.CheckpointNote, error) {
+	if size != 0 {
+		return s.storedCheckpoint(size)
 	}
-	return ledger.FormatProof(seq, proof, note, nil), nil
+	return s.e.issueCheckpoint()
 }
 
 // ProveConsistency proves that the newest checkpoint, or an earlier one, extends an
 // earlier size.
 func (s *site) ProveConsistency(_ context.Context, old, to int64) (api.ConsistencyProof, error) {
-	c, err := s.e.issueCheckpoint()
-	if err == nil && to != 0 {
-		c, err = s.storedCheckpoint(to)
-	}
+	c, err := s.provable(to)
 	if err != nil {
 		return api.ConsistencyProof{}, err
 	}

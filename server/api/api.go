@@ -118,8 +118,9 @@ type Ledger interface {
 	// Checkpoint issues a signed tree head if the tree has grown, and returns
 	// the newest.
 	Checkpoint(ctx context.Context) (CheckpointNote, error)
-	// ProveEntry returns an inclusion proof as a C2SP tlog-proof file.
-	ProveEntry(ctx context.Context, seq int64) ([]byte, error)
+	// ProveEntry returns an inclusion proof as a C2SP tlog-proof file, in the newest tree or
+	// in one of so many entries of which there is a checkpoint.
+	ProveEntry(ctx context.Context, seq, to int64) ([]byte, error)
 	// TakeCosigned takes in a checkpoint that has come back from witnesses.
 	TakeCosigned(ctx context.Context, req CosignedRequest) (CosignedNote, error)
 	// Cosigned is the newest one that was taken in.
