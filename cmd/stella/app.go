@@ -205,7 +205,13 @@ func seconds(s string) string {
 
 // usage is a command line that cannot be understood.
 func usage(cmd *cobra.Command, err error) error {
-	return &api.Error{Code: api.CodeInvalid, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
+	why := err.Error()
+	for _, of := range []struct{ parser, want string }{{"ParseBool", "true or false is wanted"}, {"Parse", "a whole number is wanted, and none too large"}} {
+		if text, _, ok := strings.Cut(why, ": strconv."+of.parser); ok {
+			why = text + ": " + of.want
+		}
+	}
+	return &api.Error{Code: api.CodeInvalid, Message: why, Hint: cmd.CommandPath() + " --help"}
 }
 
 // fileError is what is wrong with a file of the command line.

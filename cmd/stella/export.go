@@ -81,6 +81,9 @@ func runExportCreate(ctx context.Context, a *app, opt exportOptions) error {
 		}
 		*t.to = stamp.Format(at)
 	}
+	if opt.out == "-" {
+		return invalid("an archive is written to a file, whole or not at all: name one, not -")
+	}
 	var err error
 	if req.Path, err = absolute(opt.out); err != nil {
 		return err

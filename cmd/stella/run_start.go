@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -152,6 +153,9 @@ func readMeta(pairs []string) (map[string]string, error) {
 		k, v, ok := strings.Cut(p, "=")
 		if _, twice := out[k]; !ok || k == "" || twice {
 			return nil, invalid("--meta %q is not k=v, or is given twice", p)
+		}
+		if !utf8.ValidString(p) {
+			return nil, invalid("--meta %q is no text in UTF-8", p)
 		}
 		if out == nil {
 			out = map[string]string{}

@@ -46,6 +46,9 @@ type File struct {
 // temporary file in the same folder which only this user can read.
 func Create(path string, perm fs.FileMode) (*File, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*"+tempSuffix)
+	if why := (*fs.PathError)(nil); errors.As(err, &why) {
+		err = &fs.PathError{Op: "create", Path: path, Err: why.Err} // that name means nothing to anybody
+	}
 	if err != nil {
 		return nil, err
 	}
