@@ -84,15 +84,21 @@ func (r *Runner) leavePlans(e *execution) {
 	}
 }
 
+// keptPlan is a plan that was read before, nil where none is kept.
+func (r *Runner) keptPlan(hash string) *Plan {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.plans[hash]; u != nil {
+		return u.plan
+	}
+	return nil
+}
+
 // planOf reads a sealed plan, and keeps it for as long as a run may need it again.
 func (r *Runner) planOf(hash string) (*Plan, error) {
-	r.mu.Lock()
-	u := r.plans[hash]
-	if u != nil && u.plan != nil {
-		r.mu.Unlock()
-		return u.plan, nil
+	if p := r.keptPlan(hash); p != nil {
+		return p, nil
 	}
-	r.mu.Unlock()
 	raw, err := r.opt.Sealed.Read(hash, maxPlanBytes)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/stellarun/stella/manifests"
@@ -47,5 +48,31 @@ func TestNothingIsKeptOfRunsThatHaveEnded(t *testing.T) {
 	}
 	if gates, plans, lanes, programs := r.Kept(); gates != 0 || plans != 0 || lanes > 1 || programs > maxPrograms {
 		t.Errorf("after %d DAGs: %d gates, %d plans, %d lanes, %d programs", dags, gates, plans, lanes, programs)
+	}
+}
+
+// onePlan is sealed content of which there is one plan.
+type onePlan struct{ Sealed }
+
+func (onePlan) Read(string, int64) ([]byte, error) {
+	return fmt.Appendf(nil, `{"schema":%q}`, PlanSchema), nil
+}
+
+// Many attempts ask for a plan that is read for the first time.
+func TestAPlanIsReadForManyAtOnce(t *testing.T) {
+	for range 50 {
+		r := New(Options{Sealed: onePlan{}})
+		r.plans["p"] = &usedPlan{runs: 1}
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range 4 {
+					if p, err := r.planOf("p"); err != nil || p == nil {
+						t.Errorf("planOf = %v, %v", p, err)
+					}
+				}
+			})
+		}
+		all.Wait()
 	}
 }
