@@ -64,7 +64,7 @@ func crashJob(home, media string) error {
 		return err
 	}
 	fmt.Println("ended crash")
-	if _, err := site.CreateExport(ctx, api.ExportRequest{Path: filepath.Join(home, "archives", "a.tar")}, nil); err != nil {
+	if _, err := site.CreateExport(ctx, api.ExportRequest{Path: filepath.Join(filepath.Dir(home), "a.tar")}, nil); err != nil {
 		return err
 	}
 	if err := crashCollect(ctx, site, home, media); err != nil {

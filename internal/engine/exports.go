@@ -237,13 +237,15 @@ func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, aw
 	if err != nil {
 		return nil, err
 	}
-	return export.Create(ctx, source{e, away}, w, export.CreateOptions{
-		Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
-		TempDir: filepath.Join(e.opt.Home, "cache"),
-		Sign: func(sums []byte) ([]byte, error) {
-			a, err := verify.SignManifest(sums, e.keys.site)
-			return a.Data, err
-		},
+	return inBackground(func() (*export.Result, error) {
+		return export.Create(ctx, source{e, away}, w, export.CreateOptions{
+			Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
+			TempDir: filepath.Join(e.opt.Home, "cache"),
+			Sign: func(sums []byte) ([]byte, error) {
+				a, err := verify.SignManifest(sums, e.keys.site)
+				return a.Data, err
+			},
+		})
 	})
 }
 
