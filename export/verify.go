@@ -62,6 +62,7 @@ const (
 	checkGenesis    = "genesis"
 	checkRuns       = "runs"
 	checkEvidence   = "evidence"
+	checkVerdicts   = "verdicts"
 	checkLogs       = "logs"
 	checkMetrics    = "metrics"
 	checkTraces     = "traces"
@@ -94,9 +95,10 @@ type verifier struct {
 	withheld withheldIndex
 	derive   deriver
 	genesis  *entry // entry 0, if the window holds it
-	dropped  int64  // bytes of output that the window's entries say were cut
-	unknown  int64  // entries whose type this stella does not know
-	carried  int64  // events of runs from before the window
+	admitted admissions
+	dropped  int64 // bytes of output that the window's entries say were cut
+	unknown  int64 // entries whose type this stella does not know
+	carried  int64 // events of runs from before the window
 	logs     *logMatcher
 	traces   *lineMatcher
 }
@@ -202,6 +204,7 @@ func (v *verifier) checks(opened error) []step {
 		{checkGenesis, "entry 0 binds the site to these keys", []string{checkData}, v.firstEntry},
 		{checkRuns, "runs and steps are what their entries fold to, and no entry of a run is left out", []string{checkData}, v.runs},
 		{checkEvidence, "every sealed file that an entry names is there, and no other", []string{checkData}, v.evidence},
+		{checkVerdicts, "what was let in had to be: the sealed signatures, attestations and trust files give the same verdicts again", []string{checkEvidence}, v.verdicts},
 		{checkLogs, "log lines give, byte for byte, the segments that the ledger names", []string{checkData}, v.logLines},
 		{checkMetrics, "metrics are what the entries sum up to", []string{checkData, checkRuns}, v.metricLines},
 		{checkTraces, "traces are what the entries tell", []string{checkData, checkRuns}, v.traceLines},

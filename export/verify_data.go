@@ -68,6 +68,7 @@ func (v *verifier) data() (string, error) {
 	if err := v.openDerived(); err != nil {
 		return "", err
 	}
+	v.admitted = admissions{v: v, left: map[string]int64{}}
 	for {
 		envelope, err := envelopes.next()
 		if errors.Is(err, io.EOF) {
@@ -114,6 +115,7 @@ func (v *verifier) entry(e entry) {
 	// A limit of package telemetry is kept and reported as a fault of metrics
 	// and traces; the other derivations go on.
 	v.derive.fault = errors.Join(v.derive.fault, v.derive.entry(e))
+	v.admitted.entry(e)
 	if end, ok := e.Data.(*ledger.AttemptEnd); ok && end.Logs != nil {
 		v.dropped += end.Logs.Dropped
 		if v.logs != nil {
