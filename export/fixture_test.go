@@ -297,6 +297,17 @@ func busySite(t testing.TB) *site {
 	return s
 }
 
+// consistency is a proof between two trees of the site.
+func (s *site) consistency(a, b int64) *export.Consistency {
+	s.t.Helper()
+	from, to := min(a, b), max(a, b)
+	proof, err := ledger.ProveConsistency(to, from, s)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &export.Consistency{From: from, To: to, Proof: proof}
+}
+
 // second is the time of entry n.
 func second(n int) string { return stamp.Format(start.Add(time.Duration(n) * time.Second)) }
 

@@ -279,7 +279,7 @@ func (v *verifier) verdicts() (string, error) {
 	case x.first != nil:
 		return "", x.first
 	case left > 0:
-		return "", &skip{said + "; " + strings.Join(why, ", "), Verified}
+		return "", &skip{why: said + "; " + strings.Join(why, ", "), hides: Verified}
 	}
 	return said, nil
 }

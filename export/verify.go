@@ -24,13 +24,13 @@ type VerifyOptions struct {
 	// subtree of the window's edges, Consistency is the proof from its size to
 	// that of the archive's checkpoint.
 	Previous    []byte
-	Consistency []ledger.Hash
+	Consistency *Consistency
 
 	// Cosigned is a tree head of the same site, of a tree that holds the window, with
 	// signatures of witnesses. Those of Witnesses count. MinWitnesses of them are demanded.
 	// CosignedConsistency is for the two trees what Consistency is for the other.
 	Cosigned            []byte
-	CosignedConsistency []ledger.Hash
+	CosignedConsistency *Consistency
 	Witnesses           []ledger.Witness
 	MinWitnesses        int
 
@@ -41,6 +41,12 @@ type VerifyOptions struct {
 	MaxUncompressed int64 // of all its compressed files together; 0 means 256 GiB
 
 	Progress func(check string) // called before each check; may be nil
+}
+
+// Consistency is a proof that one tree is the beginning of another.
+type Consistency struct {
+	From, To int64 // the sizes that it is for
+	Proof    []ledger.Hash
 }
 
 // Names of checks, in their order. They reach JSON and scripts.
@@ -153,7 +159,18 @@ func (v *verifier) release() {
 
 func (v *verifier) keys() (err error) {
 	if v.opt.MinWitnesses > len(v.opt.Witnesses) {
-		return fmt.Errorf("%w: %d witnesses are demanded, and %d are named", ErrKey, v.opt.MinWitnesses, len(v.opt.Witnesses))
+		return fmt.Errorf("%w: %d are demanded, and %d are named", ErrWitnesses, v.opt.MinWitnesses, len(v.opt.Witnesses))
+	}
+	for _, n := range []struct {
+		what string
+		raw  []byte
+	}{{earlierNote, v.opt.Previous}, {cosignedNote, v.opt.Cosigned}} {
+		if n.raw == nil {
+			continue
+		}
+		if _, err := ledger.ParseCheckpoint(n.raw); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrNote, n.what, err)
+		}
 	}
 	if v.opt.LogKey != nil {
 		if v.logKey, err = parseLogKey(v.opt.LogKey); err != nil {
@@ -228,13 +245,16 @@ func (v *verifier) run(s step) error {
 	if err := v.ctx.Err(); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
+	if errors.Is(err, ErrNote) {
+		return err
+	}
 	var skipped *skip
 	var at *badLine
 	switch {
 	case err == nil:
 		check.Detail = detail
 	case errors.As(err, &skipped):
-		check.Status, check.Detail = Skipped, skipped.why
+		check.Status, check.Detail, check.Hint = Skipped, skipped.why, skipped.hint
 		v.best = worse(v.best, skipped.hides)
 	default:
 		check.Status, check.Detail = Bad, err.Error()
@@ -255,7 +275,7 @@ func (v *verifier) run(s step) error {
 func (v *verifier) attempt(s step) (string, error) {
 	for _, need := range s.needs {
 		if v.status[need] == Bad && !v.foreign[need] || v.status[need] == Skipped && need != checkSigned {
-			return "", &skip{"it needs the check " + need, Verified}
+			return "", &skip{why: "it needs the check " + need, hides: Verified}
 		}
 	}
 	return s.run()
@@ -289,7 +309,7 @@ func (v *verifier) signature() (string, error) {
 		return "", badFile(signaturePath, err)
 	}
 	if v.siteKey.sig == nil {
-		return "", &skip{"no key of the site was given", Unauthenticated}
+		return "", &skip{why: "no key of the site was given", hides: Unauthenticated}
 	}
 	if err := checkSignature(v.rawSums, file, v.siteKey); err != nil {
 		own, bad := v.ownKey(siteKeyPath, parseSiteKey)
@@ -397,7 +417,7 @@ func (r *contextReader) Read(p []byte) (int, error) {
 
 func (v *verifier) manifest() (string, error) {
 	if v.listed == nil {
-		return "", &skip{"it needs the check " + checkSums, Verified}
+		return "", &skip{why: "it needs the check " + checkSums, hides: Verified}
 	}
 	raw, err := v.small(manifestPath, maxManifest)
 	if err != nil {
@@ -475,7 +495,7 @@ func (v *verifier) keyFiles() (string, error) {
 		return "", other
 	}
 	if v.logKey.der == nil || v.siteKey.der == nil {
-		return "", &skip{"not both keys were given to compare them with", Unauthenticated}
+		return "", &skip{why: "not both keys were given to compare them with", hides: Unauthenticated}
 	}
 	return "", nil
 }

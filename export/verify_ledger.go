@@ -17,7 +17,7 @@ import (
 // fit returns why a file must not be read, or nil.
 func (v *verifier) fit(path string) error {
 	if v.unfit[path] {
-		return &skip{path + " is not what it should be", Verified} // reported where that was found
+		return &skip{why: path + " is not what it should be", hides: Verified} // reported where that was found
 	}
 	return nil
 }
@@ -176,7 +176,7 @@ func (v *verifier) note() (string, error) {
 	case c.Origin != v.m.Origin || c.Size != v.m.Ledger.TreeSize || ledger.HexHash(c.Root) != v.m.Ledger.Root:
 		return "", badFile(checkpointPath, errors.New("it is of another tree than the manifest's"))
 	case v.logKey.log == nil:
-		return "", &skip{"no key of the log was given: the signature is not checked", Unauthenticated}
+		return "", &skip{why: "no key of the log was given: the signature is not checked", hides: Unauthenticated}
 	}
 	if _, err := ledger.OpenCheckpoint(raw, v.logKey.log, v.siteID); err != nil {
 		if own, bad := v.ownKey(logKeyPath, parseLogKey); bad == nil && v.signedBy(own) {
@@ -280,19 +280,40 @@ func (v *verifier) edges() (string, error) {
 	return "", nil
 }
 
+// What the auditor holds from elsewhere, in words.
+const (
+	earlierNote  = "the earlier checkpoint"
+	cosignedNote = "the cosigned note"
+)
+
+// openNote opens a note of the auditor's.
+func (v *verifier) openNote(what string, raw []byte) (ledger.Checkpoint, error) {
+	c, err := ledger.ParseCheckpoint(raw)
+	if err != nil {
+		return c, fmt.Errorf("%w: %s: %w", ErrNote, what, err)
+	}
+	if site, _, err := ledger.ParseOrigin(c.Origin); err != nil || site != v.siteID {
+		return c, fmt.Errorf("%w: %s is of %s, and the archive of %s", ErrNote, what, c.Origin, v.m.Origin)
+	}
+	if c, err = ledger.OpenCheckpoint(raw, v.logKey.log, v.siteID); err != nil {
+		return c, fmt.Errorf("%s: %w", what, err)
+	}
+	return c, nil
+}
+
 // previous checks that the tree extends the one that the auditor knows.
 func (v *verifier) previous() (string, error) {
 	if v.opt.Previous == nil {
-		return "", &skip{"no earlier checkpoint was given", Verified}
+		return "", &skip{why: "no earlier checkpoint was given", hides: Verified}
 	}
 	if v.logKey.log == nil {
-		return "", &skip{"no key of the log was given", Unauthenticated}
+		return "", &skip{why: "no key of the log was given", hides: Unauthenticated}
 	}
-	old, err := ledger.OpenCheckpoint(v.opt.Previous, v.logKey.log, v.siteID)
+	old, err := v.openNote(earlierNote, v.opt.Previous)
 	if err != nil {
-		return "", fmt.Errorf("the earlier checkpoint: %w", err)
+		return "", err
 	}
-	said, err := v.agrees(old, v.opt.Consistency)
+	said, err := v.agrees(old, v.opt.Consistency, "--consistency")
 	if missing := (*skip)(nil); err != nil && !errors.As(err, &missing) && old.Origin != v.m.Origin {
 		err = fmt.Errorf("%w; it is of %s, and the archive of %s: a ledger that was restored or recovered says in its entry epoch.begun what it has lost", err, old.Origin, v.m.Origin)
 	}
@@ -301,19 +322,20 @@ func (v *verifier) previous() (string, error) {
 
 // agrees checks that the archive's tree and another are of one history: the smaller one is
 // the beginning of the larger.
-func (v *verifier) agrees(old ledger.Checkpoint, proof []ledger.Hash) (string, error) {
+func (v *verifier) agrees(old ledger.Checkpoint, proof *Consistency, flag string) (string, error) {
 	size := v.proof.TreeSize
 	root, err := ledger.ParseHash(v.m.Ledger.Root)
 	if err != nil {
 		return "", err
 	}
+	here := ledger.Checkpoint{Size: size, Root: root}
 	if old.Size > size {
-		return consistent(proof, old.Size, old.Root, size, root)
+		return consistent(proof, here, old, flag)
 	}
 	got, err := ledger.RootAtSize(old.Size, v.proof.First, v.proof.Count, size, v.left, v.right, v.allLeaves())
 	switch {
 	case errors.Is(err, ledger.ErrInsideSubtree):
-		return consistent(proof, size, root, old.Size, old.Root)
+		return consistent(proof, old, here, flag)
 	case err != nil:
 		return "", badFile(windowPath, err)
 	case !bytes.Equal(got[:], old.Root[:]):
@@ -322,15 +344,24 @@ func (v *verifier) agrees(old ledger.Checkpoint, proof []ledger.Hash) (string, e
 	return fmt.Sprintf("size %d", old.Size), nil
 }
 
-// consistent uses the proof that came beside the archive.
-func consistent(proof []ledger.Hash, size int64, root ledger.Hash, old int64, oldRoot ledger.Hash) (string, error) {
-	if proof == nil {
-		return "", &skip{fmt.Sprintf("only a consistency proof from size %d to %d can tell", old, size), Incomplete}
+// consistent uses the proof that came beside the archive. One of other trees says nothing
+// about these.
+func consistent(proof *Consistency, from, to ledger.Checkpoint, flag string) (string, error) {
+	lacks := &skip{
+		why: fmt.Sprintf("only a consistency proof from size %d to %d can tell", from.Size, to.Size), hides: Incomplete,
+		hint: fmt.Sprintf("get it from the site, for %s: stella ledger prove --consistency %d --to %d", flag, from.Size, to.Size),
 	}
-	if err := ledger.CheckConsistency(proof, size, root, old, oldRoot); err != nil {
+	switch {
+	case proof == nil:
+		return "", lacks
+	case proof.From != from.Size || proof.To != to.Size:
+		lacks.why = fmt.Sprintf("this proof is for %d to %d, %d to %d is needed", proof.From, proof.To, from.Size, to.Size)
+		return "", lacks
+	}
+	if err := ledger.CheckConsistency(proof.Proof, to.Size, to.Root, from.Size, from.Root); err != nil {
 		return "", fmt.Errorf("the proof does not hold, or there are two histories: %w", err)
 	}
-	return fmt.Sprintf("size %d, by the proof from %d to %d", old, old, size), nil
+	return fmt.Sprintf("by the proof from size %d to %d", from.Size, to.Size), nil
 }
 
 // witnesses counts who else has signed a tree that holds the window.
@@ -341,20 +372,20 @@ func (v *verifier) witnesses() (string, error) {
 	}
 	switch {
 	case len(v.opt.Witnesses) == 0:
-		return "", &skip{"UNWITNESSED: no witness was named, and without one nobody can tell two ledgers of one operator apart", lacks}
+		return "", &skip{why: "UNWITNESSED: no witness was named, and without one nobody can tell two ledgers of one operator apart", hides: lacks}
 	case v.opt.Cosigned == nil:
-		return "", &skip{"UNWITNESSED: no cosigned note was given", lacks}
+		return "", &skip{why: "UNWITNESSED: no cosigned note was given", hides: lacks}
 	case v.logKey.log == nil:
-		return "", &skip{"no key of the log was given", Unauthenticated}
+		return "", &skip{why: "no key of the log was given", hides: Unauthenticated}
 	}
-	head, err := ledger.OpenCheckpoint(v.opt.Cosigned, v.logKey.log, v.siteID)
+	head, err := v.openNote(cosignedNote, v.opt.Cosigned)
 	if err != nil {
-		return "", fmt.Errorf("the cosigned note: %w", err)
+		return "", err
 	}
 	if end := v.proof.First + v.proof.Count; head.Size <= end {
-		return "", &skip{fmt.Sprintf("UNWITNESSED: the tree that was cosigned has %d entries, and the window is followed by entry %d", head.Size, end), lacks}
+		return "", &skip{why: fmt.Sprintf("UNWITNESSED: the tree that was cosigned has %d entries, and the window is followed by entry %d", head.Size, end), hides: lacks}
 	}
-	if _, err := v.agrees(head, v.opt.CosignedConsistency); err != nil {
+	if _, err := v.agrees(head, v.opt.CosignedConsistency, "--cosigned-consistency"); err != nil {
 		return "", fmt.Errorf("the cosigned note: %w", err)
 	}
 	who, err := ledger.Witnesses(v.opt.Cosigned, v.opt.Witnesses)
@@ -367,10 +398,11 @@ func (v *verifier) witnesses() (string, error) {
 		said = "UNWITNESSED"
 	}
 	for i, w := range who {
+		v.report.Witnesses = append(v.report.Witnesses, Witness{w.Name, w.Time.Format(time.RFC3339)})
 		said += map[bool]string{true: ": ", false: ", "}[i == 0] + w.Name + " at " + w.Time.Format(time.RFC3339)
 	}
 	if len(who) < v.opt.MinWitnesses {
-		return "", &skip{fmt.Sprintf("%s, of %d that are demanded", said, v.opt.MinWitnesses), Incomplete}
+		return "", &skip{why: fmt.Sprintf("%s, of %d that are demanded", said, v.opt.MinWitnesses), hides: Incomplete}
 	}
 	return said, nil
 }
