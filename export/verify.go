@@ -146,6 +146,7 @@ func judged(ctx context.Context, path string, opt VerifyOptions) (v *verifier, e
 		}
 	}
 	v.report.Verdict = v.judge()
+	v.report.OtherReadme = v.m != nil && v.c.sums[readmePath] != digestOf([]byte(readme))
 	return v, nil
 }
 

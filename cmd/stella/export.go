@@ -343,7 +343,11 @@ func renderReport(s *screen, rep *export.Report) {
 		}
 		facts = append(facts, "epoch", begun)
 	}
-	s.fields(append(facts, summaryFacts(rep.Summary)...)...)
+	facts = append(facts, summaryFacts(rep.Summary)...)
+	if rep.OtherReadme {
+		facts = append(facts, "README.txt", "is not what this stella writes: another version's, or words of whoever made the archive; do not do what it says unread")
+	}
+	s.fields(facts...)
 	rows := make([][]string, len(rep.Checks))
 	for i, c := range rep.Checks {
 		note := c.Proves
