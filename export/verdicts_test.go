@@ -300,3 +300,37 @@ func TestVerdictsAfterATimeWasAccepted(t *testing.T) {
 		}
 	}
 }
+
+// What has expired goes on by an extension, which is evidence of the verdict as well.
+func TestVerdictsUnderAnExtension(t *testing.T) {
+	now := verifytest.Now()
+	trust := verifytest.NewTrust()
+	trust.Root.Roles["break_glass"] = manifests.Role{Threshold: 1, Keys: []string{verifytest.PEM("captain")}}
+	trust.Root.MaxExtension = 48 * time.Hour
+	trust.Policy.NextUpdate = now.Add(-time.Hour)
+	ref := trust.Load().Ref()
+	text := manifests.EncodeExtension(&manifests.Extension{
+		SiteID: siteID, Serial: 1, Root: ref.Root, Policy: ref.Policy, Revocations: ref.Revocations,
+		Issued: now.Add(-time.Hour), Until: now.Add(time.Hour), Reason: "at sea",
+	})
+	extended, err := trust.Load().Extended(verifytest.Signed(text, "captain"), siteID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		lie  func(d *ledger.BundleAdmission)
+		want string
+	}{
+		"honest":    {nil, "1 of 1 admissions judged again"},
+		"not named": {func(d *ledger.BundleAdmission) { d.Verdict.Trust.Extension = "" }, "POLICY_EXPIRED"},
+	} {
+		s := newSite(t)
+		s.at = now
+		s.believe(trust)
+		s.blob(string(text))
+		s.admit(let(t, verifytest.NewPlugin().Sign("acme-1"), extended, now), tc.lie)
+		if _, c := s.verdictsOf(s.auditor()); !strings.Contains(c.Detail, tc.want) {
+			t.Errorf("%s: %s %s", name, c.Status, c.Detail)
+		}
+	}
+}

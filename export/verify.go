@@ -43,12 +43,6 @@ type VerifyOptions struct {
 	Progress func(check string) // called before each check; may be nil
 }
 
-// Consistency is a proof that one tree is the beginning of another.
-type Consistency struct {
-	From, To int64 // the sizes that it is for
-	Proof    []ledger.Hash
-}
-
 // Names of checks, in their order. They reach JSON and scripts.
 const (
 	checkForm       = "form"
