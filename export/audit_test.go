@@ -141,15 +141,15 @@ func audit(t testing.TB, opt export.VerifyOptions, paths ...string) (verdict str
 			give(flag, raw)
 		}
 	}
-	for flag, proof := range map[string][]ledger.Hash{"consistency": opt.Consistency, "cosigned-consistency": opt.CosignedConsistency} {
+	for flag, proof := range map[string]*export.Consistency{"consistency": opt.Consistency, "cosigned-consistency": opt.CosignedConsistency} {
 		if proof == nil {
 			continue
 		}
-		hashes := make([]string, len(proof))
-		for i, h := range proof {
+		hashes := make([]string, len(proof.Proof))
+		for i, h := range proof.Proof {
 			hashes[i] = ledger.HexHash(h)
 		}
-		raw, err := json.Marshal(map[string]any{"proof": hashes})
+		raw, err := json.Marshal(map[string]any{"proof": hashes, "oldSize": proof.From, "size": proof.To})
 		if err != nil {
 			t.Fatal(err)
 		}

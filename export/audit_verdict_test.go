@@ -174,7 +174,7 @@ func rowOf(out, check string) string {
 // What is withheld of a verdict keeps it from being judged, and from nothing else.
 func TestAVerdictWithoutItsEvidenceIsNotJudged(t *testing.T) {
 	s := busySite(t)
-	s.gone[s.blob("attestation")] = "secret"
+	s.gone[s.blob(review())] = "secret"
 	path := saved(t, s.archive(window(0, 20)))
 	opt := s.auditor()
 	opt.Withheld = 1

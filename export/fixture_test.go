@@ -19,14 +19,18 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/telemetry"
 	"github.com/stellarun/stella/verify"
+	"github.com/stellarun/stella/verify/verifytest"
 )
 
 const siteID = "00112233445566778899aabbccddeeff"
@@ -59,7 +63,7 @@ func newSite(t testing.TB) *site {
 		siteKey: p256(t, 11),
 	}
 	s.add(ledger.Envelope{Type: ledger.SiteInitialized, Actor: "system:init"}, &ledger.SiteInit{
-		SiteID: siteID, Root: s.blob("root"), Policy: s.policy(),
+		SiteID: siteID, Root: s.root(), Policy: s.policy(),
 		Keys: map[string]string{"log": spki(t, s.logKey.Public()), "site": spki(t, &s.siteKey.PublicKey)},
 	})
 	return s
@@ -103,14 +107,32 @@ func (s *site) blob(content string) string {
 	return digest
 }
 
-// publisherKey is the key of acme.
-func publisherKey(t testing.TB) *ecdsa.PrivateKey { return p256(t, 13) }
+// believed is what the site believes: acme's key may sign, if somebody else has reviewed.
+var believed = sync.OnceValue(func() verify.Files {
+	trust := verifytest.NewTrust()
+	trust.Revocations = nil
+	trust.Acme().Require.Attestations = []manifests.RequiredAttestation{
+		{PredicateType: verifytest.Review, Keys: []string{verifytest.PEM("reviewer")}},
+	}
+	return trust.Files()
+})
 
-// policy seals a policy that names acme's key.
-func (s *site) policy() string {
-	return s.blob("schema = \"stella.policy/1\"\nserial = 1\n\n[[publisher]]\nname = \"acme\"\nthreshold = 1\n\n[[publisher.key]]\npem = \"\"\"\n" +
-		string(publicPEM(s.t, &publisherKey(s.t).PublicKey)) + "\"\"\"\n")
-}
+// matcher is the manifest of acme's plugin.
+var matcher = sync.OnceValue(func() string {
+	b := verifytest.NewPlugin()
+	b.Manifest.Name, b.Manifest.Version, b.Manifest.Sequence = "acme.match", "1.0.0", 1
+	_, packed := b.Pack(bundle.PackOptions{})
+	return string(packed.Raw)
+})
+
+// review is what the reviewer says of it.
+var review = sync.OnceValue(func() string {
+	return string(verifytest.Attestation(digest([]byte(matcher())), verifytest.Review, `{}`, "reviewer").Data)
+})
+
+func (s *site) root() string { return s.blob(string(believed().Roots[0].Raw)) }
+
+func (s *site) policy() string { return s.blob(string(believed().Policy.Raw)) }
 
 // segment stores the output of an attempt.
 func (s *site) segment(lines ...string) *ledger.LogRef {
@@ -194,7 +216,7 @@ func (s *site) step(t ledger.Type, run, id string, attempt int) ledger.Envelope 
 }
 
 func (s *site) trust() ledger.TrustRef {
-	return ledger.TrustRef{Root: s.blob("root"), RootVersion: 1, Policy: s.policy(), PolicySerial: 1}
+	return ledger.TrustRef{Root: s.root(), RootVersion: 1, Policy: s.policy(), PolicySerial: 1}
 }
 
 func (s *site) startRun(id string) {
@@ -215,7 +237,7 @@ func (s *site) startRunOf(plan string) {
 
 func (s *site) startAttempt(id string, n int) {
 	s.add(s.step(ledger.AttemptStarted, id, "match", n), &ledger.AttemptStart{
-		Generation: 1, Owner: "boot/1", Tier: "landlock", Plugin: s.blob("plugin manifest"), Entry: strings.Repeat("e", 64),
+		Generation: 1, Owner: "boot/1", Tier: "landlock", Plugin: s.blob(matcher()), Entry: strings.Repeat("e", 64),
 		InputsHash: s.blob(`{"k":"v"}`), PlanHash: s.blob("plan"), Trust: s.trust(),
 	})
 }
@@ -239,19 +261,16 @@ func (s *site) completeRun(id string) {
 // entry.
 func busySite(t testing.TB) *site {
 	s := newSite(t) // 0
-	sig, err := verify.SignManifest([]byte("plugin manifest"), publisherKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sig := verifytest.Signatures([]byte(matcher()), "acme-1")[0]
 	admin := func(ty ledger.Type) ledger.Envelope { return ledger.Envelope{Type: ty, Actor: "uid:0(root)"} }
 	s.add(admin(ledger.BundleAdmitted), &ledger.BundleAdmission{ // 1
 		Verdict: ledger.Verdict{
-			Decision: "admitted", Digest: s.blob("plugin manifest"), Kind: "plugin", Publisher: "acme", Name: "acme.match",
+			Decision: "admitted", Digest: s.blob(matcher()), Kind: "plugin", Publisher: "acme", Name: "acme.match",
 			Version: "1.0.0", Sequence: 1, Threshold: 1, Trust: s.trust(), Now: stamp.Format(s.at), Checks: []string{"signature"},
 			Signers:      []ledger.SignerRef{{ID: sig.ID, Publisher: "acme", Flow: "key", File: s.blob(string(sig.Data))}},
-			Attestations: []string{s.blob("attestation")},
+			Attestations: []string{s.blob(review())},
 		},
-		FileSHA256: strings.Repeat("f", 64), Signatures: []string{s.blob(string(sig.Data))}, ContentDigest: strings.Repeat("c", 64),
+		FileSHA256: strings.Repeat("f", 64), Signatures: []string{s.blob(string(sig.Data))}, Attestations: []string{s.blob(review())}, ContentDigest: strings.Repeat("c", 64),
 	})
 	s.add(admin(ledger.BundleRejected), &ledger.BundleRejection{Reason: "SIGNER_UNKNOWN", FileSHA256: strings.Repeat("f", 64)}) // 2
 	s.add(admin(ledger.DAGPublished), &ledger.DAGPublication{                                                                   // 3
@@ -276,6 +295,17 @@ func busySite(t testing.TB) *site {
 	s.completeRun(runC)                                                                         // 22, 23
 	s.checkpoint()                                                                              // size 24
 	return s
+}
+
+// consistency is a proof between two trees of the site.
+func (s *site) consistency(a, b int64) *export.Consistency {
+	s.t.Helper()
+	from, to := min(a, b), max(a, b)
+	proof, err := ledger.ProveConsistency(to, from, s)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &export.Consistency{From: from, To: to, Proof: proof}
 }
 
 // second is the time of entry n.

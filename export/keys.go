@@ -20,6 +20,13 @@ import (
 // with an SPKI, or not Ed25519 for the log and ECDSA P-256 for the site.
 var ErrKey = errors.New("export: not a usable public key")
 
+// ErrNote is the error of a note of the auditor's that is none, or is of another site than the
+// archive.
+var ErrNote = errors.New("export: not a note that goes with the archive")
+
+// ErrWitnesses says that more witnesses are demanded than could be there.
+var ErrWitnesses = errors.New("export: too few witnesses are named")
+
 // publicKey is a key of a site in the forms that are compared.
 type publicKey struct {
 	pem []byte // the one form of its file

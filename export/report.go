@@ -37,6 +37,7 @@ type Check struct {
 	Detail string `json:"detail,omitempty"` // why it failed or was skipped; what it counted
 	File   string `json:"file,omitempty"`   // where it failed
 	Line   int64  `json:"line,omitempty"`   // of that file's content, from 1: the first bad one
+	Hint   string `json:"hint,omitempty"`   // what to get, where it was skipped for want of it
 }
 
 // Report is what [Verify] found: every check, in the order in which they were
@@ -47,8 +48,32 @@ type Report struct {
 	Summary *Summary `json:"summary,omitempty"` // nil if the manifest could not be read
 
 	// Witnessed is how many of the witnesses that were named have signed a tree that holds
-	// the window. With none nobody can tell two ledgers of one operator apart.
-	Witnessed int `json:"witnessed"`
+	// the window, and Witnesses who they are. With none nobody can tell two ledgers of one
+	// operator apart.
+	Witnessed int       `json:"witnessed"`
+	Witnesses []Witness `json:"witnesses,omitempty"`
+
+	// Epochs are those that begin in the window: the ledger was restored from a snapshot or
+	// recovered from damage, and may have lost entries.
+	Epochs []Epoch `json:"epochs,omitempty"`
+
+	// OtherReadme says that README.txt is not what this stella writes: it is of another
+	// version, or the words of whoever signed the archive. It tells people what to type.
+	OtherReadme bool `json:"otherReadme,omitempty"`
+}
+
+// Witness is one who has signed, and when he says so.
+type Witness struct {
+	Name string `json:"name"`
+	Time string `json:"time"`
+}
+
+// Epoch is the beginning of one.
+type Epoch struct {
+	Seq   int64  `json:"seq"`
+	Time  string `json:"time"`
+	Epoch int64  `json:"epoch,omitempty"` // absent, as Cause, if the data is withheld
+	Cause string `json:"cause,omitempty"` // restored | recovered
 }
 
 // Summary is what an archive says of itself.
@@ -124,6 +149,7 @@ func badFile(path string, err error) error { return &badLine{file: path, err: er
 type skip struct {
 	why   string
 	hides Verdict // the best verdict that is possible without the check
+	hint  string
 }
 
 func (e *skip) Error() string { return e.why }

@@ -24,13 +24,13 @@ type VerifyOptions struct {
 	// subtree of the window's edges, Consistency is the proof from its size to
 	// that of the archive's checkpoint.
 	Previous    []byte
-	Consistency []ledger.Hash
+	Consistency *Consistency
 
 	// Cosigned is a tree head of the same site, of a tree that holds the window, with
 	// signatures of witnesses. Those of Witnesses count. MinWitnesses of them are demanded.
 	// CosignedConsistency is for the two trees what Consistency is for the other.
 	Cosigned            []byte
-	CosignedConsistency []ledger.Hash
+	CosignedConsistency *Consistency
 	Witnesses           []ledger.Witness
 	MinWitnesses        int
 
@@ -62,6 +62,7 @@ const (
 	checkGenesis    = "genesis"
 	checkRuns       = "runs"
 	checkEvidence   = "evidence"
+	checkVerdicts   = "verdicts"
 	checkLogs       = "logs"
 	checkMetrics    = "metrics"
 	checkTraces     = "traces"
@@ -94,9 +95,10 @@ type verifier struct {
 	withheld withheldIndex
 	derive   deriver
 	genesis  *entry // entry 0, if the window holds it
-	dropped  int64  // bytes of output that the window's entries say were cut
-	unknown  int64  // entries whose type this stella does not know
-	carried  int64  // events of runs from before the window
+	admitted admissions
+	dropped  int64 // bytes of output that the window's entries say were cut
+	unknown  int64 // entries whose type this stella does not know
+	carried  int64 // events of runs from before the window
 	logs     *logMatcher
 	traces   *lineMatcher
 }
@@ -138,6 +140,7 @@ func judged(ctx context.Context, path string, opt VerifyOptions) (v *verifier, e
 		}
 	}
 	v.report.Verdict = v.judge()
+	v.report.OtherReadme = v.m != nil && v.c.sums[readmePath] != digestOf([]byte(readme))
 	return v, nil
 }
 
@@ -151,7 +154,18 @@ func (v *verifier) release() {
 
 func (v *verifier) keys() (err error) {
 	if v.opt.MinWitnesses > len(v.opt.Witnesses) {
-		return fmt.Errorf("%w: %d witnesses are demanded, and %d are named", ErrKey, v.opt.MinWitnesses, len(v.opt.Witnesses))
+		return fmt.Errorf("%w: %d are demanded, and %d are named", ErrWitnesses, v.opt.MinWitnesses, len(v.opt.Witnesses))
+	}
+	for _, n := range []struct {
+		what string
+		raw  []byte
+	}{{earlierNote, v.opt.Previous}, {cosignedNote, v.opt.Cosigned}} {
+		if n.raw == nil {
+			continue
+		}
+		if _, err := ledger.ParseCheckpoint(n.raw); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrNote, n.what, err)
+		}
 	}
 	if v.opt.LogKey != nil {
 		if v.logKey, err = parseLogKey(v.opt.LogKey); err != nil {
@@ -202,6 +216,7 @@ func (v *verifier) checks(opened error) []step {
 		{checkGenesis, "entry 0 binds the site to these keys", []string{checkData}, v.firstEntry},
 		{checkRuns, "runs and steps are what their entries fold to, and no entry of a run is left out", []string{checkData}, v.runs},
 		{checkEvidence, "every sealed file that an entry names is there, and no other", []string{checkData}, v.evidence},
+		{checkVerdicts, "what was let in had to be: the sealed signatures, attestations and trust files give the same verdicts again", []string{checkEvidence}, v.verdicts},
 		{checkLogs, "log lines give, byte for byte, the segments that the ledger names", []string{checkData}, v.logLines},
 		{checkMetrics, "metrics are what the entries sum up to", []string{checkData, checkRuns}, v.metricLines},
 		{checkTraces, "traces are what the entries tell", []string{checkData, checkRuns}, v.traceLines},
@@ -225,13 +240,16 @@ func (v *verifier) run(s step) error {
 	if err := v.ctx.Err(); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
+	if errors.Is(err, ErrNote) {
+		return err
+	}
 	var skipped *skip
 	var at *badLine
 	switch {
 	case err == nil:
 		check.Detail = detail
 	case errors.As(err, &skipped):
-		check.Status, check.Detail = Skipped, skipped.why
+		check.Status, check.Detail, check.Hint = Skipped, skipped.why, skipped.hint
 		v.best = worse(v.best, skipped.hides)
 	default:
 		check.Status, check.Detail = Bad, err.Error()
@@ -252,7 +270,7 @@ func (v *verifier) run(s step) error {
 func (v *verifier) attempt(s step) (string, error) {
 	for _, need := range s.needs {
 		if v.status[need] == Bad && !v.foreign[need] || v.status[need] == Skipped && need != checkSigned {
-			return "", &skip{"it needs the check " + need, Verified}
+			return "", &skip{why: "it needs the check " + need, hides: Verified}
 		}
 	}
 	return s.run()
@@ -286,7 +304,7 @@ func (v *verifier) signature() (string, error) {
 		return "", badFile(signaturePath, err)
 	}
 	if v.siteKey.sig == nil {
-		return "", &skip{"no key of the site was given", Unauthenticated}
+		return "", &skip{why: "no key of the site was given", hides: Unauthenticated}
 	}
 	if err := checkSignature(v.rawSums, file, v.siteKey); err != nil {
 		own, bad := v.ownKey(siteKeyPath, parseSiteKey)
@@ -394,7 +412,7 @@ func (r *contextReader) Read(p []byte) (int, error) {
 
 func (v *verifier) manifest() (string, error) {
 	if v.listed == nil {
-		return "", &skip{"it needs the check " + checkSums, Verified}
+		return "", &skip{why: "it needs the check " + checkSums, hides: Verified}
 	}
 	raw, err := v.small(manifestPath, maxManifest)
 	if err != nil {
@@ -472,7 +490,7 @@ func (v *verifier) keyFiles() (string, error) {
 		return "", other
 	}
 	if v.logKey.der == nil || v.siteKey.der == nil {
-		return "", &skip{"not both keys were given to compare them with", Unauthenticated}
+		return "", &skip{why: "not both keys were given to compare them with", hides: Unauthenticated}
 	}
 	return "", nil
 }

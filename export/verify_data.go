@@ -49,7 +49,7 @@ func (v *verifier) newerStella() error {
 	if v.unknown == 0 {
 		return nil
 	}
-	return &skip{fmt.Sprintf("%d entries are of types that only a newer stella knows", v.unknown), Incomplete}
+	return &skip{why: fmt.Sprintf("%d entries are of types that only a newer stella knows", v.unknown), hides: Incomplete}
 }
 
 // data reads envelopes and data lines side by side. What derives from single
@@ -68,6 +68,7 @@ func (v *verifier) data() (string, error) {
 	if err := v.openDerived(); err != nil {
 		return "", err
 	}
+	v.admitted = admissions{v: v, left: map[string]int64{}}
 	for {
 		envelope, err := envelopes.next()
 		if errors.Is(err, io.EOF) {
@@ -86,6 +87,9 @@ func (v *verifier) data() (string, error) {
 		}
 		if err == nil {
 			err = v.withheld.check(e)
+		}
+		if err == nil {
+			err = v.epoch(e)
 		}
 		if err != nil {
 			return "", &badLine{dataPath, data.n, err}
@@ -114,12 +118,29 @@ func (v *verifier) entry(e entry) {
 	// A limit of package telemetry is kept and reported as a fault of metrics
 	// and traces; the other derivations go on.
 	v.derive.fault = errors.Join(v.derive.fault, v.derive.entry(e))
+	v.admitted.entry(e)
 	if end, ok := e.Data.(*ledger.AttemptEnd); ok && end.Logs != nil {
 		v.dropped += end.Logs.Dropped
 		if v.logs != nil {
 			v.logs.attempt(e.Envelope, end, v.withheld.logs)
 		}
 	}
+}
+
+// epoch reports an epoch that begins, which must be behind all that it has adopted.
+func (v *verifier) epoch(e entry) error {
+	if e.Envelope.Type != ledger.EpochBegun {
+		return nil
+	}
+	begun := Epoch{Seq: e.Envelope.Seq, Time: e.Envelope.Time}
+	if d, ok := e.Data.(*ledger.EpochStart); ok {
+		if d.Size != begun.Seq {
+			return fmt.Errorf("entry %d begins an epoch, and says that %d entries were adopted", begun.Seq, d.Size)
+		}
+		begun.Epoch, begun.Cause = d.Epoch, d.Cause
+	}
+	v.report.Epochs = append(v.report.Epochs, begun)
+	return nil
 }
 
 // openDerived opens the telemetry that is compared while the ledger is read. A
@@ -161,10 +182,10 @@ func (v *verifier) close() {
 
 func (v *verifier) firstEntry() (string, error) {
 	if v.genesis == nil {
-		return "", &skip{"entry 0 lies before the window", Verified}
+		return "", &skip{why: "entry 0 lies before the window", hides: Verified}
 	}
 	if v.genesis.withheld != "" {
-		return "", &skip{"the data of entry 0 is withheld", Incomplete}
+		return "", &skip{why: "the data of entry 0 is withheld", hides: Incomplete}
 	}
 	init, ok := v.genesis.Data.(*ledger.SiteInit)
 	if !ok {
@@ -268,7 +289,7 @@ func (v *verifier) oneRun(line []byte, last runKey, first bool) (runKey, error) 
 	}
 	again, err := s.line()
 	if errors.Is(err, errUnknown) {
-		return runKey{}, &skip{err.Error(), Incomplete}
+		return runKey{}, &skip{why: err.Error(), hides: Incomplete}
 	}
 	if err != nil {
 		return runKey{}, err

@@ -1,14 +1,11 @@
 package export
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"time"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/telemetry"
@@ -17,7 +14,7 @@ import (
 // fit returns why a file must not be read, or nil.
 func (v *verifier) fit(path string) error {
 	if v.unfit[path] {
-		return &skip{path + " is not what it should be", Verified} // reported where that was found
+		return &skip{why: path + " is not what it should be", hides: Verified} // reported where that was found
 	}
 	return nil
 }
@@ -176,7 +173,7 @@ func (v *verifier) note() (string, error) {
 	case c.Origin != v.m.Origin || c.Size != v.m.Ledger.TreeSize || ledger.HexHash(c.Root) != v.m.Ledger.Root:
 		return "", badFile(checkpointPath, errors.New("it is of another tree than the manifest's"))
 	case v.logKey.log == nil:
-		return "", &skip{"no key of the log was given: the signature is not checked", Unauthenticated}
+		return "", &skip{why: "no key of the log was given: the signature is not checked", hides: Unauthenticated}
 	}
 	if _, err := ledger.OpenCheckpoint(raw, v.logKey.log, v.siteID); err != nil {
 		if own, bad := v.ownKey(logKeyPath, parseLogKey); bad == nil && v.signedBy(own) {
@@ -278,99 +275,4 @@ func (v *verifier) edges() (string, error) {
 		return "", badFile(windowPath, fmt.Errorf("before has the time %s, which lies in the window", v.before.Time))
 	}
 	return "", nil
-}
-
-// previous checks that the tree extends the one that the auditor knows.
-func (v *verifier) previous() (string, error) {
-	if v.opt.Previous == nil {
-		return "", &skip{"no earlier checkpoint was given", Verified}
-	}
-	if v.logKey.log == nil {
-		return "", &skip{"no key of the log was given", Unauthenticated}
-	}
-	old, err := ledger.OpenCheckpoint(v.opt.Previous, v.logKey.log, v.siteID)
-	if err != nil {
-		return "", fmt.Errorf("the earlier checkpoint: %w", err)
-	}
-	said, err := v.agrees(old, v.opt.Consistency)
-	if missing := (*skip)(nil); err != nil && !errors.As(err, &missing) && old.Origin != v.m.Origin {
-		err = fmt.Errorf("%w; it is of %s, and the archive of %s: a ledger that was restored or recovered says in its entry epoch.begun what it has lost", err, old.Origin, v.m.Origin)
-	}
-	return said, err
-}
-
-// agrees checks that the archive's tree and another are of one history: the smaller one is
-// the beginning of the larger.
-func (v *verifier) agrees(old ledger.Checkpoint, proof []ledger.Hash) (string, error) {
-	size := v.proof.TreeSize
-	root, err := ledger.ParseHash(v.m.Ledger.Root)
-	if err != nil {
-		return "", err
-	}
-	if old.Size > size {
-		return consistent(proof, old.Size, old.Root, size, root)
-	}
-	got, err := ledger.RootAtSize(old.Size, v.proof.First, v.proof.Count, size, v.left, v.right, v.allLeaves())
-	switch {
-	case errors.Is(err, ledger.ErrInsideSubtree):
-		return consistent(proof, size, root, old.Size, old.Root)
-	case err != nil:
-		return "", badFile(windowPath, err)
-	case !bytes.Equal(got[:], old.Root[:]):
-		return "", fmt.Errorf("of its first %d entries the root is %s here and %s there: one of two histories", old.Size, hex.EncodeToString(got[:]), ledger.HexHash(old.Root))
-	}
-	return fmt.Sprintf("size %d", old.Size), nil
-}
-
-// consistent uses the proof that came beside the archive.
-func consistent(proof []ledger.Hash, size int64, root ledger.Hash, old int64, oldRoot ledger.Hash) (string, error) {
-	if proof == nil {
-		return "", &skip{fmt.Sprintf("only a consistency proof from size %d to %d can tell", old, size), Incomplete}
-	}
-	if err := ledger.CheckConsistency(proof, size, root, old, oldRoot); err != nil {
-		return "", fmt.Errorf("the proof does not hold, or there are two histories: %w", err)
-	}
-	return fmt.Sprintf("size %d, by the proof from %d to %d", old, old, size), nil
-}
-
-// witnesses counts who else has signed a tree that holds the window.
-func (v *verifier) witnesses() (string, error) {
-	lacks := Verified
-	if v.opt.MinWitnesses > 0 {
-		lacks = Incomplete
-	}
-	switch {
-	case len(v.opt.Witnesses) == 0:
-		return "", &skip{"UNWITNESSED: no witness was named, and without one nobody can tell two ledgers of one operator apart", lacks}
-	case v.opt.Cosigned == nil:
-		return "", &skip{"UNWITNESSED: no cosigned note was given", lacks}
-	case v.logKey.log == nil:
-		return "", &skip{"no key of the log was given", Unauthenticated}
-	}
-	head, err := ledger.OpenCheckpoint(v.opt.Cosigned, v.logKey.log, v.siteID)
-	if err != nil {
-		return "", fmt.Errorf("the cosigned note: %w", err)
-	}
-	if end := v.proof.First + v.proof.Count; head.Size <= end {
-		return "", &skip{fmt.Sprintf("UNWITNESSED: the tree that was cosigned has %d entries, and the window is followed by entry %d", head.Size, end), lacks}
-	}
-	if _, err := v.agrees(head, v.opt.CosignedConsistency); err != nil {
-		return "", fmt.Errorf("the cosigned note: %w", err)
-	}
-	who, err := ledger.Witnesses(v.opt.Cosigned, v.opt.Witnesses)
-	if err != nil {
-		return "", fmt.Errorf("the cosigned note: %w", err)
-	}
-	v.report.Witnessed = len(who)
-	said := fmt.Sprintf("WITNESSED %d", len(who))
-	if len(who) == 0 {
-		said = "UNWITNESSED"
-	}
-	for i, w := range who {
-		said += map[bool]string{true: ": ", false: ", "}[i == 0] + w.Name + " at " + w.Time.Format(time.RFC3339)
-	}
-	if len(who) < v.opt.MinWitnesses {
-		return "", &skip{fmt.Sprintf("%s, of %d that are demanded", said, v.opt.MinWitnesses), Incomplete}
-	}
-	return said, nil
 }

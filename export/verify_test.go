@@ -207,10 +207,7 @@ func TestPreviousCheckpoints(t *testing.T) {
 		r := check(t, archive, opt)
 		if r.Verdict == export.Incomplete {
 			proofs++
-			var err error
-			if opt.Consistency, err = ledger.ProveConsistency(max(size, 21), min(size, 21), s); err != nil {
-				t.Fatal(err)
-			}
+			opt.Consistency = s.consistency(size, 21)
 			r = check(t, archive, opt)
 		}
 		if r.Verdict != export.Verified {
@@ -239,24 +236,17 @@ func TestPreviousCheckpoints(t *testing.T) {
 		if opt.Previous, err = ledger.SignCheckpoint(ledger.Checkpoint{Origin: s.origin, Size: int64(size), Root: root}, s.logKey); err != nil {
 			t.Fatal(err)
 		}
-		if opt.Consistency, err = ledger.ProveConsistency(max(int64(size), 21), min(int64(size), 21), s); err != nil {
-			t.Fatal(err)
-		}
+		opt.Consistency = s.consistency(int64(size), 21)
 		got := failed(check(t, archive, opt))
 		if want := size >= 3; (len(got) == 1 && got[0] == "previous") != want {
 			t.Errorf("fork of size %d: failed %v", size, got)
 		}
 	}
 
-	for name, note := range map[string][]byte{
-		"no note": []byte("x"), "of another key": mustSign(t, ledger.Checkpoint{Origin: s.origin, Size: 9}, ed25519.NewKeyFromSeed(make([]byte, 32))),
-		"of another site": mustSign(t, ledger.Checkpoint{Origin: ledger.Origin(strings.Repeat("0", 32), 1), Size: 9}, s.logKey),
-	} {
-		opt := s.auditor()
-		opt.Previous = note
-		if got := failed(check(t, archive, opt)); !cmp.Equal(got, []string{"previous"}) {
-			t.Errorf("a note %s: failed %v, want previous", name, got)
-		}
+	opt := s.auditor()
+	opt.Previous = mustSign(t, ledger.Checkpoint{Origin: s.origin, Size: 9}, ed25519.NewKeyFromSeed(make([]byte, 32)))
+	if got := failed(check(t, archive, opt)); !cmp.Equal(got, []string{"previous"}) {
+		t.Errorf("a note of another key: failed %v, want previous", got)
 	}
 }
 

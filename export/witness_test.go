@@ -72,6 +72,7 @@ func TestWitnessesAreCounted(t *testing.T) {
 		forked.append(ledger.Entry{Envelope: e.Envelope, Data: e.Data})
 	}
 	good := cosigned(t, head(s, 21), a, b)
+	other := ed25519.NewKeyFromSeed(make([]byte, 32))
 	spoilt := append([]byte{}, good...)
 	spoilt[len(spoilt)-10] ^= 1
 	for name, tc := range map[string]struct {
@@ -92,7 +93,7 @@ func TestWitnessesAreCounted(t *testing.T) {
 		"a tree that ends behind the window":  {cosigned(t, head(s, 20), a), 1, export.Verified, 1, nil},
 		"another history":                     {cosigned(t, head(forked, 21), a), 1, export.Failed, 0, []string{"witnesses"}},
 		"a cosignature that does not verify":  {spoilt, 1, export.Failed, 0, []string{"witnesses"}},
-		"a note that the log has not signed":  {[]byte("x"), 1, export.Failed, 0, []string{"witnesses"}},
+		"a note that the log has not signed":  {mustSign(t, ledger.Checkpoint{Origin: s.origin, Size: 21}, other), 1, export.Failed, 0, []string{"witnesses"}},
 		"another history, and none is wanted": {cosigned(t, head(forked, 21), a), 0, export.Failed, 0, []string{"witnesses"}},
 	} {
 		opt := s.auditor()
@@ -134,13 +135,11 @@ func TestACosignedTreeOfAnotherSize(t *testing.T) {
 	if r := check(t, archive, opt); r.Verdict != export.Incomplete {
 		t.Errorf("without a proof: %s", explain(r))
 	}
-	if opt.CosignedConsistency, err = ledger.ProveConsistency(size, tree, s); err != nil {
-		t.Fatal(err)
-	}
+	opt.CosignedConsistency = s.consistency(size, tree)
 	if r := check(t, archive, opt); r.Verdict != export.Verified || r.Witnessed != 1 {
 		t.Errorf("with a proof: %s", explain(r))
 	}
-	opt.CosignedConsistency[0][0] ^= 1
+	opt.CosignedConsistency.Proof[0][0] ^= 1
 	if r := check(t, archive, opt); r.Verdict != export.Failed {
 		t.Errorf("with another proof: %s", explain(r))
 	}

@@ -134,11 +134,11 @@ type TrustChange struct {
 // Same says whether two changes put the same files in force, for whatever reason.
 func (c TrustChange) Same(d TrustChange) bool {
 	c.Reason, d.Reason = "", ""
-	return slices.Equal(c.Signatures, d.Signatures) && c.without() == d.without()
+	return slices.Equal(c.Signatures, d.Signatures) && c.Ref() == d.Ref()
 }
 
-// without is what can be compared of c, without its list of signatures.
-func (c TrustChange) without() TrustRef {
+// Ref is the trust that c puts in force. An extension comes later.
+func (c TrustChange) Ref() TrustRef {
 	return TrustRef{
 		Root: c.Root, RootVersion: c.RootVersion, Policy: c.Policy, PolicySerial: c.PolicySerial,
 		Revocations: c.Revocations, RevocationSerial: c.RevocationSerial, TrustedRoot: c.TrustedRoot,

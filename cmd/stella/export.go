@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -166,6 +167,8 @@ func archiveError(path string, err error) error {
 		return &api.Error{Code: api.CodeInvalid, Message: text, Hint: "--identity takes a file of age-keygen; other keys, and files with a passphrase, are for age -d -i FILE " + path}
 	case errors.Is(err, export.ErrCiphertext):
 		return &api.Error{Code: api.CodeDamaged, Message: text, Hint: "copy it from its medium again; of parts, sha256sum -c names the one that is damaged"}
+	case errors.Is(err, export.ErrNote):
+		return &api.Error{Code: api.CodeInvalid, Message: strings.TrimPrefix(err.Error(), "export: "), Hint: "--previous and --cosigned take notes of the archive's site, as stella ledger checkpoint prints them"}
 	case errors.Is(err, export.ErrParts):
 		return &api.Error{Code: api.CodeInvalid, Message: text, Hint: "put all parts and their .sha256 into one folder"}
 	}
@@ -238,7 +241,7 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 	}
 	for _, f := range []struct {
 		path string
-		to   *[]ledger.Hash
+		to   **export.Consistency
 	}{{opt.consistency, &o.Consistency}, {opt.cosignedProof, &o.CosignedConsistency}} {
 		if f.path == "" {
 			continue
@@ -247,6 +250,9 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 		if *f.to, err = readConsistency(f.path); err != nil {
 			return err
 		}
+	}
+	if opt.min > len(opt.witnesses) {
+		return invalid("%d witnesses are demanded, and %d are named: --witness names one", opt.min, len(opt.witnesses))
 	}
 	for _, arg := range opt.witnesses {
 		w, err := readWitness(arg)
@@ -269,14 +275,20 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 	return archiveOutcome(path, rep)
 }
 
-// readConsistency reads the hashes of a proof that ledger prove wrote.
-func readConsistency(path string) ([]ledger.Hash, error) {
+// readConsistency reads a proof that ledger prove wrote.
+func readConsistency(path string) (*export.Consistency, error) {
 	raw, err := fsx.ReadFile(path, ledger.MaxNote+64<<10)
 	if err != nil {
 		return nil, fileError(path, err)
 	}
-	_, proof, err := parseConsistency(path, raw)
-	return proof, err
+	p, proof, err := parseConsistency(path, raw)
+	if err != nil {
+		return nil, err
+	}
+	if p.Size == 0 {
+		return nil, &api.Error{Code: api.CodeInvalid, Message: path + " is not a consistency proof", Hint: "stella ledger prove --consistency SIZE --out FILE makes one"}
+	}
+	return &export.Consistency{From: p.OldSize, To: p.Size, Proof: proof}, nil
 }
 
 func parseConsistency(path string, raw []byte) (p api.ConsistencyProof, proof []ledger.Hash, err error) {
@@ -295,7 +307,9 @@ func parseConsistency(path string, raw []byte) (p api.ConsistencyProof, proof []
 // archiveOutcome makes a verdict the outcome of the command.
 func archiveOutcome(path string, rep *export.Report) error {
 	e := api.Error{Code: codeArchive, Message: path + " is " + string(rep.Verdict)}
+	lacks := ""
 	for _, c := range rep.Checks {
+		lacks = cmp.Or(lacks, c.Hint)
 		if c.Status == export.Bad {
 			e.Faults = append(e.Faults, c.Name+": "+c.Detail)
 		}
@@ -304,7 +318,7 @@ func archiveOutcome(path string, rep *export.Report) error {
 	case export.Verified:
 		return nil
 	case export.Incomplete:
-		e.Hint = "see the checks that were skipped; --withheld N if you know what was withheld"
+		e.Hint = cmp.Or(lacks, "see the checks that were skipped; --withheld N if you know what was withheld")
 		return &outcome{exit: exitIncomplete, err: e}
 	case export.Unauthenticated:
 		e.Hint = "give the keys that you hold of the site: --log-key and --site-key"
@@ -321,7 +335,22 @@ func renderReport(s *screen, rep *export.Report) {
 	if rep.Witnessed > 0 {
 		witnessed = fmt.Sprintf("WITNESSED %d", rep.Witnessed)
 	}
-	s.fields(append([]string{"verdict", string(rep.Verdict), "witnesses", witnessed}, summaryFacts(rep.Summary)...)...)
+	for i, w := range rep.Witnesses {
+		witnessed += map[bool]string{true: ": ", false: ", "}[i == 0] + w.Name + " at " + w.Time
+	}
+	facts := []string{"verdict", string(rep.Verdict), "witnesses", witnessed}
+	for _, e := range rep.Epochs {
+		begun := fmt.Sprintf("entry %d begins an epoch, and what it says of that is withheld", e.Seq)
+		if e.Cause != "" {
+			begun = fmt.Sprintf("entry %d begins epoch %d: the ledger was %s, and entries may be lost", e.Seq, e.Epoch, e.Cause)
+		}
+		facts = append(facts, "epoch", begun)
+	}
+	facts = append(facts, summaryFacts(rep.Summary)...)
+	if rep.OtherReadme {
+		facts = append(facts, "README.txt", "is not what this stella writes: another version's, or words of whoever made the archive; do not do what it says unread")
+	}
+	s.fields(facts...)
 	rows := make([][]string, len(rep.Checks))
 	for i, c := range rep.Checks {
 		note := c.Proves

@@ -18,6 +18,7 @@ type viewOptions struct {
 	format, out     string
 	logKey, siteKey string
 	identity        string
+	withheld        int64
 }
 
 func newExportViewCmd(a *app) *cobra.Command {
@@ -30,7 +31,9 @@ func newExportViewCmd(a *app) *cobra.Command {
 			"for each entry, a line of JSON each. No site is needed. The same archive gives the same bytes.\n\n" +
 			"A view proves nothing: the archive does. One that fails a check, or is by other keys than\n" +
 			"--log-key and --site-key, gets no view. In tables a cell that a spreadsheet would take for a\n" +
-			"formula begins with a ' more.",
+			"formula begins with a ' more.\n\n" +
+			"The exit code is that of `export verify`: a view of an archive that is INCOMPLETE (8) or,\n" +
+			"without keys, UNAUTHENTICATED (5) is written all the same.",
 		Example: "  stella export view november.tar --format csv --out november --log-key log.pub --site-key site.pub\n" +
 			"  stella export view november.tar --format ocsf --out events",
 		Args: cobra.ExactArgs(1),
@@ -42,6 +45,7 @@ func newExportViewCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
 	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
 	f.StringVar(&opt.identity, "identity", "", "`FILE` with the age key of an archive that is encrypted")
+	f.Int64Var(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
 	_ = c.MarkFlagRequired("format")
 	_ = c.MarkFlagRequired("out")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{export.ViewCSV, export.ViewOCSF}, cobra.ShellCompDirectiveNoFileComp))
@@ -59,7 +63,7 @@ func runExportView(ctx context.Context, a *app, path string, opt viewOptions) er
 	if err := absent(dir); err != nil { // before the archive is read
 		return err
 	}
-	var o export.VerifyOptions
+	o := export.VerifyOptions{Withheld: opt.withheld}
 	if a.stderr.terminal && !a.opt.quiet {
 		o.Progress = func(check string) { a.stderr.showProgress("checking " + check) }
 	}
@@ -77,7 +81,6 @@ func runExportView(ctx context.Context, a *app, path string, opt viewOptions) er
 	if o.Identity, err = readIdentity(opt.identity); err != nil {
 		return err
 	}
-	// What is withheld is declared; whether that is expected is for export verify.
 	view, rep, err := export.WriteView(ctx, path, opt.format, dir, o)
 	if errors.Is(err, export.ErrNoView) {
 		return archiveOutcome(path, rep)
@@ -85,7 +88,7 @@ func runExportView(ctx context.Context, a *app, path string, opt viewOptions) er
 	if err != nil {
 		return viewError(path, dir, err)
 	}
-	return a.acted(false, view, func(s *screen) {
+	err = a.acted(false, view, func(s *screen) {
 		s.fields("view", view.Path, "of", path, "archive is", string(view.Verdict))
 		rows := make([][]string, len(view.Files))
 		for i, f := range view.Files {
@@ -93,13 +96,18 @@ func runExportView(ctx context.Context, a *app, path string, opt viewOptions) er
 		}
 		s.printf("\n")
 		s.table([]string{"FILE", "RECORDS", "SIZE", "SHA256"}, rows)
-		if view.Verdict != export.Verified {
-			a.stderr.note("note: the archive is %s; stella export verify says why", string(view.Verdict))
-		}
 		if view.LeftOut > 0 {
 			a.stderr.note("note: %s left out: the archive does not hold all of their data", count(view.LeftOut, "run is", "runs are"))
 		}
 	})
+	if err != nil {
+		return err
+	}
+	err = archiveOutcome(path, rep)
+	if o := (*outcome)(nil); errors.As(err, &o) && rep.Verdict == export.Incomplete {
+		o.err.Hint = "stella export verify says what is missing; --withheld N if you know what was withheld"
+	}
+	return err
 }
 
 // viewError says of which of the two the error is.

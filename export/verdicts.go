@@ -1,0 +1,285 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify"
+)
+
+// nowSlack is how far the time of a verdict may be from that of its entry: a medium is read
+// between them.
+const nowSlack = 24 * time.Hour
+
+// maxTrustedRoot bounds trusted_root.json, as package verify does.
+const maxTrustedRoot = 4 << 20
+
+// admissions judges again what was let in, entry by entry, as the window is read: by the
+// trust files that were in force, and the sealed evidence.
+type admissions struct {
+	v *verifier
+
+	trust *ledger.TrustRef // in force; nil where no entry of the window says so
+	clock acceptedClock
+
+	ref  ledger.TrustRef // that past was made from
+	past *verify.Past    // nil before the first
+
+	all     int64
+	left    map[string]int64 // why admissions were not judged → how many
+	refused int64
+	first   error // of those that were refused
+}
+
+// acceptedClock is an accepted time while it counts: the entries then have the time of the one
+// before it, which was ahead, until the clock has passed that.
+type acceptedClock struct {
+	above    string    // time of the entry that says so; "" for none
+	accepted time.Time // zero if that is withheld
+}
+
+// entry takes one good entry of the window.
+func (x *admissions) entry(e entry) {
+	if e.Envelope.Time > x.clock.above {
+		x.clock = acceptedClock{}
+	}
+	switch e.Envelope.Type {
+	case ledger.TrustChanged:
+		x.trust = nil
+		if c, ok := e.Data.(*ledger.TrustChange); ok {
+			ref := c.Ref()
+			x.trust = &ref
+		}
+	case ledger.ClockAccepted:
+		x.clock = acceptedClock{above: e.Envelope.Time}
+		if c, ok := e.Data.(*ledger.ClockAcceptance); ok {
+			x.clock.accepted, _ = stamp.Parse(c.Clock)
+		}
+	case ledger.BundleAdmitted:
+		x.all++
+		a, ok := e.Data.(*ledger.BundleAdmission)
+		if !ok {
+			x.left["their data is withheld"]++
+			return
+		}
+		x.admission(e.Envelope, a)
+	}
+}
+
+func (x *admissions) admission(env ledger.Envelope, a *ledger.BundleAdmission) {
+	err := x.judge(env, a)
+	var unjudged *skip
+	switch {
+	case err == nil:
+	case errors.As(err, &unjudged):
+		x.left[unjudged.why]++
+	default:
+		if x.refused++; x.first == nil {
+			m := a.Verdict
+			err = fmt.Errorf("entry %d: %s/%s@%s was let in: %w", env.Seq, m.Publisher, m.Name, m.Version, err)
+			x.first = &badLine{dataPath, env.Seq - x.v.proof.First + 1, err}
+		}
+	}
+}
+
+// judge is a *skip where an admission cannot be judged.
+func (x *admissions) judge(env ledger.Envelope, a *ledger.BundleAdmission) error {
+	said := a.Verdict
+	if err := x.inForce(said.Trust); err != nil {
+		return err
+	}
+	at, err := stamp.Parse(env.Time)
+	if err != nil {
+		return err
+	}
+	now, err := x.now(said.Now, at)
+	if err != nil {
+		return err
+	}
+	past, err := x.recall(said.Trust)
+	if err != nil {
+		return err
+	}
+	manifest, err := x.sealed(said.Digest, bundle.MaxManifest)
+	if err != nil {
+		return err
+	}
+	signatures, err := x.sealedAll(a.Signatures, bundle.MaxSignature)
+	if err != nil {
+		return err
+	}
+	attestations, err := x.sealedAll(a.Attestations, bundle.MaxAttestation)
+	if err != nil {
+		return err
+	}
+	again, err := past.Judge(manifest, signatures, attestations, now)
+	if err != nil {
+		return fmt.Errorf("judged again it is refused: %w", err)
+	}
+	if err := sameVerdict(said, *again); err != nil {
+		return err
+	}
+	if !at.After(now) {
+		return nil
+	}
+	// A revocation between the two times would have come while the medium was read.
+	if _, err = past.Judge(manifest, signatures, attestations, at); revoked(err) {
+		return &skip{why: "a revocation began while they were let in"}
+	}
+	return nil
+}
+
+// revoked says whether an error refuses a bundle because something of it was revoked.
+func revoked(err error) bool {
+	var refusal *verify.RejectError
+	return errors.As(err, &refusal) && slices.Contains([]verify.Reason{
+		verify.RevokedManifest, verify.RevokedBlob, verify.RevokedKey, verify.RevokedIdentity,
+	}, refusal.Reason)
+}
+
+// inForce demands that a verdict names the trust that was in force. Where no entry says which
+// that was, all verdicts must name the same.
+func (x *admissions) inForce(said ledger.TrustRef) error {
+	said.Extension = "" // no trust.changed names it
+	switch {
+	case said.Root == "" || said.Policy == "":
+		return errors.New("its verdict names no root, or no policy")
+	case x.trust == nil:
+		x.trust = &said
+	case *x.trust != said:
+		return fmt.Errorf("its verdict names another trust than was in force: %s", differ(said, *x.trust))
+	}
+	return nil
+}
+
+// now is when a verdict was made, which cannot be far from when it was recorded.
+func (x *admissions) now(said string, at time.Time) (time.Time, error) {
+	now, err := stamp.Parse(said)
+	if err != nil {
+		return now, fmt.Errorf("now of its verdict: %w", err)
+	}
+	from := at
+	if x.clock.above != "" {
+		if from = x.clock.accepted; from.IsZero() {
+			return now, &skip{why: "the time that was accepted before them is withheld"}
+		}
+	}
+	if now.Before(from.Add(-nowSlack)) || now.After(at.Add(nowSlack)) {
+		return now, fmt.Errorf("its verdict is of %s, more than a day from when it was recorded", said)
+	}
+	return now, nil
+}
+
+// recall loads the trust files that a verdict names.
+func (x *admissions) recall(ref ledger.TrustRef) (*verify.Past, error) {
+	if x.past != nil && x.ref == ref {
+		return x.past, nil
+	}
+	var files verify.Files
+	var rootFile verify.RoleFile
+	var extension []byte
+	for _, f := range []struct {
+		digest string
+		limit  int64
+		to     *[]byte
+	}{
+		{ref.Root, manifests.MaxBytes, &rootFile.Raw}, {ref.Policy, manifests.MaxBytes, &files.Policy.Raw},
+		{ref.Revocations, manifests.MaxBytes, &files.Revocations.Raw}, {ref.TrustedRoot, maxTrustedRoot, &files.TrustedRoot},
+		{ref.Extension, manifests.MaxBytes, &extension},
+	} {
+		if f.digest == "" {
+			continue
+		}
+		var err error
+		if *f.to, err = x.sealed(f.digest, f.limit); err != nil {
+			return nil, err
+		}
+	}
+	files.Roots = []verify.RoleFile{rootFile}
+	past, err := verify.Recall(files, extension, x.v.siteID)
+	if err != nil {
+		return nil, fmt.Errorf("no stella believes the trust files that its verdict names: %w", err)
+	}
+	x.past, x.ref = past, ref
+	return past, nil
+}
+
+// sealed reads a file of evidence.
+func (x *admissions) sealed(digest string, limit int64) ([]byte, error) {
+	path := evidencePath + digest
+	if _, there := x.v.c.index[path]; !there {
+		return nil, &skip{why: "evidence of them is withheld"} // or the check of it says that it is missing
+	}
+	return x.v.small(path, limit)
+}
+
+func (x *admissions) sealedAll(digests []string, limit int64) (out [][]byte, err error) {
+	for _, d := range digests {
+		raw, err := x.sealed(d, limit)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, raw)
+	}
+	return out, nil
+}
+
+// sameVerdict compares a verdict on record with what its evidence gives.
+func sameVerdict(said, again ledger.Verdict) error {
+	for _, v := range []*ledger.Verdict{&said, &again} {
+		v.Checks, v.Ignored = nil, nil // words of one version of stella, and what counts for nothing
+	}
+	if d := differ(said, again); d != "" {
+		return fmt.Errorf("its verdict is not the one that the evidence gives: %s", d)
+	}
+	return nil
+}
+
+// differ names the members of two structs that are not the same.
+func differ(said, is any) string {
+	var out []string
+	a, b := reflect.ValueOf(said), reflect.ValueOf(is)
+	for i := range a.NumField() {
+		x, y := a.Field(i).Interface(), b.Field(i).Interface()
+		if reflect.DeepEqual(x, y) {
+			continue
+		}
+		name, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("json"), ",")
+		if a.Field(i).Kind() == reflect.Struct {
+			out = append(out, "in "+name+": "+differ(x, y))
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s is %.200q, not %.200q", name, fmt.Sprint(x), fmt.Sprint(y)))
+	}
+	return strings.Join(out, ", ")
+}
+
+// verdicts reports what was found of admissions.
+func (v *verifier) verdicts() (string, error) {
+	x := v.admitted
+	left := int64(0)
+	var why []string
+	for _, w := range slices.Sorted(maps.Keys(x.left)) {
+		left += x.left[w]
+		why = append(why, fmt.Sprintf("%d not, since %s", x.left[w], w))
+	}
+	said := fmt.Sprintf("%d of %d admissions judged again", x.all-left, x.all)
+	switch {
+	case x.refused > 1:
+		return "", fmt.Errorf("%w, and %d more", x.first, x.refused-1)
+	case x.first != nil:
+		return "", x.first
+	case left > 0:
+		return "", &skip{why: said + "; " + strings.Join(why, ", "), hides: Verified}
+	}
+	return said, nil
+}
