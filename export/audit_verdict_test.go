@@ -79,11 +79,15 @@ func (a *admitted) archive(t *testing.T) string {
 func TestVerdictsAreJudgedAgain(t *testing.T) {
 	mine, other := p256(t, 13), p256(t, 14)
 	id := verify.KeyID(&mine.PublicKey)
-	manifest := "schema = \"stella.bundle/1\"\nsha256 = \"" + strings.Repeat("b", 64) + "\"\n"
+	manifest := "schema = \"stella.bundle/1\"\n\n[[file]]\nsha256 = \"" + strings.Repeat("b", 64) + "\"\n\n[trust]\npolicy = \"policy.toml\"\n"
 	revoke := func(lines string) string {
 		return "schema = \"stella.revocations/1\"\nserial = 1\n\n[[revoke]]\nmanifest = \"" + strings.Repeat("1", 64) + "\"\n\n[[revoke]]\n" + lines + "\n"
 	}
 	one := []*ecdsa.PrivateKey{mine}
+	const identity = "\n[[publisher.identity]]\nissuer = \"https://issuer.example\"\nsan = \"ci@acme.example\"\n"
+	byCertificate := func(_ *site, d *ledger.BundleAdmission) {
+		d.Verdict.Signers[0].Flow, d.Verdict.Signers[0].Issuer, d.Verdict.Signers[0].SAN = verify.FlowCertificate, "https://issuer.example", "ci@acme.example"
+	}
 	block, _ := pem.Decode([]byte(pemOf(t, 13)))
 	inline := strings.ReplaceAll(string(pem.EncodeToMemory(block)), "\n", `\n`)
 	for name, tc := range map[string]struct {
@@ -132,11 +136,18 @@ func TestVerdictsAreJudgedAgain(t *testing.T) {
 			policy: policyWith(1, "", pemOf(t, 13)), signers: one, revocations: revoke("key = \"" + id + "\"\nfrom = \"" + second(1) + "\""),
 			lie: func(_ *site, d *ledger.BundleAdmission) { d.Verdict.TrustedTime = second(0) },
 		}, "not judged"},
-		"by a certificate": {admitted{policy: policyWith(1, "", pemOf(t, 14)), signers: one, lie: func(_ *site, d *ledger.BundleAdmission) {
-			d.Verdict.Signers[0].Flow = verify.FlowCertificate
-		}}, "not judged"},
-		"trust by the root": {admitted{policy: policyWith(1, ""), signers: one, lie: asTrust(t, 13)}, "ok"},
-		"trust by another":  {admitted{policy: policyWith(1, "", pemOf(t, 13)), signers: one, lie: asTrust(t, 14)}, "failed"},
+		"by a certificate":                   {admitted{policy: policyWith(1, identity, pemOf(t, 14)), signers: one, lie: byCertificate}, "not judged"},
+		"by a certificate that nobody named": {admitted{policy: policyWith(1, "", pemOf(t, 14)), signers: one, lie: byCertificate}, "failed"},
+		"by a certificate that another has": {admitted{
+			policy: policyWith(1, "\n[[publisher]]\nname = \"third\"\nthreshold = 1\n"+identity, pemOf(t, 14)), signers: one, lie: byCertificate,
+		}, "failed"},
+		"by a certificate that is revoked": {admitted{
+			policy: policyWith(1, identity, pemOf(t, 14)), signers: one, lie: byCertificate,
+			revocations: revoke("issuer = \"https://issuer.example\"\nsan = \"ci@acme.example\""),
+		}, "failed"},
+		"trust by the root":                {admitted{policy: policyWith(1, ""), signers: one, lie: asTrust(t, 13)}, "ok"},
+		"trust by another":                 {admitted{policy: policyWith(1, "", pemOf(t, 13)), signers: one, lie: asTrust(t, 14)}, "failed"},
+		"trust by the key of another role": {admitted{policy: policyWith(1, ""), signers: []*ecdsa.PrivateKey{p256(t, 15)}, lie: asTrust(t, 13)}, "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.manifest = manifest
@@ -157,7 +168,8 @@ func asTrust(t *testing.T, n int64) func(*site, *ledger.BundleAdmission) {
 		for i := range d.Verdict.Signers {
 			d.Verdict.Signers[i].Publisher = "root.toml"
 		}
-		d.Verdict.Trust.Root = s.blob("schema = \"stella.root/1\"\nversion = 1\n\n[roles.root]\nthreshold = 1\nkeys = [\"\"\"\n" + pemOf(t, n) + "\"\"\"]\n")
+		d.Verdict.Trust.Root = s.blob("schema = \"stella.root/1\"\nversion = 1\n\n[roles.root]\nthreshold = 1\nkeys = [\"\"\"\n" + pemOf(t, 15) + "\"\"\"]\n\n" +
+			"[roles.policy]\nthreshold = 1\nkeys = [\"\"\"\n" + pemOf(t, n) + "\"\"\"]\n")
 	}
 }
 
@@ -174,7 +186,7 @@ func rowOf(out, check string) string {
 // What is withheld of a verdict keeps it from being judged, and from nothing else.
 func TestAVerdictWithoutItsEvidenceIsNotJudged(t *testing.T) {
 	s := busySite(t)
-	s.gone[s.blob(review())] = "secret"
+	s.gone[s.policy()] = "secret"
 	path := saved(t, s.archive(window(0, 20)))
 	opt := s.auditor()
 	opt.Withheld = 1

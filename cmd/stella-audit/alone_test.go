@@ -44,7 +44,7 @@ func TestItCanBeReadInAnHour(t *testing.T) {
 	}
 }
 
-// An auditor takes the folder and two libraries, and builds it.
+// An auditor takes the folder and three libraries, and builds it.
 func TestItBuildsAlone(t *testing.T) {
 	dir := t.TempDir()
 	for _, f := range sources(t) {
@@ -61,7 +61,7 @@ func TestItBuildsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	mod := "module stella-audit\n\ngo 1.26\n\nrequire (\n"
-	for _, lib := range []string{"github.com/klauspost/compress", "github.com/transparency-dev/merkle"} {
+	for _, lib := range []string{"github.com/BurntSushi/toml", "github.com/klauspost/compress", "github.com/transparency-dev/merkle"} {
 		at := bytes.Index(ours, []byte("\t"+lib+" "))
 		line, _, _ := strings.Cut(string(ours[at:]), "\n")
 		mod += line + "\n"

@@ -10,12 +10,16 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"regexp"
+	"github.com/BurntSushi/toml"
+	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // parseKey reads one public key in PEM, of a log (Ed25519) or of a site (ECDSA P-256), and gives its SPKI.
@@ -32,18 +36,14 @@ func parseKey(raw []byte, isLog bool) []byte {
 // verify says whether a key, given as SPKI, has made a signature. P-384 is for publishers alone.
 func verify(spki, message, signature []byte) bool {
 	key, _ := x509.ParsePKIXPublicKey(spki)
-	switch k := key.(type) {
-	case ed25519.PublicKey:
-		return ed25519.Verify(k, message, signature)
-	case *ecdsa.PublicKey:
-		short, long := sha256.Sum256(message), sha512.Sum384(message)
-		return k.Curve == elliptic.P256() && ecdsa.VerifyASN1(k, short[:], signature) || k.Curve == elliptic.P384() && ecdsa.VerifyASN1(k, long[:], signature)
-	}
-	return false
+	ed, _ := key.(ed25519.PublicKey)
+	ec, _ := key.(*ecdsa.PublicKey)
+	short, long := sha256.Sum256(message), sha512.Sum384(message)
+	return ed != nil && ed25519.Verify(ed, message, signature) ||
+		ec != nil && (ec.Curve == elliptic.P256() && ecdsa.VerifyASN1(ec, short[:], signature) || ec.Curve == elliptic.P384() && ecdsa.VerifyASN1(ec, long[:], signature))
 }
 
-// checkSignature is part 6, SHA256SUMS.sigstore.json: all of it but the signature follows from sums and key, and is
-// compared. The key is the one inside; whether that is the auditor's is for the check keys to say.
+// checkSignature is part 6, SHA256SUMS.sigstore.json: all of it but the signature follows from sums and key, and is compared. The key is the one inside; whether that is the auditor's is for the check keys to say.
 func (a *audit) checkSignature() {
 	sums, file := a.read("SHA256SUMS", maxManifest), a.read("SHA256SUMS.sigstore.json", maxSmall)
 	a.siteIn = parseKey(a.read("keys/site.pub", maxSmall), false)
@@ -57,8 +57,7 @@ func (a *audit) checkSignature() {
 func (a *audit) checkCheckpoint() {
 	a.logIn = parseKey(a.read("keys/log.pub", maxSmall), true)
 	a.note = parseNote(a.read("ledger/checkpoint.note", maxSmall))
-	demand(len(a.note.lines) == 1 && a.note.origin == text(a.manifest, "origin") && a.note.size == uint64(a.size) && fmt.Sprintf("%x", a.note.root) == text(a.manifest, "ledger.root"),
-		"it is not one signature over the origin, size and root of the manifest")
+	demand(len(a.note.lines) == 1 && a.note.origin == text(a.manifest, "origin") && a.note.size == a.size && fmt.Sprintf("%x", a.note.root) == text(a.manifest, "ledger.root"), "not one signature over origin, size and root of the manifest")
 	demand(a.note.signedBy(a.logIn), "keys/log.pub has not signed it")
 }
 
@@ -76,7 +75,7 @@ func (a *audit) checkKeys() {
 // note is a tree head in a C2SP signed note (part 5, checkpoint).
 type note struct {
 	text, origin string // text is three lines, each with its line feed
-	size         uint64
+	size         int64
 	root         []byte
 	lines        []named
 }
@@ -87,12 +86,12 @@ type named struct {
 	id, raw []byte
 }
 
-func parseNote(raw []byte) *note {
+func parseNote(raw []byte) note {
 	text, tail, _ := strings.Cut(string(raw), "\n\n")
 	head := strings.Split(text, "\n")
 	demand(len(head) == 3 && strings.HasSuffix(tail, "\n") && len(raw) <= 128<<10, "no signed tree head: three lines, an empty one, signatures")
-	n := &note{text + "\n", head[0], try(strconv.ParseUint(head[1], 10, 53)), unbase64(head[2]), nil}
-	demand(strconv.FormatUint(n.size, 10) == head[1] && len(n.root) == 32, "size or root of the tree are malformed")
+	n := note{text + "\n", head[0], try(strconv.ParseInt(head[1], 10, 54)), unbase64(head[2]), nil}
+	demand(n.size >= 0 && strconv.FormatInt(n.size, 10) == head[1] && len(n.root) == 32 && siteOf(n.origin) != "", "size or root of the tree are malformed")
 	for line := range strings.Lines(tail) {
 		rest, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "— ")
 		name, b64, _ := strings.Cut(rest, " ")
@@ -104,128 +103,165 @@ func parseNote(raw []byte) *note {
 }
 
 // keyID is what a note calls a key: algorithm 1 is Ed25519, 4 cosignature/v1.
-func keyID(name string, algorithm byte, key []byte) []byte {
-	sum := sha256.Sum256(append(append([]byte(name), '\n', algorithm), key...))
+func keyID(name string, kind byte, key []byte) []byte {
+	sum := sha256.Sum256(append(append([]byte(name), '\n', kind), key...))
 	return sum[:4]
 }
 
 // signedBy looks for the signature of a log: its name is the origin. An SPKI of Ed25519 ends with the key.
-func (n *note) signedBy(spki []byte) bool {
+func (n note) signedBy(spki []byte) bool {
 	return slices.ContainsFunc(n.lines, func(l named) bool {
 		return l.name == n.origin && bytes.Equal(l.id, keyID(n.origin, 1, spki[len(spki)-32:])) && verify(spki, []byte(n.text), l.raw)
 	})
 }
 
-// parseWitness reads NAME+ID+BASE64.
-func parseWitness(raw []byte) named {
-	name, rest, _ := strings.Cut(strings.TrimSpace(string(raw)), "+")
+// parseWitness reads NAME+ID+BASE64, or a file with that.
+func parseWitness(arg string) named {
+	if raw, err := os.ReadFile(arg); err == nil {
+		arg = string(raw)
+	}
+	name, rest, _ := strings.Cut(strings.TrimSpace(arg), "+")
 	id, b64, _ := strings.Cut(rest, "+")
 	key, ok := bytes.CutPrefix(unbase64(b64), []byte{4})
-	demand(ok && len(key) == 32 && name != "" && id == fmt.Sprintf("%x", keyID(name, 4, key)), "not the public key of a witness")
+	demand(ok && len(key) == 32 && name != "" && id == fmt.Sprintf("%x", keyID(name, 4, key)), "%.100q is neither the public key of a witness nor a file with it", arg)
 	return named{name, keyID(name, 4, key), key}
 }
 
-// cosignedBy says whether w has signed n; a signature of his must verify.
-func (n *note) cosignedBy(w named) bool {
-	return slices.ContainsFunc(n.lines, func(l named) bool {
-		mine := l.name == w.name && bytes.Equal(l.id, w.id)
-		ok := mine && len(l.raw) == 8+64 && ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(l.raw), n.text), l.raw[8:])
-		demand(ok || !mine, "the cosignature of %q does not verify", w.name)
-		return mine
-	})
+// cosignedBy says when w has signed n, 0 for never; a signature of his must verify.
+func (n note) cosignedBy(w named) (at int64) {
+	for _, l := range n.lines {
+		if l.name == w.name && bytes.Equal(l.id, w.id) {
+			demand(len(l.raw) == 8+64, "the cosignature of %q is malformed", w.name)
+			at = int64(binary.BigEndian.Uint64(l.raw))
+			demand(ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at, n.text), l.raw[8:]), "the cosignature of %q does not verify", w.name)
+		}
+	}
+	return at
 }
 
 func hashes(list []any) (out [][]byte) {
 	for _, item := range list {
-		s, _ := item.(string)
-		demand(isDigest(s), "%.100q is no hash", s)
-		out = append(out, try(hex.DecodeString(s)))
+		demand(isDigest(fmt.Sprint(item)), "%.100q is no hash", item)
+		out = append(out, try(hex.DecodeString(fmt.Sprint(item))))
 	}
 	return out
 }
 
-// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1 and 2): as many signers as the policy
-// demands are keys that it names for the publisher, their sealed signatures are over the sealed manifest, and nothing of
-// it was revoked by then. Not judged: certificates, timestamps, logs, attestations, and the time for which a key is valid.
+// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1, 2 and 7). Not judged: certificates, timestamps, logs, attestations, and the time for which a key is valid. What was left out is counted, and makes
+// no verdict worse.
 func (a *audit) checkVerdicts() {
-	left := 0
+	all, left, inForce, clock := 0, map[string]int{}, "", entry{}
 	for e := range a.entries() {
-		if e.typ == "bundle.admitted" && e.data != nil && !a.verdictHolds(e.data) {
-			left++
+		switch e.typ {
+		case "trust.changed":
+			inForce = trustIn(e.data)
+		case "clock.accepted":
+			clock = e
+		case "bundle.admitted":
+			trust := trustIn(the[any](e.data, "verdict.trust"))
+			found := outcome(func() { a.verdictHolds(e, clock, inForce, trust) })
+			demand(found.status != "failed", "the verdict of entry %d does not hold: %s", e.seq, found.text)
+			all, inForce = all+1, max(inForce, trust)
+			left[found.text]++
 		}
 	}
-	stopIf(left > 0, "not judged", verified, "%d bundles were let in by certificates, timestamps or withheld evidence; the others hold", left)
+	judged := left[""]
+	delete(left, "")
+	stopIf(len(left) > 0, "not judged", verified, "%d of %d were judged by keys; why the others were not: %s", judged, all, strings.TrimPrefix(fmt.Sprint(left), "map"))
+	stopIf(all > 0, "ok", verified, "%d of %d were judged by keys", judged, all)
 }
 
-// verdictHolds demands that a verdict holds, or says that this cannot be told here.
-func (a *audit) verdictHolds(data any) bool {
-	publisher, file, digest := text(data, "verdict.publisher"), "verdict.trust.policy", text(data, "verdict.digest")
-	if text(data, "verdict.kind") == "trust" { // signed by the roles of root.toml
-		publisher, file = "root.toml", "verdict.trust.root"
-	}
-	for _, m := range naming["bundle.admitted"] {
-		for _, sum := range list(data, m) {
-			if s, ok := sum.(string); ok && a.members[evidence+s] == nil {
-				return false // it is withheld
-			}
-		}
-	}
-	sealed := func(digest string) string { return string(a.read(evidence+digest, maxSmall)) }
-	manifest, trusted, revocations := sealed(digest), sealed(text(data, file)), ""
-	if sum := text(data, "verdict.trust.revocations"); sum != "" {
-		revocations = sealed(sum)
-	}
-	taken := map[string]bool{} // what had been revoked by then
-	for _, part := range strings.Split(revocations, "\n[[revoke]]")[1:] {
-		if memberOf(part, "from") <= text(data, "verdict.now") {
-			taken[memberOf(part, "key")], taken[memberOf(part, "manifest")] = true, true
-			blob := memberOf(part, "blob")
-			demand(blob == "" || !strings.Contains(manifest, `"`+blob+`"`), "%s: a file of it was revoked", digest)
-		}
-	}
-	demand(!taken[digest], "%s was revoked", digest)
-	keys, demanded := keysOf(trusted, publisher)
-	threshold := number(data, "verdict.threshold")
-	demand(threshold > 0 && (publisher == "root.toml" || fmt.Sprint(threshold) == demanded), "%s: its threshold is %d, and the policy demands %q", digest, threshold, demanded)
-	good, unjudged := map[string]bool{}, 0
-	for _, signer := range list(data, "verdict.signers") {
-		id, signature := text(signer, "id"), text(signer, "file")
-		demand(text(signer, "publisher") == publisher && slices.Contains(list(data, "signatures"), any(signature)), "%s: signer %.64q is of somebody else, or did not sign what came in", digest, id)
-		if text(signer, "flow") != "key" || taken[id] && text(data, "verdict.trustedTime") != "" {
-			unjudged++
-			continue
-		}
-		demand(keys[id] != nil && !taken[id], "%s: the key %.64q of %q is not in the trust files, or was revoked", digest, id, publisher)
-		made := unbase64(text(decode([]byte(sealed(signature)), ""), "messageSignature.signature"))
-		demand(verify(keys[id], []byte(manifest), made), "%s: the signature by %s is not over the manifest", digest, id)
-		good[id] = true
-	}
-	demand(int64(len(good)+unjudged) >= threshold, "%s: %d signers, and the threshold is %d", digest, len(good)+unjudged, threshold)
-	return unjudged == 0
+// trustIn is what an entry says of trust files, "" where it is withheld: all but an extension, signatures and why.
+func trustIn(v any) string {
+	return strings.Trim(fmt.Sprint(list(v, "root"), list(v, "rootVersion"), list(v, "policy"), list(v, "policySerial"), list(v, "revocations"), list(v, "revocationSerial"), list(v, "trustedRoot")), "[] ")
 }
 
-// memberOf finds a member of a table in TOML that stands alone in its line. This is no TOML parser: it reads
-// files as stella and most people write them. A key that is written otherwise is not found, and what needs it fails.
-func memberOf(table, name string) string {
-	line := regexp.MustCompile(`(?m)^\s*` + name + `\s*=\s*"?[^"#\s]*`).FindString(table)
-	return strings.Trim(line[strings.IndexByte(line, '=')+1:], "\" ")
-}
-
-// keysOf finds the keys of a publisher in policy.toml, by the SHA-256 of their SPKI, and his threshold; of
-// root.toml all keys. Those of attesters come behind, in tables of publisher.require.
-func keysOf(trusted, publisher string) (keys map[string][]byte, threshold string) {
-	keys = map[string][]byte{}
-	for _, part := range strings.Split(trusted, "\n[[publisher]]") {
-		if publisher != "root.toml" && memberOf(part, "name") != publisher {
-			continue
-		}
-		threshold = memberOf(part, "threshold")
-		own := regexp.MustCompile(`\n\s*\[+publisher\.require`).Split(strings.ReplaceAll(part, `\n`, "\n"), 2)[0]
-		for _, text := range regexp.MustCompile(`-----BEGIN PUBLIC KEY-----[^-]*-----END PUBLIC KEY-----`).FindAllString(own, -1) {
-			if block, _ := pem.Decode([]byte(text)); block != nil {
-				keys[digest(block.Bytes)] = block.Bytes
-			}
+// verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out". clock is the last entry by which a clock behind the record was accepted: times of entries stand still from there until the clock has
+// come up with them.
+func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
+	v, now, earliest, since := the[any](e.data, "verdict"), text(e.data, "verdict.now"), e.time, map[string]string{} // what is revoked, from when on
+	stopIf(e.data == nil, "left out", verified, "verdict withheld")
+	demand(inForce == "" || trust == inForce, "it is by other trust files than those in force")
+	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
+	if e.time == clock.time {
+		stopIf(clock.data == nil, "left out", verified, "clock withheld")
+		earliest = text(clock.data, "clock")
+	}
+	at, day := parseTime(now), 24*time.Hour
+	demand(!at.Before(parseTime(earliest).Add(-day)) && !at.After(parseTime(e.time).Add(day)), "its clock said %s at %s", now, e.time)
+	for _, r := range list(a.sealedTOML(text(v, "trust.revocations")), "revoke") {
+		what := text(r, "key") + text(r, "manifest") + text(r, "blob") + text(r, "issuer") + text(r, "san")
+		since[what] = text(r, "from")
+		demand(what != "" && (list(r, "from") == nil || since[what] == parseTime(since[what]).Format(timeForm)), "malformed revocations")
+	}
+	revoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
+		from, there := since[fmt.Sprint(what)]
+		demand(!there || from > now || timed && from != "", "%.200q was revoked", what)
+		stopIf(there && from <= e.time, "left out", verified, "revoked between its clock and the entry, or after a trusted time")
+	}
+	if revoked(text(v, "digest"), false); len(since) > 0 {
+		for _, file := range list(a.sealedTOML(text(v, "digest")), "file.sha256") {
+			revoked(file, false)
 		}
 	}
-	return keys, threshold
+	a.signersHold(e, v, func(who string) { revoked(who, text(v, "trustedTime") != "") })
+}
+
+// signersHold demands that as many have signed as must, and that each may.
+func (a *audit) signersHold(e entry, v any, notRevoked func(who string)) {
+	publisher, manifest, most, judged := text(v, "publisher"), a.sealed(text(v, "digest")), int64(0), map[string]bool{}
+	tables := slices.DeleteFunc(list(a.sealedTOML(text(v, "trust.policy")), "publisher"), func(p any) bool { return text(p, "name") != publisher })
+	if text(v, "kind") == "trust" { // signed by the roles of root.toml whose files it brings
+		publisher, tables = "root.toml", nil
+		for file := range the[object](a.sealedTOML(text(v, "digest")), "trust") {
+			tables = append(tables, the[any](a.sealedTOML(text(v, "trust.root")), "roles."+strings.TrimSuffix(file, "s")))
+		}
+	}
+	keys := keysOf(tables...)
+	for _, s := range list(v, "signers") {
+		id, file := text(s, "id"), text(s, "file")
+		demand(text(s, "publisher") == publisher && slices.Contains(list(e.data, "signatures"), any(file)), "signer %.64q is of somebody else, or did not sign what came in", id)
+		notRevoked(text(s, "issuer") + text(s, "san"))
+		if notRevoked(id); text(s, "flow") == "key" {
+			made := unbase64(text(decode(a.sealed(file), ""), "messageSignature.signature"))
+			demand(keys[id] != nil && verify(keys[id], manifest, made), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
+			judged[id] = true
+		}
+	}
+	others := len(slices.DeleteFunc(list(v, "signers"), func(s any) bool { return text(s, "flow") == "key" }))
+	demand(others == 0 || list(object{"": tables}, ".identity") != nil, "a certificate has signed, and %q has no identities in the trust files", publisher)
+	for _, t := range tables {
+		mine, threshold := keysOf(t), number(t, "threshold")
+		maps.DeleteFunc(mine, func(id string, _ []byte) bool { return !judged[id] })
+		demand(int64(len(mine)+others) >= threshold && threshold > 0, "%d signers, and the threshold of %q is %d", len(mine)+others, publisher, threshold)
+		most = max(most, threshold)
+	}
+	demand(most > 0 && most == number(v, "threshold"), "%q has the threshold %d in the trust files", publisher, most)
+	stopIf(others > 0, "left out", verified, "certificate")
+}
+
+// keysOf are the keys of publishers or roles, by the SHA-256 of their SPKI.
+func keysOf(tables ...any) map[string][]byte {
+	keys := map[string][]byte{}
+	for _, item := range append(list(object{"": tables}, ".key.pem"), list(object{"": tables}, ".keys")...) {
+		block, _ := pem.Decode(fmt.Append(nil, item))
+		demand(block != nil, "%.100q is no key", item)
+		keys[digest(block.Bytes)] = block.Bytes
+	}
+	return keys
+}
+
+// sealed is a sealed file, none if none is named. That what is withheld is declared, checkEvidence has seen.
+func (a *audit) sealed(sum string) []byte {
+	if sum == "" {
+		return nil
+	}
+	stopIf(a.members[evidence+sum] == nil, "left out", verified, "evidence withheld")
+	return a.read(evidence+sum, maxSmall)
+}
+
+// sealedTOML gives what JSON would of a sealed file of TOML, for list.
+func (a *audit) sealedTOML(sum string) (o any) {
+	try(0, toml.Unmarshal(a.sealed(sum), &o))
+	return parse(try(json.Marshal(o)))
 }

@@ -4,25 +4,29 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
 	"iter"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/transparency-dev/merkle/compact"
-	"github.com/transparency-dev/merkle/proof"
-	"github.com/transparency-dev/merkle/rfc6962"
 )
 
 var hasher = rfc6962.DefaultHasher
 
 // checkWindow is part 6, window.json.
 func (a *audit) checkWindow() {
-	a.window = decode(a.read("ledger/window.json", maxSmall), "\n")
-	demand(number(a.window, "first") == a.first && number(a.window, "count") == a.count && number(a.window, "treeSize") == a.size && (text(a.window, "before") != "") == (a.first > 0),
-		"it is not of the window of the manifest")
+	raw := a.read("ledger/window.json", maxSmall)
+	a.window = decode(raw, "\n")
+	form := object{"after": text(a.window, "after"), "first": a.first, "count": a.count, "treeSize": a.size, "left": list(a.window, "left"), "right": list(a.window, "right")}
+	if a.first > 0 {
+		form["before"] = text(a.window, "before")
+	}
+	demand(string(encode(form))+"\n" == string(raw), "it is not of the window of the manifest, or not in the one accepted form")
 }
 
 // entry is what the envelope of an entry says (part 4), with the members that are asked for most.
@@ -35,11 +39,9 @@ type entry struct {
 func parseEnvelope(line []byte) entry {
 	o := decode(line, "")
 	e := entry{o, nil, number(o, "seq"), text(o, "time"), text(o, "runId"), text(o, "type"), text(o, "dataHash")}
-	for name := range o {
-		demand(strings.Contains(" actor attempt dagId dagVersion dataHash runId seq stepId tenant time traceId type v ", " "+name+" "), "an envelope has no %.40q", name)
-	}
+	known := slices.DeleteFunc(strings.Fields("actor attempt dagId dagVersion dataHash runId seq stepId tenant time traceId type v"), func(name string) bool { return o[name] == nil })
 	parseTime(e.time)
-	demand(len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
+	demand(len(known) == len(o) && len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
 	demand((e.typ == "site.initialized") == (e.seq == 0), "a site is initialized by entry 0, and never again")
 	return e
 }
@@ -51,36 +53,29 @@ func (a *audit) checkEnvelopes() {
 		e := parseEnvelope(line)
 		demand(e.seq == seq, "entry %d stands where %d belongs", e.seq, seq)
 		demand(e.time >= last && e.time < a.to, "its time is before that of the entry before it, or outside the window")
-		if e.run != "" {
-			a.runs[e.run] = hasher.HashChildren(a.runs[e.run], hasher.HashLeaf(line))
-		}
+		a.runs[e.run] = hasher.HashChildren(a.runs[e.run], hasher.HashLeaf(line))
 		seq, last = seq+1, e.time
 	}
+	delete(a.runs, "") // entries of the site
 	demand(seq == a.first+a.count, "entry %d is missing", seq)
 }
 
-// checkRoot is part 6, window.json: these envelopes, their neighbours and the largest complete subtrees beside them
-// lead to the signed root. Roots of sizes on the way are kept where somebody asks for them.
+// checkRoot is part 6, window.json: these envelopes, their neighbours and the largest complete subtrees beside them lead to the signed root. Roots of sizes on the way are kept where somebody asks for them.
 func (a *audit) checkRoot() {
-	wanted := []uint64{uint64(a.first), uint64(a.first + a.count), a.note.size}
-	for _, raw := range [][]byte{a.previous, a.cosigned} {
-		outcome(func() { wanted = append(wanted, parseNote(raw).size) })
-	}
 	a.roots[0] = hasher.EmptyRoot()
 	ranges := &compact.RangeFactory{Hash: hasher.HashChildren}
 	tree := ranges.NewEmptyRange(0)
 	add := func(leaves uint64, hash []byte) {
 		try(0, tree.AppendRange(try(ranges.NewRange(tree.End(), tree.End()+leaves, [][]byte{hash})), nil))
-		if slices.Contains(wanted, tree.End()) {
-			a.roots[tree.End()] = try(tree.GetRootHash(nil))
+		if slices.Contains([]int64{a.first, a.first + a.count, a.size, a.previous.size, a.cosigned.size}, int64(tree.End())) {
+			a.roots[int64(tree.End())] = try(tree.GetRootHash(nil))
 		}
 	}
 	subtrees := func(end int64, texts []any) {
 		nodes, all := compact.RangeNodes(tree.End(), uint64(end), nil), hashes(texts)
 		demand(len(nodes) == len(all), "window.json has %d subtrees up to entry %d, and there should be %d", len(all), end, len(nodes))
 		for i, node := range nodes {
-			from, to := node.Coverage()
-			add(to-from, all[i])
+			add(1<<node.Level, all[i])
 		}
 	}
 	subtrees(max(a.first-1, 0), list(a.window, "left"))
@@ -92,86 +87,79 @@ func (a *audit) checkRoot() {
 	}
 	add(1, hasher.HashLeaf([]byte(text(a.window, "after"))))
 	subtrees(a.size, list(a.window, "right"))
-	demand(bytes.Equal(a.roots[a.note.size], a.note.root), "they have another root than the checkpoint")
+	demand(bytes.Equal(a.roots[a.size], a.note.root), "they have another root than the checkpoint")
 }
 
 // checkEdges is part 6: nothing of the window's time lies outside.
 func (a *audit) checkEdges() {
 	after := parseEnvelope([]byte(text(a.window, "after")))
 	demand(after.seq == a.first+a.count && after.time >= a.to, "after is not entry %d, at or after the window's end", a.first+a.count)
-	if a.first > 0 {
-		before := parseEnvelope([]byte(text(a.window, "before")))
-		demand(before.seq == a.first-1 && before.time < a.from, "before is not entry %d, before the window", a.first-1)
-	}
+	stopIf(a.first == 0, "ok", verified, "the window begins with the ledger")
+	before := parseEnvelope([]byte(text(a.window, "before")))
+	demand(before.seq == a.first-1 && before.time < a.from, "before is not entry %d, before the window", a.first-1)
 }
 
-// extends is part 5, consistency: a note from outside is of this site, signed by its log, and of one history with
-// the archive. At sizes on the way to the archive's root, its root is known.
-func (a *audit) extends(raw []byte, proofs [][]byte, flag string) *note {
-	n := parseNote(raw)
-	demand(siteOf(n.origin) == a.site && n.signedBy(a.logIn), "the note is of another site, or not signed by the key of its log")
-	root, ok := a.roots[n.size]
-	stopIf(!ok && len(proofs) == 0, "missing", incomplete, "the root of %d entries does not follow from this archive: give %s", n.size, flag)
-	x, y := n, a.note
-	if x.size > y.size {
-		x, y = y, x
+// extends is part 5, consistency: a note from outside is of this site, signed by its log, and of one history with the archive. At sizes on the way to the archive's root, its root is known.
+func (a *audit) extends(n note, proofs []any, flag string) {
+	stopIf(siteOf(n.origin) != a.site, "not judged", unjudged, "the note is of site %s: give one of this site", siteOf(n.origin))
+	demand(n.signedBy(a.logIn), "the note is not signed by the key of its log")
+	from, to, others, roots := min(n.size, a.size), max(n.size, a.size), "", map[int64][]byte{n.size: n.root, a.size: a.note.root}
+	for _, p := range proofs {
+		others += fmt.Sprintf("this proof is for sizes %d to %d, ", number(p, "oldSize"), number(p, "size"))
 	}
-	ok = ok && bytes.Equal(root, n.root) || !ok && proof.VerifyConsistency(hasher, x.size, y.size, proofs, x.root, y.root) == nil
-	demand(ok, "the tree of %d entries and that of this archive are of two histories", n.size)
-	return n
+	root, known := a.roots[n.size]
+	fits := slices.IndexFunc(proofs, func(p any) bool { return number(p, "oldSize") == from && number(p, "size") == to })
+	stopIf(!known && fits < 0, "missing", incomplete, "%s%d to %d is needed: give %s FILE, of stella ledger prove --consistency %d --to %d", others, from, to, flag, from, to)
+	same := known && bytes.Equal(root, n.root) || !known && proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
+	demand(same, "the tree of %d entries and that of this archive are of two histories, or the proof does not hold", n.size)
 }
 
 func (a *audit) checkPrevious() {
-	stopIf(a.previous == nil, "-", verified, "no --previous: whether history was rewritten before this archive is not known")
-	a.extends(a.previous, a.consistency, "--consistency")
+	stopIf(a.before != nil || a.previous.text == "", "-", verified, "no --previous, which is about the first archive: whether history was rewritten before that is not known")
+	a.extends(a.previous, a.proofs, "--consistency")
 }
 
-// checkWitnesses is part 7, witnesses: those count who have seen all of the window.
+// checkWitnesses is part 7, witnesses: those count who have seen all of the window, and that it was closed.
 func (a *audit) checkWitnesses() {
-	if a.cosigned != nil {
-		n, keys := a.extends(a.cosigned, a.cosignedProof, "--cosigned-consistency"), map[string]bool{}
-		for _, w := range a.witnesses {
-			demand(!bytes.HasSuffix(a.logIn, w.raw), "the log cannot be its own witness")
-			if n.cosignedBy(w) && n.size >= uint64(a.first+a.count) {
-				keys[string(w.raw)] = true
-			}
+	lacks, end, keys, said := min(a.min, incomplete), a.first+a.count, map[string]bool{}, ""
+	stopIf(len(a.witnesses) == 0 || a.cosigned.size <= end, [...]string{"-", "missing"}[lacks], lacks, "skipped: without --witness, and --cosigned of a tree of more than %d entries, nobody knows what the site shows others", end)
+	a.extends(a.cosigned, a.cosignedProof, "--cosigned-consistency")
+	for _, w := range a.witnesses {
+		if at := a.cosigned.cosignedBy(w); at != 0 && !keys[string(w.raw)] {
+			keys[string(w.raw)], said = true, fmt.Sprintf("%s %s at %s", said, w.name, time.Unix(at, 0).UTC().Format(time.RFC3339))
 		}
-		a.witnessed = len(keys)
 	}
-	stopIf(a.witnessed < a.min, "missing", incomplete, "%d witnesses have signed a tree that holds the window, and %d are demanded", a.witnessed, a.min)
-	stopIf(a.cosigned == nil, "-", verified, "no --cosigned: whether the site shows others another ledger is not known")
+	a.witnessed = len(keys)
+	stopIf(a.witnessed < a.min, "missing", incomplete, "%d are demanded, and %d have signed:%s", a.min, a.witnessed, said)
+	stopIf(true, "ok", verified, "%d have signed:%s", a.witnessed, said)
 }
 
 // checkMeets is part 6: the archive before ends where this one begins, and both have the same entries up to there.
-func (a *audit) checkMeets(before *audit) {
-	stopIf(before == nil, "-", verified, "no archive before this one was named")
-	end := before.first + before.count
+func (a *audit) checkMeets() {
+	stopIf(a.before == nil, "-", verified, "no archive before this one was named")
+	end := a.before.first + a.before.count
+	stopIf(a.before.roots[end] == nil, "not judged", verified, "of the archive before, the end is not known")
 	demand(end == a.first, "the archive before ends with entry %d, and this one begins with %d: one was left out between them", end-1, a.first)
-	demand(bytes.Equal(before.roots[uint64(end)], a.roots[uint64(end)]), "the archive before has another history")
+	demand(bytes.Equal(a.before.roots[end], a.roots[end]), "the archive before has another history")
 }
 
 // types are those of part 4, each line with the members of their data that name sealed files (part 6, evidence).
-const types = `site.initialized: root policy; trust.changed: root policy revocations trustedRoot signatures; trust.extended: file signatures
-bundle.admitted: verdict.digest verdict.attestations attestations signatures verdict.trust.*
-import.received: receipt; gc.completed archive.created: list; epoch.begun: evidence; checkpoint.cosigned: note; dag.published: digest spec; schedule.added: inputsHash
-run.started: planHash inputsHash dagDigest trust.*; subrun.started: planHash inputsHash
-attempt.started: plugin planHash inputsHash overlay trust.*
-step.cached: inputsHash outputsHash trust.*; step.expanded: items; step.invalidated: overlay
-approval.decided approval.closed: modifications; approval.requested: outputsHash
-attempt.ended subrun.ended run.completed run.failed run.cancelled step.completed step.failed step.skipped step.cancelled: outputsHash
-site.started site.stopped clock.accepted floor.waived bundle.rejected bundles.rejected workspaces.removed dag.disabled:
-dag.enabled export.created outbox.dead outbox.requeued outbox.forgotten queue.paused queue.resumed queue.draining:
-lock.reclaimed lock.forced cache.cleared schedule.paused schedule.resumed schedule.removed schedule.fired secret.set:
-snapshot.created site.compacted secret.rotated secret.removed run.cancel_requested run.abort_requested run.resumed run.timed_out run.fail_requested:
-erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn approval.refused:`
+const types = `bundle.admitted: verdict.digest verdict.attestations attestations signatures verdict.trust.root verdict.trust.policy verdict.trust.revocations verdict.trust.trustedRoot verdict.trust.extension; trust.extended: file signatures
+attempt.ended subrun.ended run.completed run.failed run.cancelled step.completed step.failed step.skipped step.cancelled: outputsHash; trust.changed: root policy revocations trustedRoot signatures; dag.published: digest spec
+attempt.started: plugin planHash inputsHash overlay trust.*; run.started: planHash inputsHash dagDigest trust.*; approval.decided approval.closed: modifications; step.cached: inputsHash outputsHash trust.*
+subrun.started: planHash inputsHash; gc.completed archive.created: list; approval.requested: outputsHash; site.initialized: root policy; schedule.added: inputsHash; checkpoint.cosigned: note; step.invalidated: overlay
+import.received: receipt; epoch.begun: evidence; step.expanded: items
+site.started site.stopped clock.accepted floor.waived bundle.rejected bundles.rejected workspaces.removed dag.disabled dag.enabled export.created outbox.dead outbox.requeued outbox.forgotten queue.paused queue.resumed:
+queue.draining lock.reclaimed lock.forced cache.cleared schedule.paused schedule.resumed secret.set schedule.removed schedule.fired snapshot.created site.compacted secret.rotated secret.removed run.cancel_requested:
+run.abort_requested run.resumed run.timed_out run.fail_requested erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn:
+approval.refused:`
 
 // naming gives the members of types.
 var naming = func() map[string][]string {
 	all := map[string][]string{}
-	for line := range strings.FieldsFuncSeq(types, func(r rune) bool { return r == ';' || r == '\n' }) {
-		names, members, _ := strings.Cut(line, ":")
-		for _, name := range strings.Fields(names) {
-			all[name] = strings.Fields(members)
+	for _, m := range regexp.MustCompile(`([^:;]+):([^;\n]*)`).FindAllStringSubmatch(types, -1) {
+		for _, name := range strings.Fields(m[1]) {
+			all[name] = strings.Fields(strings.ReplaceAll(m[2], " trust.*", " trust.root trust.policy trust.revocations trust.trustedRoot trust.extension"))
 		}
 	}
 	return all
@@ -200,12 +188,10 @@ func (a *audit) entries() iter.Seq[entry] {
 		next, stop := iter.Pull(a.lines("ledger/envelopes.ndjson.zst", maxLine))
 		defer stop()
 		for line := range a.lines("ledger/data.ndjson.zst", maxLine) {
-			envelope, ok := next()
-			demand(ok, "more data lines than envelopes")
+			envelope, _ := next()
 			e := parseEnvelope(envelope)
-			if e.data, _ = a.dataOf(e, line); !yield(e) {
-				return
-			}
+			e.data, _ = a.dataOf(e, line)
+			yield(e) // nobody stops before the end, but by a panic
 		}
 		_, more := next()
 		demand(!more, "fewer data lines than envelopes")
@@ -236,8 +222,7 @@ func (a *audit) checkGenesis() {
 	demand(bytes.Equal(unbase64(text(a.genesis, "keys.log")), a.logIn) && bytes.Equal(unbase64(text(a.genesis, "keys.site")), a.siteIn), "entry 0 names other keys than those inside")
 }
 
-// checkEvidence is part 6, evidence: exactly the sealed files that entries name. What is neither there nor
-// declared ends it, so it remembers no more names than the manifest has.
+// checkEvidence is part 6, evidence: exactly the sealed files that entries name. What is neither there nor declared ends it, so it remembers no more names than the manifest has.
 func (a *audit) checkEvidence() {
 	named := map[string]bool{"": true}
 	for e := range a.entries() {
@@ -257,13 +242,11 @@ func (a *audit) checkEvidence() {
 	}
 }
 
-// checkRuns is part 6, runs.ndjson: all runs of the window, in order, with all their entries, byte for byte.
-// Whether run and steps follow from the events is left to "export verify".
+// checkRuns is part 6, runs.ndjson: all runs of the window, in order, with all their entries, byte for byte. Whether run and steps follow from the events is left to "export verify".
 func (a *audit) checkRuns() {
 	last := ""
 	for line := range a.lines("ledger/runs.ndjson.zst", maxRun) {
-		r, before, whole, started := decode(line, ""), entry{seq: -1}, true, ""
-		var chain []byte
+		r, before, whole, started, chain := decode(line, ""), entry{seq: -1}, true, "", []byte(nil)
 		for _, v := range list(r, "events") {
 			event, _ := v.(object)
 			line := encode(event["envelope"]) // what stands there, since it is canonical
@@ -276,10 +259,9 @@ func (a *audit) checkRuns() {
 				chain = hasher.HashChildren(chain, hasher.HashLeaf(line))
 			}
 			_, there := a.dataOf(e, encode(event["data"]))
-			if whole = whole && there; started == "" && e.typ == "attempt.started" {
+			if before, whole = e, whole && there; started == "" && e.typ == "attempt.started" {
 				started = e.time
 			}
-			before = e
 		}
 		demand(chain != nil && bytes.Equal(chain, a.runs[text(r, "runId")]), "not all entries that the run has in the window, or others")
 		delete(a.runs, text(r, "runId"))
@@ -291,8 +273,7 @@ func (a *audit) checkRuns() {
 	demand(len(a.runs) == 0, "runs have entries in the window, and no line: %.200q", slices.Sorted(maps.Keys(a.runs)))
 }
 
-// checkLogs is part 6, telemetry, logs: the records give the segments (part 3) that entries name, byte for byte,
-// and no others. The exact form of their lines is left to "export verify".
+// checkLogs is part 6, telemetry, logs: the records give the segments (part 3) that entries name, byte for byte, and no others. The exact form of their lines is left to "export verify".
 func (a *audit) checkLogs() {
 	next, stop := iter.Pull(a.lines("telemetry/logs.jsonl.zst", 1<<20))
 	defer stop()

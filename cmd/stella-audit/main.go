@@ -1,44 +1,47 @@
-// Command stella-audit judges archives of evidence (stella.archive/1) a second time. It is written from docs/format.md,
-// shares no code with stella, and is small enough to be read before it is believed. The comment of each check names the
-// part of that document that it follows.
-//
-// It holds in memory the manifest, a hash and a name for each run of the window, and one line, with what it is parsed to:
-// below 100 MB for ordinary archives, below 6 GiB for the largest that the format allows. What is larger is refused.
+// Command stella-audit judges archives of evidence (stella.archive/1) a second time. It is written from docs/format.md, shares no code with stella,
+// and is small enough to be read before it is believed. The comment of each check names the part of that document that it follows. It holds in memory
+// the manifest, a hash and a name for each run, and one line, with what it is parsed to: below 100 MB for ordinary archives, below 6 GiB for the largest.
 package main
 
 import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"github.com/klauspost/compress/zstd"
 	"io"
+	"iter"
+	"maps"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 const usage = `usage: stella-audit --log-key FILE --site-key FILE [flags] ARCHIVE...
-
-Judges archives without stella and without a site, by keys and notes from outside. Several archives of one site, in the
-order of their windows, must also meet: nothing was left out between them.
-
-  stella-audit --log-key log.pub --site-key site.pub november.tar
-  stella-audit --log-key log.pub --site-key site.pub --previous october.note october.tar november.tar
-  stella-audit --log-key log.pub --site-key site.pub --cosigned november.note --witness w.pub --min 1 november.tar
-
-Exit 0 VERIFIED, 5 UNAUTHENTICATED, 8 INCOMPLETE, 7 FAILED, 1 not judged at all.
-Left to "stella export verify": whether what runs.ndjson sums up, metrics and traces follow from the entries, and the one
-form of compressed files and log lines. Nobody can tell whether the site recorded all it did.
-
+Judges archives without stella and without a site, by keys and notes from outside. Several archives of one site, in the order of their
+windows, must also meet: nothing was left out between them. --previous is about the first of them.
+  stella-audit --log-key log.pub --site-key site.pub --previous october.note --cosigned november.note --witness w.pub --min 1 november.tar
+Exit 0 VERIFIED, 5 UNAUTHENTICATED, 8 INCOMPLETE, 7 FAILED, 1 not judged. Nobody can tell whether the site recorded all it did.
 `
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // options are what the auditor knows from outside.
 type options struct {
-	logKey, siteKey, previous, cosigned []byte
-	consistency, cosignedProof          [][]byte
-	witnesses                           []named
-	min, withheld                       int
-	siteID                              string
+	logKey, siteKey       []byte
+	previous, cosigned    note // without text if they were not given
+	proofs, cosignedProof []any
+	witnesses             []named
+	min, withheld         int
+	siteID                string
+	before                *audit // of the archive before: what came before this one, that tells
 }
 
 // run is main; it returns the exit code.
@@ -47,51 +50,57 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.SetOutput(stderr)
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
 	file := func(name, text string, use func(raw []byte)) {
-		f.Func(name, text, func(path string) error { // what is larger is cut, and then malformed
-			use(try(io.ReadAll(io.LimitReader(try(os.Open(path)), maxSmall))))
+		f.Func(name, text, func(arg string) error {
+			bad := outcome(func() { use(try(io.ReadAll(io.LimitReader(try(os.Open(arg)), maxSmall)))) }) // what is larger is cut, and then malformed
+			demand(bad.status == "ok", "--%s %s: %s", name, arg, bad.text)
 			return nil
 		})
 	}
 	file("log-key", "`FILE` with the public key of the ledger, PEM", func(raw []byte) { opt.logKey = parseKey(raw, true) })
 	file("site-key", "`FILE` with the public key of the site, PEM", func(raw []byte) { opt.siteKey = parseKey(raw, false) })
-	file("previous", "`NOTE` that you hold of an earlier tree", func(raw []byte) { opt.previous = raw })
-	file("consistency", "`FILE` with a proof between that tree and the archive's", func(raw []byte) { opt.consistency = hashes(list(parse(raw), "proof")) })
-	file("cosigned", "`NOTE` of a tree that holds the window, signed by witnesses", func(raw []byte) { opt.cosigned = raw })
-	file("cosigned-consistency", "`FILE` with a proof between that tree and the archive's", func(raw []byte) { opt.cosignedProof = hashes(list(parse(raw), "proof")) })
-	file("witness", "`FILE` with the public key of a witness; may be given again", func(raw []byte) { opt.witnesses = append(opt.witnesses, parseWitness(raw)) })
+	file("previous", "`FILE` with a signed note that you hold of an earlier tree", func(raw []byte) { opt.previous = parseNote(raw) })
+	file("consistency", "`FILE` of \"stella ledger prove --consistency\": a proof from that tree", func(raw []byte) { opt.proofs = append(opt.proofs, parseProof(raw)) })
+	file("cosigned", "`FILE` with a note of a tree that holds the window, signed by witnesses", func(raw []byte) { opt.cosigned = parseNote(raw) })
+	file("cosigned-consistency", "`FILE` with a proof between that tree and the archive's; one for each archive", func(raw []byte) { opt.cosignedProof = append(opt.cosignedProof, parseProof(raw)) })
+	f.Func("witness", "`FILE` with the public key of a witness, or the key itself; may be given again", func(arg string) error { opt.witnesses = append(opt.witnesses, parseWitness(arg)); return nil })
 	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
 	f.IntVar(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
 	fault := outcome(func() {
-		if err := f.Parse(args); err != flag.ErrHelp {
-			demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
-			demand(opt.min <= len(opt.witnesses), "%d witnesses are demanded, and %d are named", opt.min, len(opt.witnesses))
-			var before *audit
-			for _, path := range f.Args() {
-				before = judge(path, opt, before)
-				worst = max(worst, before.print(stdout, path))
+		err := f.Parse(args)
+		stopIf(err == flag.ErrHelp, "ok", verified, "")
+		demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
+		demand(!slices.ContainsFunc(f.Args(), func(path string) bool { return strings.HasPrefix(path, "-") }), "flags stand before the archives")
+		demand(0 <= opt.min && opt.min <= len(opt.witnesses) && opt.withheld >= 0, "%d witnesses are demanded, and %d are named, or --withheld is negative", opt.min, len(opt.witnesses))
+		demand((opt.proofs == nil || opt.previous.text != "") && (opt.cosignedProof == nil || opt.cosigned.text != ""), "--consistency goes with --previous, --cosigned-consistency with --cosigned")
+		demand(!slices.ContainsFunc(opt.witnesses, func(w named) bool { return bytes.HasSuffix(opt.logKey, w.raw) }), "the log cannot be its own witness")
+		for _, path := range f.Args() {
+			a := &audit{options: opt, worst: unjudged, members: map[string]*member{}, roots: map[int64][]byte{}, runs: map[string][]byte{},
+				reasons: map[string]string{}, met: map[string]bool{}, unknown: map[string]bool{}, found: map[string]finding{}}
+			if unread := outcome(func() { a.judge(path, stdout) }); unread.status != "ok" { // the others can be judged nevertheless
+				fmt.Fprintf(stderr, "stella-audit: %s: %s\n", path, unread.text)
 			}
+			opt.before, a.before, worst = a, nil, max(worst, a.worst)
 		}
 	})
 	if fault.status != "ok" {
 		fmt.Fprintln(stderr, "stella-audit:", fault.text)
 		return 1
 	}
-	return [...]int{0, 8, 5, 7}[worst]
+	return [...]int{0, 8, 5, 1, 7}[worst]
 }
 
-const verified, incomplete, unauthenticated, failed = 0, 1, 2, 3 // the verdicts of part 7, the better first
+const verified, incomplete, unauthenticated, unjudged, failed = 0, 1, 2, 3, 4 // the verdicts of part 7, the better first
 
-// A finding is the outcome of a check, with the verdict that the archive has at best. All but ok end the check by a
-// panic, which outcome catches: so checks read as lists of what they demand.
+// A finding is the outcome of a check, with the verdict that the archive has at best. All but ok end the check by a panic, which outcome catches: so checks read as lists of what they demand.
 type finding struct {
-	name, status, text string
-	verdict            int
+	status, text string
+	verdict      int
 }
 
 func stopIf(stop bool, status string, verdict int, why string, args ...any) {
 	if stop {
-		panic(finding{"", status, fmt.Sprintf(why, args...), verdict})
+		panic(finding{status, fmt.Sprintf(why, args...), verdict})
 	}
 }
 
@@ -111,64 +120,297 @@ func outcome(f func()) (found finding) {
 // audit is one archive under judgement.
 type audit struct {
 	options
-	file               *os.File
-	members            map[string]*member
-	manifest, window   any
-	first, count, size int64 // of the manifest's ledger: the window's entries, and the tree
-	from, to, site     string
-	logIn, siteIn      []byte // the keys inside, as SPKI
-	note               *note
-	roots              map[uint64][]byte // of the tree, at sizes that somebody asks for
-	runs               map[string][]byte // run → hash over its envelopes in the window
-	reasons            map[string]string // of what is declared as withheld
-	met, unknown       map[string]bool   // what of that some entry lacks; types of entries that are not known here
-	genesis            any               // data of entry 0
-	witnessed          int
-	results            []finding
+	file                      *os.File
+	members                   map[string]*member
+	manifest, window, genesis any   // genesis is the data of entry 0
+	first, count, size        int64 // of the manifest's ledger: the window's entries, and the tree
+	from, to, site            string
+	logIn, siteIn             []byte // the keys inside, as SPKI
+	note                      note
+	roots                     map[int64][]byte  // of the tree, at sizes that somebody asks for
+	runs                      map[string][]byte // run → hash over its envelopes in the window
+	reasons                   map[string]string // of what is declared as withheld
+	met, unknown              map[string]bool   // what of that some entry lacks; types of entries that are not known here
+	witnessed, worst          int
+	found                     map[string]finding // by check
 }
 
 // judge makes the checks in the order of part 7, each unless one that it needs was not passed.
-func judge(path string, opt options, before *audit) *audit {
-	a := &audit{options: opt, members: map[string]*member{}, roots: map[uint64][]byte{}, runs: map[string][]byte{},
-		reasons: map[string]string{}, met: map[string]bool{}, unknown: map[string]bool{}}
-	demand(try(os.Stat(path)).Mode().IsRegular(), "%s is not a file", path)
+func (a *audit) judge(path string, stdout io.Writer) {
+	demand(try(os.Stat(path)).Mode().IsRegular(), "not a file")
 	a.file = try(os.Open(path))
 	defer a.file.Close()
+	head, rows := make([]byte, 18), ""
+	a.file.ReadAt(head, 0) // what is shorter is no archive, as checkForm will say
+	demand(string(head) != "age-encryption.org", "it is encrypted: age -d -i KEY FILE makes the archive of it")
+	demand(!regexp.MustCompile(`\.[0-9]{3}$`).MatchString(path), "it is a part of an archive: cat joins them all, in their order")
+	a.worst = verified
 	for _, c := range []struct {
 		name, needs string
 		make        func()
 	}{
-		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums},
-		{"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent}, {"window", "manifest", a.checkWindow},
-		{"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys},
-		{"envelopes", "content window", a.checkEnvelopes}, {"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges},
-		{"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses}, {"data", "envelopes", a.checkData},
-		{"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence},
-		{"verdicts", "evidence", a.checkVerdicts}, {"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld},
+		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums}, {"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent},
+		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
+		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses},
+		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"verdicts", "evidence", a.checkVerdicts},
+		{"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld},
 		{"derived", "", func() { stopIf(true, "not judged", verified, "what runs.ndjson sums up, metrics, traces") }},
-		{"meets", "root", func() { a.checkMeets(before) }},
+		{"meets", "root", a.checkMeets},
 	} {
 		found := outcome(func() {
-			for _, r := range a.results { // keys of somebody else keep nothing from being judged
-				lost := slices.Contains(strings.Fields(c.needs), r.name) && (r.verdict == failed || r.status == "not judged")
-				stopIf(lost, "not judged", verified, "it needs %s", r.name)
+			for need := range strings.FieldsSeq(c.needs) { // keys of somebody else keep nothing from being judged
+				stopIf(a.found[need].verdict == failed || a.found[need].status == "not judged", "not judged", verified, "it needs %s", need)
 			}
 			c.make()
 		})
-		found.name = c.name
-		a.results = append(a.results, found)
+		a.found[c.name], a.worst = found, max(a.worst, found.verdict)
+		rows += strings.TrimSpace(fmt.Sprintf("%-11s %-11s %s", c.name, found.status, found.text)) + "\n"
 	}
-	return a
+	fmt.Fprintf(stdout, "archive  %q\nsite     %s\nwindow   %s to %s\nentries  %d from %d, of a tree of %d\n\n%s\n%s %s\n\n", path, a.site, a.from, a.to, a.count, a.first, a.size,
+		rows, [...]string{"VERIFIED", "INCOMPLETE", "UNAUTHENTICATED", "NOT JUDGED", "FAILED"}[a.worst], map[bool]string{true: "UNWITNESSED", false: fmt.Sprint("WITNESSED ", a.witnessed)}[a.witnessed == 0])
 }
 
-// print shows the results, and gives the verdict.
-func (a *audit) print(w io.Writer, path string) (worst int) {
-	fmt.Fprintf(w, "archive  %q\nsite     %s\nwindow   %s to %s\nentries  %d from %d, of a tree of %d\n\n", path, a.site, a.from, a.to, a.count, a.first, a.size)
-	for _, r := range a.results {
-		worst = max(worst, r.verdict)
-		fmt.Fprintln(w, strings.TrimSpace(fmt.Sprintf("%-11s %-11s %s", r.name, r.status, r.text)))
+// Limits, in bytes. What is over them is refused unread (part 6): the tar; all of a compressed file; manifest.json and SHA256SUMS; notes, keys, proofs, and sealed files that are parsed; a line of runs.ndjson, and of other files.
+const maxArchive, maxContent, maxManifest, maxSmall, maxRun, maxLine, evidence = 64 << 30, 256 << 30, 32 << 20, 1 << 20, 256 << 20, 1 << 20, "evidence/sha256/"
+const timeForm = "2006-01-02T15:04:05.000000000Z" // part 0
+
+// fixed are the files of every archive in their order (part 6). Evidence stands before the telemetry.
+var fixed = strings.Fields(`manifest.json SHA256SUMS SHA256SUMS.sigstore.json README.txt keys/log.pub keys/site.pub ledger/envelopes.ndjson.zst
+	ledger/data.ndjson.zst ledger/runs.ndjson.zst ledger/checkpoint.note ledger/window.json telemetry/logs.jsonl.zst telemetry/metrics.jsonl.zst telemetry/traces.jsonl.zst`)
+
+// member is a file of the archive; its digest is known from the check sums on.
+type member struct {
+	at, size, seconds int64
+	sum               string
+}
+
+// checkForm is part 0, tar, and the order of part 6: each header is made anew and compared.
+func (a *audit) checkForm() {
+	end := try(a.file.Stat()).Size()
+	demand(end <= maxArchive, "%d bytes are over the limit", end)
+	pos, next, last, name := int64(0), 0, "", ""
+	at := func(pos, n int64) []byte {
+		demand(pos+n <= end, "it is cut short, in or behind %q, and ends at byte %d: copy it again", name, end)
+		return try(io.ReadAll(io.NewSectionReader(a.file, pos, n)))
 	}
-	witnessed := map[bool]string{true: "UNWITNESSED", false: fmt.Sprintf("WITNESSED %d", a.witnessed)}[a.witnessed == 0]
-	fmt.Fprintf(w, "\n%s %s\n\n", [...]string{"VERIFIED", "INCOMPLETE", "UNAUTHENTICATED", "FAILED"}[worst], witnessed)
-	return worst
+	zeros := func(pos, n int64) { demand(string(at(pos, n)) == string(make([]byte, n)), "not zero at %d", pos) }
+	for next < len(fixed) {
+		h := at(pos, 512)
+		name, _, _ = strings.Cut(string(h[:100]), "\x00")
+		size, _ := strconv.ParseInt(string(h[124:135]), 8, 64)
+		seconds, _ := strconv.ParseInt(string(h[136:147]), 8, 64)
+		if name == fixed[next] {
+			next++
+		} else {
+			sum, ok := strings.CutPrefix(name, evidence)
+			demand(ok && isDigest(sum) && next == 11 && name > last, "block at %d: %q is not expected here", pos, name)
+			last = name
+		}
+		a.members[name] = &member{pos + 512, size, seconds, ""}
+		var form bytes.Buffer // the standard library writes the one form of part 0
+		try(0, tar.NewWriter(&form).WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(a.members[fixed[0]].seconds, 0), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}))
+		demand(bytes.Equal(h, form.Bytes()), "%q: its header is not in the one accepted form", name)
+		zeros(pos+512+size, -size&511)
+		pos += 512 + size + -size&511
+	}
+	zeros(pos, 1024)
+	demand(end == pos+1024, "something follows the end")
+}
+
+func (m *member) in(f io.ReaderAt) io.Reader { return io.NewSectionReader(f, m.at, m.size) }
+
+// read gives a file whole; once it was hashed it must be the same.
+func (a *audit) read(name string, limit int64) []byte {
+	raw := try(io.ReadAll(io.LimitReader(a.members[name].in(a.file), limit+1)))
+	demand(int64(len(raw)) <= limit, "%s has more than %d bytes", name, limit)
+	demand(a.members[name].sum == "" || a.members[name].sum == digest(raw), "%s changed while it was judged", name)
+	return raw
+}
+
+// checkSums is part 6, SHA256SUMS: made anew from all files, and compared.
+func (a *audit) checkSums() {
+	rest := string(a.read("SHA256SUMS", maxManifest))
+	for _, name := range slices.Sorted(maps.Keys(a.members)) {
+		h := sha256.New()
+		try(io.Copy(h, a.members[name].in(a.file)))
+		a.members[name].sum = fmt.Sprintf("%x", h.Sum(nil))
+		if !strings.HasPrefix(name, "SHA256SUMS") {
+			tail, ok := strings.CutPrefix(rest, a.members[name].sum+"  "+name+"\n")
+			demand(ok, "%s has the digest %s, which SHA256SUMS does not say in its place", name, a.members[name].sum)
+			rest = tail
+		}
+	}
+	demand(rest == "", "SHA256SUMS names what is not there: %.200q", rest)
+}
+
+func parseTime(s string) time.Time {
+	t, err := time.Parse(timeForm, s)
+	demand(err == nil && t.Format(timeForm) == s, "%.40q is no time", s)
+	return t
+}
+
+// siteOf is the site of an origin (part 5).
+func siteOf(origin string) string {
+	m := regexp.MustCompile(`^stella/([0-9a-f]{32})/[1-9][0-9]{0,15}$`).FindStringSubmatch(origin)
+	demand(m != nil, "%.100q is no origin", origin)
+	return m[1]
+}
+
+// checkManifest is part 6, manifest.json.
+func (a *audit) checkManifest() {
+	m := decode(a.read("manifest.json", maxManifest), "\n")
+	a.manifest = m
+	demand(text(m, "schema") == "stella.archive/1", "the schema is %.100q", text(m, "schema"))
+	a.site, a.from, a.to = siteOf(text(m, "origin")), text(m, "window.from"), text(m, "window.to")
+	a.first, a.count, a.size = number(m, "ledger.firstSeq"), number(m, "ledger.count"), number(m, "ledger.treeSize")
+	demand(a.siteID == "" || a.siteID == a.site, "it is of site %s", a.site)
+	from, to := parseTime(a.from), parseTime(a.to)
+	demand(from.Before(to) && from.Year() >= 1970 && to.Year() <= 2200 && to.Unix() == a.members["manifest.json"].seconds, "the window is none, or the files have another time than its end")
+	demand(a.first >= 0 && a.count >= 0 && a.count <= 8<<20 && a.size < 1<<53 && a.first < a.size-a.count, "ledger is no window of a tree, or over the limit")
+	_, said := m["withheld"].([]any)
+	demand(said && (m["redactionPolicySha256"] == nil || isDigest(text(m, "redactionPolicySha256"))), "withheld or redactionPolicySha256 are malformed")
+	for i, w := range list(m, "withheld") {
+		key := fmt.Sprint(text(w, "what"), " of ", number(w, "seq"), " ", text(w, "sha256"))
+		a.reasons[key] = text(w, "reason")
+		demand(regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`).MatchString(a.reasons[key]) && len(a.reasons) == i+1, "withheld: item %d is malformed, or there twice", i)
+	}
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(a.members)), func(n string) bool { return n == fixed[0] || strings.HasPrefix(n, fixed[1]) })
+	files := list(m, "files")
+	demand(len(names) == len(files) && len(names) <= 100_011, "it lists %d files, and %d are there", len(files), len(names))
+	for i, name := range names {
+		f, is := files[i], a.members[name]
+		demand(text(f, "path") == name && number(f, "bytes") == is.size && text(f, "sha256") == is.sum, "it does not describe %s, with %d bytes and the digest %s", name, is.size, is.sum)
+		demand(!strings.HasPrefix(name, evidence) || name == evidence+is.sum, "%s is not named by its digest", name)
+	}
+}
+
+// withholds gives the reason for which something is declared as withheld, "" if it is not.
+func (a *audit) withholds(kind string, seq int64, sum string) string {
+	key := fmt.Sprint(kind, " of ", seq, " ", sum)
+	a.met[key] = true
+	return a.reasons[key]
+}
+
+// checkWithheld is part 7, INCOMPLETE.
+func (a *audit) checkWithheld() {
+	for key := range a.reasons {
+		demand(a.met[key], "declared as withheld, and no entry lacks it: %.200q", key)
+	}
+	stopIf(len(a.reasons) != a.withheld, "missing", incomplete, "%d things are withheld, and %d were expected", len(a.reasons), a.withheld)
+}
+
+// lines gives the lines of a compressed file without line feeds. At the end it compares records, size and digest with the manifest, at each reading: what is judged later is what was checked. A finding in a line gets its place.
+func (a *audit) lines(name string, limit int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		n, size, sum := int64(0), int64(0), sha256.New()
+		found := outcome(func() {
+			files := list(a.manifest, "files")
+			f := files[slices.IndexFunc(files, func(f any) bool { return text(f, "path") == name })]
+			dec := try(zstd.NewReader(a.members[name].in(a.file), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(maxContent)))
+			defer dec.Close()
+			in := bufio.NewScanner(io.TeeReader(io.LimitReader(dec, number(f, "uncompressedBytes")+1), sum))
+			in.Buffer(nil, limit+1)
+			in.Split(func(raw []byte, _ bool) (int, []byte, error) { // bufio.ScanLines would take carriage returns off, and what no line feed ends for a line
+				i := bytes.IndexByte(raw, '\n')
+				return i + 1, append([]byte(nil), raw[:max(i, 0)]...), nil
+			})
+			for in.Scan() {
+				n, size = n+1, size+int64(len(in.Bytes()))+1
+				if !yield(in.Bytes()) {
+					return
+				}
+			}
+			demand(try(0, in.Err()) == 0 && n == number(f, "records") && size == number(f, "uncompressedBytes") && fmt.Sprintf("%x", sum.Sum(nil)) == text(f, "uncompressedSha256"), "not the records, size or digest of the manifest")
+		})
+		stopIf(found.status != "ok", found.status, found.verdict, "%s:%d: %s", name, n, found.text)
+	}
+}
+
+// checkContent is part 6, compressed files. Whether each is one frame with nothing behind it is left to "export verify".
+func (a *audit) checkContent() {
+	for _, name := range append(fixed[6:9:9], fixed[11:]...) {
+		a.lines(name, maxRun)(func([]byte) bool { return true })
+	}
+}
+
+// decode reads a JSON object in the one form of part 0 (RFC 8785), with what must stand behind it: what was read is written anew, and must be the same bytes. That finds white space, other orders and escapes, and names that are
+// there twice.
+func decode(raw []byte, end string) (o object) {
+	try(0, json.Unmarshal(raw, &o))
+	demand(string(encode(o))+end == string(raw), "the JSON is not in its canonical form")
+	return o
+}
+
+// unescape makes strings of RFC 8785 of those that encoding/json writes, and byUTF16 the order of its names: those of UTF-16 code units from U+E000 on (EE and EF begin them in UTF-8) come behind those of two units, beyond U+FFFF
+// (F0 to F4).
+var (
+	unescape = strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
+	isDigest = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
+	byUTF16  = strings.NewReplacer("\xee", "\xfe", "\xef", "\xff")
+)
+
+type object = map[string]any
+
+func encode(v any) []byte {
+	parts, ends := [][]byte{}, "[]"
+	switch v := v.(type) {
+	case object:
+		ends = "{}"
+		for _, name := range slices.SortedFunc(maps.Keys(v), func(x, y string) int { return strings.Compare(byUTF16.Replace(x), byUTF16.Replace(y)) }) {
+			parts = append(parts, slices.Concat(encode(name), []byte(":"), encode(v[name])))
+		}
+	case []any:
+		for _, item := range v {
+			parts = append(parts, encode(item))
+		}
+	default:
+		f, _ := v.(float64)
+		one := unescape.Replace(string(try(json.Marshal(v))))
+		demand(max(f, -f) < 1<<53 && one != "-0", "%s is no number of the accepted form", one)
+		return []byte(one)
+	}
+	return slices.Concat([]byte(ends[:1]), bytes.Join(parts, []byte(",")), []byte(ends[1:]))
+}
+
+// list finds what is at a path of names, as in "trust.policy", going through the items of lists.
+func list(v any, path string) []any {
+	found := []any{v}
+	for name := range strings.SplitSeq(path, ".") {
+		var next []any
+		for _, v := range found {
+			o, _ := v.(object)
+			if items, ok := o[name].([]any); ok {
+				next = append(next, items...)
+			} else if o[name] != nil {
+				next = append(next, o[name])
+			}
+		}
+		found = next
+	}
+	return found
+}
+
+// the gives what stands alone at a path, if it is of the type.
+func the[T any](v any, path string) (t T) {
+	if found := list(v, path); len(found) == 1 {
+		t, _ = found[0].(T)
+	}
+	return t
+}
+
+func number(v any, path string) int64 {
+	n := the[float64](v, path)
+	demand(n == float64(int64(n)) && max(n, -n) < 1<<53, "%s is %v, which is no integer below 2^53", path, n)
+	return int64(n)
+}
+
+func text(v any, path string) string { return the[string](v, path) }
+func parse(raw []byte) (v any)       { try(0, json.Unmarshal(raw, &v)); return v }
+func parseProof(raw []byte) any      { hashes(list(parse(raw), "proof")); return parse(raw) }
+func digest(raw []byte) string       { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
+
+func unbase64(s string) []byte {
+	raw, err := base64.StdEncoding.DecodeString(s)
+	demand(err == nil && base64.StdEncoding.EncodeToString(raw) == s, "%.80q is not base64", s)
+	return raw
 }

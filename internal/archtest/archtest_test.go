@@ -78,7 +78,7 @@ var owners = map[string][]string{
 	"github.com/tetratelabs/wazero":       {"runner/sandbox"},
 	"golang.org/x/sys":                    {"runner/sandbox"},
 	"github.com/landlock-lsm/go-landlock": {"runner/sandbox"},
-	"github.com/BurntSushi/toml":          {"manifests"},
+	"github.com/BurntSushi/toml":          {"manifests", "cmd/stella-audit"},
 	"golang.org/x/mod/sumdb":              {"ledger"},
 	"github.com/coder/websocket":          {"server"},
 	"a.stella/initproc":                   {"runner/sandbox"},
@@ -96,7 +96,7 @@ var known = []string{"golang.org/x/mod/semver", "golang.org/x/sync", "google.gol
 // beyond the standard library.
 var alone = map[string][]string{
 	"cmd/stella-audit": {
-		"github.com/klauspost/compress/zstd", "github.com/transparency-dev/merkle/compact",
+		"github.com/BurntSushi/toml", "github.com/klauspost/compress/zstd", "github.com/transparency-dev/merkle/compact",
 		"github.com/transparency-dev/merkle/proof", "github.com/transparency-dev/merkle/rfc6962",
 	},
 }
