@@ -111,7 +111,7 @@ func (a *audit) extends(n note, proofs []any, flag string) {
 	fits := slices.IndexFunc(proofs, func(p any) bool { return number(p, "oldSize") == from && number(p, "size") == to })
 	stopIf(!known && fits < 0, "missing", incomplete, "%s%d to %d is needed: give %s FILE, of stella ledger prove --consistency %d --to %d", others, from, to, flag, from, to)
 	same := known && bytes.Equal(root, n.root) || !known && proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
-	demand(same, "the tree of %d entries and that of this archive are of two histories, or the proof does not hold", n.size)
+	demand(same, "%sthe tree of %d entries and that of this archive are of two histories", map[bool]string{false: "the proof does not hold, or "}[known], n.size)
 }
 
 func (a *audit) checkPrevious() {
