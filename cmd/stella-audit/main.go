@@ -87,10 +87,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "stella-audit:", fault.text)
 		return 1
 	}
-	return [...]int{0, 8, 5, 1, 7}[worst]
+	return [...]int{0, 8, 1, 5, 7}[worst]
 }
 
-const verified, incomplete, unauthenticated, unjudged, failed = 0, 1, 2, 3, 4 // the verdicts of part 7, the better first
+const verified, incomplete, unjudged, unauthenticated, failed = 0, 1, 2, 3, 4 // the verdicts of part 7, the better first
 
 // A finding is the outcome of a check, with the verdict that the archive has at best. All but ok end the check by a panic, which outcome catches: so checks read as lists of what they demand.
 type finding struct {
@@ -167,7 +167,7 @@ func (a *audit) judge(path string, stdout io.Writer) {
 		rows += strings.TrimSpace(fmt.Sprintf("%-11s %-11s %s", c.name, found.status, found.text)) + "\n"
 	}
 	fmt.Fprintf(stdout, "archive  %q\nsite     %s\nwindow   %s to %s\nentries  %d from %d, of a tree of %d\n\n%s\n%s %s\n\n", path, a.site, a.from, a.to, a.count, a.first, a.size,
-		rows, [...]string{"VERIFIED", "INCOMPLETE", "UNAUTHENTICATED", "NOT JUDGED", "FAILED"}[a.worst], map[bool]string{true: "UNWITNESSED", false: fmt.Sprint("WITNESSED ", a.witnessed)}[a.witnessed == 0])
+		rows, [...]string{"VERIFIED", "INCOMPLETE", "NOT JUDGED", "UNAUTHENTICATED", "FAILED"}[a.worst], map[bool]string{true: "UNWITNESSED", false: fmt.Sprint("WITNESSED ", a.witnessed)}[a.witnessed == 0])
 }
 
 // Limits, in bytes. What is over them is refused unread (part 6): the tar; all of a compressed file; manifest.json and SHA256SUMS; notes, keys, proofs, and sealed files that are parsed; a line of runs.ndjson, and of other files.
