@@ -180,3 +180,22 @@ func TestAnArchiveThatIsSignedAgainIsVerified(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, &out)
 	}
 }
+
+// A sealed file that a parser of TOML would take hours for is refused.
+func TestTOMLThatTakesLong(t *testing.T) {
+	for name, raw := range map[string]string{
+		"tables in each other":          strings.Repeat("a={", 250_000),
+		"tables in each other, by line": strings.Repeat("a=[{\n", 150_000),
+		"a key of many parts":           strings.Repeat("a.", 1500) + "a=1\n",
+		"a long line":                   "a=\"" + strings.Repeat("x", 5000) + "\"\n",
+	} {
+		if found := outcome(func() { parseTOML([]byte(raw)) }); found.status != "failed" {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
+	if found := outcome(func() {
+		parseTOML([]byte(strings.Repeat("[[publisher]]\nname = \"a.b\" # .\nkeys = [\"x\", { a = 1 }]\n", 10_000)))
+	}); found.status != "ok" {
+		t.Errorf("an ordinary file: %v", found)
+	}
+}

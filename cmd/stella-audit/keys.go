@@ -147,8 +147,7 @@ func hashes(list []any) (out [][]byte) {
 	return out
 }
 
-// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1, 2 and 7). Not judged: certificates, timestamps, logs, attestations, and the time for which a key is valid. What was left out is counted, and makes
-// no verdict worse.
+// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1, 2 and 7). Not judged: certificates, timestamps, logs, attestations, and the time for which a key is valid. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
 	all, left, inForce, clock := 0, map[string]int{}, "", entry{}
 	for e := range a.entries() {
@@ -176,8 +175,7 @@ func trustIn(v any) string {
 	return strings.Trim(fmt.Sprint(list(v, "root"), list(v, "rootVersion"), list(v, "policy"), list(v, "policySerial"), list(v, "revocations"), list(v, "revocationSerial"), list(v, "trustedRoot")), "[] ")
 }
 
-// verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out". clock is the last entry by which a clock behind the record was accepted: times of entries stand still from there until the clock has
-// come up with them.
+// verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out". clock is the last entry that accepted a clock behind the record: times stand still from there until it has come up with them.
 func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
 	v, now, earliest, since := the[any](e.data, "verdict"), text(e.data, "verdict.now"), e.time, map[string]string{} // what is revoked, from when on
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
@@ -189,7 +187,7 @@ func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
 	}
 	at, day := parseTime(now), 24*time.Hour
 	demand(!at.Before(parseTime(earliest).Add(-day)) && !at.After(parseTime(e.time).Add(day)), "its clock said %s at %s", now, e.time)
-	for _, r := range list(a.sealedTOML(text(v, "trust.revocations")), "revoke") {
+	for _, r := range list(parseTOML(a.sealed(text(v, "trust.revocations"))), "revoke") {
 		what := text(r, "key") + text(r, "manifest") + text(r, "blob") + text(r, "issuer") + text(r, "san")
 		since[what] = text(r, "from")
 		demand(what != "" && (list(r, "from") == nil || since[what] == parseTime(since[what]).Format(timeForm)), "malformed revocations")
@@ -200,7 +198,7 @@ func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
 		stopIf(there && from <= e.time, "left out", verified, "revoked between its clock and the entry, or after a trusted time")
 	}
 	if revoked(text(v, "digest"), false); len(since) > 0 {
-		for _, file := range list(a.sealedTOML(text(v, "digest")), "file.sha256") {
+		for _, file := range list(parseTOML(a.sealed(text(v, "digest"))), "file.sha256") {
 			revoked(file, false)
 		}
 	}
@@ -210,11 +208,11 @@ func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
 // signersHold demands that as many have signed as must, and that each may.
 func (a *audit) signersHold(e entry, v any, notRevoked func(who string)) {
 	publisher, manifest, most, judged := text(v, "publisher"), a.sealed(text(v, "digest")), int64(0), map[string]bool{}
-	tables := slices.DeleteFunc(list(a.sealedTOML(text(v, "trust.policy")), "publisher"), func(p any) bool { return text(p, "name") != publisher })
+	tables := slices.DeleteFunc(list(parseTOML(a.sealed(text(v, "trust.policy"))), "publisher"), func(p any) bool { return text(p, "name") != publisher })
 	if text(v, "kind") == "trust" { // signed by the roles of root.toml whose files it brings
 		publisher, tables = "root.toml", nil
-		for file := range the[object](a.sealedTOML(text(v, "digest")), "trust") {
-			tables = append(tables, the[any](a.sealedTOML(text(v, "trust.root")), "roles."+strings.TrimSuffix(file, "s")))
+		for file := range the[object](parseTOML(a.sealed(text(v, "digest"))), "trust") {
+			tables = append(tables, the[any](parseTOML(a.sealed(text(v, "trust.root"))), "roles."+strings.TrimSuffix(file, "s")))
 		}
 	}
 	keys := keysOf(tables...)
@@ -260,8 +258,13 @@ func (a *audit) sealed(sum string) []byte {
 	return a.read(evidence+sum, maxSmall)
 }
 
-// sealedTOML gives what JSON would of a sealed file of TOML, for list.
-func (a *audit) sealedTOML(sum string) (o any) {
-	try(0, toml.Unmarshal(a.sealed(sum), &o))
+// parseTOML gives what JSON would of a file of TOML, for list.
+func parseTOML(raw []byte) (o any) {
+	depth := 0
+	for line := range strings.Lines(string(raw)) { // of long keys and deep tables the parser would make hours
+		depth += strings.Count(line, "[") + strings.Count(line, "{") - strings.Count(line, "]") - strings.Count(line, "}")
+		demand(len(line) <= 4<<10 && strings.Count(strings.Split(line, "=")[0], ".") < 512 && depth < 512, "TOML with lines, keys or tables that no stella accepts")
+	}
+	try(0, toml.Unmarshal(raw, &o))
 	return parse(try(json.Marshal(o)))
 }

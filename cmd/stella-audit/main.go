@@ -153,9 +153,8 @@ func (a *audit) judge(path string, stdout io.Writer) {
 		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
 		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses},
 		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"verdicts", "evidence", a.checkVerdicts},
-		{"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld},
+		{"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
 		{"derived", "", func() { stopIf(true, "not judged", verified, "what runs.ndjson sums up, metrics, traces") }},
-		{"meets", "root", a.checkMeets},
 	} {
 		found := outcome(func() {
 			for need := range strings.FieldsSeq(c.needs) { // keys of somebody else keep nothing from being judged
@@ -333,16 +332,14 @@ func (a *audit) checkContent() {
 	}
 }
 
-// decode reads a JSON object in the one form of part 0 (RFC 8785), with what must stand behind it: what was read is written anew, and must be the same bytes. That finds white space, other orders and escapes, and names that are
-// there twice.
+// decode reads a JSON object in the one form of part 0 (RFC 8785), with what must stand behind it: what was read is written anew, and must be the same bytes. That finds white space, other orders and escapes, and names that are there twice.
 func decode(raw []byte, end string) (o object) {
 	try(0, json.Unmarshal(raw, &o))
 	demand(string(encode(o))+end == string(raw), "the JSON is not in its canonical form")
 	return o
 }
 
-// unescape makes strings of RFC 8785 of those that encoding/json writes, and byUTF16 the order of its names: those of UTF-16 code units from U+E000 on (EE and EF begin them in UTF-8) come behind those of two units, beyond U+FFFF
-// (F0 to F4).
+// unescape makes strings of RFC 8785 of what encoding/json writes, and byUTF16 the order of its names: UTF-16 code units from U+E000 on (UTF-8: EE, EF) come behind the two of a character beyond U+FFFF (F0 to F4).
 var (
 	unescape = strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 	isDigest = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString

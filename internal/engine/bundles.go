@@ -154,10 +154,10 @@ func (s *site) admitAll(all []*awaiting) ([]api.ImportResult, error) {
 	qs := make([]*store.Quarantine, len(all))
 	entries := make([]store.Admitting, len(all))
 	for i, b := range all {
-		outs[i] = api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
 		if err := s.stillAllowed(b); err != nil {
 			return nil, err
 		}
+		outs[i] = api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
 		if err := addEvidence(b); err != nil {
 			return nil, spaceError(err)
 		}
@@ -185,7 +185,8 @@ func (s *site) admitAll(all []*awaiting) ([]api.ImportResult, error) {
 }
 
 // stillAllowed judges a bundle again whose medium took its time: what was in its
-// time when the reading began may have expired since. See [moved].
+// time when the reading began may have expired since. The verdict is then of now: an
+// auditor holds it against the time of its entry. See [moved].
 func (s *site) stillAllowed(b *awaiting) error {
 	const soon = 10 * time.Second
 	e := s.e
@@ -194,12 +195,17 @@ func (s *site) stillAllowed(b *awaiting) error {
 		return err
 	}
 	ev := verify.Evidence{Manifest: b.res.Raw, Signatures: b.res.Signatures, Attestations: b.res.Attestations}
-	_, err = b.j.trust.Rejudge(ev, e.db.SiteID(), e.opt.Version, now)
+	again, err := b.j.trust.Rejudge(ev, e.db.SiteID(), e.opt.Version, now)
 	var refusal *verify.RejectError
 	if errors.As(err, &refusal) {
 		return errTrustMoved // judged again it gets its reason
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	again.Checks, again.Ignored = b.res.Verdict.Checks, b.res.Verdict.Ignored // of all that was checked, its contents too
+	b.res.Verdict = again
+	return nil
 }
 
 // addEvidence puts what a bundle was judged by beside its contents.

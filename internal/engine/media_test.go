@@ -7,10 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
 )
@@ -214,6 +218,38 @@ func TestASlowMediumBlocksNobody(t *testing.T) {
 		t.Error(err)
 	}
 	l.audit()
+}
+
+// The verdict about a medium that took more than a day is of the time at which it was
+// recorded, and by what was in force then.
+func TestASlowMediumIsJudgedInTheEnd(t *testing.T) {
+	l := newLab(t)
+	path := l.dataFile("audit-slow", 1, map[string]string{"a.txt": "slow"})
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var later atomic.Int64
+	var err error
+	l.e, err = engine.Open(context.Background(), engine.Options{
+		Home: l.home, Mode: engine.ModeForeground, Version: "0.1.0", Now: func() time.Time { return time.Now().Add(time.Duration(later.Load())) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.e.Close() })
+	begun := time.Now()
+	out, err := l.site().ImportBundle(context.Background(), api.ImportRequest{Path: path}, func(int64, int64) { later.Store(int64(30 * time.Hour)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := stamp.Parse(out.Verdict.Now)
+	if err != nil || now.Before(begun.Add(30*time.Hour)) || len(out.Verdict.Checks) == 0 {
+		t.Errorf("the verdict is of %s, of a medium that was read from %s on for 30 hours", out.Verdict.Now, stamp.Format(begun))
+	}
+	d, err := l.site().ShowBundle(context.Background(), out.Verdict.Digest)
+	if err != nil || d.Admission.Verdict.Now != out.Verdict.Now {
+		t.Errorf("recorded is a verdict of %s, %v; told was one of %s", d.Admission.Verdict.Now, err, out.Verdict.Now)
+	}
 }
 
 // Requests that make no sense are refused before anything is looked at.

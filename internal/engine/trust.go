@@ -304,8 +304,9 @@ func (e *Engine) knownTrust(res *verify.Result, refusal *verify.RejectError) err
 // admitTrust seals and admits a bundle of kind trust, and puts in force what it
 // brings.
 func (s *site) admitTrust(b *awaiting) (api.ImportResult, error) {
+	err := s.stillAllowed(b)
 	out := api.ImportResult{Verdict: *b.res.Verdict, Bytes: b.res.FileBytes}
-	if err := s.stillAllowed(b); err != nil {
+	if err != nil {
 		return out, err
 	}
 	if err := addEvidence(b); err != nil {
