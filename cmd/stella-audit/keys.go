@@ -147,7 +147,7 @@ func hashes(list []any) (out [][]byte) {
 	return out
 }
 
-// checkVerdicts judges bundles that were let in again, as far as keys go (parts 1, 2 and 7). Not judged: certificates, timestamps, logs, attestations, and the time for which a key is valid. What was left out is counted, and makes no verdict worse.
+// checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
 	all, left, inForce, clock := 0, map[string]int{}, "", entry{}
 	for e := range a.entries() {
