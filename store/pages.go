@@ -32,6 +32,7 @@ type pages struct {
 	high uint64 // the first page that was never used
 	end  uint64 // pages that are used, and in the file
 	meta pagesMeta
+	lame bool   // the other meta page is damaged: it may have been the newest
 	free bitmap // pages that nothing may lead to
 	seen bitmap // pages that were reached
 }
@@ -72,6 +73,7 @@ func (e *pageError) Unwrap() error { return e.err }
 var (
 	errNoMeta     = errors.New("no page says where the data is")
 	errCutOff     = errors.New("the file ends before its pages")
+	errOneMeta    = errors.New("one of the two that say where the data is cannot be read: the newest transaction may have been in it")
 	errPageID     = errors.New("there is no such page")
 	errPageHeader = errors.New("its header is not that of a page in its place")
 	errPageBounds = errors.New("its elements are not what it has room for")
@@ -107,6 +109,7 @@ func openPages(r io.ReaderAt, size int64, older bool) (*pages, error) {
 			metas = append(metas, m)
 		}
 	}
+	p.lame = len(metas) < 2
 	slices.SortFunc(metas, func(a, b pagesMeta) int { return cmp.Compare(b.txid, a.txid) })
 	if older && len(metas) > 0 {
 		metas = metas[1:]

@@ -173,6 +173,9 @@ func checkAll(r io.ReaderAt, size int64, leaves bool) error {
 	if err != nil {
 		return damaged(err, "ledger.db")
 	}
+	if p.lame { // bbolt would go on with the other: what was on disk would be gone, and the next transaction take its place
+		return damaged(errOneMeta, "meta pages of ledger.db")
+	}
 	if p.end < p.high {
 		return damaged(fmt.Errorf("%w: %d bytes, %d pages of %d", errCutOff, size, p.high, p.unit), "ledger.db")
 	}

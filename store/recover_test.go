@@ -54,6 +54,43 @@ func linesOf(t *testing.T, home string) (out []store.Lines) {
 	return out
 }
 
+// One of the two pages that say where the data is: bbolt would go on with the other, and what
+// was on disk would be gone without a word. It is damage, and a recovery says that entries may
+// be lost.
+func TestOneDamagedMetaPageIsDamage(t *testing.T) {
+	site := newHome(t)
+	randomLedger(t, create(t, site), rand.New(rand.NewPCG(1, 2)))
+	want := linesOf(t, site)
+	raw := read(t, site, "ledger.db")
+	for id := range 2 {
+		for what, bad := range map[string]func(page []byte){
+			"emptied":     func(page []byte) { clear(page) },
+			"a bit of it": func(page []byte) { page[16+40] ^= 1 },
+		} {
+			home := newHome(t)
+			damaged := bytes.Clone(raw)
+			bad(damaged[id*os.Getpagesize():][:os.Getpagesize()])
+			if err := os.WriteFile(filepath.Join(home, "ledger.db"), damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var damage *store.Damage
+			if _, err := store.Open(home, store.Options{}); !errors.As(err, &damage) || !strings.Contains(err.Error(), "meta pages") {
+				t.Errorf("meta page %d, %s: Open = %v, want damage", id, what, err)
+			}
+			if now := read(t, home, "ledger.db"); !bytes.Equal(now, damaged) {
+				t.Errorf("meta page %d, %s: the file has changed", id, what)
+			}
+			r, err := recovered(home, false)
+			if err != nil || r.Unread == 0 || r.Damage == "" || r.Size < int64(len(want))-1 {
+				t.Errorf("meta page %d, %s: recovered %+v, %v, of %d entries", id, what, r, err, len(want))
+			}
+			if got := linesOf(t, home); int64(len(got)) < r.Size {
+				t.Errorf("meta page %d, %s: %d entries of %d are there", id, what, len(got), r.Size)
+			}
+		}
+	}
+}
+
 // Wherever a database is damaged: what is recovered is the longest prefix of its entries
 // that is intact, whole, and goes on; or nothing is touched.
 func TestWhatIsRecoveredIsAPrefix(t *testing.T) {

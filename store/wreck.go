@@ -240,9 +240,12 @@ func (w *wreck) each(name []byte, visit func(k, v []byte) error) error {
 }
 
 // unread is how many pages of these buckets cannot be read. One that is not found counts as
-// one.
+// one, and for the entries so does the page that may have led to newer ones.
 func (w *wreck) unread(buckets ...[]byte) (n int) {
 	for _, name := range buckets {
+		if w.pages.lame && bytes.Equal(name, bEntries) {
+			n++
+		}
 		if b := w.buckets[string(name)]; b != nil {
 			n += b.lost
 		} else {

@@ -21,7 +21,7 @@ func internal(err error) *api.Error { return &api.Error{Code: api.CodeInternal, 
 
 func damaged(format string, a ...any) *api.Error {
 	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf(format, a...),
-		Hint: "keep the home folder as it is and make a copy of it before anything else"}
+		Hint: "keep the home folder as it is and make a copy of it before anything else; then stella maintenance recover --dry-run says how far the ledger is intact, and stella maintenance snapshots what can be restored"}
 }
 
 // helpsDamaged says what can be done with a run that cannot be read.
