@@ -257,6 +257,13 @@ func (e *Engine) configure() ([]byte, error) {
 	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
 		return nil, damaged("keys: %v", err)
 	}
+	init, err := e.db.Initialized()
+	if err != nil {
+		return nil, dbError(err)
+	}
+	if err := e.keys.belong(init); err != nil {
+		return nil, err
+	}
 	for _, path := range site.CheckpointCopies {
 		if rel, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(rel) {
 			return nil, &api.Error{Code: api.CodeInvalid, Message: "site.toml: checkpoint_copies: " + path + " lies in the home",
