@@ -157,15 +157,17 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 }
 
 func (e *Engine) load(ctx context.Context) error {
-	// A backup may leave out what can be made again; where it cannot be made, who
-	// needs it says so.
-	_ = os.Mkdir(filepath.Join(e.opt.Home, "cache"), 0o700)
 	// Keys and signatures take a millisecond each, and neither needs the other.
 	trustDir := filepath.Join(e.opt.Home, "trust")
 	look := ahead(func() trustLook { return lookAtTrust(trustDir) })
 	config, err := e.configure()
 	if err != nil {
 		return err
+	}
+	// A backup may leave out what can be made again; where it cannot be made, who
+	// needs it says so.
+	for _, name := range []string{"cache", "quarantine"} {
+		_ = os.Mkdir(filepath.Join(e.opt.Home, name), 0o700)
 	}
 	if err := e.acceptFirst(); err != nil {
 		return err
