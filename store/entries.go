@@ -182,6 +182,41 @@ func (db *DB) Entry(seq int64) (l Lines, err error) {
 	return l, err
 }
 
+// Initialized is what entry 0 says, as its envelope names it.
+func (db *DB) Initialized() (init *ledger.SiteInit, err error) {
+	err = db.view(func(t *bolt.Tx) error {
+		_, l, err := entryAt(t, 0)
+		if err == nil {
+			init, err = l.initialized()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, damaged(err, "entry 0")
+	}
+	return init, nil
+}
+
+// initialized is the data of the entry with which a site begins.
+func (l Lines) initialized() (*ledger.SiteInit, error) {
+	env, err := ledger.ParseEnvelope(l.Envelope)
+	if err != nil {
+		return nil, err
+	}
+	if hexSum(l.Data) != env.DataHash {
+		return nil, ErrDigest
+	}
+	data, err := l.data(env.Type)
+	if err != nil {
+		return nil, err
+	}
+	init, ok := data.(*ledger.SiteInit)
+	if !ok {
+		return nil, fmt.Errorf("it is %s, not %s", env.Type, ledger.SiteInitialized)
+	}
+	return init, nil
+}
+
 // RunEntries reads the entries of one run in order, those that there are now.
 func (db *DB) RunEntries(runID string) iter.Seq2[Lines, error] { return db.RunEntriesFrom(runID, 0) }
 

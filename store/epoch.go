@@ -85,7 +85,8 @@ type Head struct {
 	NotesLost   bool     // there may have been more of these
 	Notes       [][]byte // the newest checkpoints that are stored, not verified
 	Erased      []Gone
-	Said        []int64 // entries that are said to be erased too, and nothing that can be read shows it
+	Said        []int64          // entries that are said to be erased too, and nothing that can be read shows it
+	Init        *ledger.SiteInit // nil where entry 0 cannot be read
 }
 
 // Peek reads as much of the head of a home's ledger as can be read, without changing
@@ -140,6 +141,9 @@ func (w *wreck) head() (h Head) {
 		}
 		return nil
 	})
+	if l, _, err := w.entry(0); err == nil {
+		h.Init, _ = l.initialized()
+	}
 	var epoch int64
 	h.Erased, h.Said, epoch = w.gone(h.Size)
 	h.Epoch = max(h.Epoch, epoch)

@@ -255,7 +255,7 @@ func (q *Quarantine) Discard() {
 // right after the lock was taken.
 func (b *Blobs) SweepQuarantine() error {
 	entries, err := os.ReadDir(b.quarantine)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: quarantine: %w", err)
 	}
 	for _, e := range entries {

@@ -17,6 +17,7 @@ import (
 	"github.com/stellarun/stella/internal/failpoint"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/ledger"
 )
 
 // A snapshot is restored beside what is there: what is sealed is added, since a digest means
@@ -50,6 +51,7 @@ type RestoreOptions struct {
 	From     string                             // folder of the snapshot
 	Kept     string                             // name for what is replaced, below replaced/
 	Verify   func(sums, signature []byte) error // that the site has signed this list
+	Belong   func(*ledger.SiteInit) error       // that the keys of the home are those which entry 0 of the copy binds
 	Check    CheckOptions                       // of the copy; Blobs is implied
 	Adopted  func(copied *DB, was Head) error   // holds the copy, which was checked, against what is known of the site otherwise
 	Begin    func(*DB) error                    // begins the new epoch in it
@@ -387,6 +389,13 @@ func (opt RestoreOptions) begin(ctx context.Context, ready string, snap Snapshot
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	init, err := db.Initialized()
+	if err == nil {
+		err = opt.Belong(init)
+	}
+	if err != nil {
+		return err
+	}
 	check := opt.Check
 	check.Blobs, check.Hashed, check.Scratch, check.Logs = true, hashed, ready, db.shortLog
 	rep, err := db.Check(ctx, check)

@@ -44,11 +44,28 @@ type Vault struct {
 
 // OpenVault opens the vault of a site with the private key of keys/age.key.
 func (db *DB) OpenVault(key []byte) (*Vault, error) {
+	id, err := parseAgeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return &Vault{db: db, dir: filepath.Join(db.home, "secrets"), key: id}, nil
+}
+
+// AgeRecipient is the public key, as age writes it, of the private one of keys/age.key.
+func AgeRecipient(key []byte) (string, error) {
+	id, err := parseAgeKey(key)
+	if err != nil {
+		return "", err
+	}
+	return id.Recipient().String(), nil
+}
+
+func parseAgeKey(key []byte) (*age.X25519Identity, error) {
 	id, err := age.ParseX25519Identity(strings.TrimSpace(string(key)))
 	if err != nil {
 		return nil, errors.New("store: age key: it is not one that age reads") // not err: it may quote the key
 	}
-	return &Vault{db: db, dir: filepath.Join(db.home, "secrets"), key: id}, nil
+	return id, nil
 }
 
 // secretHead is the first line of a payload: what the value belongs to, so that

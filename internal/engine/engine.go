@@ -157,15 +157,17 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 }
 
 func (e *Engine) load(ctx context.Context) error {
-	// A backup may leave out what can be made again; where it cannot be made, who
-	// needs it says so.
-	_ = os.Mkdir(filepath.Join(e.opt.Home, "cache"), 0o700)
 	// Keys and signatures take a millisecond each, and neither needs the other.
 	trustDir := filepath.Join(e.opt.Home, "trust")
 	look := ahead(func() trustLook { return lookAtTrust(trustDir) })
 	config, err := e.configure()
 	if err != nil {
 		return err
+	}
+	// A backup may leave out what can be made again; where it cannot be made, who
+	// needs it says so.
+	for _, name := range []string{"cache", "quarantine"} {
+		_ = os.Mkdir(filepath.Join(e.opt.Home, name), 0o700)
 	}
 	if err := e.acceptFirst(); err != nil {
 		return err
@@ -256,6 +258,13 @@ func (e *Engine) configure() ([]byte, error) {
 	e.db.SetMaxGap(site.MaxGap)
 	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
 		return nil, damaged("keys: %v", err)
+	}
+	init, err := e.db.Initialized()
+	if err != nil {
+		return nil, dbError(err)
+	}
+	if err := e.keys.belong(init); err != nil {
+		return nil, err
 	}
 	for _, path := range site.CheckpointCopies {
 		if rel, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(rel) {

@@ -14,6 +14,9 @@ import (
 	"strings"
 
 	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/verify"
 )
 
@@ -189,6 +192,41 @@ func newSigningKey(key *ecdsa.PrivateKey) (*signingKey, error) {
 
 // logPublic is the key that checks checkpoints.
 func (k *keys) logPublic() ed25519.PublicKey { return k.log.Public().(ed25519.PublicKey) }
+
+// belong refuses keys that are not those which entry 0 of a ledger binds. What such a key
+// signs or encrypts is worth nothing once the right one is back. The key of the root is
+// not among them: it changes, and the trust files say which one it is.
+func (k *keys) belong(init *ledger.SiteInit) error {
+	for _, key := range []struct{ purpose, file string }{{"log", logKey}, {"site", siteKey}, {"age", ageKey}} {
+		der, err := base64.StdEncoding.DecodeString(init.Keys[key.purpose])
+		if err != nil {
+			return damaged("entry 0: its %s key: %v", key.purpose, err)
+		}
+		bound, err := x509.ParsePKIXPublicKey(der)
+		if err != nil {
+			return damaged("entry 0: its %s key: %v", key.purpose, err)
+		}
+		if !k.has(bound) {
+			return &api.Error{Code: api.CodeDamaged, Message: "keys/" + key.file + " is not the key that entry 0 of the ledger binds",
+				Hint: "put back the copy of keys/ that was made of this site; nothing was written"}
+		}
+	}
+	return nil
+}
+
+// has says whether a public key is that of one of k: each purpose has a kind of its own.
+func (k *keys) has(public any) bool {
+	switch p := public.(type) {
+	case ed25519.PublicKey:
+		return k.logPublic().Equal(p)
+	case *ecdsa.PublicKey:
+		return k.site.PublicKey.Equal(p)
+	case *ecdh.PublicKey:
+		recipient, err := store.AgeRecipient(k.age)
+		return err == nil && recipient == bech32("age", p.Bytes())
+	}
+	return false
+}
 
 // bech32 is the encoding of BIP 173 that age uses for its keys, in lower case.
 func bech32(hrp string, data []byte) string {

@@ -95,6 +95,13 @@ func (x *recovering) options(dry bool) store.RecoverOptions {
 // adopted says what is lost, as far as that is known, and refuses a ledger that its
 // checkpoints contradict.
 func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
+	init, err := db.Initialized()
+	if err != nil {
+		return err
+	}
+	if err := x.keys.belong(init); err != nil {
+		return err
+	}
 	k, err := lookAround(x.opt.Home, r.Head, x.keys, r.SiteID)
 	if err != nil {
 		return err

@@ -81,7 +81,8 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 	}
 	r, err := store.Restore(ctx, store.RestoreOptions{
 		Home: opt.Home, From: x.from, Kept: opt.Now().UTC().Format("20060102T150405Z"), DryRun: opt.DryRun, Progress: opt.Progress,
-		Verify: func(sums, sig []byte) error { return export.CheckSums(sums, sig, x.sitePub) },
+		Verify: x.signed,
+		Belong: x.keys.belong,
 		Check: store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
 			return ledger.OpenCheckpoint(note, x.keys.logPublic(), x.siteID)
 		}},
@@ -161,6 +162,16 @@ func (x *restoring) prepare() (err error) {
 	return x.look(store.Peek(home))
 }
 
+// signed refuses a list that the site has not signed. In a fresh place nothing else tells a
+// snapshot of somebody else from keys of somebody else.
+func (x *restoring) signed(sums, sig []byte) error {
+	if err := export.CheckSums(sums, sig, x.sitePub); err != nil {
+		return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("keys/%s has not signed SHA256SUMS of the snapshot: %v", siteKey, err),
+			Hint: "the site is as it was; see that keys/ is the copy that was made of this site, or try another snapshot: stella maintenance snapshots"}
+	}
+	return nil
+}
+
 // roomFor says whether a snapshot fits beside what the home has.
 func (x *restoring) roomFor(need int64) error {
 	e := &Engine{opt: Options{Home: x.opt.Home}}
@@ -169,6 +180,11 @@ func (x *restoring) roomFor(need int64) error {
 
 // look gathers what is known of the ledger that is replaced.
 func (x *restoring) look(was store.Head) (err error) {
+	if was.Init != nil && was.Init.SiteID == x.siteID {
+		if err := x.keys.belong(was.Init); err != nil {
+			return err
+		}
+	}
 	if x.known, err = lookAround(x.opt.Home, was, x.keys, x.siteID); err != nil {
 		return err
 	}
