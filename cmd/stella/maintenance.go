@@ -74,9 +74,10 @@ func runSnapshot(ctx context.Context, a *app, req api.SnapshotRequest) (err erro
 func newSnapshotsCmd(a *app) *cobra.Command {
 	var from string
 	c := &cobra.Command{
-		Use:     "snapshots",
-		Short:   "List snapshots",
-		Long:    "List snapshots, oldest first, by what they say of themselves: a restore verifies it.",
+		Use:   "snapshots",
+		Short: "List snapshots",
+		Long: "List snapshots, oldest first, by what they say of themselves: a restore verifies it. The site\n" +
+			"is not opened, and may be damaged, closed or gone.",
 		Example: "  stella maintenance snapshots\n  stella maintenance snapshots --from /mnt/backup --output json",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshots(c.Context(), a, from) },
@@ -91,14 +92,28 @@ func runSnapshots(ctx context.Context, a *app, from string) (err error) {
 			return err
 		}
 	}
-	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		all, err := r.ListSnapshots(ctx, from)
-		if err != nil {
-			return err
-		}
-		return emitList(a, map[string]any{"snapshots": all}, all, []string{"ID", "CREATED", "ENTRIES", "SIZE", "ORIGIN"}, func(s api.Snapshot) []string {
-			return []string{s.ID, seconds(s.Created), strconv.FormatInt(s.Size, 10), size(s.Bytes), s.Origin}
+	if err := a.needHome(); err != nil {
+		return err
+	}
+	if a.opt.apiURL != "" {
+		return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+			all, err := r.ListSnapshots(ctx, from)
+			if err != nil {
+				return err
+			}
+			return a.emitSnapshots(all)
 		})
+	}
+	all, err := engine.Snapshots(a.opt.home, from)
+	if err != nil {
+		return err
+	}
+	return a.emitSnapshots(all)
+}
+
+func (a *app) emitSnapshots(all []api.Snapshot) error {
+	return emitList(a, map[string]any{"snapshots": all}, all, []string{"ID", "CREATED", "ENTRIES", "SIZE", "ORIGIN"}, func(s api.Snapshot) []string {
+		return []string{s.ID, seconds(s.Created), strconv.FormatInt(s.Size, 10), size(s.Bytes), s.Origin}
 	})
 }
 

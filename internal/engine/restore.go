@@ -102,7 +102,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 
 // choose finds the snapshot that is meant.
 func (opt RestoreOptions) choose() (api.Snapshot, error) {
-	all, err := listSnapshots(opt.Home, opt.Dir)
+	all, err := Snapshots(opt.Home, opt.Dir)
 	if err != nil {
 		return api.Snapshot{}, err
 	}
