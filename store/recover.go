@@ -41,6 +41,7 @@ type RecoverOptions struct {
 	Adopted  func(db *DB, r Recovery) error                              // holds what was adopted against what is known of it otherwise
 	Trust    func(db *DB, dir string) error                              // writes the trust files that are in force by what was adopted
 	Begin    func(db *DB, evidence string) error                         // begins the new epoch
+	Told     func(Recovery) ([]byte, error)                              // JSON that the journal keeps: what is told when that is done
 	OpenNote func(siteID string, note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint
 	Progress func(done, total int64)                                     // entries; may be nil
 	DryRun   bool                                                        // only say what there is
@@ -71,10 +72,8 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 		return r, err
 	}
 	defer unlock()
-	if j, err := readJournal(opt.Home); err != nil {
+	if err := nothingCutOff(opt.Home); err != nil { // see [FinishRestore]
 		return r, err
-	} else if j != nil { // see [FinishRestore]
-		return r, fmt.Errorf("%w: %s", ErrRestoring, opt.Home)
 	}
 	w, err := openWreck(filepath.Join(opt.Home, fileName))
 	switch {
@@ -111,8 +110,11 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 		return r, err
 	}
 	r.Kept = unused(opt.Home, filepath.Join(replacedName, opt.Kept))
-	j := &journal{Schema: journalSchema, ID: "recovered", Kept: r.Kept, Parts: swapped()}
-	return r, j.carryOut(opt.Home)
+	told, err := opt.Told(r)
+	if err != nil {
+		return r, err
+	}
+	return r, newJournal(recoveredID, r.Kept, told).carryOut(opt.Home)
 }
 
 // rebuild makes the new database in a folder.

@@ -29,6 +29,7 @@ func recovered(home string, dry bool) (store.Recovery, error) {
 			waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
 			return errors.Join(waits, err)
 		},
+		Told: func(store.Recovery) ([]byte, error) { return nil, nil },
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +13,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/stellarun/stella/internal/failpoint"
 	"github.com/stellarun/stella/internal/fsx"
-	"github.com/stellarun/stella/internal/jcs"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -28,22 +25,8 @@ import (
 const (
 	restoringName = "restoring"
 	replacedName  = "replaced"
-	journalName   = "restore.json"
-	journalSchema = "stella.restore/1"
 	sealAtOnce    = 256 // sealed files that share their syncs
 )
-
-// swapped are the parts of a home that a restore swaps, in this order. The checkpoint of the
-// home stays: it is a floor, and may be newer than the snapshot.
-func swapped() []string { return []string{"trust", "secrets", fileName} }
-
-// journal is what a restore has decided.
-type journal struct {
-	Schema string   `json:"schema"`
-	ID     string   `json:"id"`   // of the snapshot
-	Kept   string   `json:"kept"` // where what is replaced goes, in the home
-	Parts  []string `json:"parts"`
-}
 
 // RestoreOptions are options of [Restore]. All but Progress and DryRun are required.
 type RestoreOptions struct {
@@ -55,6 +38,7 @@ type RestoreOptions struct {
 	Check    CheckOptions                       // of the copy; Blobs is implied
 	Adopted  func(copied *DB, was Head) error   // holds the copy, which was checked, against what is known of the site otherwise
 	Begin    func(*DB) error                    // begins the new epoch in it
+	Told     func(Restored) ([]byte, error)     // JSON that the journal keeps: what is told when that is done
 	Open     Options
 	Progress func(done, total int64) // bytes; may be nil
 	DryRun   bool                    // all but Begin and the swap; nothing is left
@@ -64,7 +48,6 @@ type RestoreOptions struct {
 type Restored struct {
 	Snapshot Snapshot
 	Kept     string // folder in the home with what was replaced
-	Finished bool   // only the end of a restore that was cut off was left to do
 }
 
 // Restore puts the ledger, trust and secrets of a snapshot into the place of those of a home,
@@ -76,14 +59,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 		return r, err
 	}
 	defer unlock()
-	j, err := readJournal(opt.Home)
-	if err == nil && j != nil && opt.DryRun {
-		return r, fmt.Errorf("%w: %s", ErrRestoring, opt.Home)
-	}
-	if err == nil && j != nil {
-		return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, j.finish(opt.Home)
-	}
-	if err != nil {
+	if err := nothingCutOff(opt.Home); err != nil {
 		return r, err
 	}
 	ready := filepath.Join(opt.Home, restoringName)
@@ -112,22 +88,11 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 	if err := opt.begin(ctx, ready, snap, hashed); err != nil || opt.DryRun {
 		return r, err
 	}
-	j = &journal{Schema: journalSchema, ID: snap.ID, Kept: r.Kept, Parts: swapped()}
-	return r, j.carryOut(opt.Home)
-}
-
-// FinishRestore does the rest of a restore that was cut off, and says whether there was one.
-func FinishRestore(home string) (r Restored, found bool, err error) {
-	unlock, err := lockHome(home, true)
+	told, err := opt.Told(r)
 	if err != nil {
-		return r, false, err
+		return r, err
 	}
-	defer unlock()
-	j, err := readJournal(home)
-	if err != nil || j == nil {
-		return r, false, err
-	}
-	return Restored{Snapshot: Snapshot{ID: j.ID}, Kept: j.Kept, Finished: true}, true, j.finish(home)
+	return r, newJournal(snap.ID, r.Kept, told).carryOut(opt.Home)
 }
 
 // unused is a name in a home that nothing has yet.
@@ -409,88 +374,6 @@ func (opt RestoreOptions) begin(ctx context.Context, ready string, snap Snapshot
 		return err
 	}
 	return opt.Begin(db)
-}
-
-func readJournal(home string) (*journal, error) {
-	raw, err := fsx.ReadFile(filepath.Join(home, journalName), maxSnapshot)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	var j journal
-	if err := json.Unmarshal(raw, &j); err != nil || j.Schema != journalSchema || !filepath.IsLocal(j.Kept) {
-		return nil, damaged(errors.New("it is not one that this stella writes"), "%s", journalName)
-	}
-	return &j, nil
-}
-
-func (j *journal) write(home string) error {
-	raw, err := jcs.Marshal(j)
-	if err != nil {
-		return fmt.Errorf("store: restore: %w", err)
-	}
-	kept := filepath.Join(home, j.Kept)
-	if err := fsx.Mkdir(kept, 0o700); err != nil {
-		return fmt.Errorf("store: restore: %w", err)
-	}
-	return fsx.WriteFile(filepath.Join(home, journalName), append(raw, '\n'), 0o600)
-}
-
-// carryOut writes the journal and does what it says; see [journal.finish] for its errors.
-func (j *journal) carryOut(home string) error {
-	if err := j.write(home); err != nil {
-		return j.unfinished(home, err)
-	}
-	return j.finish(home)
-}
-
-// finish does what is left of what the journal says. As long as that has its name an error is
-// an [ErrRestoring]: what is ready is then all that the home will have, and must stay there.
-func (j *journal) finish(home string) error { return j.unfinished(home, j.swap(home)) }
-
-func (*journal) unfinished(home string, err error) error {
-	if err != nil && exists(filepath.Join(home, journalName)) {
-		return fmt.Errorf("%w: %w", ErrRestoring, err)
-	}
-	return err
-}
-
-// swap puts each part that is ready into its place, and ends the restore. It can be cut off
-// anywhere, and be done again.
-func (j *journal) swap(home string) error {
-	for _, part := range j.Parts {
-		ready, place, kept := filepath.Join(home, restoringName, part), filepath.Join(home, part), filepath.Join(home, j.Kept, part)
-		if !exists(ready) {
-			continue // it is in its place
-		}
-		if exists(place) && !exists(kept) {
-			if err := j.move(place, kept); err != nil {
-				return err
-			}
-		}
-		if err := j.move(ready, place); err != nil {
-			return err
-		}
-	}
-	if err := removeTree(filepath.Join(home, restoringName)); err != nil {
-		return err
-	}
-	if err := os.Remove(filepath.Join(home, journalName)); err != nil {
-		return fmt.Errorf("store: restore: %w", err)
-	}
-	return fsx.SyncDir(home)
-}
-
-func (*journal) move(from, to string) error {
-	if err := failpoint.Hit(failpoint.RestoreSwap); err != nil {
-		return fmt.Errorf("store: restore: %w", err)
-	}
-	if err := fsx.Rename(from, to); err != nil {
-		return fmt.Errorf("store: restore: %w", err)
-	}
-	return nil
 }
 
 func exists(path string) bool {

@@ -74,9 +74,10 @@ func runSnapshot(ctx context.Context, a *app, req api.SnapshotRequest) (err erro
 func newSnapshotsCmd(a *app) *cobra.Command {
 	var from string
 	c := &cobra.Command{
-		Use:     "snapshots",
-		Short:   "List snapshots",
-		Long:    "List snapshots, oldest first, by what they say of themselves: a restore verifies it.",
+		Use:   "snapshots",
+		Short: "List snapshots",
+		Long: "List snapshots, oldest first, by what they say of themselves: a restore verifies it. The site\n" +
+			"is not opened, and may be damaged, closed or gone.",
 		Example: "  stella maintenance snapshots\n  stella maintenance snapshots --from /mnt/backup --output json",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshots(c.Context(), a, from) },
@@ -91,14 +92,28 @@ func runSnapshots(ctx context.Context, a *app, from string) (err error) {
 			return err
 		}
 	}
-	return a.withSite(ctx, func(ctx context.Context, r *reached) error {
-		all, err := r.ListSnapshots(ctx, from)
-		if err != nil {
-			return err
-		}
-		return emitList(a, map[string]any{"snapshots": all}, all, []string{"ID", "CREATED", "ENTRIES", "SIZE", "ORIGIN"}, func(s api.Snapshot) []string {
-			return []string{s.ID, seconds(s.Created), strconv.FormatInt(s.Size, 10), size(s.Bytes), s.Origin}
+	if err := a.needHome(); err != nil {
+		return err
+	}
+	if a.opt.apiURL != "" {
+		return a.withSite(ctx, func(ctx context.Context, r *reached) error {
+			all, err := r.ListSnapshots(ctx, from)
+			if err != nil {
+				return err
+			}
+			return a.emitSnapshots(all)
 		})
+	}
+	all, err := engine.Snapshots(a.opt.home, from)
+	if err != nil {
+		return err
+	}
+	return a.emitSnapshots(all)
+}
+
+func (a *app) emitSnapshots(all []api.Snapshot) error {
+	return emitList(a, map[string]any{"snapshots": all}, all, []string{"ID", "CREATED", "ENTRIES", "SIZE", "ORIGIN"}, func(s api.Snapshot) []string {
+		return []string{s.ID, seconds(s.Created), strconv.FormatInt(s.Size, 10), size(s.Bytes), s.Origin}
 	})
 }
 
@@ -115,7 +130,8 @@ func newRestoreCmd(a *app) *cobra.Command {
 			"checkpoint is known beyond it. A checkpoint.note, or a copy of it, that covers more than the\n" +
 			"snapshot keeps the site closed until it is waived by name (trust waive): what it covers\n" +
 			"beyond is lost. Where runs are open or entries lost the queue is paused: more may have been done\n" +
-			"than the snapshot knows. A restore that was cut off is finished by the same command.",
+			"than the snapshot knows. A restore that was cut off is finished by the same command, which\n" +
+			"then tells what that had told: another --id is refused meanwhile.",
 		Example: "  stella maintenance restore-snapshot --latest --dry-run\n" +
 			"  stella maintenance restore-snapshot --id 0000004711-20261126T221500Z --from /mnt/backup --reason \"disk failed\"",
 		Args: cobra.NoArgs,
@@ -130,7 +146,6 @@ func newRestoreCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.Reason, "reason", "", "`TEXT` that is recorded")
 	f.BoolVar(&opt.DryRun, "dry-run", false, "only verify it, and say what would be lost")
 	c.MarkFlagsMutuallyExclusive("latest", "id")
-	c.MarkFlagsOneRequired("latest", "id")
 	return c
 }
 
@@ -171,19 +186,18 @@ func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions, identity
 }
 
 func renderRestored(s *screen, r api.Restored) {
+	var kv []string
 	if r.Finished {
-		s.fields("finished", "a restore that was cut off, of "+r.Snapshot.ID, "kept", r.Kept)
+		kv = append(kv, "finished", cutOffWas(r.Recovery, r.Snapshot.ID))
+	}
+	if r.Untold {
+		renderUntold(s, append(kv, "kept", r.Kept))
 		return
 	}
-	kv := []string{"snapshot", r.Snapshot.ID, "made", seconds(r.Snapshot.Created), "entries", strconv.FormatInt(r.Snapshot.Size, 10)}
-	lost := "none that is known"
-	switch {
-	case r.Known == 0:
-		lost = "not known: nothing says how far the ledger had come"
-	case r.Lost > 0:
-		lost = fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known)
+	if !r.Recovery {
+		kv = append(kv, "snapshot", r.Snapshot.ID, "made", seconds(r.Snapshot.Created), "entries", strconv.FormatInt(r.Snapshot.Size, 10))
 	}
-	kv = append(kv, "lost", lost)
+	kv = append(kv, "lost", lostOf(r.Known, r.Lost))
 	if r.Unread > 0 {
 		kv = append(kv, "unread", unreadPages(r.Unread))
 	}
@@ -203,6 +217,17 @@ func renderRestored(s *screen, r api.Restored) {
 		return
 	}
 	renderNext(s, r.Floors, r.Paused)
+}
+
+// lostOf says what is lost with a snapshot.
+func lostOf(known, lost int64) string {
+	switch {
+	case known == 0:
+		return "not known: nothing says how far the ledger had come"
+	case lost > 0:
+		return fmt.Sprintf("%d of %d entries that are known", lost, known)
+	}
+	return "none that is known"
 }
 
 func newCompactCmd(a *app) *cobra.Command {

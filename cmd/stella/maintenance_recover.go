@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,20 +85,23 @@ func cutOff(err error) bool {
 }
 
 func renderRecovery(s *screen, r api.RecoveredLedger) {
-	switch {
-	case r.Sound:
+	if r.Sound {
 		s.fields("ledger", fmt.Sprintf("sound, %d entries; nothing was done", r.Size))
 		return
-	case r.Finished:
-		s.fields("finished", "a recovery that was cut off", "kept", r.Kept)
+	}
+	var kv []string
+	if r.Finished {
+		kv = append(kv, "finished", cutOffWas(r.Snapshot == "", r.Snapshot))
+	}
+	if r.Untold {
+		renderUntold(s, append(kv, "kept", r.Kept))
 		return
 	}
-	damage := r.Damage
-	if damage == "" {
-		damage = "sealed files in ledger.db"
+	if r.Snapshot == "" {
+		kv = append(kv, damageFields(r)...)
+	} else {
+		kv = append(kv, "entries", strconv.FormatInt(r.Size, 10), "lost", lostOf(r.Known, r.Lost))
 	}
-	kv := []string{"damage", damage, "intact", strconv.FormatInt(r.Size, 10) + " entries",
-		"lost", fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known), "readable", fmt.Sprintf("%d of these", r.Survived)}
 	if r.Unread > 0 {
 		kv = append(kv, "unread", unreadPages(r.Unread))
 	}
@@ -119,6 +123,26 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		return
 	}
 	renderNext(s, r.Floors, r.Paused)
+}
+
+// damageFields say what is wrong with a ledger, and how far it is intact.
+func damageFields(r api.RecoveredLedger) []string {
+	return []string{"damage", cmp.Or(r.Damage, "sealed files in ledger.db"), "intact", strconv.FormatInt(r.Size, 10) + " entries",
+		"lost", fmt.Sprintf("%d of %d entries that are known", r.Lost, r.Known), "readable", fmt.Sprintf("%d of these", r.Survived)}
+}
+
+// cutOffWas says what a restore or a recovery has finished.
+func cutOffWas(recovery bool, snapshot string) string {
+	if recovery {
+		return "a recovery of the ledger that was cut off"
+	}
+	return "a restore that was cut off, of " + snapshot
+}
+
+// renderUntold says what is left to find out of what was finished.
+func renderUntold(s *screen, kv []string) {
+	s.fields(append(kv, "lost", "not known any more: stella ledger tail --type epoch.begun names what was adopted and the highest checkpoint")...)
+	s.printf("next: stella status says whether a floor must be waived, then stella orch queue status whether the queue is paused\n")
 }
 
 // unreadPages says that what is lost is not all known.

@@ -120,7 +120,9 @@ func afterRestoreCrash(home, told string) error {
 	e, err := open(nil)
 	restored := strings.Contains(told, "restored")
 	if codeOf(err) == api.CodeRestoring {
-		if r, err := restoreLatest(home); err != nil || !r.Finished {
+		r, err := restoreLatest(home)
+		if err != nil || !r.Finished || r.Untold || !strings.Contains(told, r.Snapshot.ID) || r.Snapshot.Size == 0 ||
+			r.Lost == 0 || r.Known != r.Snapshot.Size+r.Lost || len(r.Floors) != 1 || !r.Paused {
 			return fmt.Errorf("finishing: %+v, %w", r, err)
 		}
 		restored = true

@@ -85,7 +85,7 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 // copiesWith are the folders of the home with other ledgers that may have the data of entries,
 // and the folder, wherever it is, of a snapshot that is being made.
 func (s *site) copiesWith(seqs []int64) (out []string, err error) {
-	snaps, err := listSnapshots(s.e.opt.Home, "")
+	snaps, err := Snapshots(s.e.opt.Home, "")
 	if err != nil {
 		return nil, err
 	}

@@ -71,8 +71,7 @@ func openError(home string, err error) error {
 		}
 		return e
 	case errors.Is(err, store.ErrRestoring):
-		return &api.Error{Code: api.CodeRestoring, Message: "a snapshot is being restored to " + home + ", or that was cut off",
-			Hint: "if nobody does it now, let it finish: stella maintenance restore-snapshot --latest, or stella maintenance recover"}
+		return restoringError(home)
 	case errors.Is(err, store.ErrNoSite):
 		return &api.Error{Code: api.CodeNoSite, Message: "there is no site in " + home,
 			Hint: "make one with: stella init --home " + home}

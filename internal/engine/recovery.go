@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -29,20 +30,13 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		opt.Now = time.Now
 	}
 	x := &recovering{opt: opt, out: api.RecoveredLedger{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
-	if !opt.DryRun {
-		if err := sweepDecrypted(opt.Home); err != nil {
-			return x.out, internal(err)
-		}
-		r, found, err := store.FinishRestore(opt.Home)
-		if err != nil {
-			return x.out, recoverError(opt.Home, err)
-		}
-		if found {
-			x.out.Finished, x.out.Kept = true, filepath.Join(opt.Home, r.Kept)
-			return x.out, nil
-		}
+	u, err := finishCutOff(opt.Home, "", opt.DryRun)
+	if err != nil {
+		return x.out, err
 	}
-	var err error
+	if u != nil {
+		return recoveredAfterAll(opt.Home, u), nil
+	}
 	if x.keys, err = readKeys(filepath.Join(opt.Home, "keys")); err != nil {
 		return x.out, damaged("keys: %v", err)
 	}
@@ -63,8 +57,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 	if err != nil {
 		return x.out, recoverError(opt.Home, err)
 	}
-	x.tell(r)
-	x.out.Evidence, x.out.Kept = r.Evidence, filepath.Join(opt.Home, r.Kept)
+	x.done(r)
 	return x.out, nil
 }
 
@@ -84,7 +77,7 @@ type recovering struct {
 func (x *recovering) options(dry bool) store.RecoverOptions {
 	o := store.RecoverOptions{
 		Home: x.opt.Home, Kept: x.opt.Now().UTC().Format("20060102T150405Z"), Open: store.Options{Now: x.opt.Now},
-		Adopted: x.adopted, Trust: x.trust, Begin: x.begin, OpenNote: x.openNote, DryRun: dry,
+		Adopted: x.adopted, Trust: x.trust, Begin: x.begin, Told: x.told, OpenNote: x.openNote, DryRun: dry,
 	}
 	if !dry {
 		o.Progress = x.opt.Progress
@@ -128,6 +121,18 @@ func (x *recovering) tell(r store.Recovery) {
 	} else if x.out.Lost > 0 { // it ends before it should
 		x.out.Damage = fmt.Sprintf("it has %d entries, and a checkpoint covers %d", r.Size, x.out.Known)
 	}
+}
+
+// done says what was recovered.
+func (x *recovering) done(r store.Recovery) {
+	x.tell(r)
+	x.out.Evidence, x.out.Kept = r.Evidence, filepath.Join(x.opt.Home, r.Kept)
+}
+
+// told is what whoever finishes it is told.
+func (x *recovering) told(r store.Recovery) ([]byte, error) {
+	x.done(r)
+	return json.Marshal(x.out)
 }
 
 // sound says whether nothing is wrong with a ledger whose entries are all intact; else it

@@ -2,8 +2,10 @@ package engine_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stellarun/stella/internal/engine"
@@ -50,7 +52,7 @@ func TestWhatWasCutOffIsFinishedByEitherCommand(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(l.home, "restore.json"), []byte(journal), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := do(true); name == "recover" && codeOf(err) != api.CodeRestoring {
+		if _, err := do(true); codeOf(err) != api.CodeRestoring {
 			t.Errorf("%s: a dry run: %v", name, err)
 		}
 		if _, err := os.Stat(filepath.Join(l.home, "ledger.db")); err == nil {
@@ -62,6 +64,79 @@ func TestWhatWasCutOffIsFinishedByEitherCommand(t *testing.T) {
 	}
 	l.open()
 	l.verify()
+}
+
+// Whoever finishes what was cut off is told what it was, and what it would have told; where
+// nobody knows that any more nothing false is said.
+func TestWhatWasCutOffIsTold(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if err := l.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const id = "0000000053-20261128T085535Z"
+	cutOff := func(id, told string) {
+		t.Helper()
+		journal := `{"id":"` + id + `","kept":"replaced/x","parts":[],"schema":"stella.restore/1"` + told + "}\n"
+		if err := os.WriteFile(filepath.Join(l.home, "restore.json"), []byte(journal), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore := func(id string, latest bool) (string, error) {
+		r, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, ID: id, Latest: latest, Actor: who})
+		return asJSON(t, r), err
+	}
+	recovered := func() (string, error) {
+		r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who})
+		return asJSON(t, r), err
+	}
+	const restoredTold = `,"told":{"snapshot":{"id":"` + id + `","size":53},"known":66,"lost":13,"floors":["checkpoint.note"],"paused":true,"runs":[]}`
+	const recoveredTold = `,"told":{"size":50,"known":66,"lost":16,"survived":3,"floors":[],"paused":true,"runs":["r"]}`
+	for _, c := range []struct {
+		name, of, told string
+		do             func() (string, error)
+		has, lacks     []string
+	}{
+		{"the same snapshot", id, restoredTold, func() (string, error) { return restore(id, false) },
+			[]string{`"finished":true`, `"id":"` + id + `"`, `"size":53`, `"known":66`, `"lost":13`, `"floors":["checkpoint.note"]`, `"paused":true`, `"runs":[]`}, []string{"untold", "recovery"}},
+		{"the newest one", id, restoredTold, func() (string, error) { return restore("", true) }, []string{`"lost":13`}, nil},
+		{"none that is named", id, restoredTold, func() (string, error) { return restore("", false) }, []string{`"lost":13`}, nil},
+		{"a restore, by a recovery", id, restoredTold, recovered, []string{`"snapshot":"` + id + `"`, `"size":53`, `"lost":13`, `"paused":true`}, nil},
+		{"a recovery", "recovered", recoveredTold, recovered, []string{`"finished":true`, `"size":50`, `"survived":3`, `"runs":["r"]`}, []string{"snapshot", "untold"}},
+		{"a recovery, by a restore", "recovered", recoveredTold, func() (string, error) { return restore("", true) },
+			[]string{`"recovery":true`, `"lost":16`, `"runs":["r"]`}, []string{"snapshot"}},
+		{"a restore that nobody knows", id, "", func() (string, error) { return restore(id, false) },
+			[]string{`"finished":true`, `"untold":true`, `"snapshot":{"id":"` + id + `"}`, "replaced/x"}, []string{"known", "lost", "floors", "paused", "runs", "size"}},
+		{"a recovery that nobody knows", "recovered", "", recovered, []string{`"untold":true`}, []string{"snapshot", "known", "lost", "floors", "size", "survived"}},
+	} {
+		cutOff(c.of, c.told)
+		if raw, err := restore("0000000001-20261128T085535Z", false); codeOf(err) != api.CodeConflict {
+			t.Errorf("%s: another snapshot: %s, %v", c.name, raw, err)
+		}
+		raw, err := c.do()
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		for _, x := range c.has {
+			if !strings.Contains(raw, x) {
+				t.Errorf("%s: %s has no %s", c.name, raw, x)
+			}
+		}
+		for _, x := range c.lacks {
+			if strings.Contains(raw, `"`+x+`":`) {
+				t.Errorf("%s: %s has %s", c.name, raw, x)
+			}
+		}
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 // What people have decided of an approval that is open in a snapshot counts no more: they

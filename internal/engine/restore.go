@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,7 +27,8 @@ import (
 // snapshot the queue is paused and approvals are asked for again: what was done and decided after
 // it only people can know.
 
-// RestoreOptions say what is restored where. Home, and one of ID and Latest, are required.
+// RestoreOptions say what is restored where. Home is required, and one of ID and Latest unless
+// there is only the end of another one to do.
 type RestoreOptions struct {
 	Home          string
 	Dir           string // folder of snapshots; default snapshots/ of the home
@@ -49,18 +51,12 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 		opt.Now = time.Now
 	}
 	out := api.Restored{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}
-	if !opt.DryRun {
-		if err := sweepDecrypted(opt.Home); err != nil {
-			return out, internal(err)
-		}
-		r, found, err := store.FinishRestore(opt.Home)
-		if err != nil {
-			return out, restoreError(opt.Home, err)
-		}
-		if found {
-			out.Finished, out.Kept, out.Snapshot.ID = true, filepath.Join(opt.Home, r.Kept), r.Snapshot.ID
-			return out, nil
-		}
+	u, err := finishCutOff(opt.Home, opt.ID, opt.DryRun)
+	if err != nil {
+		return out, err
+	}
+	if u != nil {
+		return restoredAfterAll(opt.Home, u), nil
 	}
 	snap, err := opt.choose()
 	if err != nil {
@@ -89,21 +85,37 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 		Open:    store.Options{Now: opt.Now},
 		Adopted: x.adopted,
 		Begin:   x.begin,
+		Told:    x.told,
 	})
 	if err != nil {
 		return out, restoreError(opt.Home, err)
 	}
-	out.Snapshot = showSnapshot(r.Snapshot, snap.Path)
-	out.Snapshot.Encrypted = snap.Encrypted
-	if !opt.DryRun {
-		out.Kept = filepath.Join(opt.Home, r.Kept)
-	}
+	x.tell(r)
 	return out, nil
+}
+
+// tell says what is, or would be, restored.
+func (x *restoring) tell(r store.Restored) {
+	was := x.out.Snapshot
+	x.out.Snapshot = showSnapshot(r.Snapshot, was.Path)
+	x.out.Snapshot.Encrypted = was.Encrypted
+	if !x.opt.DryRun {
+		x.out.Kept = filepath.Join(x.opt.Home, r.Kept)
+	}
+}
+
+// told is what whoever finishes it is told.
+func (x *restoring) told(r store.Restored) ([]byte, error) {
+	x.tell(r)
+	return json.Marshal(x.out)
 }
 
 // choose finds the snapshot that is meant.
 func (opt RestoreOptions) choose() (api.Snapshot, error) {
-	all, err := listSnapshots(opt.Home, opt.Dir)
+	if opt.ID == "" && !opt.Latest {
+		return api.Snapshot{}, &api.Error{Code: api.CodeInvalid, Message: "no snapshot is named", Hint: "name one with --id ID, or the newest with --latest"}
+	}
+	all, err := Snapshots(opt.Home, opt.Dir)
 	if err != nil {
 		return api.Snapshot{}, err
 	}

@@ -92,14 +92,22 @@ func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string
 	return s, nil
 }
 
-// listSnapshots lists the snapshots in a folder, encrypted ones too, oldest first.
-func listSnapshots(home, dir string) ([]api.Snapshot, error) {
+// Snapshots lists the snapshots in a folder, snapshots/ of the home for "", encrypted ones
+// too, oldest first. No site is opened: those who look for a snapshot may have none that opens.
+func Snapshots(home, dir string) ([]api.Snapshot, error) {
+	lies := dir
 	if dir == "" {
-		dir = filepath.Join(home, snapshotsName)
+		lies, dir = home, filepath.Join(home, snapshotsName)
+	}
+	if fi, err := os.Stat(lies); err != nil || !fi.IsDir() {
+		if lies == home {
+			return nil, openError(home, store.ErrNoSite)
+		}
+		return nil, invalid("%s is no folder", lies)
 	}
 	all, err := store.Snapshots(dir)
 	if err != nil {
-		return nil, invalid("%v", err)
+		return nil, unlisted(err)
 	}
 	out := []api.Snapshot{}
 	for _, x := range all {
@@ -107,7 +115,7 @@ func listSnapshots(home, dir string) ([]api.Snapshot, error) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, invalid("%v", err)
+		return nil, unlisted(err)
 	}
 	for _, x := range entries {
 		if s, ok := sealedAs(dir, x); ok {
@@ -116,6 +124,14 @@ func listSnapshots(home, dir string) ([]api.Snapshot, error) {
 	}
 	slices.SortStableFunc(out, func(a, b api.Snapshot) int { return strings.Compare(a.Created+a.ID, b.Created+b.ID) })
 	return out, nil
+}
+
+// unlisted says why a folder of snapshots could not be listed.
+func unlisted(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &api.Error{Code: api.CodeForbidden, Message: err.Error(), Hint: "run the command as the owner of that folder"}
+	}
+	return invalid("%v", err)
 }
 
 // sealedAs is what the name of an encrypted snapshot says of it.

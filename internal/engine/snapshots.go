@@ -165,7 +165,7 @@ func showSnapshot(s store.Snapshot, path string) api.Snapshot {
 
 // ListSnapshots lists the snapshots in a folder.
 func (s *site) ListSnapshots(_ context.Context, dir string) ([]api.Snapshot, error) {
-	return listSnapshots(s.e.opt.Home, dir)
+	return Snapshots(s.e.opt.Home, dir)
 }
 
 // Compact rewrites ledger.db of a site that nobody holds, without its free pages, and records

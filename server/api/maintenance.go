@@ -1,5 +1,7 @@
 package api
 
+import "encoding/json"
+
 // SnapshotRequest asks for a copy of the site.
 type SnapshotRequest struct {
 	Dir    string `json:"dir,omitempty"`    // folder that gets it, absolute; "" is snapshots/ of the home
@@ -88,27 +90,57 @@ type AwayArchive struct {
 
 // Restored is what a restore did, or would do.
 type Restored struct {
-	Snapshot Snapshot `json:"snapshot"`
+	Snapshot Snapshot `json:"snapshot,omitzero"`
 	DryRun   bool     `json:"dryRun"`
 	Finished bool     `json:"finished,omitempty"` // only the end of one that was cut off was left to do
+	Recovery bool     `json:"recovery,omitempty"` // which was a recovery of the ledger: there is no snapshot
+	Untold   bool     `json:"untold,omitempty"`   // nobody knows any more what it had told: of the snapshot there is the ID, and what is not known is absent
 	Origin   string   `json:"origin,omitempty"`   // from now on
 	Kept     string   `json:"kept,omitempty"`     // folder with what was replaced
 	Known    int64    `json:"known"`              // entries that the site is known to have had; 0: nothing is known
 	Lost     int64    `json:"lost"`               // of these, entries that the snapshot does not have
 	Unread   int      `json:"unread,omitempty"`   // pages of the ledger that is replaced that cannot be read: more may be lost
-	Floors   []string `json:"floors"`             // that must be waived before the site opens
+	Floors   []string `json:"floors,omitzero"`    // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
-	Runs     []string `json:"runs"`               // that are open in the snapshot, the first 20
+	Runs     []string `json:"runs,omitzero"`      // that are open in the snapshot, the first 20
 	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
 	Erased   []int64  `json:"erased,omitempty"`   // entries of the snapshot whose data had been erased since, and is again
 	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
 	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the ledger before says that it was erased
 }
 
+// MarshalJSON leaves out what is not known.
+func (r Restored) MarshalJSON() ([]byte, error) {
+	type all Restored
+	if !r.Untold {
+		return json.Marshal(all(r))
+	}
+	return json.Marshal(struct {
+		all
+		Snapshot *snapshotID `json:"snapshot,omitempty"`
+		Known    *int64      `json:"known,omitempty"`
+		Lost     *int64      `json:"lost,omitempty"`
+	}{all: all(r), Snapshot: idOf(r.Snapshot.ID)})
+}
+
+// snapshotID is all that is known of a snapshot.
+type snapshotID struct {
+	ID string `json:"id"`
+}
+
+func idOf(id string) *snapshotID {
+	if id == "" {
+		return nil
+	}
+	return &snapshotID{id}
+}
+
 // RecoveredLedger is what a recovery of a damaged ledger did, or would do.
 type RecoveredLedger struct {
 	DryRun   bool     `json:"dryRun"`
 	Finished bool     `json:"finished,omitempty"` // only the end of one that was cut off was left to do
+	Snapshot string   `json:"snapshot,omitempty"` // which was a restore of the snapshot with this ID
+	Untold   bool     `json:"untold,omitempty"`   // nobody knows any more what it had told: what is not known is absent
 	Sound    bool     `json:"sound,omitempty"`    // nothing is damaged, and nothing was done
 	Damage   string   `json:"damage,omitempty"`   // the first thing that is wrong
 	Size     int64    `json:"size"`               // entries that are adopted
@@ -121,13 +153,28 @@ type RecoveredLedger struct {
 	Unsent   int64    `json:"unsent,omitempty"`   // events that a sink had not taken, and will not be offered
 	Origin   string   `json:"origin,omitempty"`   // from now on
 	Kept     string   `json:"kept,omitempty"`     // folder with the damaged file
-	Floors   []string `json:"floors"`             // that must be waived before the site opens
+	Floors   []string `json:"floors,omitzero"`    // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
-	Runs     []string `json:"runs"`               // that are open, the first 20
+	Runs     []string `json:"runs,omitzero"`      // that are open, the first 20
 	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
 	Erased   []int64  `json:"erased,omitempty"`   // entries whose data a lost entry had erased, and which is again
 	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
 	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the damaged ledger says that it was erased
+}
+
+// MarshalJSON leaves out what is not known.
+func (r RecoveredLedger) MarshalJSON() ([]byte, error) {
+	type all RecoveredLedger
+	if !r.Untold {
+		return json.Marshal(all(r))
+	}
+	return json.Marshal(struct {
+		all
+		Size     *int64 `json:"size,omitempty"`
+		Known    *int64 `json:"known,omitempty"`
+		Lost     *int64 `json:"lost,omitempty"`
+		Survived *int64 `json:"survived,omitempty"`
+	}{all: all(r)})
 }
 
 // Compacted is what a compaction did.

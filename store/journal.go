@@ -1,0 +1,176 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/stellarun/stella/internal/failpoint"
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/internal/jcs"
+)
+
+const (
+	journalName   = "restore.json"
+	journalSchema = "stella.restore/1"
+	recoveredID   = "recovered"
+	maxTold       = maxSnapshot / 2 // beyond it a journal could not be read again
+)
+
+// swapped are the parts of a home that a restore swaps, in this order. The checkpoint of the
+// home stays: it is a floor, and may be newer than the snapshot.
+func swapped() []string { return []string{"trust", "secrets", fileName} }
+
+// journal is what a restore has decided.
+type journal struct {
+	Schema string   `json:"schema"`
+	ID     string   `json:"id"`   // of the snapshot, recoveredID for a recovery
+	Kept   string   `json:"kept"` // where what is replaced goes, in the home
+	Parts  []string `json:"parts"`
+
+	Told json.RawMessage `json:"told,omitempty"` // what is told when it is done; absent in a journal of an older stella
+}
+
+// newJournal leaves out what would be told where that is too long.
+func newJournal(id, kept string, told []byte) *journal {
+	if len(told) > maxTold {
+		told = nil
+	}
+	return &journal{Schema: journalSchema, ID: id, Kept: kept, Parts: swapped(), Told: told}
+}
+
+// Unfinished is a restore or a recovery that is under way, or was cut off.
+type Unfinished struct {
+	Snapshot string // its ID, "" for a recovery
+	Kept     string // folder in the home with what is replaced
+	Told     []byte // what is told when it is done, as its options had it; nil where nobody knows any more
+}
+
+// CutOff says what is under way in a home, or was cut off there, nil for nothing.
+func CutOff(home string) (*Unfinished, error) {
+	j, err := readJournal(home)
+	if err != nil || j == nil {
+		return nil, err
+	}
+	return j.unfinished(), nil
+}
+
+func (j *journal) unfinished() *Unfinished {
+	u := &Unfinished{Snapshot: j.ID, Kept: j.Kept, Told: j.Told}
+	if j.ID == recoveredID {
+		u.Snapshot = ""
+	}
+	return u
+}
+
+// FinishRestore does the rest of what was cut off, nil for nothing, unless may has an error.
+func FinishRestore(home string, may func(*Unfinished) error) (*Unfinished, error) {
+	unlock, err := lockHome(home, true)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	j, err := readJournal(home)
+	if err != nil || j == nil {
+		return nil, err
+	}
+	u := j.unfinished()
+	if err := may(u); err != nil {
+		return nil, err
+	}
+	return u, j.finish(home)
+}
+
+// nothingCutOff returns [ErrRestoring] where something has to be finished first.
+func nothingCutOff(home string) error {
+	u, err := CutOff(home)
+	if err == nil && u != nil {
+		err = fmt.Errorf("%w: %s", ErrRestoring, home)
+	}
+	return err
+}
+
+func readJournal(home string) (*journal, error) {
+	raw, err := fsx.ReadFile(filepath.Join(home, journalName), maxSnapshot)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	var j journal
+	if err := json.Unmarshal(raw, &j); err != nil || j.Schema != journalSchema || !filepath.IsLocal(j.Kept) {
+		return nil, damaged(errors.New("it is not one that this stella writes"), "%s", journalName)
+	}
+	return &j, nil
+}
+
+func (j *journal) write(home string) error {
+	raw, err := jcs.Marshal(j)
+	if err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	kept := filepath.Join(home, j.Kept)
+	if err := fsx.Mkdir(kept, 0o700); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	return fsx.WriteFile(filepath.Join(home, journalName), append(raw, '\n'), 0o600)
+}
+
+// carryOut writes the journal and does what it says; see [journal.finish] for its errors.
+func (j *journal) carryOut(home string) error {
+	if err := j.write(home); err != nil {
+		return j.stays(home, err)
+	}
+	return j.finish(home)
+}
+
+// finish does what is left of what the journal says. As long as that has its name an error is
+// an [ErrRestoring]: what is ready is then all that the home will have, and must stay there.
+func (j *journal) finish(home string) error { return j.stays(home, j.swap(home)) }
+
+func (*journal) stays(home string, err error) error {
+	if err != nil && exists(filepath.Join(home, journalName)) {
+		return fmt.Errorf("%w: %w", ErrRestoring, err)
+	}
+	return err
+}
+
+// swap puts each part that is ready into its place, and ends the restore. It can be cut off
+// anywhere, and be done again.
+func (j *journal) swap(home string) error {
+	for _, part := range j.Parts {
+		ready, place, kept := filepath.Join(home, restoringName, part), filepath.Join(home, part), filepath.Join(home, j.Kept, part)
+		if !exists(ready) {
+			continue // it is in its place
+		}
+		if exists(place) && !exists(kept) {
+			if err := j.move(place, kept); err != nil {
+				return err
+			}
+		}
+		if err := j.move(ready, place); err != nil {
+			return err
+		}
+	}
+	if err := removeTree(filepath.Join(home, restoringName)); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(home, journalName)); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	return fsx.SyncDir(home)
+}
+
+func (*journal) move(from, to string) error {
+	if err := failpoint.Hit(failpoint.RestoreSwap); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	if err := fsx.Rename(from, to); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
+	}
+	return nil
+}
