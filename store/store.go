@@ -222,8 +222,11 @@ func Open(home string, opt Options) (*DB, error) {
 	if exists(filepath.Join(home, journalName)) {
 		return nil, fmt.Errorf("%w: %s", ErrRestoring, home)
 	}
-	if _, err := os.Lstat(filepath.Join(home, fileName)); errors.Is(err, os.ErrNotExist) {
+	switch fi, err := os.Lstat(filepath.Join(home, fileName)); {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("%w: %s", ErrNoSite, home)
+	case err == nil && fi.Size() == 0: // bbolt would make a database of it
+		return nil, fmt.Errorf("%w: ledger.db is empty", ErrNoSite)
 	}
 	db, err := open(home, opt, false)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -72,6 +73,8 @@ func openError(home string, err error) error {
 		return e
 	case errors.Is(err, store.ErrRestoring):
 		return restoringError(home)
+	case errors.Is(err, store.ErrNoSite) && ledgerLost(home) != nil:
+		return ledgerLost(home)
 	case errors.Is(err, store.ErrNoSite):
 		return &api.Error{Code: api.CodeNoSite, Message: "there is no site in " + home,
 			Hint: "make one with: stella init --home " + home}
@@ -89,6 +92,36 @@ func openError(home string, err error) error {
 		return Unwritable(home, err)
 	}
 	return damaged("%v", err)
+}
+
+// ledgerLost is what is said of a home that has what a site has, but no ledger, or an empty
+// file of it: nil for any other. A new site that moves into its home brings the ledger last.
+func ledgerLost(home string) error {
+	fi, err := os.Lstat(filepath.Join(home, ledgerName))
+	what := "missing"
+	switch {
+	case err == nil && fi.Size() == 0:
+		what = "empty"
+	case err == nil || !missing(err):
+		return nil
+	}
+	has := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(home, name))
+		return err == nil
+	}
+	if has(workName) || !slices.ContainsFunc([]string{"keys", "trust", noteName}, has) {
+		return nil
+	}
+	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("ledger.db of the site in %s is %s", home, what), Hint: "restore a snapshot: " + restoreCommand(home)}
+}
+
+// restoreCommand is what restores the newest snapshot, also where the home has none.
+func restoreCommand(home string) string {
+	const command = "stella maintenance restore-snapshot --latest"
+	if all, err := Snapshots(home, ""); err == nil && len(all) == 0 {
+		return command + " --from DIR, with the folder where snapshots of it are kept"
+	}
+	return command
 }
 
 // Unwritable is what a command says of a home that the system does not let be written to,

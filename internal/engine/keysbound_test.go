@@ -68,7 +68,7 @@ func TestKeysOfAnotherSiteOpenNothing(t *testing.T) {
 			err := try()
 			want := "keys/" + name + " is not the key that entry 0"
 			if way == toFresh && name == "site.key" {
-				want = "keys/site.key has not signed SHA256SUMS" // nothing else of a snapshot is read before
+				want = "keys/site.key has not signed the snapshot" // nothing else of a snapshot is read before
 			}
 			var e *api.Error
 			if !errors.As(err, &e) || e.Code != api.CodeDamaged || !strings.Contains(e.Message, want) || !strings.Contains(e.Hint, "keys/") {

@@ -200,10 +200,11 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 }
 
 func recoverError(home string, err error) error {
-	if errors.Is(err, store.ErrHopeless) {
-		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "restore a snapshot: stella maintenance restore-snapshot --latest; the damaged file is as it was"}
-	}
 	switch {
+	case errors.Is(err, store.ErrHopeless) && ledgerLost(home) != nil:
+		return ledgerLost(home)
+	case errors.Is(err, store.ErrHopeless):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "restore a snapshot: " + restoreCommand(home) + "; the damaged file is as it was"}
 	case errors.Is(err, store.ErrNoSite), errors.Is(err, store.ErrNewerSchema):
 		return openError(home, err)
 	case errors.Is(err, store.ErrOlderSchema):

@@ -178,7 +178,7 @@ func (x *restoring) prepare() (err error) {
 // snapshot of somebody else from keys of somebody else.
 func (x *restoring) signed(sums, sig []byte) error {
 	if err := export.CheckSums(sums, sig, x.sitePub); err != nil {
-		return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("keys/%s has not signed SHA256SUMS of the snapshot: %v", siteKey, err),
+		return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("keys/%s has not signed the snapshot: SHA256SUMS: %v", siteKey, err),
 			Hint: "the site is as it was; see that keys/ is the copy that was made of this site, or try another snapshot: stella maintenance snapshots"}
 	}
 	return nil
