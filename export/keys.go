@@ -97,6 +97,9 @@ type sigstoreHint struct {
 	} `json:"publicKey"`
 }
 
+// ErrOtherKey is of a signature that says to be of another key than the one given.
+var ErrOtherKey = errors.New("it was made by another key than the one given")
+
 // CheckSums returns nil if signature is the Sigstore file of a list of digests, as archives
 // have it, by the key of a site in PEM.
 func CheckSums(sums, signature, siteKey []byte) error {
@@ -127,7 +130,7 @@ func checkSignature(sums, file []byte, key publicKey) error {
 	case err != nil:
 		return err
 	case in.Material.Key.Hint != want.Material.Key.Hint:
-		return errors.New("it was made by another key than the one given")
+		return ErrOtherKey
 	case !bytes.Equal(in.Message.Digest.Digest, digest[:]):
 		return errors.New("it is over another SHA256SUMS")
 	case !bytes.Equal(again, file):

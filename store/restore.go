@@ -145,18 +145,27 @@ func removeTree(dir string) error {
 	return nil
 }
 
+// SignedSums reads the list of what a snapshot in a folder has, if verify takes its signature.
+func SignedSums(dir string, verify func(sums, signature []byte) error) ([]byte, error) {
+	raw, err := fsx.ReadFile(filepath.Join(dir, snapshotSums), maxSumsFile)
+	if err != nil {
+		return nil, fmt.Errorf("store: restore: %w", err)
+	}
+	sig, err := fsx.ReadFile(filepath.Join(dir, snapshotSig), maxSnapshot)
+	if err != nil {
+		return nil, fmt.Errorf("store: restore: %w", err)
+	}
+	if err := verify(raw, sig); err != nil {
+		return nil, fmt.Errorf("store: restore: %s: %w", snapshotSums, err)
+	}
+	return raw, nil
+}
+
 // readSigned reads the list of a snapshot, once its signature is verified, and snapshot.json.
 func readSigned(opt RestoreOptions) (s Snapshot, sums []fileSum, err error) {
-	raw, err := fsx.ReadFile(filepath.Join(opt.From, snapshotSums), maxSumsFile)
+	raw, err := SignedSums(opt.From, opt.Verify)
 	if err != nil {
-		return s, nil, fmt.Errorf("store: restore: %w", err)
-	}
-	sig, err := fsx.ReadFile(filepath.Join(opt.From, snapshotSig), maxSnapshot)
-	if err != nil {
-		return s, nil, fmt.Errorf("store: restore: %w", err)
-	}
-	if err := opt.Verify(raw, sig); err != nil {
-		return s, nil, fmt.Errorf("store: restore: %s: %w", snapshotSums, err)
+		return s, nil, err
 	}
 	if sums, err = parseSums(raw); err != nil {
 		return s, nil, damaged(err, "%s of the snapshot", snapshotSums)

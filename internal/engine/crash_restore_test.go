@@ -122,7 +122,7 @@ func afterRestoreCrash(home, told string) error {
 	if codeOf(err) == api.CodeRestoring {
 		r, err := restoreLatest(home)
 		if err != nil || !r.Finished || r.Untold || !strings.Contains(told, r.Snapshot.ID) || r.Snapshot.Size == 0 ||
-			r.Lost == 0 || r.Known != r.Snapshot.Size+r.Lost || len(r.Floors) != 1 || !r.Paused {
+			r.Lost == 0 || r.Known != r.Snapshot.Size+r.Lost || r.Floors == nil || !r.Paused {
 			return fmt.Errorf("finishing: %+v, %w", r, err)
 		}
 		restored = true

@@ -159,14 +159,17 @@ func (x *restoring) prepare() (err error) {
 	}
 	snap, err := store.ReadSnapshot(x.from)
 	if err != nil {
-		return damaged("%v", err)
+		return snapshotDamaged("%v", err)
 	}
 	if snap.ID != x.out.Snapshot.ID {
-		return damaged("%s is the snapshot %s", x.out.Snapshot.Path, snap.ID)
+		return snapshotDamaged("%s is the snapshot %s", x.out.Snapshot.Path, snap.ID)
+	}
+	if err := x.ours(snap); err != nil {
+		return err
 	}
 	x.siteID = snap.SiteID
 	if _, x.snapEpoch, err = ledger.ParseOrigin(snap.Origin); err != nil {
-		return damaged("%v", err)
+		return snapshotDamaged("%v", err)
 	}
 	if err := x.roomFor(snap.Bytes); err != nil {
 		return err
@@ -182,6 +185,23 @@ func (x *restoring) signed(sums, sig []byte) error {
 			Hint: "the site is as it was; see that keys/ is the copy that was made of this site, or try another snapshot: stella maintenance snapshots"}
 	}
 	return nil
+}
+
+// ours refuses the snapshot of another site: the checkpoint of the home is not what is wrong.
+// Any other fault of a signature is for the restore to find.
+func (x *restoring) ours(snap store.Snapshot) error {
+	_, err := store.SignedSums(x.from, func(sums, sig []byte) error { return export.CheckSums(sums, sig, x.sitePub) })
+	if !errors.Is(err, export.ErrOtherKey) || snap.SiteID == SiteIDOf(x.opt.Home) {
+		return nil
+	}
+	return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("the snapshot %s is of another site (%s): it is not signed by the key in %s", snap.ID, snap.SiteID, filepath.Join(x.opt.Home, "keys")),
+		Hint: "the site is as it was; give a snapshot of this site, or, in a fresh place, the keys of that one"}
+}
+
+// snapshotDamaged says what is wrong with a snapshot, of which the site has nothing yet.
+func snapshotDamaged(format string, a ...any) *api.Error {
+	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf(format, a...),
+		Hint: "the site is as it was; try another snapshot: stella maintenance snapshots"}
 }
 
 // roomFor says whether a snapshot fits beside what the home has.
@@ -329,14 +349,10 @@ func restoreError(home string, err error) error {
 			Hint: "see to what the system says, then let it finish: stella maintenance restore-snapshot --latest, or stella maintenance recover"}
 	case errors.Is(err, store.ErrNewerSchema):
 		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
-	case errors.As(err, &damage):
-		d := damaged("%v", err)
-		d.Hint = "the site is as it was; try another snapshot: stella maintenance snapshots"
-		return d
-	case errors.Is(err, os.ErrNotExist):
-		return damaged("%v", err)
+	case errors.As(err, &damage), errors.Is(err, os.ErrNotExist):
+		return snapshotDamaged("%v", err)
 	case Unwritable(home, err) != nil:
 		return Unwritable(home, err)
 	}
-	return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "the site is as it was"}
+	return snapshotDamaged("%v", err)
 }

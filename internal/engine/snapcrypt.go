@@ -204,7 +204,7 @@ func (opt RestoreOptions) decrypt(ctx context.Context, s api.Snapshot) (dir stri
 	case errors.Is(err, export.ErrNoIdentity), errors.Is(err, export.ErrIdentity):
 		return "", nil, &api.Error{Code: api.CodeInvalid, Message: strings.TrimPrefix(err.Error(), "export: "), Hint: "recovery_recipients of site.toml names whose it is"}
 	case errors.Is(err, export.ErrCiphertext), errors.Is(err, export.ErrFolder):
-		return "", nil, damaged("%s: %v", s.Path, err)
+		return "", nil, snapshotDamaged("%s: %v", s.Path, err)
 	}
 	return "", nil, restoreError(opt.Home, err)
 }
