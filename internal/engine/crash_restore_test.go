@@ -120,10 +120,10 @@ func afterRestoreCrash(home, told string) error {
 	e, err := open(nil)
 	restored := strings.Contains(told, "restored")
 	if codeOf(err) == api.CodeRestoring {
-		r, err := restoreLatest(home)
-		if err != nil || !r.Finished || r.Untold || !strings.Contains(told, r.Snapshot.ID) || r.Snapshot.Size == 0 ||
+		r, rerr := restoreLatest(home)
+		if rerr != nil || !r.Finished || r.Untold || !strings.Contains(told, r.Snapshot.ID) || r.Snapshot.Size == 0 ||
 			r.Lost == 0 || r.Known != r.Snapshot.Size+r.Lost || r.Floors == nil || !r.Paused {
-			return fmt.Errorf("finishing: %+v, %w", r, err)
+			return fmt.Errorf("finishing: %+v, %w", r, rerr)
 		}
 		restored = true
 		e, err = open(nil)
