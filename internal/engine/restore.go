@@ -180,9 +180,13 @@ func (x *restoring) prepare() (err error) {
 // signed refuses a list that the site has not signed. In a fresh place nothing else tells a
 // snapshot of somebody else from keys of somebody else.
 func (x *restoring) signed(sums, sig []byte) error {
-	if err := export.CheckSums(sums, sig, x.sitePub); err != nil {
+	err := export.CheckSums(sums, sig, x.sitePub)
+	if errors.Is(err, export.ErrOtherKey) {
 		return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("keys/%s has not signed the snapshot: SHA256SUMS: %v", siteKey, err),
 			Hint: "the site is as it was; see that keys/ is the copy that was made of this site, or try another snapshot: stella maintenance snapshots"}
+	}
+	if err != nil {
+		return snapshotDamaged("the snapshot: SHA256SUMS: %v", err)
 	}
 	return nil
 }
