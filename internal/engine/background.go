@@ -9,8 +9,7 @@ import (
 const backgroundNice = 10
 
 // inBackground runs fn and waits for it, on a thread of its own that gives way to those that
-// record entries, answer clients and execute steps: a processor that is busy with an archive
-// kept every hundredth commit waiting for milliseconds. Nobody but root may raise a priority
+// record entries, answer clients and execute steps. Nobody but root may raise a priority
 // again, so the thread ends with fn, as one does whose goroutine ends without giving it back
 // ([runtime.LockOSThread]).
 func inBackground[T any](fn func() (T, error)) (out T, err error) {
