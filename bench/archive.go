@@ -191,7 +191,7 @@ func benchAppendBeside(e *env) (work, error) {
 	p99 := func(until func() bool) (time.Duration, error) {
 		s, ctx := siteOf(x.Engine), context.Background()
 		var took []float64
-		for len(took) < 500 || len(took)%2 > 0 || !until() {
+		for len(took) < 2000 || len(took)%2 > 0 || !until() {
 			change := s.PauseQueue
 			if len(took)%2 > 0 {
 				change = s.ResumeQueue

@@ -166,7 +166,7 @@ func (s *site) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Prog
 	if req.Quick {
 		check = e.db.CheckLines
 	}
-	rep, err := check(ctx, store.CheckOptions{
+	opt := store.CheckOptions{
 		Blobs: true, Progress: p,
 		Logs: func(digest string) (io.ReadCloser, error) {
 			f, err := e.placedSegment(digest)
@@ -175,10 +175,9 @@ func (s *site) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Prog
 			}
 			return f, nil
 		},
-		OpenNote: func(note []byte) (ledger.Checkpoint, error) {
-			return ledger.OpenCheckpoint(note, e.keys.logPublic(), e.db.SiteID())
-		},
-	})
+		OpenNote: e.openNote,
+	}
+	rep, err := inBackground(func() (store.CheckReport, error) { return check(ctx, opt) })
 	if err != nil {
 		return api.LedgerReport{}, dbError(err)
 	}

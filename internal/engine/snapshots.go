@@ -81,25 +81,30 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 	}
 	e.copying.Store(&dir)
 	defer e.copying.Store(nil)
-	snap, path, sums, err := e.db.Snapshot(ctx, store.SnapshotOptions{
-		Dir: at, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
-		Sign: func(sums []byte) ([]byte, error) {
-			a, err := verify.SignManifest(sums, e.keys.site)
-			return a.Data, err
-		},
-		Check: store.CheckOptions{OpenNote: e.openNote},
+	var sums string
+	out, err := inBackground(func() (api.Snapshot, error) {
+		snap, path, digest, err := e.db.Snapshot(ctx, store.SnapshotOptions{
+			Dir: at, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
+			Sign: func(sums []byte) ([]byte, error) {
+				a, err := verify.SignManifest(sums, e.keys.site)
+				return a.Data, err
+			},
+			Check: store.CheckOptions{OpenNote: e.openNote},
+		})
+		sums = digest
+		return showSnapshot(snap, path), err
 	})
 	if err != nil {
 		return api.Snapshot{}, snapshotError(err)
 	}
-	out := showSnapshot(snap, path)
+	clear := out
 	if sealed {
 		if out, err = e.encryptSnapshot(ctx, out, dir, recipients, p); err != nil {
 			return api.Snapshot{}, err
 		}
 	}
 	out.Seq, err = e.db.Append(ledger.SnapshotCreated, s.actor, &ledger.SnapshotCreation{
-		ID: snap.ID, Size: snap.Size, Root: snap.Root, Files: snap.Files, Bytes: snap.Bytes, Sums: sums, Encrypted: sealed,
+		ID: clear.ID, Size: clear.Size, Root: clear.Root, Files: clear.Files, Bytes: clear.Bytes, Sums: sums, Encrypted: sealed,
 	})
 	return out, dbError(err)
 }
