@@ -59,7 +59,7 @@ func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
 	if err := e.check(); err != nil {
 		return Entry{}, err
 	}
-	envelope, err := e.line()
+	envelope, err := e.appendLine(make([]byte, 0, 512))
 	if err != nil {
 		return Entry{}, &FormError{What: "envelope", Err: err}
 	}
@@ -69,10 +69,10 @@ func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
 	return Entry{Envelope: envelope, Data: line, Head: e}, nil
 }
 
-// line is what [jcs.Marshal] gives of an envelope, written by hand: every entry
-// has one, and this takes a tenth of the time.
-func (e *Envelope) line() ([]byte, error) {
-	w := lineWriter{b: make([]byte, 0, 512)}
+// appendLine appends to b, which is empty, what [jcs.Marshal] gives of an envelope, written
+// by hand: every entry has one, and this takes a tenth of the time.
+func (e *Envelope) appendLine(b []byte) ([]byte, error) {
+	w := lineWriter{b: b}
 	w.text("actor", e.Actor, true)
 	w.number("attempt", int64(e.Attempt), false)
 	w.text("dagId", e.DAGID, false)
@@ -127,16 +127,19 @@ func (w *lineWriter) number(k string, v int64, always bool) {
 	w.b = strconv.AppendInt(w.b, v, 10)
 }
 
+const dataHead = `{"data":`
+
 // dataLine puts canonical parts together to a canonical line.
-func dataLine[S string | []byte](raw []byte, salt S, seq int64) []byte {
-	line := make([]byte, 0, len(raw)+len(salt)+len(`{"data":,"salt":"","seq":9007199254740991}`))
-	line = append(line, `{"data":`...)
-	line = append(line, raw...)
-	line = append(line, `,"salt":"`...)
-	line = append(line, salt...)
-	line = append(line, `","seq":`...)
-	line = strconv.AppendInt(line, seq, 10)
-	return append(line, '}')
+func dataLine(raw, salt []byte, seq int64) []byte {
+	line := make([]byte, 0, len(dataHead)+len(raw)+len(salt)+len(`,"salt":"","seq":9007199254740991}`))
+	return appendTail(append(append(line, dataHead...), raw...), salt, seq)
+}
+
+// appendTail appends what comes after the data in a data line.
+func appendTail[S string | []byte](b []byte, salt S, seq int64) []byte {
+	b = append(append(b, `,"salt":"`...), salt...)
+	b = strconv.AppendInt(append(b, `","seq":`...), seq, 10)
+	return append(b, '}')
 }
 
 // check holds what every envelope must fulfil beyond its encoding.
@@ -170,7 +173,8 @@ func ParseEnvelope(line []byte) (Envelope, error) {
 		return Envelope{}, &FormError{What: "envelope", Err: ErrTooLarge}
 	}
 	e := splitEnvelope(line)
-	if again, err := e.line(); err != nil || !bytes.Equal(line, again) {
+	var room [512]byte
+	if again, err := e.appendLine(room[:0]); err != nil || !bytes.Equal(line, again) {
 		e = Envelope{}
 		if err := decode("envelope", line, &e); err != nil { // it has a backslash, or something is wrong
 			return Envelope{}, err
@@ -182,7 +186,7 @@ func ParseEnvelope(line []byte) (Envelope, error) {
 	return e, nil
 }
 
-// splitEnvelope takes an envelope line apart that [Envelope.line] has put together without
+// splitEnvelope takes an envelope line apart that [Envelope.appendLine] has put together without
 // a backslash; of any other bytes it returns what does not make up the line again.
 func splitEnvelope(line []byte) (e Envelope) {
 	r := lineReader{line[min(len(line), 1):]}
@@ -231,7 +235,7 @@ func ParseData(line []byte) (DataLine, error) {
 		return DataLine{}, &FormError{What: "data line", Err: ErrTooLarge}
 	}
 	d := splitData(line)
-	if !bytes.Equal(line, dataLine(d.Data, d.Salt, d.Seq)) {
+	if !d.makesUp(line) {
 		if err := jcs.Check(line); err != nil {
 			return DataLine{}, &FormError{What: "data line", Err: err}
 		}
@@ -264,6 +268,13 @@ func splitData(line []byte) DataLine {
 	number, _ := bytes.CutSuffix(tail, []byte(`}`))
 	seq, _ := strconv.ParseInt(string(number), 10, 64) // what is no number does not come back
 	return DataLine{Data: data, Salt: string(salt), Seq: seq}
+}
+
+// makesUp says whether the parts of a data line make up the line again.
+func (d *DataLine) makesUp(line []byte) bool {
+	var room [128]byte
+	tail := appendTail(room[:0], d.Salt, d.Seq)
+	return len(line) == len(dataHead)+len(d.Data)+len(tail) && bytes.HasPrefix(line, []byte(dataHead)) && bytes.HasSuffix(line, tail)
 }
 
 // Match reads data, which must be the data line that env names: of its digest and

@@ -58,15 +58,9 @@ func indirect(v any) ([]byte, error) {
 // holds; white space around it is dropped. Anything else is an *[Error]. The
 // result shares no memory with raw.
 func Canonicalize(raw []byte) ([]byte, error) {
-	p := parser{in: raw, out: make([]byte, 0, len(raw))}
-	p.members = p.few[:0]
-	p.space()
-	if err := p.value(0); err != nil {
+	p := parser{out: make([]byte, 0, len(raw))}
+	if err := p.whole(raw); err != nil {
 		return nil, err
-	}
-	p.space()
-	if p.pos < len(p.in) {
-		return nil, p.fail(p.pos, "bytes after the value")
 	}
 	return p.out, nil
 }
@@ -84,10 +78,12 @@ func AppendString(b []byte, s string) ([]byte, error) {
 // Check returns nil if raw is exactly the canonical encoding of a JSON value,
 // and otherwise an *[Error].
 func Check(raw []byte) error {
-	out, err := Canonicalize(raw)
-	if err != nil {
+	p := parsers.Get().(*parser)
+	defer p.giveBack()
+	if err := p.whole(raw); err != nil {
 		return err
 	}
+	out := p.out
 	if bytes.Equal(raw, out) {
 		return nil
 	}

@@ -2,6 +2,7 @@ package jcs
 
 import (
 	"slices"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -14,6 +15,33 @@ type parser struct {
 	members []member // of the objects under way, innermost last
 	few     [16]member
 	scratch []byte
+}
+
+// parsers are those of [Check], which keeps nothing of what they write.
+var parsers = sync.Pool{New: func() any { return new(parser) }}
+
+const maxKept = 64 << 10 // bytes of output of a parser that is kept
+
+func (p *parser) giveBack() {
+	if cap(p.out) > maxKept {
+		return
+	}
+	*p = parser{out: p.out[:0], scratch: p.scratch[:0]}
+	parsers.Put(p)
+}
+
+// whole writes the canonical encoding of the one value that raw holds.
+func (p *parser) whole(raw []byte) error {
+	p.in, p.members = raw, p.few[:0]
+	p.space()
+	if err := p.value(0); err != nil {
+		return err
+	}
+	p.space()
+	if p.pos < len(p.in) {
+		return p.fail(p.pos, "bytes after the value")
+	}
+	return nil
 }
 
 // A member is one key and value of an object under way.
