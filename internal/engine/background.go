@@ -5,7 +5,10 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stellarun/stella/internal/garbage"
 )
 
 // backgroundNice is the priority of long work: what is recorded meanwhile comes first.
@@ -19,6 +22,7 @@ var errGoexit = errors.New("engine: work in the background ended its goroutine")
 // ([runtime.LockOSThread]).
 func inBackground[T any](fn func() (T, error)) (out T, err error) {
 	defer moreProcessors()()
+	defer garbage.Rarely()()
 	var panicked any
 	done := make(chan struct{})
 	err = errGoexit
@@ -26,9 +30,7 @@ func inBackground[T any](fn func() (T, error)) (out T, err error) {
 		defer close(done)
 		defer func() { panicked = recover() }()
 		runtime.LockOSThread()
-		if own, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil && 20-own < backgroundNice { // the call gives 20 less the priority
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, backgroundNice) // it is only slower for others
-		}
+		giveWay()
 		out, err = fn()
 	}()
 	<-done
@@ -36,6 +38,19 @@ func inBackground[T any](fn func() (T, error)) (out T, err error) {
 		panic(panicked)
 	}
 	return out, err
+}
+
+// giveWay lowers the priority of this thread, and lets it be interrupted after a tenth of a
+// millisecond by one that wakes up: Linux would grant it some milliseconds in a piece,
+// whatever its priority (sched_setattr(2); before Linux 6.12 it does not heed the slice).
+func giveWay() {
+	const slice = 100_000 // ns, the least
+	own, err := unix.SchedGetAttr(0, 0)
+	if err != nil || own.Policy != unix.SCHED_NORMAL {
+		return
+	}
+	// An error makes nothing slower but others.
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: max(own.Nice, backgroundNice), Runtime: slice}, 0)
 }
 
 var background struct {
@@ -46,8 +61,7 @@ var background struct {
 // moreProcessors lets Go execute twice as many threads at once as there are processors until
 // the function that it returns is called, so that the kernel chooses among them by priority.
 // With as many, what comes back from a sync of the ledger waits until Go's own scheduler
-// interrupts long work, up to 10 ms: the 99th percentile of a commit beside an archive was 3
-// to 5 times as long as without one on two processors, and is 1.5 to 2 times so.
+// interrupts long work, up to 10 ms.
 func moreProcessors() (restore func()) {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return func() {} // somebody knows better
