@@ -10,6 +10,7 @@ import (
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/verify"
+	"github.com/stellarun/stella/verify/verifytest"
 )
 
 // changes puts in force what a verdict names, as lie leaves it.
@@ -17,9 +18,14 @@ func changes(s *site, d *ledger.BundleAdmission, lie func(c *ledger.TrustChange)
 	t := d.Verdict.Trust
 	c := &ledger.TrustChange{
 		Root: t.Root, RootVersion: t.RootVersion, Policy: t.Policy, PolicySerial: t.PolicySerial,
-		Revocations: t.Revocations, RevocationSerial: t.RevocationSerial, Signatures: []string{s.blob("by the roles")}, Reason: "x",
+		Revocations: t.Revocations, RevocationSerial: t.RevocationSerial, Reason: "x",
 	}
 	lie(c)
+	for role, sum := range map[string]string{"root": c.Root, "policy": c.Policy, "revocation": c.Revocations} {
+		for _, sig := range verifytest.Signatures(s.blobs[sum], role) {
+			c.Signatures = append(c.Signatures, s.blob(string(sig.Data)))
+		}
+	}
 	s.add(ledger.Envelope{Type: ledger.TrustChanged, Actor: "uid:0(root)"}, c)
 	d.Verdict.Now = stamp.Format(s.at)
 }
@@ -37,7 +43,7 @@ func accepts(s *site, clock time.Time) {
 func TestVerdictsAreOfTheirTime(t *testing.T) {
 	day := 24 * time.Hour
 	id := verify.KeyID(&p256(t, 13).PublicKey)
-	other := "[[revoke]]\nkey = \"" + strings.Repeat("2", 64) + "\"\n"
+	other := "serial = 1\n[[revoke]]\nkey = \"" + strings.Repeat("2", 64) + "\"\n"
 	for name, tc := range map[string]struct {
 		revocations string
 		lie         func(s *site, d *ledger.BundleAdmission)

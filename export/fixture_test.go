@@ -62,11 +62,16 @@ func newSite(t testing.TB) *site {
 		logKey:  ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize)),
 		siteKey: p256(t, 11),
 	}
-	s.add(ledger.Envelope{Type: ledger.SiteInitialized, Actor: "system:init"}, &ledger.SiteInit{
-		SiteID: siteID, Root: s.root(), Policy: s.policy(),
-		Keys: map[string]string{"log": spki(t, s.logKey.Public()), "site": spki(t, &s.siteKey.PublicKey)},
-	})
+	s.init(s.root(), s.policy())
 	return s
+}
+
+// init records entry 0.
+func (s *site) init(root, policy string) {
+	s.add(ledger.Envelope{Type: ledger.SiteInitialized, Actor: "system:init"}, &ledger.SiteInit{
+		SiteID: siteID, Root: root, Policy: policy,
+		Keys: map[string]string{"log": spki(s.t, s.logKey.Public()), "site": spki(s.t, &s.siteKey.PublicKey)},
+	})
 }
 
 // p256 is the key with the private scalar d.

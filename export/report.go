@@ -57,6 +57,10 @@ type Report struct {
 	// recovered from damage, and may have lost entries.
 	Epochs []Epoch `json:"epochs,omitempty"`
 
+	// TrustRoot is the root that the trust files of the window begin with; nil where none of
+	// its entries says.
+	TrustRoot *TrustRoot `json:"trustRoot,omitempty"`
+
 	// OtherReadme says that README.txt is not what this stella writes: it is of another
 	// version, or the words of whoever signed the archive. It tells people what to type.
 	OtherReadme bool `json:"otherReadme,omitempty"`
@@ -66,6 +70,13 @@ type Report struct {
 type Witness struct {
 	Name string `json:"name"`
 	Time string `json:"time"`
+}
+
+// TrustRoot is a root.toml. Where none was expected, it is the site's own word.
+type TrustRoot struct {
+	Version  int64  `json:"version"`
+	Digest   string `json:"digest"`             // SHA-256, hex
+	Expected string `json:"expected,omitempty"` // the digest that the auditor knows
 }
 
 // Epoch is the beginning of one.

@@ -20,16 +20,12 @@ import (
 // between them.
 const nowSlack = 24 * time.Hour
 
-// maxTrustedRoot bounds trusted_root.json, as package verify does.
-const maxTrustedRoot = 4 << 20
-
 // admissions judges again what was let in, entry by entry, as the window is read: by the
 // trust files that were in force, and the sealed evidence.
 type admissions struct {
 	v *verifier
 
 	trust *ledger.TrustRef // in force; nil where no entry of the window says so
-	clock acceptedClock
 
 	ref  ledger.TrustRef // that past was made from
 	past *verify.Past    // nil before the first
@@ -40,29 +36,14 @@ type admissions struct {
 	first   error // of those that were refused
 }
 
-// acceptedClock is an accepted time while it counts: the entries then have the time of the one
-// before it, which was ahead, until the clock has passed that.
-type acceptedClock struct {
-	above    string    // time of the entry that says so; "" for none
-	accepted time.Time // zero if that is withheld
-}
-
 // entry takes one good entry of the window.
 func (x *admissions) entry(e entry) {
-	if e.Envelope.Time > x.clock.above {
-		x.clock = acceptedClock{}
-	}
 	switch e.Envelope.Type {
 	case ledger.TrustChanged:
 		x.trust = nil
 		if c, ok := e.Data.(*ledger.TrustChange); ok {
 			ref := c.Ref()
 			x.trust = &ref
-		}
-	case ledger.ClockAccepted:
-		x.clock = acceptedClock{above: e.Envelope.Time}
-		if c, ok := e.Data.(*ledger.ClockAcceptance); ok {
-			x.clock.accepted, _ = stamp.Parse(c.Clock)
 		}
 	case ledger.BundleAdmitted:
 		x.all++
@@ -109,15 +90,15 @@ func (x *admissions) judge(env ledger.Envelope, a *ledger.BundleAdmission) error
 	if err != nil {
 		return err
 	}
-	manifest, err := x.sealed(said.Digest, bundle.MaxManifest)
+	manifest, err := x.v.sealed(said.Digest, bundle.MaxManifest)
 	if err != nil {
 		return err
 	}
-	signatures, err := x.sealedAll(a.Signatures, bundle.MaxSignature)
+	signatures, err := x.v.sealedAll(a.Signatures, bundle.MaxSignature)
 	if err != nil {
 		return err
 	}
-	attestations, err := x.sealedAll(a.Attestations, bundle.MaxAttestation)
+	attestations, err := x.v.sealedAll(a.Attestations, bundle.MaxAttestation)
 	if err != nil {
 		return err
 	}
@@ -167,11 +148,9 @@ func (x *admissions) now(said string, at time.Time) (time.Time, error) {
 	if err != nil {
 		return now, fmt.Errorf("now of its verdict: %w", err)
 	}
-	from := at
-	if x.clock.above != "" {
-		if from = x.clock.accepted; from.IsZero() {
-			return now, &skip{why: "the time that was accepted before them is withheld"}
-		}
+	from, err := x.v.clock.from(at)
+	if err != nil {
+		return now, err
 	}
 	if now.Before(from.Add(-nowSlack)) || now.After(at.Add(nowSlack)) {
 		return now, fmt.Errorf("its verdict is of %s, more than a day from when it was recorded", said)
@@ -184,53 +163,22 @@ func (x *admissions) recall(ref ledger.TrustRef) (*verify.Past, error) {
 	if x.past != nil && x.ref == ref {
 		return x.past, nil
 	}
-	var files verify.Files
-	var rootFile verify.RoleFile
+	files, err := x.v.trustFiles(ref)
+	if err != nil {
+		return nil, err
+	}
 	var extension []byte
-	for _, f := range []struct {
-		digest string
-		limit  int64
-		to     *[]byte
-	}{
-		{ref.Root, manifests.MaxBytes, &rootFile.Raw}, {ref.Policy, manifests.MaxBytes, &files.Policy.Raw},
-		{ref.Revocations, manifests.MaxBytes, &files.Revocations.Raw}, {ref.TrustedRoot, maxTrustedRoot, &files.TrustedRoot},
-		{ref.Extension, manifests.MaxBytes, &extension},
-	} {
-		if f.digest == "" {
-			continue
-		}
-		var err error
-		if *f.to, err = x.sealed(f.digest, f.limit); err != nil {
+	if ref.Extension != "" {
+		if extension, err = x.v.sealed(ref.Extension, manifests.MaxBytes); err != nil {
 			return nil, err
 		}
 	}
-	files.Roots = []verify.RoleFile{rootFile}
 	past, err := verify.Recall(files, extension, x.v.siteID)
 	if err != nil {
 		return nil, fmt.Errorf("no stella believes the trust files that its verdict names: %w", err)
 	}
 	x.past, x.ref = past, ref
 	return past, nil
-}
-
-// sealed reads a file of evidence.
-func (x *admissions) sealed(digest string, limit int64) ([]byte, error) {
-	path := evidencePath + digest
-	if _, there := x.v.c.index[path]; !there {
-		return nil, &skip{why: "evidence of them is withheld"} // or the check of it says that it is missing
-	}
-	return x.v.small(path, limit)
-}
-
-func (x *admissions) sealedAll(digests []string, limit int64) (out [][]byte, err error) {
-	for _, d := range digests {
-		raw, err := x.sealed(d, limit)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, raw)
-	}
-	return out, nil
 }
 
 // sameVerdict compares a verdict on record with what its evidence gives.

@@ -32,7 +32,7 @@ func let(t *testing.T, raw []byte, trust *verify.Trust, now time.Time) *verify.R
 	return res
 }
 
-// believe seals trust files, and records that they are in force.
+// believe seals trust files, and records that they are in force. The first are those of entry 0.
 func (s *site) believe(trust *verifytest.Trust) {
 	s.t.Helper()
 	files := trust.Files()
@@ -44,6 +44,10 @@ func (s *site) believe(trust *verifytest.Trust) {
 	}
 	s.blob(string(files.TrustedRoot))
 	change := trust.Load().Change("test")
+	if len(s.entries) == 1 {
+		s.entries, s.hashes = nil, nil
+		s.init(change.Root, change.Policy)
+	}
 	s.add(ledger.Envelope{Type: ledger.TrustChanged, Actor: "uid:0(root)"}, &change)
 }
 
@@ -78,7 +82,7 @@ func (s *site) verdictsOf(opt export.VerifyOptions) (export.Verdict, export.Chec
 	}
 	for i, c := range r.Checks {
 		if c.Name == "verdicts" {
-			if r.Checks[i-1].Name != "evidence" {
+			if r.Checks[i-1].Name != "trust" {
 				s.t.Errorf("verdicts are judged behind %s", r.Checks[i-1].Name)
 			}
 			return r.Verdict, c

@@ -18,6 +18,7 @@ type VerifyOptions struct {
 	LogKey  []byte // the ledger's public key, SPKI PEM; without it nothing is authenticated
 	SiteKey []byte // the site's public key, SPKI PEM; without it nothing is authenticated
 	SiteID  string // 32 hex digits; "" accepts the site that the archive names
+	Root    string // SHA-256 of the root.toml that the trust files must begin with, hex; "" accepts any
 
 	// Previous is a checkpoint of the same site that the auditor holds: the
 	// archive's tree must extend its tree. Where its size falls inside a
@@ -62,6 +63,7 @@ const (
 	checkGenesis    = "genesis"
 	checkRuns       = "runs"
 	checkEvidence   = "evidence"
+	checkTrust      = "trust"
 	checkVerdicts   = "verdicts"
 	checkLogs       = "logs"
 	checkMetrics    = "metrics"
@@ -95,6 +97,8 @@ type verifier struct {
 	withheld withheldIndex
 	derive   deriver
 	genesis  *entry // entry 0, if the window holds it
+	clock    acceptedClock
+	lineage  lineage
 	admitted admissions
 	dropped  int64 // bytes of output that the window's entries say were cut
 	unknown  int64 // entries whose type this stella does not know
@@ -216,6 +220,7 @@ func (v *verifier) checks(opened error) []step {
 		{checkGenesis, "entry 0 binds the site to these keys", []string{checkData}, v.firstEntry},
 		{checkRuns, "runs and steps are what their entries fold to, and no entry of a run is left out", []string{checkData}, v.runs},
 		{checkEvidence, "every sealed file that an entry names is there, and no other", []string{checkData}, v.evidence},
+		{checkTrust, "the roles of the root signed the trust files that came in force, and each root let the next one follow", []string{checkEvidence}, v.trust},
 		{checkVerdicts, "what was let in had to be: the sealed signatures, attestations and trust files give the same verdicts again", []string{checkEvidence}, v.verdicts},
 		{checkLogs, "log lines give, byte for byte, the segments that the ledger names", []string{checkData}, v.logLines},
 		{checkMetrics, "metrics are what the entries sum up to", []string{checkData, checkRuns}, v.metricLines},

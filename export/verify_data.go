@@ -69,6 +69,7 @@ func (v *verifier) data() (string, error) {
 		return "", err
 	}
 	v.admitted = admissions{v: v, left: map[string]int64{}}
+	v.lineage = lineage{v: v, left: map[string]int64{}}
 	for {
 		envelope, err := envelopes.next()
 		if errors.Is(err, io.EOF) {
@@ -118,6 +119,8 @@ func (v *verifier) entry(e entry) {
 	// A limit of package telemetry is kept and reported as a fault of metrics
 	// and traces; the other derivations go on.
 	v.derive.fault = errors.Join(v.derive.fault, v.derive.entry(e))
+	v.clock.entry(e)
+	v.lineage.entry(e)
 	v.admitted.entry(e)
 	if end, ok := e.Data.(*ledger.AttemptEnd); ok && end.Logs != nil {
 		v.dropped += end.Logs.Dropped

@@ -326,6 +326,18 @@ func (t *Trust) Publisher(name string) *manifests.Publisher {
 // or one that goes on from it, serials that never fall, and the same serial
 // only with the same bytes. A refusal is a [*RejectError].
 func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
+	next, err := t.follow(files, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := next.fresh(t, now); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// follow is Successor but for the dates of the files.
+func (t *Trust) follow(files Files, now time.Time) (*Trust, error) {
 	next, err := Load(files)
 	if err != nil {
 		return nil, reject(TrustInvalid, "", "%v", err).because(err)
@@ -333,16 +345,7 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 	if len(next.roots) < len(t.roots) || !slices.Equal(next.roots[:len(t.roots)], t.roots) {
 		return nil, reject(TrustRollback, "root.toml", "the chain of roots does not go on from the one in force")
 	}
-	a, b := t.ref, next.ref
-	if err := notOlder("policy.toml", a.PolicySerial, b.PolicySerial, a.Policy, b.Policy); err != nil {
-		return nil, err
-	}
-	if a.Revocations != "" || b.Revocations != "" { // none has the serial 0
-		if err := notOlder("revocations.toml", a.RevocationSerial, b.RevocationSerial, a.Revocations, b.Revocations); err != nil {
-			return nil, err
-		}
-	}
-	if err := next.fresh(t, now); err != nil {
+	if err := t.serials(next); err != nil {
 		return nil, err
 	}
 	if err := t.unrevoked(files, next, now); err != nil {
@@ -352,6 +355,18 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 		return nil, err
 	}
 	return next, nil
+}
+
+// serials refuses policy and revocations that are older than those of t.
+func (t *Trust) serials(next *Trust) error {
+	a, b := t.ref, next.ref
+	if err := notOlder("policy.toml", a.PolicySerial, b.PolicySerial, a.Policy, b.Policy); err != nil {
+		return err
+	}
+	if a.Revocations == "" && b.Revocations == "" { // none has the serial 0
+		return nil
+	}
+	return notOlder("revocations.toml", a.RevocationSerial, b.RevocationSerial, a.Revocations, b.Revocations)
 }
 
 // keepsRoles refuses revocations that leave a role fewer keys than must sign, now

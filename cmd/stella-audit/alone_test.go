@@ -32,15 +32,17 @@ func TestItCanBeReadInAnHour(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lines += bytes.Count(raw, []byte("\n"))
 		for i, l := range strings.Split(string(raw), "\n") {
+			if l != "" {
+				lines++
+			}
 			if len(l) > 240 {
 				t.Errorf("%s:%d has %d bytes: one cannot read on in such lines", f, i+1, len(l))
 			}
 		}
 	}
 	if lines == 0 || lines >= 1000 {
-		t.Errorf("%d lines, there must be fewer than 1,000", lines)
+		t.Errorf("%d lines that are not empty, there must be fewer than 1,000", lines)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -147,6 +148,57 @@ func hashes(list []any) (out [][]byte) {
 	return out
 }
 
+// checkTrust is part 7, trust: roles of the root have signed what came in force, and of each root the one before. Not looked for: whether a key was revoked before it signed.
+func (a *audit) checkTrust() {
+	first, lacks, last := "", "", map[string]string{} // digests of what is in force
+	serial := func(sum string) int64 {
+		t := parseTOML(a.sealed(sum))
+		return max(number(t, "version"), number(t, "serial"))
+	}
+	found := outcome(func() {
+		for e := range a.entries() {
+			stopIf(e.data == nil && strings.HasPrefix(e.typ, "trust."), "left out", verified, "data of a change is withheld")
+			if e.typ == "bundle.admitted" && first == "" {
+				lacks = "admissions come before the first entry that puts trust files in force"
+			} else if e.typ == "trust.extended" {
+				a.signedBy(e, last["root"], "break_glass", text(e.data, "file"))
+			}
+			for _, name := range []string{"root", "policy", "revocations"}[:map[string]int{"trust.changed": 3}[e.typ]] {
+				is, was := text(e.data, name), last[name]
+				n, before := serial(is), serial(was)
+				demand(n > before || is == was, "entry %d: %s of serial %d follows serial %d", e.seq, name, n, before)
+				if last[name] = is; name == "root" && was != is && first != "" {
+					stopIf(n > before+1, "left out", verified, "entry %d passes over a root", e.seq)
+					a.signedBy(e, was, name, is)
+				}
+				a.signedBy(e, last["root"], strings.TrimSuffix(name, "s"), is)
+			}
+			first = cmp.Or(first, last["root"])
+		}
+	})
+	demand(found.status != "failed", "%s", found.text)
+	stopIf(a.root != "" && first != "" && first != a.root, "failed", unauthenticated, "the trust files begin with the root %s, another than the one given", first)
+	lacks = cmp.Or(found.text, lacks, map[bool]string{true: "no entry of the window puts trust files in force"}[first == ""])
+	stopIf(lacks != "", [...]string{"not judged", "missing"}[min(len(a.root), 1)], min(len(a.root), incomplete), "%s", lacks)
+	stopIf(a.root == "", "ok", verified, "without --expect-root the root %s is the site's own word", first)
+}
+
+// signedBy demands that as many keys of a role in a root as must have signed a sealed file, if there is one, by signatures that the entry names.
+func (a *audit) signedBy(e entry, root, role, file string) {
+	table, signers := the[any](parseTOML(a.sealed(root)), "roles."+role), int64(0)
+	for _, key := range keysOf(table) {
+		if slices.ContainsFunc(list(e.data, "signatures"), func(s any) bool { return verify(key, a.sealed(file), a.signature(fmt.Sprint(s))) }) {
+			signers++
+		}
+	}
+	demand(file == "" || signers >= max(number(table, "threshold"), 1), "entry %d: %d keys of the role %s have signed %.64q", e.seq, signers, role, file)
+}
+
+// signature is what a sealed file of Sigstore says over a message.
+func (a *audit) signature(sum string) []byte {
+	return unbase64(text(decode(a.sealed(sum), ""), "messageSignature.signature"))
+}
+
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
 	all, left, inForce, clock := 0, map[string]int{}, "", entry{}
@@ -221,8 +273,7 @@ func (a *audit) signersHold(e entry, v any, notRevoked func(who string)) {
 		demand(text(s, "publisher") == publisher && slices.Contains(list(e.data, "signatures"), any(file)), "signer %.64q is of somebody else, or did not sign what came in", id)
 		notRevoked(text(s, "issuer") + text(s, "san"))
 		if notRevoked(id); text(s, "flow") == "key" {
-			made := unbase64(text(decode(a.sealed(file), ""), "messageSignature.signature"))
-			demand(keys[id] != nil && verify(keys[id], manifest, made), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
+			demand(keys[id] != nil && verify(keys[id], manifest, a.signature(file)), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
 			judged[id] = true
 		}
 	}

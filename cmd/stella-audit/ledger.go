@@ -155,15 +155,15 @@ run.abort_requested run.resumed run.timed_out run.fail_requested erasure.request
 approval.refused:`
 
 // naming gives the members of types.
-var naming = func() map[string][]string {
-	all := map[string][]string{}
+var naming = map[string][]string{}
+
+func init() {
 	for _, m := range regexp.MustCompile(`([^:;]+):([^;\n]*)`).FindAllStringSubmatch(types, -1) {
 		for _, name := range strings.Fields(m[1]) {
-			all[name] = strings.Fields(strings.ReplaceAll(m[2], " trust.*", " trust.root trust.policy trust.revocations trust.trustedRoot trust.extension"))
+			naming[name] = strings.Fields(strings.ReplaceAll(m[2], " trust.*", " trust.root trust.policy trust.revocations trust.trustedRoot trust.extension"))
 		}
 	}
-	return all
-}()
+}
 
 // dataOf is part 4, data line: the one that the entry names, or a place holder that the manifest declares.
 func (a *audit) dataOf(e entry, line []byte) (data any, whole bool) {

@@ -40,7 +40,7 @@ type options struct {
 	proofs, cosignedProof []any
 	witnesses             []named
 	min, withheld         int
-	siteID                string
+	siteID, root          string // root is the SHA-256 of the first root.toml
 	before                *audit // of the archive before: what came before this one, that tells
 }
 
@@ -65,13 +65,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.Func("witness", "`FILE` with the public key of a witness, or the key itself; may be given again", func(arg string) error { opt.witnesses = append(opt.witnesses, parseWitness(arg)); return nil })
 	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
 	f.IntVar(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
+	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the root.toml that the trust files must begin with, sha256:HEX")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
 	fault := outcome(func() {
 		err := f.Parse(args)
+		opt.root = strings.TrimPrefix(opt.root, "sha256:")
 		stopIf(err == flag.ErrHelp, "ok", verified, "")
 		demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
 		demand(!slices.ContainsFunc(f.Args(), func(path string) bool { return strings.HasPrefix(path, "-") }), "flags stand before the archives")
 		demand(0 <= opt.min && opt.min <= len(opt.witnesses) && opt.withheld >= 0, "%d witnesses are demanded, and %d are named, or --withheld is negative", opt.min, len(opt.witnesses))
+		demand(opt.root == "" || isDigest(opt.root), "--expect-root takes sha256: and 64 hex digits in lower case")
 		demand((opt.proofs == nil || opt.previous.text != "") && (opt.cosignedProof == nil || opt.cosigned.text != ""), "--consistency goes with --previous, --cosigned-consistency with --cosigned")
 		demand(!slices.ContainsFunc(opt.witnesses, func(w named) bool { return bytes.HasSuffix(opt.logKey, w.raw) }), "the log cannot be its own witness")
 		for _, path := range f.Args() {
@@ -152,7 +155,8 @@ func (a *audit) judge(path string, stdout io.Writer) {
 		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums}, {"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent},
 		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
 		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses},
-		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"verdicts", "evidence", a.checkVerdicts},
+		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"trust", "evidence", a.checkTrust},
+		{"verdicts", "evidence", a.checkVerdicts},
 		{"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
 		{"derived", "", func() { stopIf(true, "not judged", verified, "what runs.ndjson sums up, metrics, traces") }},
 	} {

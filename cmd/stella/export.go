@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -181,7 +183,7 @@ type verifyOptions struct {
 	cosigned, cosignedProof                string
 	witnesses                              []string
 	min                                    int
-	siteID, identity                       string
+	siteID, root, identity                 string
 	withheld                               int64
 }
 
@@ -197,6 +199,8 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 			"A site that holds its own keys can keep two ledgers, and show each auditor another. --previous\n" +
 			"tells whether this one goes on from what you saw before, --witness whether others saw the\n" +
 			"same: --cosigned is a note that `ledger cosign` has signed, of a tree that holds the window.\n\n" +
+			"Who may sign for publishers is said by trust files, and who may sign those by a root. Without\n" +
+			"--expect-root the first root is the site's own word.\n\n" +
 			"An archive in parts is named by its first part, by the name without .001, or by the folder\n" +
 			"that holds them. One that is encrypted needs --identity; nothing of it is written in the clear.\n\n" +
 			"Exit 0 VERIFIED, 8 INCOMPLETE, 5 UNAUTHENTICATED, 7 FAILED.",
@@ -210,6 +214,7 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
 	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of (default: the one it names)")
+	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the root.toml that the trust files must begin with, sha256:HEX")
 	f.StringVar(&opt.identity, "identity", "", "`FILE` with the age key of an archive that is encrypted")
 	f.StringVar(&opt.previous, "previous", "", "`FILE` with a signed note that you hold of an earlier tree")
 	f.StringVar(&opt.consistency, "consistency", "", "`FILE` with a proof from that tree, as \"ledger prove --consistency\" writes it")
@@ -222,7 +227,11 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 }
 
 func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions) error {
-	o := export.VerifyOptions{SiteID: opt.siteID, Withheld: opt.withheld, MinWitnesses: opt.min}
+	root, err := expectedRoot(opt.root)
+	if err != nil {
+		return err
+	}
+	o := export.VerifyOptions{SiteID: opt.siteID, Root: root, Withheld: opt.withheld, MinWitnesses: opt.min}
 	if a.stderr.terminal && !a.opt.quiet {
 		o.Progress = func(check string) { a.stderr.showProgress("checking " + check) }
 	}
@@ -261,7 +270,6 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 		}
 		o.Witnesses = append(o.Witnesses, w)
 	}
-	var err error
 	if o.Identity, err = readIdentity(opt.identity); err != nil {
 		return err
 	}
@@ -273,6 +281,15 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 		return err
 	}
 	return archiveOutcome(path, rep)
+}
+
+// expectedRoot is the digest in --expect-root, in hex.
+func expectedRoot(s string) (string, error) {
+	digest := strings.TrimPrefix(s, "sha256:")
+	if raw, err := hex.DecodeString(digest); s != "" && (err != nil || len(raw) != sha256.Size || digest != strings.ToLower(digest)) {
+		return "", invalid("--expect-root: %.80q is not sha256: and 64 hex digits in lower case", s)
+	}
+	return digest, nil
 }
 
 // readConsistency reads a proof that ledger prove wrote.
@@ -323,7 +340,7 @@ func archiveOutcome(path string, rep *export.Report) error {
 	case export.Unauthenticated:
 		e.Hint = "give the keys that you hold of the site: --log-key and --site-key"
 		if len(e.Faults) > 0 {
-			e.Hint = "it is another site's than the one whose keys you gave, or the keys are mistaken"
+			e.Hint = "it is another site's than the one whose keys or root you gave, or those are mistaken"
 		}
 		return &outcome{exit: exitRefused, err: e}
 	}
@@ -347,6 +364,17 @@ func renderReport(s *screen, rep *export.Report) {
 		facts = append(facts, "epoch", begun)
 	}
 	facts = append(facts, summaryFacts(rep.Summary)...)
+	if r := rep.TrustRoot; r != nil {
+		whose := "the site's own word; --expect-root tells whether it is the one you know"
+		switch r.Expected {
+		case "":
+		case r.Digest:
+			whose = "as expected"
+		default:
+			whose = "another than expected"
+		}
+		facts = append(facts, "trust root", fmt.Sprintf("%d, sha256:%s: %s", r.Version, r.Digest, whose))
+	}
 	if rep.OtherReadme {
 		facts = append(facts, "README.txt", "is not what this stella writes: another version's, or words of whoever made the archive; do not do what it says unread")
 	}

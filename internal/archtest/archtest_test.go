@@ -26,6 +26,7 @@ var layers = map[string]struct {
 }{
 	"internal/stamp":          {0, nil},
 	"internal/garbage":        {0, nil},
+	"internal/background":     {0, []string{"internal/garbage"}},
 	"internal/jcs":            {0, nil},
 	"internal/ustar":          {0, nil},
 	"internal/failpoint":      {0, nil},
@@ -76,7 +77,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/collector/pdata": {"telemetry"},
 	"github.com/prometheus/client_golang": {"telemetry"},
 	"github.com/tetratelabs/wazero":       {"runner/sandbox"},
-	"golang.org/x/sys":                    {"runner/sandbox"},
+	"golang.org/x/sys":                    {"runner/sandbox", "internal/background"},
 	"github.com/landlock-lsm/go-landlock": {"runner/sandbox"},
 	"github.com/BurntSushi/toml":          {"manifests", "cmd/stella-audit"},
 	"golang.org/x/mod/sumdb":              {"ledger"},

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/background"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -237,7 +238,7 @@ func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, aw
 	if err != nil {
 		return nil, err
 	}
-	return inBackground(func() (*export.Result, error) {
+	return background.Do(func() (*export.Result, error) {
 		return export.Create(ctx, source{e, away}, w, export.CreateOptions{
 			Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
 			TempDir: filepath.Join(e.opt.Home, "cache"),

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stellarun/stella/internal/background"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
@@ -177,7 +178,7 @@ func (s *site) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Prog
 		},
 		OpenNote: e.openNote,
 	}
-	rep, err := inBackground(func() (store.CheckReport, error) { return check(ctx, opt) })
+	rep, err := background.Do(func() (store.CheckReport, error) { return check(ctx, opt) })
 	if err != nil {
 		return api.LedgerReport{}, dbError(err)
 	}

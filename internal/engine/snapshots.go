@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/stellarun/stella/internal/background"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
@@ -82,7 +83,7 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 	e.copying.Store(&dir)
 	defer e.copying.Store(nil)
 	var sums string
-	out, err := inBackground(func() (api.Snapshot, error) {
+	out, err := background.Do(func() (api.Snapshot, error) {
 		snap, path, digest, err := e.db.Snapshot(ctx, store.SnapshotOptions{
 			Dir: at, Stella: e.opt.Version, Now: e.opt.Now(), Progress: p,
 			Sign: func(sums []byte) ([]byte, error) {

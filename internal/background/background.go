@@ -1,4 +1,6 @@
-package engine
+// Package background does long work beside a daemon's own: on a thread that gives way to those
+// that record entries, answer clients and execute steps.
+package background
 
 import (
 	"errors"
@@ -11,16 +13,15 @@ import (
 	"github.com/stellarun/stella/internal/garbage"
 )
 
-// backgroundNice is the priority of long work: what is recorded meanwhile comes first.
-const backgroundNice = 10
+// priority is that of long work (nice(2)): what is recorded meanwhile comes first.
+const priority = 10
 
-var errGoexit = errors.New("engine: work in the background ended its goroutine")
+var errGoexit = errors.New("background: work has ended its goroutine")
 
-// inBackground runs fn and waits for it, on a thread of its own that gives way to those that
-// record entries, answer clients and execute steps. Nobody but root may raise a priority
-// again, so the thread ends with fn, as one does whose goroutine ends without giving it back
-// ([runtime.LockOSThread]).
-func inBackground[T any](fn func() (T, error)) (out T, err error) {
+// Do runs fn and waits for it. Nobody but root may raise a priority again, so the thread ends
+// with fn, as one does whose goroutine ends without giving it back ([runtime.LockOSThread]). A
+// panic of fn is the caller's.
+func Do[T any](fn func() (T, error)) (out T, err error) {
 	defer moreProcessors()()
 	defer garbage.Rarely()()
 	var panicked any
@@ -50,10 +51,10 @@ func giveWay() {
 		return
 	}
 	// An error makes nothing slower but others.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: max(own.Nice, backgroundNice), Runtime: slice}, 0)
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: max(own.Nice, priority), Runtime: slice}, 0)
 }
 
-var background struct {
+var going struct {
 	sync.Mutex
 	works int
 }
@@ -66,15 +67,15 @@ func moreProcessors() (restore func()) {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return func() {} // somebody knows better
 	}
-	background.Lock()
-	defer background.Unlock()
-	if background.works++; background.works == 1 {
+	going.Lock()
+	defer going.Unlock()
+	if going.works++; going.works == 1 {
 		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
 	}
 	return func() {
-		background.Lock()
-		defer background.Unlock()
-		if background.works--; background.works == 0 {
+		going.Lock()
+		defer going.Unlock()
+		if going.works--; going.works == 0 {
 			runtime.SetDefaultGOMAXPROCS()
 		}
 	}

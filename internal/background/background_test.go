@@ -1,4 +1,4 @@
-package engine
+package background
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 // Work in the background has a lower priority and processors of its own as long as there is
 // any, and what it ends with reaches who asked for it.
-func TestInBackground(t *testing.T) {
+func TestDo(t *testing.T) {
 	t.Setenv("GOMAXPROCS", "")
 	before := runtime.GOMAXPROCS(0)
 	nice := func() int {
@@ -21,11 +21,11 @@ func TestInBackground(t *testing.T) {
 	}
 	own := nice()
 	failed := errors.New("it failed")
-	got, err := inBackground(func() (int, error) {
-		if n := nice(); n != max(own, backgroundNice) {
+	got, err := Do(func() (int, error) {
+		if n := nice(); n != max(own, priority) {
 			t.Errorf("priority %d in the background, %d outside", n, own)
 		}
-		_, err := inBackground(func() (bool, error) { return true, nil })
+		_, err := Do(func() (bool, error) { return true, nil })
 		if n := runtime.GOMAXPROCS(0); n != 2*before {
 			t.Errorf("%d threads at once while a work goes on, %d before", n, before)
 		}
@@ -40,7 +40,7 @@ func TestInBackground(t *testing.T) {
 	if n := nice(); n != own {
 		t.Errorf("priority %d afterwards, %d before", n, own)
 	}
-	if _, err := inBackground(func() (int, error) { runtime.Goexit(); return 1, nil }); !errors.Is(err, errGoexit) {
+	if _, err := Do(func() (int, error) { runtime.Goexit(); return 1, nil }); !errors.Is(err, errGoexit) {
 		t.Errorf("work that ended its goroutine: %v", err)
 	}
 	defer func() {
@@ -48,5 +48,5 @@ func TestInBackground(t *testing.T) {
 			t.Errorf("a panic became %v", p)
 		}
 	}()
-	_, _ = inBackground(func() (int, error) { panic(failed) })
+	_, _ = Do(func() (int, error) { panic(failed) })
 }

@@ -1,0 +1,182 @@
+package export_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify"
+	"github.com/stellarun/stella/verify/verifytest"
+)
+
+// change seals trust files and records them as in force, whoever has signed them. The first
+// are those of entry 0.
+func (s *site) change(files verify.Files) {
+	s.t.Helper()
+	c := ledger.TrustChange{Reason: "test"}
+	for _, f := range append(files.Roots[:len(files.Roots):len(files.Roots)], files.Policy, files.Revocations) {
+		if len(f.Raw) == 0 {
+			continue
+		}
+		s.blob(string(f.Raw))
+		for _, sig := range f.Signatures {
+			c.Signatures = append(c.Signatures, s.blob(string(sig.Data)))
+		}
+	}
+	newest := files.Roots[len(files.Roots)-1].Raw
+	root, err := manifests.ParseRoot("root.toml", newest)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	policy, err := manifests.ParsePolicy("policy.toml", files.Policy.Raw)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.Root, c.RootVersion, c.Policy, c.PolicySerial = bundle.Digest(newest), root.Version, bundle.Digest(files.Policy.Raw), policy.Serial
+	if len(files.Revocations.Raw) > 0 {
+		r, err := manifests.ParseRevocations("revocations.toml", files.Revocations.Raw)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		c.Revocations, c.RevocationSerial = bundle.Digest(files.Revocations.Raw), r.Serial
+	}
+	if len(s.entries) == 1 {
+		s.entries, s.hashes = nil, nil
+		s.init(c.Root, c.Policy)
+	}
+	s.add(ledger.Envelope{Type: ledger.TrustChanged, Actor: "uid:0(root)"}, &c)
+}
+
+// rowsOf judges the archive of all that a site has recorded by both judges, and gives what
+// they say of trust.
+func (s *site) rowsOf(opt export.VerifyOptions) (export.Verdict, export.Check, string, string) {
+	s.t.Helper()
+	s.at = s.at.Add(time.Hour)
+	s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
+	s.checkpoint()
+	path := s.t.TempDir() + "/archive.tar"
+	if err := os.WriteFile(path, s.archive(export.Window{From: second(0), To: stamp.Format(s.at.Add(-time.Minute))}), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	r, err := export.Verify(context.Background(), path, opt)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	alone, _, out := audit(s.t, opt, path)
+	for _, c := range r.Checks {
+		if c.Name == "trust" {
+			return r.Verdict, c, alone, rowOf(out, "trust")
+		}
+	}
+	s.t.Fatal("the report has no check of trust")
+	return "", export.Check{}, "", ""
+}
+
+// rotated is the usual trust under another root, which from lets follow, signed by these keys.
+func rotated(version int64, key string, by ...string) func(f *verify.Files) {
+	return func(f *verify.Files) {
+		t := verifytest.NewTrust()
+		t.Root.Version = version
+		for _, role := range []string{"root", "policy", "revocation"} {
+			r := t.Root.Roles[role]
+			r.Keys = []string{verifytest.PEM(key)}
+			t.Root.Roles[role] = r
+		}
+		f.Roots = append(f.Roots[:len(f.Roots):len(f.Roots)], verifytest.Signed(manifests.EncodeRoot(t.Root), append(by, key)...))
+		f.Policy.Signatures = append(f.Policy.Signatures[:len(f.Policy.Signatures):len(f.Policy.Signatures)], verifytest.Signatures(f.Policy.Raw, key)...)
+		f.Revocations.Signatures = append(f.Revocations.Signatures[:len(f.Revocations.Signatures):len(f.Revocations.Signatures)], verifytest.Signatures(f.Revocations.Raw, key)...)
+	}
+}
+
+// policyOf is another policy, signed by the keys.
+func policyOf(serial int64, by ...string) func(f *verify.Files) {
+	return func(f *verify.Files) {
+		t := verifytest.NewTrust()
+		t.Policy.Serial = serial
+		t.Policy.Publishers[0] = verifytest.Publisher("acme", "stranger")
+		f.Policy = verifytest.Signed(manifests.EncodePolicy(t.Policy), by...)
+	}
+}
+
+// revocationsOf are other revocations, of a key, signed by the keys.
+func revocationsOf(serial int64, revoked string, by ...string) func(f *verify.Files) {
+	return func(f *verify.Files) {
+		r := &manifests.Revocations{Serial: serial, RootVersion: 1, Issued: verifytest.Created(), NextUpdate: verifytest.Now().AddDate(1, 0, 0)}
+		if revoked != "" {
+			r.Revoked = []manifests.Revocation{{Key: verifytest.KeyID(revoked), Reason: "lost"}}
+		}
+		f.Revocations = verifytest.Signed(manifests.EncodeRevocations(r), by...)
+	}
+}
+
+// A site that writes trust files of its own, and puts them in force, is found by both judges:
+// the roles have not signed them. What the roles have done is believed.
+func TestWhoSignedTheTrustFiles(t *testing.T) {
+	files := verifytest.NewTrust().Files()
+	first := bundle.Digest(files.Roots[0].Raw)
+	then := func(edits ...func(*verify.Files)) []func(*verify.Files) { return edits }
+	for name, tc := range map[string]struct {
+		edits []func(*verify.Files)
+		root  string // that is expected
+		want  export.Verdict
+		says  string // export verify
+		alone string // stella-audit
+		lie   func(s *site)
+	}{
+		"as they were made":            {nil, first, export.Verified, "1 of 1 changes judged again", "ok", nil},
+		"another root is expected":     {nil, strings.Repeat("0", 64), export.Unauthenticated, "another root than the one given", "failed", nil},
+		"a policy of the role":         {then(policyOf(2, "policy")), first, export.Verified, "2 of 2 changes", "ok", nil},
+		"a policy of nobody":           {then(policyOf(2)), "", export.Failed, "signed by 0 of the 1", "failed", nil},
+		"a policy of the publisher":    {then(policyOf(2, "stranger")), "", export.Failed, "signed by 0 of the 1", "failed", nil},
+		"a policy of another role":     {then(policyOf(2, "revocation")), "", export.Failed, "signed by 0 of the 1", "failed", nil},
+		"an older policy":              {then(policyOf(3, "policy"), policyOf(2, "policy")), "", export.Failed, "its serial is 2, 3 is in force", "failed", nil},
+		"the serial with other bytes":  {then(policyOf(1, "policy")), "", export.Failed, "serial 1 is in force with other bytes", "failed", nil},
+		"revocations of the role":      {then(revocationsOf(9, "acme-2", "revocation")), first, export.Verified, "2 of 2", "ok", nil},
+		"revocations of nobody":        {then(revocationsOf(9, "acme-2")), "", export.Failed, "signed by 0 of the 1", "failed", nil},
+		"revocations are gone":         {then(func(f *verify.Files) { f.Revocations = verify.RoleFile{} }), "", export.Failed, "its serial is 0", "failed", nil},
+		"a root that the first signed": {then(rotated(2, "stranger", "root")), first, export.Verified, "2 of 2", "ok", nil},
+		"a root of its own":            {then(rotated(2, "stranger")), "", export.Failed, "by the root before", "failed", nil},
+		"a root that passes over one":  {then(rotated(3, "stranger")), first, export.Incomplete, "the roots between root 1 and root 3", "missing", nil},
+		"the same, and none expected":  {then(rotated(3, "stranger")), "", export.Verified, "the roots between root 1 and root 3", "not judged", nil},
+		"a root goes back": {then(rotated(2, "stranger", "root"), func(f *verify.Files) { *f = files }), "", export.Failed,
+			"it is root 1, root 2 was in force", "failed", nil},
+		"before it admissions": {nil, first, export.Incomplete, "1 admissions come before", "missing", func(s *site) {
+			for _, raw := range [][]byte{files.Roots[0].Raw, files.Policy.Raw, files.Revocations.Raw} {
+				s.blob(string(raw))
+			}
+			s.admit(let(t, verifytest.NewPlugin().Sign("acme-1"), verifytest.NewTrust().Load(), s.at), nil)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			if tc.lie != nil {
+				s.entries, s.hashes = nil, nil
+				s.init(first, bundle.Digest(files.Policy.Raw))
+				tc.lie(s)
+			}
+			f := files
+			s.change(f)
+			for _, edit := range tc.edits {
+				edit(&f)
+				s.change(f)
+			}
+			opt := s.auditor()
+			opt.Root = tc.root
+			verdict, c, alone, row := s.rowsOf(opt)
+			if verdict != tc.want || !strings.Contains(c.Detail, tc.says) {
+				t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, tc.want, tc.says)
+			}
+			if alone != string(tc.want) || !strings.HasPrefix(row, tc.alone) {
+				t.Errorf("stella-audit: %s: %s, want %s: %s", alone, row, tc.want, tc.alone)
+			}
+		})
+	}
+}

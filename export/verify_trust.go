@@ -1,0 +1,238 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify"
+)
+
+// maxTrustedRoot bounds trusted_root.json, as package verify does.
+const maxTrustedRoot = 4 << 20
+
+// acceptedClock is an accepted time while it counts: the entries then have the time of the one
+// before it, which was ahead, until the clock has passed that.
+type acceptedClock struct {
+	above    string    // time of the entry that says so; "" for none
+	accepted time.Time // zero if that is withheld
+}
+
+// entry takes one good entry of the window.
+func (c *acceptedClock) entry(e entry) {
+	if e.Envelope.Time > c.above {
+		*c = acceptedClock{}
+	}
+	if e.Envelope.Type == ledger.ClockAccepted {
+		*c = acceptedClock{above: e.Envelope.Time}
+		if a, ok := e.Data.(*ledger.ClockAcceptance); ok {
+			c.accepted, _ = stamp.Parse(a.Clock)
+		}
+	}
+}
+
+// from is what the clock said at the earliest when something was recorded at some time.
+func (c *acceptedClock) from(at time.Time) (time.Time, error) {
+	switch {
+	case c.above == "":
+		return at, nil
+	case c.accepted.IsZero():
+		return at, &skip{why: "the time that was accepted before them is withheld"}
+	}
+	return c.accepted, nil
+}
+
+// lineage judges who has signed the trust files, change by change, as the window is read.
+type lineage struct {
+	v *verifier
+
+	last   *verify.Lineage // nil before the first, and behind one that is not known
+	first  *verify.Lineage
+	early  int64 // admissions before the first change of the window
+	all    int64
+	left   map[string]int64 // why changes were not judged → how many
+	failed error            // of the first that does not hold
+}
+
+// entry takes one good entry of the window.
+func (x *lineage) entry(e entry) {
+	var err error
+	switch e.Envelope.Type {
+	case ledger.BundleAdmitted:
+		if x.all == 0 {
+			x.early++
+		}
+		return
+	case ledger.TrustChanged:
+		c, ok := e.Data.(*ledger.TrustChange)
+		if err = errWithheld; ok {
+			err = x.change(e.Envelope, c)
+		}
+	case ledger.TrustExtended:
+		c, ok := e.Data.(*ledger.TrustExtension)
+		if err = errWithheld; ok {
+			err = x.extension(c)
+		}
+	default:
+		return
+	}
+	x.all++
+	var unjudged *skip
+	switch {
+	case errors.As(err, &unjudged):
+		x.left[unjudged.why]++
+		if e.Envelope.Type == ledger.TrustChanged && unjudged != errBegan {
+			x.last = nil
+		}
+	case err != nil && x.failed == nil:
+		x.failed = &badLine{dataPath, e.Envelope.Seq - x.v.proof.First + 1, fmt.Errorf("entry %d: %w", e.Envelope.Seq, err)}
+	}
+}
+
+var (
+	errWithheld = &skip{why: "their data is withheld"}
+	errBegan    = &skip{why: "a revocation began while they were made"}
+)
+
+// change is a *skip where a change of trust cannot be judged.
+func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
+	files, err := x.v.trustFiles(c.Ref())
+	if err != nil {
+		return err
+	}
+	signatures, err := x.v.sealedAll(c.Signatures, maxSmall)
+	if err != nil {
+		return err
+	}
+	at, err := stamp.Parse(env.Time)
+	if err != nil {
+		return err
+	}
+	from, err := x.v.clock.from(at)
+	if err != nil {
+		return err
+	}
+	before := x.last
+	now, err := before.Follow(files, signatures, from.Add(-nowSlack))
+	if err != nil {
+		return fmt.Errorf("trust files came in force that no stella takes: %w", err)
+	}
+	if d := differ(c.Ref(), now.Trust().Ref()); d != "" {
+		return fmt.Errorf("it names trust files otherwise than they are: %s", d)
+	}
+	if x.last = now; x.first == nil {
+		x.first = now
+		if g := x.v.genesis; g != nil {
+			if init, ok := g.Data.(*ledger.SiteInit); ok && (init.Root != c.Root || init.Policy != c.Policy) {
+				return errors.New("root or policy are not those that entry 0 names")
+			}
+		}
+	}
+	if now.Gap() {
+		return &skip{why: fmt.Sprintf("the roots between root %d and root %d are not in the archive", before.Trust().Ref().RootVersion, c.RootVersion)}
+	}
+	if _, err := before.Follow(files, signatures, at); err != nil {
+		return errBegan
+	}
+	return nil
+}
+
+func (x *lineage) extension(c *ledger.TrustExtension) error {
+	if x.last == nil {
+		return &skip{why: "the trust that they extend is not known"}
+	}
+	raw, err := x.v.sealed(c.File, manifests.MaxBytes)
+	if err != nil {
+		return err
+	}
+	signatures, err := x.v.sealedAll(c.Signatures, maxSmall)
+	if err != nil {
+		return err
+	}
+	return x.last.Extend(raw, signatures, x.v.siteID)
+}
+
+// trust reports what was found of the trust files.
+func (v *verifier) trust() (string, error) {
+	x := &v.lineage
+	if x.failed != nil {
+		return "", x.failed
+	}
+	if x.first != nil {
+		ref := x.first.Trust().Ref()
+		v.report.TrustRoot = &TrustRoot{Version: ref.RootVersion, Digest: ref.Root, Expected: v.opt.Root}
+		if v.opt.Root != "" && ref.Root != v.opt.Root {
+			return "", &foreign{fmt.Errorf("the trust files begin with %s, another root than the one given", x.first)}
+		}
+	}
+	said, lacks := fmt.Sprintf("%d of %d changes judged again", x.all, x.all), ""
+	left := int64(0)
+	var why []string
+	for _, w := range slices.Sorted(maps.Keys(x.left)) {
+		left += x.left[w]
+		why = append(why, fmt.Sprintf("%d not, since %s", x.left[w], w))
+	}
+	switch {
+	case left > 0:
+		lacks = fmt.Sprintf("%d of %d changes judged again; %s", x.all-left, x.all, strings.Join(why, ", "))
+	case x.first == nil:
+		lacks = "no entry of the window puts trust files in force"
+	case x.early > 0:
+		lacks = fmt.Sprintf("%d admissions come before the first entry that puts trust files in force", x.early)
+	}
+	switch {
+	case lacks != "" && v.opt.Root != "":
+		return "", &skip{why: lacks, hides: Incomplete,
+			hint: "export a window that begins with the change of trust that came before it: stella ledger tail --type trust.changed"}
+	case lacks != "":
+		return "", &skip{why: lacks, hides: Verified}
+	}
+	return said, nil
+}
+
+// trustFiles loads the files that an entry names, without their signatures.
+func (v *verifier) trustFiles(ref ledger.TrustRef) (files verify.Files, err error) {
+	files.Roots = make([]verify.RoleFile, 1)
+	for _, f := range []struct {
+		digest string
+		limit  int64
+		to     *[]byte
+	}{
+		{ref.Root, manifests.MaxBytes, &files.Roots[0].Raw}, {ref.Policy, manifests.MaxBytes, &files.Policy.Raw},
+		{ref.Revocations, manifests.MaxBytes, &files.Revocations.Raw}, {ref.TrustedRoot, maxTrustedRoot, &files.TrustedRoot},
+	} {
+		if f.digest == "" {
+			continue
+		}
+		if *f.to, err = v.sealed(f.digest, f.limit); err != nil {
+			return files, err
+		}
+	}
+	return files, nil
+}
+
+// sealed reads a file of evidence.
+func (v *verifier) sealed(digest string, limit int64) ([]byte, error) {
+	path := evidencePath + digest
+	if _, there := v.c.index[path]; !there {
+		return nil, &skip{why: "evidence of them is withheld"} // or the check of it says that it is missing
+	}
+	return v.small(path, limit)
+}
+
+func (v *verifier) sealedAll(digests []string, limit int64) (out [][]byte, err error) {
+	for _, d := range digests {
+		raw, err := v.sealed(d, limit)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, raw)
+	}
+	return out, nil
+}
