@@ -233,8 +233,7 @@ func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
 	demand(inForce == "" || trust == inForce, "it is by other trust files than those in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
-	if e.time == clock.time {
-		stopIf(clock.data == nil, "left out", verified, "clock withheld")
+	if stopIf(e.time == clock.time && clock.data == nil, "left out", verified, "clock withheld"); e.time == clock.time {
 		earliest = text(clock.data, "clock")
 	}
 	at, day := parseTime(now), 24*time.Hour

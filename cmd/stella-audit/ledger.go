@@ -148,11 +148,10 @@ const types = `bundle.admitted: verdict.digest verdict.attestations attestations
 attempt.ended subrun.ended run.completed run.failed run.cancelled step.completed step.failed step.skipped step.cancelled: outputsHash; trust.changed: root policy revocations trustedRoot signatures; dag.published: digest spec
 attempt.started: plugin planHash inputsHash overlay trust.*; run.started: planHash inputsHash dagDigest trust.*; approval.decided approval.closed: modifications; step.cached: inputsHash outputsHash trust.*
 subrun.started: planHash inputsHash; gc.completed archive.created: list; approval.requested: outputsHash; site.initialized: root policy; schedule.added: inputsHash; checkpoint.cosigned: note; step.invalidated: overlay
-import.received: receipt; epoch.begun: evidence; step.expanded: items
 site.started site.stopped clock.accepted floor.waived bundle.rejected bundles.rejected workspaces.removed dag.disabled dag.enabled export.created outbox.dead outbox.requeued outbox.forgotten queue.paused queue.resumed:
 queue.draining lock.reclaimed lock.forced cache.cleared schedule.paused schedule.resumed secret.set schedule.removed schedule.fired snapshot.created site.compacted secret.rotated secret.removed run.cancel_requested:
 run.abort_requested run.resumed run.timed_out run.fail_requested erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn:
-approval.refused:`
+approval.refused:; import.received: receipt; epoch.begun: evidence; step.expanded: items`
 
 // naming gives the members of types.
 var naming = map[string][]string{}

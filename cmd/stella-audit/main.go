@@ -33,20 +33,9 @@ Exit 0 VERIFIED, 5 UNAUTHENTICATED, 8 INCOMPLETE, 7 FAILED, 1 not judged. Nobody
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// options are what the auditor knows from outside.
-type options struct {
-	logKey, siteKey       []byte
-	previous, cosigned    note // without text if they were not given
-	proofs, cosignedProof []any
-	witnesses             []named
-	min, withheld         int
-	siteID, root          string // root is the SHA-256 of the first root.toml
-	before                *audit // of the archive before: what came before this one, that tells
-}
-
 // run is main; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	f, opt, worst := flag.NewFlagSet("stella-audit", flag.ContinueOnError), options{}, verified
+	f, opt, worst := flag.NewFlagSet("stella-audit", flag.ContinueOnError), audit{}, verified
 	f.SetOutput(stderr)
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
 	file := func(name, text string, use func(raw []byte)) {
@@ -78,12 +67,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		demand((opt.proofs == nil || opt.previous.text != "") && (opt.cosignedProof == nil || opt.cosigned.text != ""), "--consistency goes with --previous, --cosigned-consistency with --cosigned")
 		demand(!slices.ContainsFunc(opt.witnesses, func(w named) bool { return bytes.HasSuffix(opt.logKey, w.raw) }), "the log cannot be its own witness")
 		for _, path := range f.Args() {
-			a := &audit{options: opt, worst: unjudged, members: map[string]*member{}, roots: map[int64][]byte{}, runs: map[string][]byte{},
-				reasons: map[string]string{}, met: map[string]bool{}, unknown: map[string]bool{}, found: map[string]finding{}}
+			a := opt
 			if unread := outcome(func() { a.judge(path, stdout) }); unread.status != "ok" { // the others can be judged nevertheless
 				fmt.Fprintf(stderr, "stella-audit: %s: %s\n", path, unread.text)
 			}
-			opt.before, a.before, worst = a, nil, max(worst, a.worst)
+			opt.before, a.before, worst = &a, nil, max(worst, a.worst)
 		}
 	})
 	if fault.status != "ok" {
@@ -120,9 +108,15 @@ func outcome(f func()) (found finding) {
 	return finding{status: "ok"}
 }
 
-// audit is one archive under judgement.
+// audit is one archive under judgement. What comes first the auditor knows from outside.
 type audit struct {
-	options
+	logKey, siteKey           []byte
+	previous, cosigned        note // without text if they were not given
+	proofs, cosignedProof     []any
+	witnesses                 []named
+	min, withheld             int
+	siteID, root              string // root is the SHA-256 of the first root.toml
+	before                    *audit // of the archive before: what came before this one, that tells
 	file                      *os.File
 	members                   map[string]*member
 	manifest, window, genesis any   // genesis is the data of entry 0
@@ -140,6 +134,8 @@ type audit struct {
 
 // judge makes the checks in the order of part 7, each unless one that it needs was not passed.
 func (a *audit) judge(path string, stdout io.Writer) {
+	a.members, a.roots, a.runs, a.reasons, a.found = map[string]*member{}, map[int64][]byte{}, map[string][]byte{}, map[string]string{}, map[string]finding{}
+	a.met, a.unknown, a.worst = map[string]bool{}, map[string]bool{}, unjudged
 	demand(try(os.Stat(path)).Mode().IsRegular(), "not a file")
 	a.file = try(os.Open(path))
 	defer a.file.Close()
@@ -244,12 +240,6 @@ func (a *audit) checkSums() {
 		}
 	}
 	demand(rest == "", "SHA256SUMS names what is not there: %.200q", rest)
-}
-
-func parseTime(s string) time.Time {
-	t, err := time.Parse(timeForm, s)
-	demand(err == nil && t.Format(timeForm) == s, "%.40q is no time", s)
-	return t
 }
 
 // siteOf is the site of an origin (part 5).
@@ -409,9 +399,14 @@ func text(v any, path string) string { return the[string](v, path) }
 func parse(raw []byte) (v any)       { try(0, json.Unmarshal(raw, &v)); return v }
 func parseProof(raw []byte) any      { hashes(list(parse(raw), "proof")); return parse(raw) }
 func digest(raw []byte) string       { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
-
 func unbase64(s string) []byte {
-	raw, err := base64.StdEncoding.DecodeString(s)
-	demand(err == nil && base64.StdEncoding.EncodeToString(raw) == s, "%.80q is not base64", s)
-	return raw
+	return inForm(s, base64.StdEncoding.EncodeToString)(base64.StdEncoding.DecodeString(s))
+}
+func parseTime(s string) time.Time {
+	return inForm(s, func(t time.Time) string { return t.Format(timeForm) })(time.Parse(timeForm, s))
+}
+
+// inForm demands that what was read of s is written as s.
+func inForm[T any](s string, write func(T) string) func(T, error) T {
+	return func(v T, err error) T { demand(err == nil && write(v) == s, "%.80q is malformed", s); return v }
 }
