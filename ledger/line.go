@@ -318,11 +318,21 @@ func hashHex(b []byte) string {
 // isHash says whether s is 64 lower-case hex digits.
 func isHash(s string) bool { return len(s) == 64 && isHex(s) }
 
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
+// noHex is 1 at each byte that is no hex digit in lower case.
+var noHex = func() (t [256]byte) {
+	for c := range t {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			t[c] = 1
 		}
 	}
-	return true
+	return t
+}()
+
+// isHex has no branch on the digits, which nobody could foretell: every entry passes here.
+func isHex(s string) bool {
+	var bad byte
+	for i := range len(s) {
+		bad |= noHex[s[i]]
+	}
+	return bad == 0
 }
