@@ -14,9 +14,6 @@ import (
 	"github.com/stellarun/stella/verify"
 )
 
-// maxTrustedRoot bounds trusted_root.json, as package verify does.
-const maxTrustedRoot = 4 << 20
-
 // acceptedClock is an accepted time while it counts: the entries then have the time of the one
 // before it, which was ahead, until the clock has passed that.
 type acceptedClock struct {
@@ -205,7 +202,7 @@ func (v *verifier) trustFiles(ref ledger.TrustRef) (files verify.Files, err erro
 		to     *[]byte
 	}{
 		{ref.Root, manifests.MaxBytes, &files.Roots[0].Raw}, {ref.Policy, manifests.MaxBytes, &files.Policy.Raw},
-		{ref.Revocations, manifests.MaxBytes, &files.Revocations.Raw}, {ref.TrustedRoot, maxTrustedRoot, &files.TrustedRoot},
+		{ref.Revocations, manifests.MaxBytes, &files.Revocations.Raw}, {ref.TrustedRoot, verify.MaxTrustedRoot, &files.TrustedRoot},
 	} {
 		if f.digest == "" {
 			continue

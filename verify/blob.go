@@ -17,9 +17,6 @@ import (
 	"github.com/stellarun/stella/internal/stamp"
 )
 
-// MaxTrustedRoot is how many bytes a trusted_root.json may have.
-const MaxTrustedRoot = maxTrustedRoot
-
 // BlobPolicy says what a signature over one file must have. It is static: what
 // is checked never depends on what the signature brings. With a trusted root
 // that is one log entry and one trusted time, the log's or a timestamp

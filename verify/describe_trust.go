@@ -45,8 +45,8 @@ type Pin struct {
 // DescribeTrustedRoot lists what a trusted_root.json holds, as far as it can be
 // read.
 func DescribeTrustedRoot(raw []byte) ([]Authority, error) {
-	if len(raw) > maxTrustedRoot {
-		return nil, fmt.Errorf("trusted root: %d bytes, the limit is %d", len(raw), maxTrustedRoot)
+	if len(raw) > MaxTrustedRoot {
+		return nil, fmt.Errorf("trusted root: %d bytes, the limit is %d", len(raw), MaxTrustedRoot)
 	}
 	pb := new(prototrustroot.TrustedRoot)
 	if err := protojson.Unmarshal(raw, pb); err != nil {

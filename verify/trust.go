@@ -13,11 +13,10 @@ import (
 	"github.com/stellarun/stella/manifests"
 )
 
-// Limits of trust files.
-const (
-	maxRoots       = 1024    // in the chain
-	maxTrustedRoot = 4 << 20 // bytes of trusted_root.json
-)
+// MaxTrustedRoot is how many bytes a trusted_root.json may have.
+const MaxTrustedRoot = 4 << 20
+
+const maxRoots = 1024 // in the chain
 
 // A TrustError says which trust file is not valid, and why.
 type TrustError struct {
@@ -278,8 +277,8 @@ func (t *Trust) loadMaterial(raw []byte) error {
 		return fmt.Errorf("the policy names no trusted_root_sha256")
 	case len(raw) == 0:
 		return fmt.Errorf("the policy names %s, and there is none", want)
-	case len(raw) > maxTrustedRoot:
-		return fmt.Errorf("%d bytes, the limit is %d", len(raw), maxTrustedRoot)
+	case len(raw) > MaxTrustedRoot:
+		return fmt.Errorf("%d bytes, the limit is %d", len(raw), MaxTrustedRoot)
 	case bundle.Digest(raw) != want:
 		return fmt.Errorf("its SHA-256 is %s, the policy names %s", bundle.Digest(raw), want)
 	}
