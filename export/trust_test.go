@@ -180,3 +180,44 @@ func TestWhoSignedTheTrustFiles(t *testing.T) {
 		})
 	}
 }
+
+// A key that was revoked signs no more, by more than a day; nearer to that nobody can say
+// which came first.
+func TestWhoSignedTheTrustFilesWasRevoked(t *testing.T) {
+	now := verifytest.Now()
+	for name, tc := range map[string]struct {
+		from  time.Time
+		want  export.Verdict
+		says  string
+		alone string // of stella-audit, which does not look for times
+	}{
+		"for all times":   {time.Time{}, export.Failed, "without revoked keys it is signed by 0 of the 1", "failed"},
+		"two days ago":    {now.Add(-48 * time.Hour), export.Failed, "without revoked keys", "ok"},
+		"an hour ago":     {now.Add(-time.Hour), export.Verified, "3 changes judged again; 1 not, since a revocation began while they were made", "ok"},
+		"in a day's time": {now.Add(24 * time.Hour), export.Verified, "3 of 3 changes judged again", "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			trust := verifytest.NewTrust()
+			role := trust.Root.Roles["policy"]
+			role.Keys = append(role.Keys, verifytest.PEM("reviewer"))
+			trust.Root.Roles["policy"] = role
+			s := newSite(t)
+			s.at = now
+			f := trust.Files()
+			s.change(f)
+			trust.Revocations.Serial = 2
+			trust.Revocations.Revoked = []manifests.Revocation{{Key: verifytest.KeyID("reviewer"), From: tc.from, Reason: "lost"}}
+			f.Revocations = trust.Files().Revocations
+			s.change(f)
+			policyOf(2, "reviewer")(&f)
+			s.change(f)
+			verdict, c, alone, row := s.rowsOf(s.auditor())
+			if verdict != tc.want || !strings.Contains(c.Detail, tc.says) {
+				t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, tc.want, tc.says)
+			}
+			if (alone == string(export.Failed)) != (tc.alone == "failed") || !strings.HasPrefix(row, tc.alone) {
+				t.Errorf("stella-audit: %s: %s, want %s", alone, row, tc.alone)
+			}
+		})
+	}
+}

@@ -148,7 +148,7 @@ func hashes(list []any) (out [][]byte) {
 	return out
 }
 
-// checkTrust is part 7, trust: roles of the root have signed what came in force, and of each root the one before. Not looked for: whether a key was revoked before it signed.
+// checkTrust is part 7, trust: roles of the root have signed what came in force, and of each root the one before. Not looked for: keys that were revoked from some time on.
 func (a *audit) checkTrust() {
 	first, lacks, last := "", "", map[string]string{} // digests of what is in force
 	serial := func(sum string) int64 {
@@ -161,17 +161,18 @@ func (a *audit) checkTrust() {
 			if e.typ == "bundle.admitted" && first == "" {
 				lacks = "admissions come before the first entry that puts trust files in force"
 			} else if e.typ == "trust.extended" {
-				a.signedBy(e, last["root"], "break_glass", text(e.data, "file"))
+				a.signedBy(e, last["root"], "break_glass", text(e.data, "file"), nil)
 			}
+			revoked := map[bool][]any{true: list(parseTOML(a.sealed(last["revocations"])), "revoke")} // for what is new
 			for _, name := range []string{"root", "policy", "revocations"}[:map[string]int{"trust.changed": 3}[e.typ]] {
 				is, was := text(e.data, name), last[name]
 				n, before := serial(is), serial(was)
 				demand(n > before || is == was, "entry %d: %s of serial %d follows serial %d", e.seq, name, n, before)
 				if last[name] = is; name == "root" && was != is && first != "" {
 					stopIf(n > before+1, "left out", verified, "entry %d passes over a root", e.seq)
-					a.signedBy(e, was, name, is)
+					a.signedBy(e, was, name, is, revoked[true])
 				}
-				a.signedBy(e, last["root"], strings.TrimSuffix(name, "s"), is)
+				a.signedBy(e, last["root"], strings.TrimSuffix(name, "s"), is, revoked[was != is])
 			}
 			first = cmp.Or(first, last["root"])
 		}
@@ -184,9 +185,13 @@ func (a *audit) checkTrust() {
 }
 
 // signedBy demands that as many keys of a role in a root as must have signed a sealed file, if there is one, by signatures that the entry names.
-func (a *audit) signedBy(e entry, root, role, file string) {
+func (a *audit) signedBy(e entry, root, role, file string, revoked []any) {
 	table, signers := the[any](parseTOML(a.sealed(root)), "roles."+role), int64(0)
-	for _, key := range keysOf(table) {
+	keys := keysOf(table)
+	for _, r := range revoked {
+		maps.DeleteFunc(keys, func(id string, _ []byte) bool { return id == text(r, "key") && list(r, "from") == nil })
+	}
+	for _, key := range keys {
 		if slices.ContainsFunc(list(e.data, "signatures"), func(s any) bool { return verify(key, a.sealed(file), a.signature(fmt.Sprint(s))) }) {
 			signers++
 		}
