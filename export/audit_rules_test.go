@@ -50,10 +50,10 @@ func TestVerdictsAreOfTheirTime(t *testing.T) {
 		want        string
 	}{
 		"by the trust in force": {other, func(s *site, d *ledger.BundleAdmission) { changes(s, d, func(*ledger.TrustChange) {}) }, "ok"},
-		"under an extension of it": {other, func(s *site, d *ledger.BundleAdmission) {
+		"under an extension that never was": {other, func(s *site, d *ledger.BundleAdmission) {
 			changes(s, d, func(*ledger.TrustChange) {})
 			d.Verdict.Trust.Extension = s.blob("an extension")
-		}, "ok"},
+		}, "failed"},
 		"without the revocations in force": {"", func(s *site, d *ledger.BundleAdmission) {
 			changes(s, d, func(c *ledger.TrustChange) { c.Revocations, c.RevocationSerial = s.blob(other), 1 })
 		}, "failed"},

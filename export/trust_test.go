@@ -17,8 +17,8 @@ import (
 )
 
 // change seals trust files and records them as in force, whoever has signed them. The first
-// are those of entry 0.
-func (s *site) change(files verify.Files) {
+// are those of entry 0. lies change the entry.
+func (s *site) change(files verify.Files, lies ...func(c *ledger.TrustChange)) {
 	s.t.Helper()
 	c := ledger.TrustChange{Reason: "test"}
 	for _, f := range append(files.Roots[:len(files.Roots):len(files.Roots)], files.Policy, files.Revocations) {
@@ -51,12 +51,21 @@ func (s *site) change(files verify.Files) {
 		s.entries, s.hashes = nil, nil
 		s.init(c.Root, c.Policy)
 	}
+	for _, lie := range lies {
+		lie(&c)
+	}
 	s.add(ledger.Envelope{Type: ledger.TrustChanged, Actor: "uid:0(root)"}, &c)
 }
 
-// rowsOf judges the archive of all that a site has recorded by both judges, and gives what
-// they say of trust.
+// rowsOf gives what both judges say of trust.
 func (s *site) rowsOf(opt export.VerifyOptions) (export.Verdict, export.Check, string, string) {
+	s.t.Helper()
+	verdict, checks, alone, out := s.bothOf(opt)
+	return verdict, checks["trust"], alone, rowOf(out, "trust")
+}
+
+// bothOf judges the archive of all that a site has recorded by both judges.
+func (s *site) bothOf(opt export.VerifyOptions) (verdict export.Verdict, checks map[string]export.Check, alone, out string) {
 	s.t.Helper()
 	s.at = s.at.Add(time.Hour)
 	s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
@@ -69,14 +78,12 @@ func (s *site) rowsOf(opt export.VerifyOptions) (export.Verdict, export.Check, s
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	alone, _, out := audit(s.t, opt, path)
+	checks = map[string]export.Check{}
 	for _, c := range r.Checks {
-		if c.Name == "trust" {
-			return r.Verdict, c, alone, rowOf(out, "trust")
-		}
+		checks[c.Name] = c
 	}
-	s.t.Fatal("the report has no check of trust")
-	return "", export.Check{}, "", ""
+	alone, _, out = audit(s.t, opt, path)
+	return r.Verdict, checks, alone, out
 }
 
 // rotated is the usual trust under another root, which from lets follow, signed by these keys.
@@ -145,6 +152,8 @@ func TestWhoSignedTheTrustFiles(t *testing.T) {
 		"a root of its own":            {then(rotated(2, "stranger")), "", export.Failed, "by the root before", "failed", nil},
 		"a root that passes over one":  {then(rotated(3, "stranger")), first, export.Incomplete, "the roots between root 1 and root 3", "missing", nil},
 		"the same, and none expected":  {then(rotated(3, "stranger")), "", export.Verified, "the roots between root 1 and root 3", "not judged", nil},
+		"an older policy behind a gap": {then(policyOf(3, "policy"), func(f *verify.Files) { policyOf(2)(f); rotated(3, "reviewer")(f) }), "", export.Failed,
+			"its serial is 2, 3 is in force", "failed", nil},
 		"a root goes back": {then(rotated(2, "stranger", "root"), func(f *verify.Files) { *f = files }), "", export.Failed,
 			"it is root 1, root 2 was in force", "failed", nil},
 		"before it admissions": {nil, first, export.Incomplete, "1 admissions come before", "missing", func(s *site) {
@@ -219,5 +228,32 @@ func TestWhoSignedTheTrustFilesWasRevoked(t *testing.T) {
 				t.Errorf("stella-audit: %s: %s, want %s", alone, row, tc.alone)
 			}
 		})
+	}
+}
+
+// What an entry says of the files is what they say, and the first are those of entry 0.
+func TestTrustFilesAreThoseThatAreNamed(t *testing.T) {
+	files := verifytest.NewTrust().Files()
+	other := files
+	policyOf(2, "policy")(&other)
+	for name, tc := range map[string]struct {
+		lie  func(s *site)
+		want string
+	}{
+		"another serial":  {func(s *site) { s.change(files, func(c *ledger.TrustChange) { c.PolicySerial = 7 }) }, "policySerial is"},
+		"another version": {func(s *site) { s.change(files, func(c *ledger.TrustChange) { c.RootVersion = 7 }) }, "rootVersion is"},
+		"others than in entry 0": {func(s *site) {
+			s.entries, s.hashes = nil, nil
+			s.init(s.blob(string(files.Roots[0].Raw)), s.blob(string(files.Policy.Raw)))
+			s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
+			s.change(other)
+		}, "not those that entry 0 names"},
+	} {
+		s := newSite(t)
+		s.at = verifytest.Now()
+		tc.lie(s)
+		if verdict, c, _, _ := s.rowsOf(s.auditor()); verdict != export.Failed || !strings.Contains(c.Detail, tc.want) {
+			t.Errorf("%s: %s: %s, want %s", name, verdict, c.Detail, tc.want)
+		}
 	}
 }

@@ -25,7 +25,9 @@ const nowSlack = 24 * time.Hour
 type admissions struct {
 	v *verifier
 
-	trust *ledger.TrustRef // in force; nil where no entry of the window says so
+	trust    *ledger.TrustRef // in force; nil where no entry of the window says so
+	extended map[string]bool  // extensions of it that entries of the window name
+	unknown  bool             // there may be others
 
 	ref  ledger.TrustRef // that past was made from
 	past *verify.Past    // nil before the first
@@ -44,6 +46,11 @@ func (x *admissions) entry(e entry) {
 		if c, ok := e.Data.(*ledger.TrustChange); ok {
 			ref := c.Ref()
 			x.trust = &ref
+		}
+	case ledger.TrustExtended:
+		c, ok := e.Data.(*ledger.TrustExtension)
+		if x.unknown = x.unknown || !ok; ok {
+			x.extended[c.File] = true
 		}
 	case ledger.BundleAdmitted:
 		x.all++
@@ -130,8 +137,13 @@ func revoked(err error) bool {
 // inForce demands that a verdict names the trust that was in force. Where no entry says which
 // that was, all verdicts must name the same.
 func (x *admissions) inForce(said ledger.TrustRef) error {
+	extension := said.Extension
 	said.Extension = "" // no trust.changed names it
 	switch {
+	case extension != "" && !x.extended[extension] && x.unknown:
+		return &skip{why: "the extension of trust that they name came before the window"}
+	case extension != "" && !x.extended[extension]:
+		return fmt.Errorf("its verdict names an extension of trust that was never in force: %s", extension)
 	case said.Root == "" || said.Policy == "":
 		return errors.New("its verdict names no root, or no policy")
 	case x.trust == nil:

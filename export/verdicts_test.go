@@ -321,20 +321,42 @@ func TestVerdictsUnderAnExtension(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	by := func(key string) func(s *site) {
+		return func(s *site) {
+			c := ledger.TrustExtension{File: s.blob(string(text)), Serial: 1, Root: ref.Root, Policy: ref.Policy, Until: stamp.Format(now.Add(time.Hour)), Reason: "at sea"}
+			for _, sig := range verifytest.Signatures(text, key) {
+				c.Signatures = append(c.Signatures, s.blob(string(sig.Data)))
+			}
+			c.Signers = []string{verifytest.KeyID(key)}
+			s.add(ledger.Envelope{Type: ledger.TrustExtended, Actor: "uid:0(root)"}, &c)
+		}
+	}
 	for name, tc := range map[string]struct {
-		lie  func(d *ledger.BundleAdmission)
-		want string
+		extend func(s *site)
+		lie    func(d *ledger.BundleAdmission)
+		trust  string // what the checks say
+		want   string
+		alone  string // what stella-audit says of both
 	}{
-		"honest":    {nil, "1 of 1 admissions judged again"},
-		"not named": {func(d *ledger.BundleAdmission) { d.Verdict.Trust.Extension = "" }, "POLICY_EXPIRED"},
+		"honest":             {by("captain"), nil, "2 of 2 changes", "1 of 1 admissions judged again", "ok ok"},
+		"not named":          {by("captain"), func(d *ledger.BundleAdmission) { d.Verdict.Trust.Extension = "" }, "2 of 2 changes", "POLICY_EXPIRED", "ok ok"}, // stella-audit reads no dates
+		"signed by nobody":   {by("stranger"), nil, "signed by 0 of the 1", "1 of 1", "failed ok"},
+		"never put in force": {func(*site) {}, nil, "1 of 1 changes", "an extension of trust that was never in force", "ok failed"},
 	} {
 		s := newSite(t)
 		s.at = now
 		s.believe(trust)
+		tc.extend(s)
 		s.blob(string(text))
 		s.admit(let(t, verifytest.NewPlugin().Sign("acme-1"), extended, now), tc.lie)
-		if _, c := s.verdictsOf(s.auditor()); !strings.Contains(c.Detail, tc.want) {
-			t.Errorf("%s: %s %s", name, c.Status, c.Detail)
+		_, checks, _, out := s.bothOf(s.auditor())
+		if !strings.Contains(checks["trust"].Detail, tc.trust) || !strings.Contains(checks["verdicts"].Detail, tc.want) {
+			t.Errorf("%s: %s, %s", name, checks["trust"].Detail, checks["verdicts"].Detail)
+		}
+		for i, check := range []string{"trust", "verdicts"} {
+			if row := rowOf(out, check); !strings.HasPrefix(row, strings.Fields(tc.alone)[i]) {
+				t.Errorf("%s: stella-audit: %s %s", name, check, row)
+			}
 		}
 	}
 }

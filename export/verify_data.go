@@ -68,7 +68,7 @@ func (v *verifier) data() (string, error) {
 	if err := v.openDerived(); err != nil {
 		return "", err
 	}
-	v.admitted = admissions{v: v, left: map[string]int64{}}
+	v.admitted = admissions{v: v, left: map[string]int64{}, extended: map[string]bool{}, unknown: v.proof.First > 0}
 	v.lineage = lineage{v: v, left: map[string]int64{}}
 	for {
 		envelope, err := envelopes.next()

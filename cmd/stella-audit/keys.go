@@ -168,9 +168,10 @@ func (a *audit) checkTrust() {
 				is, was := text(e.data, name), last[name]
 				n, before := serial(is), serial(was)
 				demand(n > before || is == was, "entry %d: %s of serial %d follows serial %d", e.seq, name, n, before)
-				if last[name] = is; name == "root" && was != is && first != "" {
-					stopIf(n > before+1, "left out", verified, "entry %d passes over a root", e.seq)
+				if last[name] = is; name == "root" && first != "" && n == before+1 {
 					a.signedBy(e, was, name, is, revoked[true])
+				} else if name == "root" && first != "" && was != is {
+					lacks = fmt.Sprintf("entry %d passes over a root", e.seq)
 				}
 				a.signedBy(e, last["root"], strings.TrimSuffix(name, "s"), is, revoked[was != is])
 			}
@@ -206,16 +207,22 @@ func (a *audit) signature(sum string) []byte {
 
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
-	all, left, inForce, clock := 0, map[string]int{}, "", entry{}
+	all, left, inForce, clock, extended := 0, map[string]int{}, "", entry{}, map[string]bool{"": true}
 	for e := range a.entries() {
 		switch e.typ {
 		case "trust.changed":
 			inForce = trustIn(e.data)
+		case "trust.extended":
+			extended[text(e.data, "file")] = true
 		case "clock.accepted":
 			clock = e
 		case "bundle.admitted":
 			trust := trustIn(the[any](e.data, "verdict.trust"))
-			found := outcome(func() { a.verdictHolds(e, clock, inForce, trust) })
+			found := outcome(func() {
+				stopIf(!extended[text(e.data, "verdict.trust.extension")] && a.first > 0, "left out", verified, "extension from before the window")
+				demand(extended[text(e.data, "verdict.trust.extension")], "it names an extension that was never in force")
+				a.verdictHolds(e, clock, inForce, trust)
+			})
 			demand(found.status != "failed", "the verdict of entry %d does not hold: %s", e.seq, found.text)
 			all, inForce = all+1, max(inForce, trust)
 			left[found.text]++
