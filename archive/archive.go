@@ -71,6 +71,17 @@ func (e *DamagedError) What() string {
 
 func (e *DamagedError) Unwrap() error { return e.Err }
 
+// A ContentError is a content that an archive was to have, and that cannot be read, or is not
+// what its digest says.
+type ContentError struct {
+	SHA256 string
+	Err    error
+}
+
+func (e *ContentError) Error() string { return fmt.Sprintf("sealed content %s: %v", e.SHA256, e.Err) }
+
+func (e *ContentError) Unwrap() error { return e.Err }
+
 // An Item is one content.
 type Item struct {
 	Bytes  int64  `json:"bytes"` // before compression

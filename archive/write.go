@@ -45,8 +45,8 @@ type Options struct {
 }
 
 // Write makes an archive at path, which must not exist, and syncs its content but not its
-// name. The same list gives the same bytes. A content that is not what the list says is a
-// *[DamagedError], which names the source. On an error nothing is left.
+// name. The same list gives the same bytes. A content that cannot be read, or is not what the
+// list says, is a *[ContentError]. On an error nothing is left.
 func Write(ctx context.Context, path string, opt Options) (err error) {
 	raw, err := opt.List.Encode()
 	if err != nil {
@@ -140,23 +140,46 @@ func (w *writer) small(name string, raw []byte) error {
 
 // content writes a compressed content, which must be what the list says.
 func (w *writer) content(m member) error {
-	r, err := w.opt.Source.Open(m.log, m.SHA256)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
 	return w.member(m.name, func(to io.Writer) error {
 		w.enc.Reset(to)
-		sum := sha256.New()
-		n, err := io.Copy(io.MultiWriter(w.enc, sum, progress{w}), r)
-		if err = errors.Join(err, w.enc.Close()); err != nil {
-			return err
-		}
-		if n != m.Bytes || hex.EncodeToString(sum.Sum(nil)) != m.SHA256 {
-			return fmt.Errorf("the %d bytes of sealed content %s are not what its name says", n, m.SHA256)
-		}
-		return nil
+		err := Whole(w.opt.Source, m.log, m.Item, io.MultiWriter(w.enc, progress{w}))
+		return errors.Join(err, w.enc.Close())
 	})
+}
+
+// Whole copies a content of a source to w. One that cannot be read, or is not what the item
+// says, is a *[ContentError].
+func Whole(from Source, log bool, item Item, w io.Writer) error {
+	r, err := from.Open(log, item.SHA256)
+	if err != nil {
+		return &ContentError{item.SHA256, err}
+	}
+	defer r.Close()
+	in := &reading{r: r}
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(w, sum), in)
+	switch {
+	case in.err != nil:
+		return &ContentError{item.SHA256, in.err}
+	case err != nil:
+		return err
+	case n != item.Bytes || hex.EncodeToString(sum.Sum(nil)) != item.SHA256:
+		return &ContentError{item.SHA256, fmt.Errorf("its %d bytes are not what its name says", n)}
+	}
+	return nil
+}
+
+// reading tells what reading has failed at from what writing has.
+type reading struct {
+	r   io.Reader
+	err error
+}
+
+func (r *reading) Read(b []byte) (n int, err error) {
+	if n, err = r.r.Read(b); err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
 }
 
 func newEncoder() (*zstd.Encoder, error) {

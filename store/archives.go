@@ -251,6 +251,20 @@ func (s *shelf) promised(digest string) bool {
 	return err == nil && slices.ContainsFunc(h.files, func(x *shelved) bool { return x.known && x.fault() == nil })
 }
 
+// refresh looks, so that [shelf.nowhere] knows.
+func (s *shelf) refresh() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.look()
+}
+
+// nowhere says whether no archive is known to hold a content, here or elsewhere.
+func (s *shelf) nowhere(digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.holds(digest)) == 0 && cmp.Or(s.lost(digest, true), s.elsewhere(digest), s.lost(digest, false)) == nil
+}
+
 // holds are the files that hold a content; s.mu is held.
 func (s *shelf) holds(digest string) (out []*shelved) {
 	for _, x := range s.files {

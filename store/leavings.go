@@ -3,6 +3,8 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +33,7 @@ type Leavings struct {
 	ended  map[string]bool
 	items  map[string]*leaving // by digest
 	next   int                 // of runs, for Next
+	began  int                 // next, before the last load
 }
 
 // leaving is a content that an ended run names.
@@ -38,6 +41,9 @@ type leaving struct {
 	log, artifact bool
 	held          bool // something else names it
 	taken         bool // it was handed out by Next
+
+	size, logSize int64 // where it is in its place, -1 where it is not
+	bad           error // it is nowhere, cannot be read, or is not what it was
 }
 
 // EndedBefore finds the runs that had ended before a time, and what they have left. A sub-run
@@ -226,80 +232,159 @@ type Load struct {
 	Double []string
 }
 
+// gathered is a load in the making.
+type gathered struct {
+	Load
+	list   *archive.List
+	listed map[string]bool
+	bytes  int64
+}
+
 // Next gathers what is in its place, run by run, until there is enough for one archive.
-// With neither a list nor doubles nothing is left.
+// With neither a list nor doubles nothing is left. A run stays as it is that names a content
+// that is nowhere, or that [Leavings.Retract] has found damaged.
 func (l *Leavings) Next(ctx context.Context) (Load, error) {
 	list := &archive.List{Artifacts: []archive.Item{}, Before: l.before, Logs: []archive.Item{}, Runs: []archive.Run{}, Schema: archive.Schema, SiteID: l.db.SiteID()}
-	var load Load
-	var bytes int64
-	listed := map[string]bool{}
-	for ; l.next < len(l.runs) && len(list.Artifacts)+len(list.Logs)+len(list.Runs) < archiveFilesMost && bytes < archiveBytesMost; l.next++ {
-		r, any := l.runs[l.next], false
-		var fault error
-		err := l.of(ctx, r.RunID, func(digest string, _ bool) {
-			x := l.items[digest]
-			if x == nil || x.held || fault != nil { // nobody has looked at what a run has left that was reopened meanwhile
-				return
-			}
-			if !x.taken {
-				var n int64
-				n, listed[digest], fault = l.take(digest, x, list, &load)
-				x.taken, bytes = true, bytes+n
-			}
-			any = any || listed[digest]
-		})
-		if err == nil {
-			err = fault
-		}
-		if err != nil {
-			return load, err
-		}
-		if any {
-			list.Runs = append(list.Runs, r)
+	g := &gathered{list: list, listed: map[string]bool{}}
+	if err := l.db.blobs.shelf.refresh(); err != nil {
+		return g.Load, err
+	}
+	l.began = l.next
+	for ; l.next < len(l.runs) && len(list.Artifacts)+len(list.Logs)+len(list.Runs) < archiveFilesMost && g.bytes < archiveBytesMost; l.next++ {
+		if err := l.gather(ctx, g, l.runs[l.next]); err != nil {
+			return g.Load, err
 		}
 	}
 	if len(list.Artifacts)+len(list.Logs) > 0 {
 		for _, items := range [][]archive.Item{list.Artifacts, list.Logs} {
 			slices.SortFunc(items, func(a, b archive.Item) int { return cmp.Compare(a.SHA256, b.SHA256) })
 		}
-		load.List = list
+		g.List = list
 	}
-	return load, nil
+	return g.Load, nil
 }
 
-// take adds a content to a load, if it is in its place, and says how large it is and whether
-// the list has it now.
-func (l *Leavings) take(digest string, x *leaving, list *archive.List, load *Load) (total int64, listed bool, err error) {
-	b := l.db.blobs
-	artifact, isFile, err := b.placed(digest)
-	if err != nil {
-		return 0, false, err
+// gather adds what a run has left to a load, or nothing where something of it is damaged.
+func (l *Leavings) gather(ctx context.Context, g *gathered, r archive.Run) error {
+	var digests []string
+	var fault error
+	err := l.of(ctx, r.RunID, func(digest string, _ bool) {
+		x := l.items[digest]
+		if x == nil || x.held || fault != nil { // nobody has looked at what a run has left that was reopened meanwhile
+			return
+		}
+		if !x.taken {
+			fault = l.locate(digest, x)
+		}
+		digests = append(digests, digest)
+	})
+	if err = cmp.Or(err, fault); err != nil {
+		return err
 	}
-	log := int64(-1)
+	if slices.ContainsFunc(digests, func(d string) bool { return l.items[d].bad != nil }) {
+		return nil
+	}
+	any := false
+	for _, d := range digests {
+		if x := l.items[d]; !x.taken {
+			x.taken = true
+			l.take(g, d, x)
+		}
+		any = any || g.listed[d]
+	}
+	if any {
+		g.list.Runs = append(g.list.Runs, r)
+	}
+	return nil
+}
+
+// locate finds out how large a content is where it is in its place.
+func (l *Leavings) locate(digest string, x *leaving) error {
+	b := l.db.blobs
+	size, isFile, err := b.placed(digest)
+	if err != nil {
+		return err
+	}
+	x.size, x.logSize = size, -1
 	if fi, err := os.Lstat(b.logPath(digest)); x.log && err == nil && fi.Mode().IsRegular() {
-		log = fi.Size()
+		x.logSize = fi.Size()
 	} else if x.log && !isFile {
-		log = artifact // a short one is sealed without a file
+		x.logSize = size // a short one is sealed without a file
 	}
 	if !x.artifact {
-		artifact = -1
+		x.size = -1
 	}
-	if artifact < 0 && log < 0 {
-		return 0, false, nil // it is in an archive; what is nowhere, an audit names
+	if (x.artifact && x.size < 0 || x.log && x.logSize < 0) && b.shelf.nowhere(digest) {
+		x.bad = errors.New("it is missing")
 	}
-	if b.shelf.promised(digest) {
-		load.Double = append(load.Double, digest)
-		return 0, false, nil
+	return nil
+}
+
+// take adds a content to a load, if it is in its place.
+func (l *Leavings) take(g *gathered, digest string, x *leaving) {
+	if x.size < 0 && x.logSize < 0 {
+		return // it is in an archive
 	}
-	if artifact >= 0 {
-		list.Artifacts = append(list.Artifacts, archive.Item{Bytes: artifact, SHA256: digest})
-		total += artifact
+	if l.db.blobs.shelf.promised(digest) {
+		g.Double = append(g.Double, digest)
+		return
 	}
-	if log >= 0 {
-		list.Logs = append(list.Logs, archive.Item{Bytes: log, SHA256: digest})
-		total += log
+	g.listed[digest] = true
+	if x.size >= 0 {
+		g.list.Artifacts = append(g.list.Artifacts, archive.Item{Bytes: x.size, SHA256: digest})
+		g.bytes += x.size
 	}
-	return total, true, nil
+	if x.logSize >= 0 {
+		g.list.Logs = append(g.list.Logs, archive.Item{Bytes: x.logSize, SHA256: digest})
+		g.bytes += x.logSize
+	}
+}
+
+// Retract takes back the list that [Leavings.Next] gave last, of which a content could not be
+// archived. All others are read too, so that each list is taken back once: the next has none
+// of the runs that name one that is damaged.
+func (l *Leavings) Retract(ctx context.Context, list *archive.List, found *archive.ContentError) error {
+	l.items[found.SHA256].bad = found.Err
+	for _, x := range []struct {
+		log   bool
+		items []archive.Item
+	}{{false, list.Artifacts}, {true, list.Logs}} {
+		for _, item := range x.items {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			var bad *archive.ContentError
+			if errors.As(archive.Whole(inPlaceOf{l.db.blobs}, x.log, item, io.Discard), &bad) {
+				l.items[item.SHA256].bad = bad.Err
+			}
+			l.items[item.SHA256].taken = false
+		}
+	}
+	l.next = l.began
+	return nil
+}
+
+// DamagedRun is an ended run that stays as it is, since one of its contents is damaged.
+type DamagedRun struct {
+	RunID, Digest string
+	Err           error
+}
+
+// Damaged are the runs that [Leavings.Next] has left as they are.
+func (l *Leavings) Damaged(ctx context.Context) (out []DamagedRun, err error) {
+	for _, r := range l.runs {
+		known := map[string]bool{}
+		err := l.of(ctx, r.RunID, func(digest string, _ bool) {
+			if x := l.items[digest]; x != nil && x.bad != nil && !known[digest] {
+				known[digest] = true
+				out = append(out, DamagedRun{r.RunID, digest, x.bad})
+			}
+		})
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // placed is the size of a blob that is in its place, and whether it is a file; -1 where there

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,8 @@ func newArchiveCmd(a *app) *cobra.Command {
 			"Nothing is lost: logs, artifacts, exports and checks read from the archive as long as it lies\n" +
 			"in archives/, under any name. It can be taken elsewhere: then exports declare each log that\n" +
 			"they lack, and who asks for one is told which file to bring back. The file is a tar that tar,\n" +
-			"zstd and sha256sum open. Cut off at any moment, the same command goes on.",
+			"zstd and sha256sum open. Cut off at any moment, the same command goes on. A run of which an\n" +
+			"artifact or a log is damaged or missing stays as it is and is named; the others are archived.",
 		Example: "  stella maintenance archive --older-than 90d --dry-run\n  stella maintenance archive --older-than 90d",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -47,8 +49,25 @@ func runArchive(ctx context.Context, a *app, req api.ArchiveRequest) error {
 		if err != nil {
 			return err
 		}
-		return a.acted(req.DryRun, rep, func(s *screen) { renderArchived(s, rep) })
+		if err := a.acted(req.DryRun, rep, func(s *screen) { renderArchived(s, rep) }); err != nil {
+			return err
+		}
+		return notArchived(rep.Damaged)
 	})
+}
+
+// notArchived names the runs that were not archived since something of them is damaged; nil
+// where there is none.
+func notArchived(runs []api.DamagedRun) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	err := api.Error{Code: api.CodeDamaged, Message: "the rest is done, but runs are damaged and stay as they are",
+		Hint: "put each file back, from a snapshot or a backup, then archive again; stella bundle audit names all that is damaged"}
+	for _, r := range runs {
+		err.Faults = append(err.Faults, fmt.Sprintf("%s: %s: %s", r.RunID, r.SHA256, r.What))
+	}
+	return &outcome{exitDamaged, err}
 }
 
 func renderArchived(s *screen, r api.ArchiveReport) {

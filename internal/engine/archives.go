@@ -23,7 +23,7 @@ const maxArchiveAge = 100 * 365 * 24 * time.Hour
 // ArchiveRuns writes what runs have left that ended long ago to archives, and moves the
 // originals to trash/. An archive is read back, byte for byte, before its entry is written,
 // and its entry is on disk before anything goes: cut off anywhere nothing is lost, and the
-// next archiving goes on.
+// next archiving goes on. A run of which something is damaged stays as it is, and is named.
 func (s *site) ArchiveRuns(ctx context.Context, req api.ArchiveRequest, p api.Progress) (api.ArchiveReport, error) {
 	e := s.e
 	out := api.ArchiveReport{DryRun: req.DryRun, Archives: []api.Archive{}}
@@ -52,6 +52,9 @@ func (s *site) ArchiveRuns(ctx context.Context, req api.ArchiveRequest, p api.Pr
 	}
 	for again := true; again && err == nil; {
 		again, err = x.round(ctx)
+	}
+	if err == nil {
+		err = x.damaged(ctx)
 	}
 	out.Runs = int64(len(x.runs))
 	if err != nil {
@@ -87,16 +90,32 @@ func (x *archiving) round(ctx context.Context) (bool, error) {
 	if load.List == nil {
 		return true, nil
 	}
+	if !x.dry {
+		err := x.write(ctx, load.List)
+		var bad *archive.ContentError
+		if errors.As(err, &bad) { // the others need not wait until somebody mends that
+			return true, x.left.Retract(ctx, load.List, bad)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 	for _, r := range load.List.Runs {
 		x.runs[r.RunID] = true
 	}
 	x.out.Artifacts += int64(len(load.List.Artifacts))
 	x.out.Logs += int64(len(load.List.Logs))
 	x.out.Content += load.List.Bytes()
-	if x.dry {
-		return true, nil
+	return true, nil
+}
+
+// damaged names the runs that stay as they are.
+func (x *archiving) damaged(ctx context.Context) error {
+	all, err := x.left.Damaged(ctx)
+	for _, d := range all {
+		x.out.Damaged = append(x.out.Damaged, api.DamagedRun{RunID: d.RunID, SHA256: d.Digest, What: d.Err.Error()})
 	}
-	return true, x.write(ctx, load.List)
+	return err
 }
 
 // finish moves away what an archive has and an archiving that was cut off has left.

@@ -76,6 +76,15 @@ type ArchiveReport struct {
 	TrashFiles   int64  `json:"trashFiles"` // deleted from trash/, a day after they were moved there
 	TrashBytes   int64  `json:"trashBytes"`
 	TrashedUntil string `json:"trashedUntil,omitempty"` // when what was moved now may be deleted
+
+	Damaged []DamagedRun `json:"damaged,omitempty"` // that stay as they are; a dry run reads nothing, and names what is missing
+}
+
+// DamagedRun is a run of which an artifact or a log segment is damaged, or missing.
+type DamagedRun struct {
+	RunID  string `json:"runId"`
+	SHA256 string `json:"sha256"` // of what it was
+	What   string `json:"what"`
 }
 
 // AwayArchive is an archive of runs that is not in archives/ of the home, and how many files
