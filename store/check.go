@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -190,7 +192,7 @@ func (db *DB) replayAll(ctx context.Context, r *replay, size int64, opt CheckOpt
 			return err
 		}
 		if err := r.add(env, data); err != nil {
-			return damaged(err, "replay of entry %d", l.Seq)
+			return notReplayed(err, l.Seq)
 		}
 		gone.see(l, data)
 		if opt.Blobs {
@@ -302,12 +304,22 @@ type replay struct {
 	done func(*Tx) // after each transaction; may be nil
 }
 
+// notReplayed is what adding an entry has failed at: damage, but for what the system says of
+// the file that is written.
+func notReplayed(err error, seq int64) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("store: replay: %w", err)
+	}
+	return damaged(err, "replay of entry %d", seq)
+}
+
 func (db *DB) newReplay(scratch string) (*replay, error) {
 	dir, err := os.MkdirTemp(cmp.Or(scratch, filepath.Join(db.home, "cache")), "check-")
 	if err != nil {
 		return nil, fmt.Errorf("store: check: %w", err)
 	}
-	b, err := bolt.Open(filepath.Join(dir, "replay.db"), 0o600, &bolt.Options{NoSync: true, NoFreelistSync: true})
+	b, err := bolt.Open(filepath.Join(dir, "replay.db"), 0o600, &bolt.Options{NoSync: true, NoGrowSync: true, NoFreelistSync: true})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, fmt.Errorf("store: check: %w", err)

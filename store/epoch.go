@@ -107,7 +107,7 @@ func Peek(home string) (h Head) {
 // peek is [Peek] for whoever holds the home.
 func peek(home string) (h Head) {
 	path := filepath.Join(home, fileName)
-	w, err := openWreck(path)
+	w, err := openWreck(path, nil)
 	if err != nil {
 		if exists(path) {
 			h.Unread, h.NotesLost = 1, true

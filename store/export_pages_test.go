@@ -37,7 +37,7 @@ func WalkPages(raw []byte, visit func(bucket, k, v []byte)) (lost int, err error
 
 // ReadWreck is what can be read of a bucket of a damaged database.
 func ReadWreck(path, bucket string) (all map[string]string, unread int, err error) {
-	w, err := openWreck(path)
+	w, err := openWreck(path, nil)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -293,7 +293,7 @@ func (m *move) ledger(from *bolt.Tx) error {
 			return err
 		}
 		if err := m.r.add(env, data); err != nil {
-			return damaged(err, "replay of entry %d", seq)
+			return notReplayed(err, seq)
 		}
 		gone.see(l, data)
 	}

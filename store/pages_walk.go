@@ -2,7 +2,9 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -155,13 +157,31 @@ func asBucket(v []byte) (b bucketPages, err error) {
 	return b, err
 }
 
-// checkFile is [checkAll] of a file, where it is not empty: bbolt makes a database of that.
+// source is a file that is looked at, and what the system says where it cannot be read: then
+// nobody knows whether what lies there is damaged.
+type source struct {
+	r    io.ReaderAt
+	fail error
+}
+
+func (s *source) ReadAt(b []byte, at int64) (int, error) {
+	n, err := s.r.ReadAt(b, at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.fail = cmp.Or(s.fail, fmt.Errorf("store: %w", err))
+	}
+	return n, err
+}
+
+// checkFile is [checkAll] of a file, where it is not empty: bbolt makes a database of that. One
+// that cannot be read is no *[Damage].
 func checkFile(f *os.File, leaves bool) error {
 	fi, err := f.Stat()
 	if err != nil || fi.Size() == 0 {
 		return err
 	}
-	return checkAll(f, fi.Size(), leaves)
+	from := &source{r: f}
+	err = checkAll(from, fi.Size(), leaves)
+	return cmp.Or(from.fail, err)
 }
 
 // checkAll verifies the pages of the file: every one that can be reached, or all but the

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -65,7 +67,8 @@ type Recovery struct {
 
 // Recover recovers the ledger of a home that nobody holds. One of a newer schema is refused,
 // and one that is older than what is replayed here; and with [ErrForked] one whose entries are
-// not those that were signed, which no damage does.
+// not those that were signed, which no damage does. Where the file cannot be read, or what is
+// made of it not written, nothing is recovered: that is no damage, and may pass.
 func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	unlock, err := lockHome(opt.Home, true)
 	if err != nil {
@@ -75,14 +78,20 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	if err := nothingCutOff(opt.Home); err != nil { // see [FinishRestore]
 		return r, err
 	}
-	w, err := openWreck(filepath.Join(opt.Home, fileName))
+	w, err := openWreck(filepath.Join(opt.Home, fileName), opt.Open.hooks.read)
+	var damage *Damage
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return r, fmt.Errorf("%w: %s", ErrNoSite, opt.Home)
-	case err != nil:
+	case errors.As(err, &damage):
 		return r, fmt.Errorf("%w: %w", ErrHopeless, err)
+	case err != nil:
+		return r, err
 	}
 	defer w.close()
+	if w.from.fail != nil {
+		return r, w.from.fail
+	}
 	switch schema := w.schema(); {
 	case schema > schemaVersion:
 		return r, fmt.Errorf("%w: schema %d, this one knows %d", ErrNewerSchema, schema, schemaVersion)
@@ -103,7 +112,8 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 			err = errors.Join(err, removeTree(ready))
 		}
 	}()
-	if err := w.rebuild(ctx, ready, opt, &r); err != nil || opt.DryRun {
+	err = w.rebuild(ctx, ready, opt, &r)
+	if err = cmp.Or(w.from.fail, err); err != nil || opt.DryRun {
 		return r, err
 	}
 	if err := makeRoom(opt.Home); err != nil {
@@ -125,12 +135,14 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if err != nil {
 		return err
 	}
+	base := db.base.Load()
+	base.NoSync, base.NoGrowSync = true, true // what is half done is thrown away
 	started := false
 	defer func() {
 		if started {
 			err = errors.Join(err, db.Close())
 		} else {
-			err = errors.Join(err, db.base.Load().Close())
+			err = errors.Join(err, base.Close())
 		}
 	}()
 	r.Head, r.Unread = w.head(), w.unread(bEntries, bMeta, bCheckpoints, bSmall, bOutbox, bSinks)
@@ -143,8 +155,11 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if r.Damage == "" && r.Unread > 0 {
 		r.Damage = fmt.Sprintf("pages of ledger.db that cannot be read: %d", r.Unread)
 	}
-	if err := checkFile(w.file, true); r.Damage == "" && err != nil {
-		r.Damage = err.Error()
+	if err := checkFile(w.file, true); err != nil {
+		if damage := (*Damage)(nil); !errors.As(err, &damage) {
+			return err
+		}
+		r.Damage = cmp.Or(r.Damage, err.Error())
 	}
 	if err := db.load(); err != nil {
 		return err
@@ -155,7 +170,8 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if err := w.survivors(ctx, db, opt, r); err != nil || opt.DryRun {
 		return err
 	}
-	if err := db.base.Load().Sync(); err != nil {
+	base.NoSync, base.NoGrowSync = false, false
+	if err := base.Sync(); err != nil {
 		return err
 	}
 	db.start()
@@ -200,6 +216,9 @@ func copySecrets(from, to string, lost int64) (int64, error) {
 			return fsx.Mkdir(filepath.Join(to, rel), 0o700)
 		}
 		raw, err := fsx.ReadFile(p, maxSecretFile)
+		if errors.Is(err, syscall.EIO) {
+			return err
+		}
 		if err != nil {
 			lost++
 			return nil
@@ -311,7 +330,7 @@ func (m *move) adopt(v *ledger.Verifier, l Lines, hashes []ledger.Hash) error {
 	}
 	if err := m.r.add(env, data); err != nil {
 		m.failed = true // it is half done
-		return damaged(err, "replay of entry %d", l.Seq)
+		return notReplayed(err, l.Seq)
 	}
 	return nil
 }

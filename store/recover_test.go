@@ -21,8 +21,12 @@ import (
 
 // recovered recovers the ledger of a home.
 func recovered(home string, dry bool) (store.Recovery, error) {
+	return recoveredBy(home, dry, store.Options{})
+}
+
+func recoveredBy(home string, dry bool, open store.Options) (store.Recovery, error) {
 	return store.Recover(context.Background(), store.RecoverOptions{
-		Home: home, Kept: "then", DryRun: dry, OpenNote: openNote,
+		Home: home, Kept: "then", DryRun: dry, OpenNote: openNote, Open: open,
 		Adopted: func(*store.DB, store.Recovery) error { return nil },
 		Trust:   func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -136,11 +137,12 @@ type Options struct {
 
 // hooks are for tests of this package.
 type hooks struct {
-	opened func()                      // a file is open, not yet locked
-	page   int                         // entries a transaction of a migration
-	moved  func(*Tx)                   // after each of its transactions, and with nil once it has taken the place
-	rename func(from, to string) error // nil: that of fsx
-	mapped int                         // bytes of ledger.db that are mapped at first, or more; 0: firstMapped
+	opened func()                        // a file is open, not yet locked
+	page   int                           // entries a transaction of a migration
+	moved  func(*Tx)                     // after each of its transactions, and with nil once it has taken the place
+	rename func(from, to string) error   // nil: that of fsx
+	read   func(io.ReaderAt) io.ReaderAt // what a recovery reads through; nil: nothing
+	mapped int                           // bytes of ledger.db that are mapped at first, or more; 0: firstMapped
 }
 
 // firstMapped is how far ledger.db grows before whoever writes has to wait for those who read.

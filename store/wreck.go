@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 
@@ -17,6 +18,7 @@ import (
 // change meanwhile.
 type wreck struct {
 	file    *os.File
+	from    *source // reads it
 	pages   *pages
 	most    int64 // entries that there is room for
 	buckets map[string]*wreckBucket
@@ -43,8 +45,10 @@ type entryPlace struct {
 // leastEntry is less than any entry takes in ledger.db, in bytes: its hash and its envelope.
 const leastEntry = 64
 
-// openWreck looks for what can be read. It takes no lock.
-func openWreck(path string) (w *wreck, err error) {
+// openWreck looks for what can be read, through hook where that is not nil. It takes no lock.
+// What the system could not read is missing, and the source says so; where that is all, the
+// error is no *[Damage].
+func openWreck(path string, hook func(io.ReaderAt) io.ReaderAt) (w *wreck, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -58,11 +62,15 @@ func openWreck(path string) (w *wreck, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	if w, err = wreckOf(f, fi.Size(), false); err != nil {
-		return nil, damaged(err, "ledger.db")
+	from := &source{r: f}
+	if hook != nil {
+		from.r = hook(f)
+	}
+	if w, err = wreckOf(f, from, fi.Size(), false); err != nil {
+		return nil, cmp.Or(from.fail, damaged(err, "ledger.db"))
 	}
 	if w.unread(bEntries) > 0 { // a disk may have lied about what was written last
-		if before, err := wreckOf(f, fi.Size(), true); err == nil && len(before.index) > len(w.index) {
+		if before, err := wreckOf(f, from, fi.Size(), true); err == nil && len(before.index) > len(w.index) {
 			before.buckets[string(bEntries)].miss(w.why(bEntries))
 			w = before
 		}
@@ -71,9 +79,9 @@ func openWreck(path string) (w *wreck, err error) {
 }
 
 // wreckOf is what can be read of the newest tree, or of the one before it.
-func wreckOf(f *os.File, size int64, older bool) (w *wreck, err error) {
-	w = &wreck{file: f, most: size / leastEntry, buckets: map[string]*wreckBucket{}}
-	if w.pages, err = openPages(f, size, older); err == nil {
+func wreckOf(f *os.File, from *source, size int64, older bool) (w *wreck, err error) {
+	w = &wreck{file: f, from: from, most: size / leastEntry, buckets: map[string]*wreckBucket{}}
+	if w.pages, err = openPages(from, size, older); err == nil {
 		w.explore()
 	}
 	return w, err

@@ -185,7 +185,7 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.trust, err = loadTrust(e.db, trustDir, look); errors.As(err, &unwritten) {
 		e.unwritten = unwritten.err // see writeUnwritten
 	} else if err != nil {
-		return trustChanged(trustDir, err)
+		return notRead(e.opt.Home, err, trustChanged(trustDir, err))
 	}
 	if err := e.finishRotation(); err != nil {
 		e.opt.Log.Error("a new key of the root is not in its place", "error", err)
@@ -238,7 +238,7 @@ func ahead[T any](f func() T) func() T {
 func readSite(home string) (*manifests.Site, []byte, error) {
 	raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10)
 	if err != nil {
-		return nil, nil, &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()}
+		return nil, nil, notRead(home, err, &api.Error{Code: api.CodeInvalid, Message: "site.toml: " + err.Error()})
 	}
 	site, err := manifests.ParseSite("site.toml", raw)
 	if err != nil {
@@ -257,7 +257,7 @@ func (e *Engine) configure() ([]byte, error) {
 	e.site = *site
 	e.db.SetMaxGap(site.MaxGap)
 	if e.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
-		return nil, damaged("keys: %v", err)
+		return nil, notRead(home, err, damaged("keys: %v", err))
 	}
 	init, err := e.db.Initialized()
 	if err != nil {

@@ -175,6 +175,8 @@ func readOnly(err error) bool {
 func notWritable(home string, err error) *api.Error {
 	e := &api.Error{Code: api.CodeNotWritable, Message: fmt.Sprintf("%s cannot be written to: %v", home, err)}
 	switch {
+	case diskFails(err):
+		e.Message, e.Hint = fmt.Sprintf("the disk of %s fails: %v", home, err), helpsDisk
 	case errors.Is(err, syscall.EROFS):
 		e.Hint = "mount it read-write: reading commands need that too"
 	case errors.Is(err, fs.ErrPermission) || !outside(err):
@@ -183,12 +185,26 @@ func notWritable(home string, err error) *api.Error {
 		e.Hint = "the site is as it was; remove what is in the way, then try again"
 	case among(err, syscall.EFBIG, syscall.ENOMEM, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE):
 		e.Hint = "the site is as it was; raise the limit (ulimit -a), or free memory, then try again"
-	case among(err, syscall.EIO, syscall.ENXIO, syscall.ENODEV, syscall.EREMOTEIO, syscall.EUCLEAN, syscall.ESTALE, syscall.ETIMEDOUT):
-		e.Hint = "the site is as it was; see to the disk (dmesg says more), then try again"
 	default:
 		e.Hint = "the site is as it was; see to what the system says, then try again"
 	}
 	return e
+}
+
+// helpsDisk is the hint about a disk that fails.
+const helpsDisk = "the site is as it was; see to the disk (dmesg says more), or copy the home to another one (ddrescue copies what can be read), then try again"
+
+func diskFails(err error) bool {
+	return among(err, syscall.EIO, syscall.ENXIO, syscall.ENODEV, syscall.EREMOTEIO, syscall.EUCLEAN, syscall.ESTALE, syscall.ETIMEDOUT)
+}
+
+// notRead is what is said of a file of the home that a site is opened with, and whose reading
+// has failed with err: other, unless it is the disk that fails.
+func notRead(home string, err error, other *api.Error) error {
+	if diskFails(err) {
+		return notWritable(home, err)
+	}
+	return other
 }
 
 // among says whether err is one of what the system says.
@@ -241,6 +257,8 @@ func dbError(err error) error {
 		return &api.Error{Code: api.CodeConflict, Message: illegal.Error()}
 	case errors.Is(err, store.ErrDigest):
 		return damaged("%v", err)
+	case diskFails(err):
+		return &api.Error{Code: api.CodeNotWritable, Message: "the disk fails: " + err.Error(), Hint: helpsDisk}
 	}
 	return internal(err)
 }

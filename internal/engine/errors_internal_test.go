@@ -45,3 +45,21 @@ func TestWhatKeepsASiteFromOpeningHasAHintThatFits(t *testing.T) {
 		}
 	}
 }
+
+// A disk that fails, and a limit of the process, are no damage of what lies there: nobody is
+// to recover a ledger, or to put back keys, for them.
+func TestADiskThatFailsIsNoDamage(t *testing.T) {
+	eio := &fs.PathError{Op: "read", Path: "/home/x", Err: syscall.EIO}
+	for what, err := range map[string]error{
+		"keys":                  notRead("/home", eio, damaged("keys: %v", eio)),
+		"a recovery that reads": recoverError("/home", fmt.Errorf("store: %w", eio)),
+		"a check":               dbError(fmt.Errorf("store: %w", eio)),
+	} {
+		if e, ok := err.(*api.Error); !ok || e.Code != api.CodeNotWritable || !strings.Contains(e.Message, "fails: ") || !strings.Contains(e.Hint, "copy the home to another") {
+			t.Errorf("%s: %+v", what, err)
+		}
+	}
+	if e := notRead("/home", fs.ErrNotExist, damaged("keys")).(*api.Error); e.Code != api.CodeDamaged {
+		t.Errorf("keys that are missing: %v", e)
+	}
+}

@@ -38,7 +38,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		return recoveredAfterAll(opt.Home, u), nil
 	}
 	if x.keys, err = readKeys(filepath.Join(opt.Home, "keys")); err != nil {
-		return x.out, damaged("keys: %v", err)
+		return x.out, notRead(opt.Home, err, damaged("keys: %v", err))
 	}
 	plan, err := store.Recover(ctx, x.options(true))
 	if err != nil {

@@ -151,8 +151,8 @@ type restoring struct {
 func (x *restoring) prepare() (err error) {
 	home := x.opt.Home
 	if x.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
-		return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("keys of the site: %v", err),
-			Hint: "a snapshot has none: put the copy of the keys into " + filepath.Join(home, "keys") + " (0700) first"}
+		return notRead(home, err, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("keys of the site: %v", err),
+			Hint: "a snapshot has none: put the copy of the keys into " + filepath.Join(home, "keys") + " (0700) first"})
 	}
 	if x.sitePub, err = publicPEM(&x.keys.site.PublicKey); err != nil {
 		return internal(err)
