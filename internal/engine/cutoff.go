@@ -65,13 +65,10 @@ func restoringError(home string) *api.Error {
 // restoredAfterAll is what a restore tells of what it has finished.
 func restoredAfterAll(home string, u *store.Unfinished) (out api.Restored) {
 	if u.Snapshot == "" {
-		r := recoveredAfterAll(home, u)
-		out = api.Restored{
-			Recovery: true, Untold: r.Untold, Origin: r.Origin, Known: r.Known, Lost: r.Lost, Unread: r.Unread,
-			Floors: r.Floors, Paused: r.Paused, Runs: r.Runs, Asked: r.Asked, Erased: r.Erased, Waits: r.Waits, Unsure: r.Unsure,
-		}
-	} else if json.Unmarshal(u.Told, &out) != nil {
-		out = api.Restored{Untold: true, Snapshot: api.Snapshot{ID: u.Snapshot}}
+		return api.Restored{Recovery: true, NewEpoch: recoveredAfterAll(home, u).NewEpoch}
+	}
+	if json.Unmarshal(u.Told, &out) != nil {
+		out = api.Restored{Snapshot: api.Snapshot{ID: u.Snapshot}, NewEpoch: api.NewEpoch{Untold: true}}
 	}
 	out.Finished, out.Kept = true, filepath.Join(home, u.Kept)
 	return out
@@ -81,12 +78,10 @@ func restoredAfterAll(home string, u *store.Unfinished) (out api.Restored) {
 func recoveredAfterAll(home string, u *store.Unfinished) (out api.RecoveredLedger) {
 	if u.Snapshot != "" {
 		r := restoredAfterAll(home, u)
-		out = api.RecoveredLedger{
-			Snapshot: u.Snapshot, Untold: r.Untold, Origin: r.Origin, Size: r.Snapshot.Size, Known: r.Known, Lost: r.Lost, Unread: r.Unread,
-			Floors: r.Floors, Paused: r.Paused, Runs: r.Runs, Asked: r.Asked, Erased: r.Erased, Waits: r.Waits, Unsure: r.Unsure,
-		}
-	} else if json.Unmarshal(u.Told, &out) != nil {
-		out = api.RecoveredLedger{Untold: true}
+		return api.RecoveredLedger{Snapshot: u.Snapshot, Size: r.Snapshot.Size, NewEpoch: r.NewEpoch}
+	}
+	if json.Unmarshal(u.Told, &out) != nil {
+		out = api.RecoveredLedger{NewEpoch: api.NewEpoch{Untold: true}}
 	}
 	out.Finished, out.Kept = true, filepath.Join(home, u.Kept)
 	return out

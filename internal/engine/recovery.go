@@ -29,7 +29,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	x := &recovering{opt: opt, out: api.RecoveredLedger{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
+	x := &recovering{opt: opt, out: api.RecoveredLedger{NewEpoch: api.NewEpoch{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}}
 	u, err := finishCutOff(opt.Home, "", opt.DryRun)
 	if err != nil {
 		return x.out, err

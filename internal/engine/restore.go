@@ -50,7 +50,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	out := api.Restored{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}
+	out := api.Restored{NewEpoch: api.NewEpoch{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
 	u, err := finishCutOff(opt.Home, opt.ID, opt.DryRun)
 	if err != nil {
 		return out, err

@@ -97,25 +97,30 @@ type AwayArchive struct {
 	Unread string `json:"unread,omitempty"` // why a file of archives/ that may be it cannot be opened
 }
 
-// Restored is what a restore did, or would do.
-type Restored struct {
-	Snapshot Snapshot `json:"snapshot,omitzero"`
+// NewEpoch is what both a restore and a recovery tell of: the epoch that follows.
+type NewEpoch struct {
 	DryRun   bool     `json:"dryRun"`
 	Finished bool     `json:"finished,omitempty"` // only the end of one that was cut off was left to do
-	Recovery bool     `json:"recovery,omitempty"` // which was a recovery of the ledger: there is no snapshot
-	Untold   bool     `json:"untold,omitempty"`   // nobody knows any more what it had told: of the snapshot there is the ID, and what is not known is absent
+	Untold   bool     `json:"untold,omitempty"`   // nobody knows any more what it had told: of a snapshot there is the ID, and what is not known is absent
 	Origin   string   `json:"origin,omitempty"`   // from now on
 	Kept     string   `json:"kept,omitempty"`     // folder with what was replaced
 	Known    int64    `json:"known"`              // entries that the site is known to have had; 0: nothing is known
-	Lost     int64    `json:"lost"`               // of these, entries that the snapshot does not have
+	Lost     int64    `json:"lost"`               // of these, entries that were not adopted
 	Unread   int      `json:"unread,omitempty"`   // pages of the ledger that is replaced that cannot be read: more may be lost
 	Floors   []string `json:"floors,omitzero"`    // that must be waived before the site opens
 	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
-	Runs     []string `json:"runs,omitzero"`      // that are open in the snapshot, the first 20
+	Runs     []string `json:"runs,omitzero"`      // that are open, the first 20
 	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
-	Erased   []int64  `json:"erased,omitempty"`   // entries of the snapshot whose data had been erased since, and is again
+	Erased   []int64  `json:"erased,omitempty"`   // adopted entries whose data had been erased since, and is again
 	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
 	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the ledger before says that it was erased
+}
+
+// Restored is what a restore did, or would do.
+type Restored struct {
+	Snapshot Snapshot `json:"snapshot,omitzero"`
+	Recovery bool     `json:"recovery,omitempty"` // it has finished a recovery of the ledger: there is no snapshot
+	NewEpoch
 }
 
 // MarshalJSON leaves out what is not known.
@@ -146,29 +151,15 @@ func idOf(id string) *snapshotID {
 
 // RecoveredLedger is what a recovery of a damaged ledger did, or would do.
 type RecoveredLedger struct {
-	DryRun   bool     `json:"dryRun"`
-	Finished bool     `json:"finished,omitempty"` // only the end of one that was cut off was left to do
-	Snapshot string   `json:"snapshot,omitempty"` // which was a restore of the snapshot with this ID
-	Untold   bool     `json:"untold,omitempty"`   // nobody knows any more what it had told: what is not known is absent
-	Sound    bool     `json:"sound,omitempty"`    // nothing is damaged, and nothing was done
-	Damage   string   `json:"damage,omitempty"`   // the first thing that is wrong
-	Size     int64    `json:"size"`               // entries that are adopted
-	Known    int64    `json:"known"`              // entries that the site is known to have had
-	Lost     int64    `json:"lost"`               // of these, entries that are not adopted
-	Survived int64    `json:"survived"`           // of the lost, entries that can be read: they become evidence
-	Evidence string   `json:"evidence,omitempty"` // SHA-256 of the sealed list of these
-	Sealed   int64    `json:"sealed,omitempty"`   // small sealed files, and secrets, that are lost
-	Unread   int      `json:"unread,omitempty"`   // pages that cannot be read: more may be lost
-	Unsent   int64    `json:"unsent,omitempty"`   // events that a sink had not taken, and will not be offered
-	Origin   string   `json:"origin,omitempty"`   // from now on
-	Kept     string   `json:"kept,omitempty"`     // folder with the damaged file
-	Floors   []string `json:"floors,omitzero"`    // that must be waived before the site opens
-	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
-	Runs     []string `json:"runs,omitzero"`      // that are open, the first 20
-	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
-	Erased   []int64  `json:"erased,omitempty"`   // entries whose data a lost entry had erased, and which is again
-	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
-	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the damaged ledger says that it was erased
+	Snapshot string `json:"snapshot,omitempty"` // it has finished a restore of the snapshot with this ID
+	Sound    bool   `json:"sound,omitempty"`    // nothing is damaged, and nothing was done
+	Damage   string `json:"damage,omitempty"`   // the first thing that is wrong
+	Size     int64  `json:"size"`               // entries that are adopted
+	Survived int64  `json:"survived"`           // of the lost, entries that can be read: they become evidence
+	Evidence string `json:"evidence,omitempty"` // SHA-256 of the sealed list of these
+	Sealed   int64  `json:"sealed,omitempty"`   // small sealed files, and secrets, that are lost
+	Unsent   int64  `json:"unsent,omitempty"`   // events that a sink had not taken, and will not be offered
+	NewEpoch
 }
 
 // MarshalJSON leaves out what is not known.
