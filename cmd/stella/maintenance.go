@@ -149,9 +149,17 @@ func newRestoreCmd(a *app) *cobra.Command {
 	return c
 }
 
+// notByAPI refuses --api-url: what needs the site for itself asks nobody.
+func notByAPI(command string) error {
+	return invalid("maintenance %s works on the home itself, which nobody may hold; --api-url is for what a daemon is asked", command)
+}
+
 func runRestore(ctx context.Context, a *app, opt engine.RestoreOptions, identity string) (err error) {
 	if err := a.needHome(); err != nil {
 		return err
+	}
+	if a.opt.apiURL != "" {
+		return notByAPI("restore-snapshot")
 	}
 	if err := a.needOwner(); err != nil {
 		return err
@@ -249,6 +257,9 @@ func newCompactCmd(a *app) *cobra.Command {
 func runCompact(ctx context.Context, a *app, dry bool) error {
 	if err := a.needHome(); err != nil {
 		return err
+	}
+	if a.opt.apiURL != "" {
+		return notByAPI("compact")
 	}
 	if err := a.needOwner(); err != nil {
 		return err

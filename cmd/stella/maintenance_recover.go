@@ -53,7 +53,7 @@ func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api
 		return api.RecoveredLedger{}, err
 	}
 	if a.opt.apiURL != "" {
-		return api.RecoveredLedger{}, notForSocket()
+		return api.RecoveredLedger{}, notByAPI("recover")
 	}
 	if err := a.needOwner(); err != nil {
 		return api.RecoveredLedger{}, err
@@ -64,6 +64,7 @@ func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api
 		dry.DryRun = true
 		plan, err := engine.Recover(ctx, dry)
 		if err == nil && plan.Sound {
+			plan.DryRun = false // that is what was asked for
 			return plan, nil
 		}
 		if err == nil {
