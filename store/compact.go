@@ -35,6 +35,16 @@ func (db *DB) FreeBytes() (n int64) {
 	return n
 }
 
+// CompactBytes is about how large the file becomes without what nothing uses: it also goes on
+// behind its pages.
+func (db *DB) CompactBytes() (n int64) {
+	_ = db.view(func(t *bolt.Tx) error {
+		n = t.Size()
+		return nil
+	})
+	return n - db.FreeBytes()
+}
+
 // squeeze copies everything, and holds the tree and the pages of the copy against this one.
 func (db *DB) squeeze(to *bolt.DB, opt Options) error {
 	if opt.Stopped != nil {

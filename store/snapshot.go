@@ -199,8 +199,11 @@ func sizeOf(dir string) (n int64) {
 }
 
 // SnapshotBytes is about how large a snapshot becomes.
-func (db *DB) SnapshotBytes() int64 {
-	n := db.Bytes()
+func (db *DB) SnapshotBytes() (n int64) {
+	_ = db.view(func(t *bolt.Tx) error {
+		n = t.Size() // the file goes on behind its pages
+		return nil
+	})
 	for _, dir := range []string{"sealed", "logs", "secrets", "trust"} {
 		n += sizeOf(filepath.Join(db.home, dir))
 	}

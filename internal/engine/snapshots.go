@@ -183,7 +183,7 @@ func Compact(ctx context.Context, opt Options, actor string, dry bool) (out api.
 		return out, compactError(opt.Home, err)
 	}
 	out.Before, out.Free, out.DryRun = e.db.Bytes(), e.db.FreeBytes(), dry
-	if err := e.roomOf("the new ledger.db", out.Before-out.Free); err != nil || dry {
+	if err := e.roomOf("the new ledger.db", e.db.CompactBytes()); err != nil || dry {
 		return out, errors.Join(err, e.Close())
 	}
 	out.Waits = e.eraseAgreed()
