@@ -74,7 +74,7 @@ func here(rec store.BundleRecord) error {
 func (e *Engine) plannable(d *manifests.DAG, digest string) error {
 	all := runner.Validate(d)
 	var plan *runner.PlanError
-	if _, err := runner.NewPlan(d, digest, e.sealed); errors.As(err, &plan) {
+	if _, err := e.newPlan(d, digest); errors.As(err, &plan) {
 		all = append(all, plan.Faults...)
 	} else if err != nil {
 		return dbError(err)

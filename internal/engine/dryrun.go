@@ -122,7 +122,7 @@ func (d *dryRun) plan(canonical []byte) error {
 	if err := d.readLocks(); err != nil {
 		return err
 	}
-	p, err := runner.NewPlan(spec, rec.Digest, e.sealed)
+	p, err := e.newPlan(spec, rec.Digest)
 	if d.problem(err) {
 		d.unplanned(spec, err)
 		return nil

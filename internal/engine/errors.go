@@ -30,6 +30,9 @@ func helpsDamaged(runID string) string {
 	return fmt.Sprintf("put the file back from a snapshot, or end the run: stella orch run abort %s --reason TEXT, or run fail", runID)
 }
 
+// helpsSpoiled says what brings a sealed file of a bundle back.
+const helpsSpoiled = "stella bundle import of the same bundle brings it back; stella bundle audit names all that is damaged"
+
 // helpsGivenUp says what can be done with a run that was given up for a fault of ours.
 const helpsGivenUp = "stella daemon restart takes it up again from its records; other runs go on. Please report the line of daemon.log"
 
@@ -222,6 +225,7 @@ func dbError(err error) error {
 	var damage *store.Damage
 	var run *runner.DamageError
 	var fault *runner.FaultError
+	var spoiled *spoiledError
 	switch {
 	case err == nil:
 		return nil
@@ -237,6 +241,8 @@ func dbError(err error) error {
 		return unwritten(err)
 	case archiveAway(err) != nil:
 		return archiveAway(err)
+	case errors.As(err, &spoiled):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: helpsSpoiled}
 	case errors.As(err, &damage):
 		return damaged("%v", err) // before what it wraps: a sealed file that is missing is no wrong request
 	case errors.Is(err, store.ErrNotFound):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stellarun/stella/internal/engine"
@@ -42,4 +43,36 @@ func TestWhatWillBeWrittenIsCounted(t *testing.T) {
 	}
 	l.open()
 	l.verify()
+}
+
+// A sealed manifest that is missing is damage, and no fault of the DAG that names it: the
+// bundle brings it back.
+func TestAManifestThatIsMissing(t *testing.T) {
+	ctx := context.Background()
+	for _, of := range []string{"the plugin", "the DAG"} {
+		l := newLab(t)
+		plugin, dag := l.scriptFile("audit-hello", helloScript, true), l.dagFile("1.0.0", hello)
+		digest := l.importFile(plugin).Verdict.Digest
+		d, err := l.site().PublishDAG(ctx, l.importFile(dag).Verdict.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := plugin
+		if of == "the DAG" {
+			digest, path = d.Digest, dag
+		}
+		unlink(t, l.sealedFile(digest))
+		l.reopen() // what it has read before, it has in memory
+		req := api.StartRequest{DAGID: "audit", Inputs: []byte(`{"who":"me"}`)}
+		_, started := l.site().StartRun(ctx, req)
+		_, planned := l.site().PlanRun(ctx, req)
+		for what, err := range map[string]error{"started": started, "planned": planned} {
+			if codeOf(err) != api.CodeDamaged || !strings.Contains(err.Error(), "manifest "+digest+" is missing") || !strings.Contains(err.(*api.Error).Hint, "bundle import") {
+				t.Errorf("without that of %s, %s: %v", of, what, err)
+			}
+		}
+		l.importFile(path)
+		l.start(req)
+		l.audit()
+	}
 }

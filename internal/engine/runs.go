@@ -119,7 +119,7 @@ func (s *site) plan(req api.StartRequest) (runner.Start, error) {
 	if start.DAG, _, err = e.dagSpec(rec.Digest); err != nil {
 		return start, dbError(err)
 	}
-	start.Plan, err = runner.NewPlan(start.DAG, rec.Digest, e.sealed)
+	start.Plan, err = e.newPlan(start.DAG, rec.Digest)
 	return start, dbError(err)
 }
 

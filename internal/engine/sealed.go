@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +67,30 @@ func (s *sealed) Read(digest string, limit int64) ([]byte, error) {
 	return s.e.db.Blobs().Read(digest, limit)
 }
 
+// A spoiledError is a sealed file of an admitted bundle that is missing, or not what it was.
+type spoiledError struct {
+	what, digest string
+	err          error
+}
+
+func (e *spoiledError) Error() string {
+	if store.IsNotFound(e.err) {
+		return fmt.Sprintf("the sealed %s %s is missing", e.what, e.digest)
+	}
+	return fmt.Sprintf("the sealed %s %s is not what it was: %v", e.what, e.digest, e.err)
+}
+
+func (e *spoiledError) Unwrap() error { return e.err }
+
+// content reads a sealed file of an admitted bundle, which may be a *spoiledError.
+func (s *sealed) content(what, digest string, limit int64) ([]byte, error) {
+	raw, err := s.Read(digest, limit)
+	if store.IsNotFound(err) || errors.Is(err, store.ErrDigest) {
+		err = &spoiledError{what, digest, err}
+	}
+	return raw, err
+}
+
 // Open opens a sealed blob.
 func (s *sealed) Open(digest string) (io.ReadCloser, error) { return s.e.db.Blobs().Open(digest) }
 
@@ -77,7 +102,7 @@ func (s *sealed) Manifest(digest string) (*manifests.Bundle, error) {
 	if m != nil {
 		return m, nil
 	}
-	raw, err := s.Read(digest, bundle.MaxManifest)
+	raw, err := s.content("manifest", digest, bundle.MaxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -203,12 +228,12 @@ func (s *sealed) forget(digest string) {
 func (s *sealed) evidence(rec store.BundleRecord) (verify.Evidence, error) {
 	var ev verify.Evidence
 	var err error
-	if ev.Manifest, err = s.Read(rec.Digest, bundle.MaxManifest); err != nil {
+	if ev.Manifest, err = s.content("manifest", rec.Digest, bundle.MaxManifest); err != nil {
 		return ev, err
 	}
 	known := map[string]bool{}
 	for i, d := range rec.Signatures() {
-		raw, err := s.Read(d, bundle.MaxSignature)
+		raw, err := s.content("signature", d, bundle.MaxSignature)
 		if err != nil {
 			return ev, err
 		}
@@ -225,7 +250,7 @@ func (s *sealed) evidence(rec store.BundleRecord) (verify.Evidence, error) {
 		}
 	}
 	for _, d := range rec.Attestations() {
-		raw, err := s.Read(d, bundle.MaxAttestation)
+		raw, err := s.content("attestation", d, bundle.MaxAttestation)
 		if err != nil {
 			return ev, err
 		}
@@ -259,6 +284,39 @@ func (s *sealed) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manif
 		return "", nil, fmt.Errorf("%s may not be used now: %w", ref, err)
 	}
 	return digest, m, nil
+}
+
+// catalog is what a DAG is planned with. It keeps what of it is damaged: that is no fault of
+// the DAG.
+type catalog struct {
+	*sealed
+	spoiled error
+}
+
+func (c *catalog) note(err error) error {
+	if spoiled := (*spoiledError)(nil); errors.As(err, &spoiled) {
+		c.spoiled = cmp.Or(c.spoiled, err)
+	}
+	return err
+}
+
+// Resolve implements [runner.Catalog].
+func (c *catalog) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manifests.Bundle, error) {
+	digest, m, err := c.sealed.Resolve(ref, kind)
+	return digest, m, c.note(err)
+}
+
+// SubDAG implements [runner.Catalog].
+func (c *catalog) SubDAG(id, version string) (string, *manifests.DAG, error) {
+	digest, d, err := c.sealed.SubDAG(id, version)
+	return digest, d, c.note(err)
+}
+
+// newPlan plans a DAG.
+func (e *Engine) newPlan(d *manifests.DAG, digest string) (*runner.Plan, error) {
+	c := &catalog{sealed: e.sealed}
+	p, err := runner.NewPlan(d, digest, c)
+	return p, cmp.Or(c.spoiled, err)
 }
 
 // HashHostFile hashes a program of the host, again whenever it has changed.
@@ -302,7 +360,7 @@ func (e *Engine) dagSpec(digest string) (d *manifests.DAG, text []byte, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	if text, err = s.Read(f.SHA256, maxSpec); err != nil {
+	if text, err = s.content("spec", f.SHA256, maxSpec); err != nil {
 		return nil, nil, err
 	}
 	if d, err = manifests.ParsePublishedDAG(f.Path, text); err != nil {

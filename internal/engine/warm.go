@@ -104,7 +104,7 @@ func (w *warming) ready(ctx context.Context, rec store.DAGRecord, x *api.WarmDAG
 	if err != nil {
 		return err
 	}
-	p, err := runner.NewPlan(d, rec.Digest, w.e.sealed)
+	p, err := w.e.newPlan(d, rec.Digest)
 	if err != nil {
 		return err
 	}
