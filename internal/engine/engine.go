@@ -263,6 +263,9 @@ func (e *Engine) configure() ([]byte, error) {
 	if err != nil {
 		return nil, dbError(err)
 	}
+	if err := ofHome(home, init); err != nil {
+		return nil, err
+	}
 	if err := e.keys.belong(init); err != nil {
 		return nil, err
 	}

@@ -193,6 +193,25 @@ func newSigningKey(key *ecdsa.PrivateKey) (*signingKey, error) {
 // logPublic is the key that checks checkpoints.
 func (k *keys) logPublic() ed25519.PublicKey { return k.log.Public().(ed25519.PublicKey) }
 
+// ofHome refuses a ledger of another site than the one whose checkpoint the home has: neither
+// its keys nor its checkpoint are what is wrong then.
+func ofHome(home string, init *ledger.SiteInit) error {
+	note, err := fsx.ReadFile(filepath.Join(home, noteName), ledger.MaxNote)
+	if err != nil {
+		return nil // a floor that is lost is told as such
+	}
+	says, err := ledger.ParseCheckpoint(note)
+	if err != nil {
+		return nil
+	}
+	site, _, err := ledger.ParseOrigin(says.Origin)
+	if err != nil || site == init.SiteID {
+		return nil
+	}
+	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("ledger.db is of site %s, and this home is of site %s, by its %s", init.SiteID, site, noteName),
+		Hint: "nothing was written; put back the ledger.db of this site, or restore a snapshot of it: " + restoreCommand(home)}
+}
+
 // belong refuses keys that are not those which entry 0 of a ledger binds. What such a key
 // signs or encrypts is worth nothing once the right one is back. The key of the root is
 // not among them: it changes, and the trust files say which one it is.

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,59 @@ func TestWhatWillBeWrittenIsCounted(t *testing.T) {
 	}
 	l.open()
 	l.verify()
+}
+
+// A ledger.db of another site is told as that, whether its keys came with it or not, and a
+// restore takes nothing from it for what this site had.
+func TestALedgerOfAnotherSite(t *testing.T) {
+	ctx := context.Background()
+	mine, other := newLab(t), newLab(t)
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		other.script("audit-"+name, helloScript, true)
+	}
+	status, err := mine.site().Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others, err := other.site().Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mine.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	mine.closed()
+	other.closed()
+	keys := filepath.Join(mine.home, "keys")
+	for _, with := range []string{"ledger.db alone", "its keys too"} {
+		if err := os.Remove(filepath.Join(mine.home, "ledger.db")); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(filepath.Join(other.home, "ledger.db"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(mine.home, "ledger.db"), raw, 0o600)
+		}
+		if with == "its keys too" {
+			err = errors.Join(err, os.Rename(keys, keys+".mine"), os.CopyFS(keys, os.DirFS(filepath.Join(other.home, "keys"))), os.Chmod(keys, 0o700))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rerr := engine.Recover(ctx, engine.RecoverOptions{Home: mine.home, DryRun: true})
+		for what, err := range map[string]error{"opened": mine.tryOpen(), "recovered": rerr} {
+			want := "ledger.db is of site " + others.SiteID + ", and this home is of site " + status.SiteID
+			if codeOf(err) != api.CodeDamaged || !strings.Contains(err.Error(), want) || !strings.Contains(err.(*api.Error).Hint, "restore-snapshot --latest") {
+				t.Errorf("%s, %s: %v, want %q", with, what, err, want)
+			}
+		}
+	}
+	if err := errors.Join(os.RemoveAll(keys), os.Rename(keys+".mine", keys)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := engine.Restore(ctx, engine.RestoreOptions{Home: mine.home, Latest: true, Actor: who})
+	if err != nil || r.Known < status.Entries || r.Known >= others.Entries {
+		t.Errorf("restored %+v, %v: this site had %d entries, the other %d", r, err, status.Entries, others.Entries)
+	}
 }
 
 // A sealed manifest that is missing is damage, and no fault of the DAG that names it: the

@@ -92,6 +92,9 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if err != nil {
 		return err
 	}
+	if err := ofHome(x.opt.Home, init); err != nil {
+		return err
+	}
 	if err := x.keys.belong(init); err != nil {
 		return err
 	}

@@ -216,7 +216,11 @@ func (x *restoring) roomFor(need int64) error {
 
 // look gathers what is known of the ledger that is replaced.
 func (x *restoring) look(was store.Head) (err error) {
-	if was.Init != nil && was.Init.SiteID == x.siteID {
+	switch {
+	case was.Init == nil:
+	case was.Init.SiteID != x.siteID: // what another site had or erased is nothing to this one
+		was = store.Head{Unread: 1, NotesLost: true}
+	default:
 		if err := x.keys.belong(was.Init); err != nil {
 			return err
 		}
