@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/stellarun/stella/server/api"
@@ -39,14 +40,18 @@ type ClientOptions struct {
 	// Owners are the uids that may serve the socket; to anybody else the
 	// cookie is not shown. Empty: nobody is refused.
 	Owners []int
+	// Patience is how long the process behind the socket may be silent: who does not even
+	// answer then that it is there makes a request a *[SilentError]. Zero: for ever.
+	Patience time.Duration
 }
 
 // Client is a site behind a socket. Its methods may be called from any
 // goroutine. Errors of the site are *[api.Error], as the site itself returns
-// them; everything else wraps [ErrUnreachable] or the error of ctx.
+// them; everything else is a *[SilentError], or wraps [ErrUnreachable] or the error of ctx.
 type Client struct {
 	opt  ClientOptions
 	http *http.Client
+	pid  atomic.Int32 // of who listens; 0 before somebody was reached
 }
 
 var _ api.Site = (*Client)(nil)
@@ -79,10 +84,13 @@ func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		}
 		return nil, err
 	}
+	cred, err := credentials(conn)
+	if err == nil {
+		c.pid.Store(cred.Pid)
+	}
 	if len(c.opt.Owners) == 0 {
 		return conn, nil
 	}
-	cred, err := credentials(conn)
 	if err == nil && !slices.Contains(c.opt.Owners, int(cred.Uid)) {
 		err = &api.Error{
 			Code:    api.CodeUnauthenticated,
@@ -105,7 +113,8 @@ type call struct {
 	stream bool
 }
 
-// open sends a request and returns the answer if it is not an error.
+// open sends a request and returns the answer if it is not an error. Closing its body ends
+// the request.
 func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 	var body io.Reader
 	if q.body != nil {
@@ -115,12 +124,14 @@ func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 		}
 		body = bytes.NewReader(b)
 	}
+	ctx, stop := c.watched(ctx)
 	u := "http://stella" + Prefix + q.path
 	if len(q.query) > 0 {
 		u += "?" + q.query.Encode()
 	}
 	r, err := http.NewRequestWithContext(ctx, q.method, u, body)
 	if err != nil {
+		stop()
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	set := func(name, value string) {
@@ -139,8 +150,11 @@ func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 	}
 	res, err := c.http.Do(r)
 	if err != nil {
-		return nil, lost(ctx, err)
+		err = lost(ctx, err) // before ctx ends
+		stop()
+		return nil, err
 	}
+	res.Body = &watchedBody{res.Body, ctx, stop}
 	if res.StatusCode >= 300 {
 		defer res.Body.Close()
 		return nil, failure(ctx, res)
@@ -151,9 +165,12 @@ func (c *Client) open(ctx context.Context, q call) (*http.Response, error) {
 // lost is what a call says when no answer, or only a part of one, came.
 func lost(ctx context.Context, err error) error {
 	var e *api.Error
+	var silent *SilentError
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.As(err, &silent):
+		return silent
 	case errors.As(err, &e):
 		return e
 	case errors.Is(err, ErrUnreachable):

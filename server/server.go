@@ -6,7 +6,7 @@
 // listens on no network.
 //
 // [Serve] starts one goroutine that accepts, and net/http one a connection;
-// all have ended when it returns. [Client] starts none of its own.
+// all have ended when it returns. [Client] starts one a request, which ends with that.
 package server
 
 import (

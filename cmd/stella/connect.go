@@ -78,6 +78,20 @@ func (a *app) reach(ctx context.Context, opt engine.Options, f func(context.Cont
 	}
 }
 
+// hangs is what is said of a process that holds the site and does not answer even that it is
+// there. What it was asked for it may still do, if it goes on.
+func hangs(s *server.SilentError) *api.Error {
+	e := &api.Error{Code: api.CodeLocked, Message: fmt.Sprintf("the process that holds the site (pid %d) has not answered for %v", s.PID, s.For),
+		Hint: fmt.Sprintf("it hangs: kill -QUIT %d makes it say where before it ends; SIGKILL is safe", s.PID)}
+	switch processState(s.PID) {
+	case "T", "t":
+		e.Hint = fmt.Sprintf("it was stopped by a signal (SIGSTOP, ^Z): kill -CONT %d lets it go on", s.PID)
+	case "": // no process that is seen from here: it is in another container
+		e.Hint = "it hangs: see to it where it runs; SIGKILL is safe"
+	}
+	return e
+}
+
 // comesBack says whether the same request may succeed a little later.
 func comesBack(err error, executes bool) bool {
 	var e *api.Error
@@ -149,6 +163,7 @@ func (a *app) client() (*server.Client, error) {
 	}
 	return server.NewClient(server.ClientOptions{
 		Socket: path, Cookie: cookie, Tenant: a.opt.tenant, Traceparent: a.opt.traceparent, Owners: []int{owner, 0},
+		Patience: a.patience,
 	}), nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -315,7 +316,11 @@ func runDaemonStop(ctx context.Context, a *app, force bool) error {
 			a.stderr.note("stopped")
 			return nil
 		}
-		if st, err := c.Status(ctx); err == nil && st.PID == pid && st.Executing > 0 && !said {
+		st, err := c.Status(ctx)
+		if silent := (*server.SilentError)(nil); errors.As(err, &silent) {
+			return err
+		}
+		if err == nil && st.PID == pid && st.Executing > 0 && !said {
 			a.stderr.note("%s", waiting(st.Executing, force))
 			said = true
 		}
@@ -338,12 +343,19 @@ func waiting(attempts int, force bool) string {
 
 // gone says whether a process has ended. A zombie has: only its parent is slow.
 func gone(pid int) bool {
+	state := processState(pid)
+	return state == "" || state == "Z"
+}
+
+// processState is the letter that the system has for what a process does, "" where it has ended.
+func processState(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-		return true
+		return ""
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.HasPrefix(rest, "Z")
+	state, _, _ := strings.Cut(rest, " ")
+	return cmp.Or(state, "?")
 }
 
 func newDaemonRestartCmd(a *app) *cobra.Command {
@@ -379,9 +391,14 @@ func newDaemonStatusCmd(a *app) *cobra.Command {
 
 func runDaemonStatus(ctx context.Context, a *app) error {
 	st, err := a.asked(ctx)
+	var silent *server.SilentError
 	switch {
 	case err == nil && st.Mode == engine.ModeDaemon:
 		return a.renderDaemon(st, "")
+	case errors.As(err, &silent):
+		return errors.Join(err, a.emit(daemonState{PID: silent.PID}, func(s *screen) {
+			s.fields("daemon", fmt.Sprintf("not answering, pid %d", silent.PID))
+		}))
 	case err != nil && !errors.Is(err, server.ErrUnreachable):
 		return err
 	}

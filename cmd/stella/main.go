@@ -184,6 +184,7 @@ func what(cmd *cobra.Command) string {
 // judge finds the exit code of an error, and the form in which it is shown.
 func judge(ctx context.Context, err error) (int, *api.Error) {
 	var known *api.Error
+	var silent *server.SilentError
 	var out *outcome
 	switch {
 	case errors.As(err, &out):
@@ -195,6 +196,8 @@ func judge(ctx context.Context, err error) (int, *api.Error) {
 			return exitRefused, known
 		}
 		return exitCode(known.Code), known
+	case errors.As(err, &silent):
+		return exitLocked, hangs(silent)
 	case errors.Is(err, server.ErrUnreachable):
 		return exitLocked, &api.Error{Code: codeUnreachable, Message: err.Error(), Hint: "stella daemon status"}
 	}
