@@ -406,7 +406,7 @@ func (h *handler) createExport(w http.ResponseWriter, q *request) error {
 func (h *handler) health(w http.ResponseWriter, q *request) error {
 	st, err := q.site.Status(q.Context())
 	return h.reply(w, q, http.StatusOK, healthBody{
-		Status: "ok", Live: true, Ready: st.Mode != "command",
+		Status: "ok", Live: true, Ready: st.Mode != "command" && st.Refuses == nil,
 		Mode: st.Mode, QueueDepth: st.Queued, Executing: st.Executing,
 	}, err)
 }

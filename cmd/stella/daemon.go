@@ -135,7 +135,8 @@ func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, pause pa
 // daemonState is what daemon start and status print.
 type daemonState struct {
 	Running    bool   `json:"running"`
-	Waiting    bool   `json:"waiting,omitempty"` // until there is room on the disk
+	Stopping   bool   `json:"stopping,omitempty"` // and running until it has ended
+	Waiting    bool   `json:"waiting,omitempty"`  // until there is room on the disk
 	PID        int    `json:"pid,omitempty"`
 	StartedUTC string `json:"startedUtc,omitempty"`
 	Version    string `json:"version,omitempty"`
@@ -143,6 +144,8 @@ type daemonState struct {
 	Executing  int    `json:"executing"`
 	Socket     string `json:"socket,omitempty"`
 	Log        string `json:"log,omitempty"`
+
+	Disk *api.Disk `json:"disk,omitempty"`
 }
 
 // asked asks the socket who serves it. The error is [server.ErrUnreachable]
@@ -178,10 +181,14 @@ func (a *app) renderDaemon(st api.SiteStatus, log string) error {
 	}
 	d := daemonState{
 		Running: true, PID: st.PID, StartedUTC: st.StartedUTC, Version: st.Version,
-		ActiveRuns: st.ActiveRuns, Executing: st.Executing, Socket: path, Log: log,
+		ActiveRuns: st.ActiveRuns, Executing: st.Executing, Socket: path, Log: log, Disk: &st.Disk,
+	}
+	does := "running"
+	if st.Refuses != nil {
+		d.Stopping, does = true, "stopping, accepts nothing"
 	}
 	return a.emit(d, func(s *screen) {
-		s.fields("daemon", fmt.Sprintf("running, pid %d, since %s", d.PID, seconds(d.StartedUTC)), "stella", d.Version,
+		s.fields("daemon", fmt.Sprintf("%s, pid %d, since %s", does, d.PID, seconds(d.StartedUTC)), "stella", d.Version, "disk", roomText(*d.Disk),
 			"runs", fmt.Sprintf("%d active, %s executing", d.ActiveRuns, count(d.Executing, "attempt", "attempts")), "socket", d.Socket, "log", d.Log)
 	})
 }
@@ -192,6 +199,8 @@ func runDaemonStart(ctx context.Context, a *app) error {
 	}
 	st, err := a.asked(ctx)
 	switch {
+	case err == nil && st.Mode == engine.ModeDaemon && st.Refuses != nil:
+		return st.Refuses
 	case err == nil && st.Mode == engine.ModeDaemon:
 		a.stderr.note("note: the daemon was running already")
 		return a.renderStarted(st, "")
@@ -380,9 +389,10 @@ func newDaemonRestartCmd(a *app) *cobra.Command {
 
 func newDaemonStatusCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "status",
-		Short:   "Say whether the daemon runs",
-		Long:    "Say whether the daemon runs. It never opens the site. Exit 0 if it runs, 6 if not.",
+		Use:   "status",
+		Short: "Say whether the daemon runs",
+		Long: "Say whether the daemon runs. It never opens the site. Exit 0 if it runs; 6 if not, and while it\n" +
+			"stops or does not answer; 1 while the disk is full and it waits until there is room.",
 		Example: "  stella daemon status",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runDaemonStatus(c.Context(), a) },
@@ -394,7 +404,11 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 	var silent *server.SilentError
 	switch {
 	case err == nil && st.Mode == engine.ModeDaemon:
-		return a.renderDaemon(st, "")
+		err := a.renderDaemon(st, "")
+		if err == nil && st.Refuses != nil {
+			return st.Refuses
+		}
+		return err
 	case errors.As(err, &silent):
 		return errors.Join(err, a.emit(daemonState{PID: silent.PID}, func(s *screen) {
 			s.fields("daemon", fmt.Sprintf("not answering, pid %d", silent.PID))
@@ -403,11 +417,11 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 		return err
 	}
 	locked, _ := a.mute()
-	waits := a.waits()
-	if err := a.emit(daemonState{Waiting: waits != 0, PID: waits}, func(s *screen) {
+	if pid := a.waits(); pid != 0 {
+		return a.renderWaiting(pid)
+	}
+	if err := a.emit(daemonState{}, func(s *screen) {
 		switch {
-		case waits != 0:
-			s.fields("daemon", fmt.Sprintf("waiting for room on the disk, pid %d", waits))
 		case err != nil && locked != nil:
 			s.fields("daemon", "not answering")
 		default:
@@ -415,9 +429,6 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 		}
 	}); err != nil {
 		return err
-	}
-	if waits != 0 {
-		return &outcome{exit: exitLocked, err: waitsForRoom(waits)}
 	}
 	if err != nil && locked != nil {
 		return locked

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/server/api"
 )
@@ -177,6 +178,21 @@ func effectiveUID(pid int) (int, error) {
 func waitsForRoom(pid int) api.Error {
 	return api.Error{Code: api.CodeNoSpace, Message: fmt.Sprintf("the daemon (pid %d) waits until there is room on the disk and nobody else holds the site, and accepts nothing", pid),
 		Hint: "free space: it goes on by itself; stella daemon stop ends it"}
+}
+
+// renderWaiting is daemon status of a daemon that waits.
+func (a *app) renderWaiting(pid int) error {
+	full, d := waitsForRoom(pid), daemonState{Waiting: true, PID: pid}
+	text := "" // site.toml may not be valid by now
+	if disk, err := engine.Room(a.opt.home); err == nil {
+		d.Disk, text = &disk, roomText(disk)
+	}
+	if err := a.emit(d, func(s *screen) {
+		s.fields("daemon", fmt.Sprintf("waiting for room on the disk, accepts nothing, pid %d", pid), "disk", text)
+	}); err != nil {
+		return err
+	}
+	return &full
 }
 
 // stopWaiting ends a daemon that waits, if there is one, and says whether there was.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -81,15 +82,42 @@ func runStatus(ctx context.Context, a *app, verbose bool) error {
 		if err != nil {
 			return err
 		}
+		if pid := a.waits(); r.held != nil && pid != 0 {
+			full := waitsForRoom(pid)
+			if st.Refuses != nil { // it names what may go
+				full.Hint = st.Refuses.Hint
+			}
+			st.Refuses = &full
+		}
 		a.warn(st.Warnings)
 		return a.emit(st, func(s *screen) {
 			holder := "nobody"
 			if r.held == nil {
 				holder = fmt.Sprintf("%s, pid %d, since %s", st.Mode, st.PID, seconds(st.StartedUTC))
 			}
-			s.fields(append([]string{"held by", holder}, statusFacts(st, verbose)...)...)
+			s.fields(slices.Concat([]string{"held by", holder}, refusalFacts(st.Refuses), statusFacts(st, verbose))...)
 		})
 	})
+}
+
+// refusalFacts say that nothing is accepted, why, and what to do.
+func refusalFacts(e *api.Error) []string {
+	if e == nil {
+		return nil
+	}
+	return []string{"accepts", "nothing: " + named(e), "to do", e.Hint}
+}
+
+// roomText is the room on a disk for people, "" where an older stella does not say.
+func roomText(d api.Disk) string {
+	if d == (api.Disk{}) {
+		return ""
+	}
+	text := fmt.Sprintf("%s free, %s of it kept for the ledger", size(d.Free), size(d.Reserved))
+	if d.Free < d.Reserved {
+		text = fmt.Sprintf("%s free, less than the %s that are kept for the ledger: nothing is imported", size(d.Free), size(d.Reserved))
+	}
+	return text
 }
 
 func statusFacts(st api.SiteStatus, verbose bool) []string {
@@ -100,7 +128,7 @@ func statusFacts(st api.SiteStatus, verbose bool) []string {
 	out := []string{
 		"runs", fmt.Sprintf("%d active, %s queued, %s executing", st.ActiveRuns, count(st.Queued, "step", "steps"), count(st.Executing, "attempt", "attempts")),
 		"ledger", fmt.Sprintf("%d entries, checkpoint at %d", st.Entries, st.Checkpoint),
-		"bundles", strconv.Itoa(st.Bundles), "dags", strconv.Itoa(st.DAGs), "store", size(st.StoreBytes),
+		"bundles", strconv.Itoa(st.Bundles), "dags", strconv.Itoa(st.DAGs), "store", size(st.StoreBytes), "disk", roomText(st.Disk),
 		"fences", st.Tier, "plain allowed", plain,
 	}
 	if !verbose {

@@ -400,11 +400,10 @@ func (e *Engine) roomFor(m *manifests.Bundle) error {
 }
 
 func (e *Engine) roomOf(what string, need int64) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(e.opt.Home, &fs); err != nil {
+	free, err := freeIn(e.opt.Home)
+	if err != nil {
 		return internal(err)
 	}
-	free := int64(fs.Bavail) * fs.Bsize
 	if free-need < e.site.FreeSpaceReserve {
 		return &api.Error{Code: api.CodeNoSpace,
 			Message: fmt.Sprintf("%s needs %d bytes, %d are free and %d are kept for the ledger", what, need, free, e.site.FreeSpaceReserve),

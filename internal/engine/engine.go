@@ -102,6 +102,7 @@ type Engine struct {
 
 	refused sync.Map    // runs that could not be taken up here → error
 	opening atomic.Bool // a daemon that has not taken up yet what is open
+	ending  atomic.Bool // this process was asked to end
 
 	rotating sync.Mutex // one rotation of the root at a time: its new key has one file
 
@@ -348,6 +349,7 @@ func (e *Engine) Execute(ctx context.Context, until Until) error {
 		}
 		e.opening.Store(false)
 	}
+	defer context.AfterFunc(ctx, func() { e.ending.Store(true) })()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var watcher sync.WaitGroup

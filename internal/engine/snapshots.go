@@ -125,11 +125,11 @@ func (e *Engine) roomIn(dir, what string, need int64) error {
 	if there.Dev == home.Dev {
 		return e.roomOf(what, need)
 	}
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(dir, &disk); err != nil {
+	free, err := freeIn(dir)
+	if err != nil {
 		return internal(err)
 	}
-	if free := int64(disk.Bavail) * disk.Bsize; free < need {
+	if free < need {
 		return &api.Error{Code: api.CodeNoSpace, Message: fmt.Sprintf("%s needs %d bytes, %d are free in %s", what, need, free, dir),
 			Hint: "free space there, or name another folder"}
 	}

@@ -39,6 +39,29 @@ func unwritten(err error) error {
 	return nil
 }
 
+// Room says how much room a home has, without opening its site.
+func Room(home string) (api.Disk, error) {
+	site, _, err := readSite(home)
+	if err != nil {
+		return api.Disk{}, err
+	}
+	return room(home, site.FreeSpaceReserve)
+}
+
+func room(home string, reserved int64) (api.Disk, error) {
+	free, err := freeIn(home)
+	return api.Disk{Free: free, Reserved: reserved}, err
+}
+
+// freeIn is how many bytes the disk of a folder has for whoever is not root.
+func freeIn(dir string) (int64, error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(disk.Bavail) * disk.Bsize, nil
+}
+
 // failed says why nothing is written any more, nil while something is.
 func (e *Engine) failed() error {
 	if err := e.db.Failure(); err != nil {

@@ -463,5 +463,13 @@ type SiteStatus struct {
 	DAGs       int             `json:"dags"`
 	StoreBytes int64           `json:"storeBytes"`
 	Trust      ledger.TrustRef `json:"trust"`
+	Disk       Disk            `json:"disk"`
+	Refuses    *Error          `json:"refuses,omitempty"` // why nothing is accepted; nil where something is
 	Warnings   []string        `json:"warnings,omitempty"`
+}
+
+// Disk is the room on the disk of a home, in bytes.
+type Disk struct {
+	Free     int64 `json:"freeBytes"`
+	Reserved int64 `json:"reservedBytes"` // of it, for the ledger: less than that, and nothing is imported
 }
