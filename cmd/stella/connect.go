@@ -263,7 +263,15 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		box := sandbox.New(sandbox.Options{Now: a.now, Keep: 4})
 		opt.Executor, h.box = box, box
 	}
+	var l net.Listener
+	opt.Ready = func() (err error) {
+		l, err = a.listen()
+		return err
+	}
 	e, err := engine.Open(ctx, opt)
+	if err != nil && l != nil {
+		_ = l.Close() // why it is not opened comes first
+	}
 	if errors.Is(err, errInterrupted) {
 		err = &outcome{exit: exitInterrupted, err: api.Error{Code: codeInterrupted, Message: "interrupted; the site is as it was"}}
 	}
@@ -272,10 +280,6 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	}
 	h.engine = e
 	h.forced, h.force = context.WithCancel(context.Background())
-	l, err := a.listen()
-	if err != nil {
-		return nil, errors.Join(err, e.Close(), h.box.Close())
-	}
 	// Requests under way outlive a signal: what is being executed ends first.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.stop = stop

@@ -59,6 +59,10 @@ type Options struct {
 	// is not near the record: before anything else is written, and recorded.
 	Waive  *Waiver
 	Accept *Acceptance
+	// Ready is what can still fail once the site is in order, before it is recorded that this
+	// process may execute steps: a daemon that opens a site again and again, since its disk is
+	// full, records that once. Its error is that of Open; nil: nothing.
+	Ready func() error
 	// Compact rewrites ledger.db without its free pages before anything else.
 	Compact bool
 }
@@ -207,11 +211,6 @@ func (e *Engine) load(ctx context.Context) error {
 	if err := e.prepareOutbox(); err != nil {
 		return err
 	}
-	if e.opt.Executes {
-		if err := e.recordStart(config); err != nil {
-			return dbError(err)
-		}
-	}
 	stopped, err := e.db.Queue()
 	if err != nil {
 		return dbError(err)
@@ -221,7 +220,15 @@ func (e *Engine) load(ctx context.Context) error {
 	if err := e.tidy(ctx); err != nil && !e.onlyReads(err) {
 		return dbError(err)
 	}
+	if e.opt.Ready != nil {
+		if err := e.opt.Ready(); err != nil {
+			return err
+		}
+	}
 	if e.opt.Executes {
+		if err := e.recordStart(config); err != nil {
+			return dbError(err)
+		}
 		e.tickers.Go(e.checkpoints)
 	}
 	e.startOutbox()
