@@ -132,7 +132,10 @@ func audit(t testing.TB, opt export.VerifyOptions, paths ...string) (verdict str
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	args := []string{"-min", strconv.Itoa(opt.MinWitnesses), "-withheld", strconv.FormatInt(opt.Withheld, 10), "-site-id", opt.SiteID, "-expect-root", opt.Root}
+	args := []string{"-min", strconv.Itoa(opt.MinWitnesses), "-withheld", strconv.FormatInt(opt.Withheld, 10), "-site-id", opt.SiteID}
+	if opt.Root != "" {
+		args = append(args, "-expect-root", "sha256:"+opt.Root)
+	}
 	give := func(flag string, raw []byte) {
 		path := filepath.Join(dir, flag+strconv.Itoa(len(args)))
 		if err := os.WriteFile(path, raw, 0o600); err != nil {

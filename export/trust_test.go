@@ -3,6 +3,7 @@ package export_test
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,8 @@ func (s *site) change(files verify.Files, lies ...func(c *ledger.TrustChange)) {
 		s.entries, s.hashes = nil, nil
 		s.init(c.Root, c.Policy)
 	}
+	slices.Sort(c.Signatures)
+	c.Signatures = slices.Compact(c.Signatures)
 	for _, lie := range lies {
 		lie(&c)
 	}
@@ -67,11 +70,16 @@ func (s *site) rowsOf(opt export.VerifyOptions) (export.Verdict, export.Check, s
 // bothOf judges the archive of all that a site has recorded by both judges.
 func (s *site) bothOf(opt export.VerifyOptions) (verdict export.Verdict, checks map[string]export.Check, alone, out string) {
 	s.t.Helper()
+	return s.bothFrom(start, opt)
+}
+
+func (s *site) bothFrom(from time.Time, opt export.VerifyOptions) (verdict export.Verdict, checks map[string]export.Check, alone, out string) {
+	s.t.Helper()
 	s.at = s.at.Add(time.Hour)
 	s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
 	s.checkpoint()
 	path := s.t.TempDir() + "/archive.tar"
-	if err := os.WriteFile(path, s.archive(export.Window{From: second(0), To: stamp.Format(s.at.Add(-time.Minute))}), 0o600); err != nil {
+	if err := os.WriteFile(path, s.archive(export.Window{From: stamp.Format(from), To: stamp.Format(s.at.Add(-time.Minute))}), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	r, err := export.Verify(context.Background(), path, opt)
@@ -150,10 +158,8 @@ func TestWhoSignedTheTrustFiles(t *testing.T) {
 		"revocations are gone":         {then(func(f *verify.Files) { f.Revocations = verify.RoleFile{} }), "", export.Failed, "its serial is 0", "failed", nil},
 		"a root that the first signed": {then(rotated(2, "stranger", "root")), first, export.Verified, "2 of 2", "ok", nil},
 		"a root of its own":            {then(rotated(2, "stranger")), "", export.Failed, "by the root before", "failed", nil},
-		"a root that passes over one":  {then(rotated(3, "stranger")), first, export.Incomplete, "the roots between root 1 and root 3", "missing", nil},
-		"the same, and none expected":  {then(rotated(3, "stranger")), "", export.Verified, "the roots between root 1 and root 3", "not judged", nil},
-		"an older policy behind a gap": {then(policyOf(3, "policy"), func(f *verify.Files) { policyOf(2)(f); rotated(3, "reviewer")(f) }), "", export.Failed,
-			"its serial is 2, 3 is in force", "failed", nil},
+		"a root that passes over one":  {then(rotated(3, "stranger")), first, export.Failed, "none can be passed over", "failed", nil},
+		"the same, and none expected":  {then(rotated(3, "stranger")), "", export.Failed, "none can be passed over", "failed", nil},
 		"a root goes back": {then(rotated(2, "stranger", "root"), func(f *verify.Files) { *f = files }), "", export.Failed,
 			"it is root 1, root 2 was in force", "failed", nil},
 		"before it admissions": {nil, first, export.Incomplete, "1 admissions come before", "missing", func(s *site) {
@@ -255,5 +261,104 @@ func TestTrustFilesAreThoseThatAreNamed(t *testing.T) {
 		if verdict, c, _, _ := s.rowsOf(s.auditor()); verdict != export.Failed || !strings.Contains(c.Detail, tc.want) {
 			t.Errorf("%s: %s: %s, want %s", name, verdict, c.Detail, tc.want)
 		}
+	}
+}
+
+// Behind a change of which nothing is known both judges go on: what follows is signed, and no
+// serial falls.
+func TestTrustFilesBehindWhatIsWithheld(t *testing.T) {
+	first := bundle.Digest(verifytest.NewTrust().Files().Roots[0].Raw)
+	for name, tc := range map[string]struct {
+		hidden, then func(f *verify.Files)
+		root         string
+		want         export.Verdict
+		says, alone  string
+	}{
+		"a policy of the role":    {policyOf(3, "policy"), policyOf(4, "policy"), "", export.Verified, "2 of 3 changes judged again; 1 not, since evidence", "not judged"},
+		"a root is expected":      {policyOf(3, "policy"), policyOf(4, "policy"), first, export.Incomplete, "2 of 3", "missing"},
+		"a policy of nobody":      {policyOf(3, "policy"), policyOf(4), "", export.Failed, "signed by 0 of the 1", "failed"},
+		"a root behind it":        {rotated(2, "stranger", "root"), rotated(3, "reviewer"), "", export.Verified, "1 not, since the roots between root 1 and root 3 are withheld", "not judged"},
+		"revocations from before": {policyOf(3, "policy"), func(f *verify.Files) { policyOf(4, "policy")(f); f.Revocations = verify.RoleFile{} }, "", export.Failed, "its serial is 0, 1 is in force", "failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			f := verifytest.NewTrust().Files()
+			s.change(f)
+			hidden := f
+			tc.hidden(&hidden)
+			s.change(hidden)
+			if bundle.Digest(hidden.Policy.Raw) != bundle.Digest(f.Policy.Raw) {
+				s.gone[bundle.Digest(hidden.Policy.Raw)] = "secret"
+			} else {
+				s.gone[bundle.Digest(hidden.Roots[1].Raw)] = "secret"
+			}
+			tc.then(&f)
+			s.change(f)
+			opt := s.auditor()
+			opt.Withheld, opt.Root = 1, tc.root
+			verdict, c, alone, row := s.rowsOf(opt)
+			if verdict != tc.want || !strings.Contains(c.Detail, tc.says) {
+				t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, tc.want, tc.says)
+			}
+			if alone != string(tc.want) || !strings.HasPrefix(row, tc.alone) {
+				t.Errorf("stella-audit: %s: %s, want %s: %s", alone, row, tc.want, tc.alone)
+			}
+		})
+	}
+}
+
+// A file that a role has signed is that file alone; and what an entry names is named once.
+func TestATrustFileIsNoOther(t *testing.T) {
+	trust := verifytest.NewTrust()
+	trust.Root.Roles["revocation"] = trust.Root.Roles["policy"] // one key, as in many fleets
+	f := trust.Files()
+	f.Revocations = verifytest.Signed(f.Revocations.Raw, "policy")
+	next := f
+	policyOf(2, "policy")(&next)
+	for name, tc := range map[string]struct {
+		lie         func(c *ledger.TrustChange)
+		want, alone string
+	}{
+		"the policy as revocations": {func(c *ledger.TrustChange) { c.Revocations, c.RevocationSerial = c.Policy, c.PolicySerial }, "revocations.toml", "revocations is no such file"},
+		"a signature twice":         {func(c *ledger.TrustChange) { c.Signatures = append(c.Signatures[:1:1], c.Signatures...) }, "one is there twice", "one is there twice"},
+		"another trusted root":      {func(c *ledger.TrustChange) { c.TrustedRoot = c.Policy }, "trusted_root", "another trusted root"},
+	} {
+		s := newSite(t)
+		s.at = verifytest.Now()
+		s.change(f)
+		s.change(next, tc.lie)
+		if verdict, c, alone, row := s.rowsOf(s.auditor()); verdict != export.Failed || !strings.Contains(c.Detail, tc.want) || alone != string(export.Failed) || !strings.Contains(row, tc.alone) {
+			t.Errorf("%s: %s: %s; stella-audit %s: %s", name, verdict, c.Detail, alone, row)
+		}
+	}
+}
+
+// A window that begins later says what it cannot say, and accuses nobody.
+func TestTrustFilesOfALaterWindow(t *testing.T) {
+	s := newSite(t)
+	s.at = verifytest.Now()
+	trust := verifytest.NewTrust()
+	trust.Root.Roles["break_glass"] = manifests.Role{Threshold: 1, Keys: []string{verifytest.PEM("captain")}}
+	trust.Root.MaxExtension = 48 * time.Hour
+	f := trust.Files()
+	s.change(f)
+	from := s.at
+	ref := trust.Load().Ref()
+	until := s.at.Add(time.Hour)
+	s.extend(manifests.Extension{SiteID: siteID, Serial: 1, Root: ref.Root, Policy: ref.Policy, Revocations: ref.Revocations, Issued: s.at, Until: until, Reason: "at sea"}, "captain")
+	verdict, checks, alone, out := s.bothFrom(from, s.auditor())
+	if verdict != export.Verified || !strings.Contains(checks["trust"].Detail, "1 not, since the trust that they extend came in force before the window") ||
+		alone != string(export.Verified) || !strings.HasPrefix(rowOf(out, "trust"), "not judged") {
+		t.Errorf("%s: %s; stella-audit %s: %s", verdict, checks["trust"].Detail, alone, rowOf(out, "trust"))
+	}
+	policyOf(2, "policy")(&f)
+	from = s.at
+	s.change(f)
+	opt := s.auditor()
+	opt.Root = strings.Repeat("0", 64)
+	verdict, checks, alone, out = s.bothFrom(from, opt)
+	if verdict != export.Incomplete || !strings.Contains(checks["trust"].Detail, "only archives from before show") || alone != string(export.Incomplete) {
+		t.Errorf("%s: %s; stella-audit %s: %s", verdict, checks["trust"].Detail, alone, rowOf(out, "trust"))
 	}
 }

@@ -51,6 +51,17 @@ func (s *site) believe(trust *verifytest.Trust) {
 	s.add(ledger.Envelope{Type: ledger.TrustChanged, Actor: "uid:0(root)"}, &change)
 }
 
+// extend seals an extension and records it, whoever has signed it.
+func (s *site) extend(x manifests.Extension, key string) {
+	s.t.Helper()
+	text := manifests.EncodeExtension(&x)
+	c := ledger.TrustExtension{File: s.blob(string(text)), Serial: x.Serial, Root: x.Root, Policy: x.Policy, Until: stamp.Format(x.Until), Signers: []string{verifytest.KeyID(key)}, Reason: x.Reason}
+	for _, sig := range verifytest.Signatures(text, key) {
+		c.Signatures = append(c.Signatures, s.blob(string(sig.Data)))
+	}
+	s.add(ledger.Envelope{Type: ledger.TrustExtended, Actor: "uid:0(root)"}, &c)
+}
+
 // admit seals the evidence of an admission, and records it.
 func (s *site) admit(res *verify.Result, lie func(d *ledger.BundleAdmission)) {
 	s.t.Helper()
@@ -313,24 +324,18 @@ func TestVerdictsUnderAnExtension(t *testing.T) {
 	trust.Root.MaxExtension = 48 * time.Hour
 	trust.Policy.NextUpdate = now.Add(-time.Hour)
 	ref := trust.Load().Ref()
-	text := manifests.EncodeExtension(&manifests.Extension{
+	is := manifests.Extension{
 		SiteID: siteID, Serial: 1, Root: ref.Root, Policy: ref.Policy, Revocations: ref.Revocations,
 		Issued: now.Add(-time.Hour), Until: now.Add(time.Hour), Reason: "at sea",
-	})
+	}
+	text := manifests.EncodeExtension(&is)
 	extended, err := trust.Load().Extended(verifytest.Signed(text, "captain"), siteID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	by := func(key string) func(s *site) {
-		return func(s *site) {
-			c := ledger.TrustExtension{File: s.blob(string(text)), Serial: 1, Root: ref.Root, Policy: ref.Policy, Until: stamp.Format(now.Add(time.Hour)), Reason: "at sea"}
-			for _, sig := range verifytest.Signatures(text, key) {
-				c.Signatures = append(c.Signatures, s.blob(string(sig.Data)))
-			}
-			c.Signers = []string{verifytest.KeyID(key)}
-			s.add(ledger.Envelope{Type: ledger.TrustExtended, Actor: "uid:0(root)"}, &c)
-		}
-	}
+	by := func(key string) func(s *site) { return func(s *site) { s.extend(is, key) } }
+	foreign := is
+	foreign.SiteID = strings.Repeat("0", 32)
 	for name, tc := range map[string]struct {
 		extend func(s *site)
 		lie    func(d *ledger.BundleAdmission)
@@ -341,6 +346,7 @@ func TestVerdictsUnderAnExtension(t *testing.T) {
 		"honest":             {by("captain"), nil, "2 of 2 changes", "1 of 1 admissions judged again", "ok ok"},
 		"not named":          {by("captain"), func(d *ledger.BundleAdmission) { d.Verdict.Trust.Extension = "" }, "2 of 2 changes", "POLICY_EXPIRED", "ok ok"}, // stella-audit reads no dates
 		"signed by nobody":   {by("stranger"), nil, "signed by 0 of the 1", "1 of 1", "failed ok"},
+		"of another site":    {func(s *site) { s.extend(foreign, "captain") }, nil, "it is for the site 0000", "an extension of trust that was never in force", "failed failed"},
 		"never put in force": {func(*site) {}, nil, "1 of 1 changes", "an extension of trust that was never in force", "ok failed"},
 	} {
 		s := newSite(t)

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/verify"
 )
 
 // withheldIndex is the manifest's list of what is withheld.
@@ -69,7 +70,7 @@ func (v *verifier) data() (string, error) {
 		return "", err
 	}
 	v.admitted = admissions{v: v, left: map[string]int64{}, extended: map[string]bool{}, unknown: v.proof.First > 0}
-	v.lineage = lineage{v: v, left: map[string]int64{}}
+	v.lineage = lineage{v: v, left: map[string]int64{}, signatures: map[string]*verify.RoleSignature{}}
 	for {
 		envelope, err := envelopes.next()
 		if errors.Is(err, io.EOF) {

@@ -45,35 +45,46 @@ func (c *acceptedClock) from(at time.Time) (time.Time, error) {
 	return c.accepted, nil
 }
 
-// lineage judges who has signed the trust files, change by change, as the window is read.
+// lineage judges who has signed the trust files, change by change, as the window is read. It
+// ends with the first that does not hold.
 type lineage struct {
 	v *verifier
 
-	last   *verify.Lineage // nil before the first, and behind one that is not known
-	first  *verify.Lineage
-	early  int64 // admissions before the first change of the window
-	all    int64
-	left   map[string]int64 // why changes were not judged → how many
-	failed error            // of the first that does not hold
+	last       *verify.Lineage     // nil before the first that is known
+	judged     *ledger.TrustChange // what last is of; nil if others may have come since
+	first      *verify.Lineage
+	begun      bool  // an entry has changed trust files
+	early      int64 // admissions before that
+	all        int64
+	left       map[string]int64 // why changes were not judged → how many
+	failed     error            // of the first that does not hold
+	signatures map[string]*verify.RoleSignature
 }
+
+// maxSignatures bounds how many signatures are kept from entry to entry: most name the same.
+const maxSignatures = 4096
 
 // entry takes one good entry of the window.
 func (x *lineage) entry(e entry) {
+	if x.failed != nil {
+		return
+	}
 	var err error
 	switch e.Envelope.Type {
 	case ledger.BundleAdmitted:
-		if x.all == 0 {
+		if !x.begun {
 			x.early++
 		}
 		return
 	case ledger.TrustChanged:
-		c, ok := e.Data.(*ledger.TrustChange)
-		if err = errWithheld; ok {
+		err = errWithheld
+		if c, ok := e.Data.(*ledger.TrustChange); ok {
 			err = x.change(e.Envelope, c)
 		}
+		x.begun = true
 	case ledger.TrustExtended:
-		c, ok := e.Data.(*ledger.TrustExtension)
-		if err = errWithheld; ok {
+		err = errWithheld
+		if c, ok := e.Data.(*ledger.TrustExtension); ok {
 			err = x.extension(c)
 		}
 	default:
@@ -84,16 +95,17 @@ func (x *lineage) entry(e entry) {
 	switch {
 	case errors.As(err, &unjudged):
 		x.left[unjudged.why]++
-		if e.Envelope.Type == ledger.TrustChanged && unjudged != errBegan {
-			x.last = nil
+		if e.Envelope.Type == ledger.TrustChanged && (unjudged == errWithheld || unjudged == errEvidence) {
+			x.last, x.judged = x.last.Hidden(), nil
 		}
-	case err != nil && x.failed == nil:
+	case err != nil:
 		x.failed = &badLine{dataPath, e.Envelope.Seq - x.v.proof.First + 1, fmt.Errorf("entry %d: %w", e.Envelope.Seq, err)}
 	}
 }
 
 var (
 	errWithheld = &skip{why: "their data is withheld"}
+	errEvidence = &skip{why: "evidence of them is withheld"} // or the check of it says that it is missing
 	errBegan    = &skip{why: "a revocation began while they were made"}
 )
 
@@ -103,7 +115,7 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 	if err != nil {
 		return err
 	}
-	signatures, err := x.v.sealedAll(c.Signatures, maxSmall)
+	signatures, err := x.roleSignatures(c.Signatures)
 	if err != nil {
 		return err
 	}
@@ -116,6 +128,9 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 		return err
 	}
 	before := x.last
+	if before != nil && x.judged != nil && x.judged.Same(*c) {
+		return nil // it was in force already
+	}
 	now, err := before.Follow(files, signatures, from.Add(-nowSlack))
 	if err != nil {
 		return fmt.Errorf("trust files came in force that no stella takes: %w", err)
@@ -123,16 +138,17 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 	if d := differ(c.Ref(), now.Trust().Ref()); d != "" {
 		return fmt.Errorf("it names trust files otherwise than they are: %s", d)
 	}
-	if x.last = now; x.first == nil {
-		x.first = now
-		if g := x.v.genesis; g != nil {
-			if init, ok := g.Data.(*ledger.SiteInit); ok && (init.Root != c.Root || init.Policy != c.Policy) {
-				return errors.New("root or policy are not those that entry 0 names")
-			}
+	if g := x.v.genesis; g != nil && !x.begun {
+		if init, ok := g.Data.(*ledger.SiteInit); ok && (init.Root != c.Root || init.Policy != c.Policy) {
+			return errors.New("root or policy are not those that entry 0 names")
 		}
 	}
+	x.last, x.judged = now, c
+	if x.first == nil {
+		x.first = now
+	}
 	if now.Gap() {
-		return &skip{why: fmt.Sprintf("the roots between root %d and root %d are not in the archive", before.Trust().Ref().RootVersion, c.RootVersion)}
+		return &skip{why: fmt.Sprintf("the roots between root %d and root %d are withheld", before.Trust().Ref().RootVersion, c.RootVersion)}
 	}
 	if _, err := before.Follow(files, signatures, at); err != nil {
 		return errBegan
@@ -142,17 +158,49 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 
 func (x *lineage) extension(c *ledger.TrustExtension) error {
 	if x.last == nil {
-		return &skip{why: "the trust that they extend is not known"}
+		return &skip{why: "the trust that they extend came in force before the window"}
 	}
 	raw, err := x.v.sealed(c.File, manifests.MaxBytes)
 	if err != nil {
 		return err
 	}
-	signatures, err := x.v.sealedAll(c.Signatures, maxSmall)
+	signatures, err := x.roleSignatures(c.Signatures)
 	if err != nil {
 		return err
 	}
-	return x.last.Extend(raw, signatures, x.v.siteID)
+	is, err := x.last.Extend(raw, signatures, x.v.siteID)
+	if err != nil {
+		return err
+	}
+	if c.Serial != is.Serial || c.Root != is.Root || c.Policy != is.Policy || c.Until != stamp.Format(is.Until) {
+		return errors.New("it says other things of the extension than the file does")
+	}
+	return nil
+}
+
+// roleSignatures reads the signatures that an entry names, each once.
+func (x *lineage) roleSignatures(digests []string) ([]*verify.RoleSignature, error) {
+	out := make([]*verify.RoleSignature, 0, len(digests))
+	for i, d := range digests {
+		if i > 0 && digests[i-1] >= d {
+			return nil, errors.New("its signatures are not in their order, or one is there twice")
+		}
+		s := x.signatures[d]
+		if s == nil {
+			raw, err := x.v.sealed(d, maxSmall)
+			if err != nil {
+				return nil, err
+			}
+			if s, err = verify.ReadRoleSignature(raw); err != nil {
+				return nil, err
+			}
+			if len(x.signatures) < maxSignatures {
+				x.signatures[d] = s
+			}
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 // trust reports what was found of the trust files.
@@ -161,14 +209,29 @@ func (v *verifier) trust() (string, error) {
 	if x.failed != nil {
 		return "", x.failed
 	}
+	lacks := x.lacks()
 	if x.first != nil {
 		ref := x.first.Trust().Ref()
 		v.report.TrustRoot = &TrustRoot{Version: ref.RootVersion, Digest: ref.Root, Expected: v.opt.Root}
-		if v.opt.Root != "" && ref.Root != v.opt.Root {
+		switch {
+		case v.opt.Root == "" || v.opt.Root == ref.Root:
+		case v.proof.First == 0:
 			return "", &foreign{fmt.Errorf("the trust files begin with %s, another root than the one given", x.first)}
+		default:
+			lacks = fmt.Sprintf("the window begins with %s: whether that follows from the root given, only archives from before show", x.first)
 		}
 	}
-	said, lacks := fmt.Sprintf("%d of %d changes judged again", x.all, x.all), ""
+	switch {
+	case lacks != "" && v.opt.Root != "":
+		return "", &skip{why: lacks, hides: Incomplete, hint: "judge all archives from entry 0 on together, by stella-audit, or one that holds them all"}
+	case lacks != "":
+		return "", &skip{why: lacks, hides: Verified}
+	}
+	return fmt.Sprintf("%d of %d changes judged again", x.all, x.all), nil
+}
+
+// lacks says what was not judged, "" for nothing.
+func (x *lineage) lacks() string {
 	left := int64(0)
 	var why []string
 	for _, w := range slices.Sorted(maps.Keys(x.left)) {
@@ -177,20 +240,13 @@ func (v *verifier) trust() (string, error) {
 	}
 	switch {
 	case left > 0:
-		lacks = fmt.Sprintf("%d of %d changes judged again; %s", x.all-left, x.all, strings.Join(why, ", "))
+		return fmt.Sprintf("%d of %d changes judged again; %s", x.all-left, x.all, strings.Join(why, ", "))
 	case x.first == nil:
-		lacks = "no entry of the window puts trust files in force"
+		return "no entry of the window puts trust files in force"
 	case x.early > 0:
-		lacks = fmt.Sprintf("%d admissions come before the first entry that puts trust files in force", x.early)
+		return fmt.Sprintf("%d admissions come before the first entry that puts trust files in force", x.early)
 	}
-	switch {
-	case lacks != "" && v.opt.Root != "":
-		return "", &skip{why: lacks, hides: Incomplete,
-			hint: "export a window that begins with the change of trust that came before it: stella ledger tail --type trust.changed"}
-	case lacks != "":
-		return "", &skip{why: lacks, hides: Verified}
-	}
-	return said, nil
+	return ""
 }
 
 // trustFiles loads the files that an entry names, without their signatures.
@@ -218,7 +274,7 @@ func (v *verifier) trustFiles(ref ledger.TrustRef) (files verify.Files, err erro
 func (v *verifier) sealed(digest string, limit int64) ([]byte, error) {
 	path := evidencePath + digest
 	if _, there := v.c.index[path]; !there {
-		return nil, &skip{why: "evidence of them is withheld"} // or the check of it says that it is missing
+		return nil, errEvidence
 	}
 	return v.small(path, limit)
 }

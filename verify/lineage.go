@@ -2,20 +2,53 @@ package verify
 
 import (
 	"crypto"
+	"crypto/sha256"
+	"crypto/sha512"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/manifests"
 )
 
+// RoleSignature is a signature over a trust file, read and not verified.
+type RoleSignature struct {
+	file *file
+	data bundle.Attached
+}
+
+// ReadRoleSignature reads a file of FILE.signatures/. A refusal is a [*RejectError].
+func ReadRoleSignature(raw []byte) (*RoleSignature, error) {
+	digest := bundle.Digest(raw)
+	if len(raw) > bundle.MaxSignature {
+		return nil, reject(SignatureMalformed, digest, "it has more than %d bytes", bundle.MaxSignature)
+	}
+	f, err := parse(raw)
+	if err != nil {
+		return nil, reject(SignatureMalformed, digest, "%v", err).because(err)
+	}
+	return &RoleSignature{f, bundle.Attached{ID: f.id, Data: raw}}, nil
+}
+
+// signedFile is a trust file with those of signatures that are over it, by a key of whatever kind.
+func signedFile(raw []byte, signatures []*RoleSignature) RoleFile {
+	f := RoleFile{Raw: raw}
+	short, long := sha256.Sum256(raw), sha512.Sum384(raw)
+	for _, s := range signatures {
+		if s.file.overDigest(short[:], crypto.SHA256) || s.file.overDigest(long[:], crypto.SHA384) {
+			f.Signatures = append(f.Signatures, s.data)
+		}
+	}
+	return f
+}
+
 // Lineage is the trust that one entry of a ledger has put in force, for somebody who has no
 // site and follows the trust files from entry to entry. It never changes.
 type Lineage struct {
-	trust *Trust
-	files Files // Roots is the chain as far back as it is known
-	gap   bool
+	trust  *Trust
+	files  Files // Roots is the newest alone: what came before it has been verified
+	hidden bool  // changes that are not known came after it
+	gap    bool
 }
 
 // Follow verifies the trust files that an entry puts in force as what follows l; l is nil for
@@ -23,97 +56,79 @@ type Lineage struct {
 // signatures are all that the entry names, each of which counts for the file that it is over.
 // The roles must have signed the files, with keys that l had not revoked at now. Dates are left
 // alone: what has expired lets nothing in. A refusal is a [*RejectError].
-func (l *Lineage) Follow(files Files, signatures [][]byte, now time.Time) (*Lineage, error) {
-	newest, err := manifests.ParseRoot("root.toml", files.Roots[0].Raw)
+func (l *Lineage) Follow(files Files, signatures []*RoleSignature, now time.Time) (*Lineage, error) {
+	root := signedFile(files.Roots[0].Raw, signatures)
+	newest, err := manifests.ParseRoot("root.toml", root.Raw)
 	if err != nil {
 		return nil, reject(TrustInvalid, "root.toml", "%v", err).because(err)
 	}
 	next := &Lineage{files: files}
-	if err := next.assign(signatures); err != nil {
-		return nil, err
+	next.files.Roots = []RoleFile{root}
+	next.files.Policy = signedFile(files.Policy.Raw, signatures)
+	if len(files.Revocations.Raw) > 0 {
+		next.files.Revocations = signedFile(files.Revocations.Raw, signatures)
 	}
 	if l != nil {
 		last := l.trust.root.Version
 		switch {
-		case l.trust.ref.Root == bundle.Digest(files.Roots[0].Raw):
+		case l.trust.ref.Root == bundle.Digest(root.Raw):
 			next.files.Roots = l.files.Roots
 		case newest.Version == last+1:
-			next.files.Roots = slices.Concat(l.files.Roots, next.files.Roots)
-		case newest.Version > last:
-			next.gap = true
-		default:
+			next.files.Roots = []RoleFile{l.files.Roots[0], root}
+		case newest.Version <= last:
 			return nil, reject(TrustRollback, "root.toml", "it is root %d, root %d was in force", newest.Version, last)
+		case !l.hidden:
+			return nil, reject(TrustInvalid, "root.toml", "it is root %d, root %d was in force: none can be passed over", newest.Version, last)
+		default:
+			next.gap = true
 		}
 	}
-	if l != nil && !next.gap {
+	if l != nil && !l.hidden {
 		next.trust, err = l.trust.follow(next.files, now)
-		return next, err
+	} else {
+		next.trust, err = l.load(next.files)
 	}
-	if next.trust, err = Load(next.files); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	newestOnly := len(next.trust.roots) - 1
+	next.trust.roots, next.files.Roots = next.trust.roots[newestOnly:], next.files.Roots[newestOnly:]
+	return next, nil
+}
+
+// load loads what follows l, of which nothing but serials is held to l.
+func (l *Lineage) load(files Files) (*Trust, error) {
+	t, err := Load(files)
+	if err != nil {
 		return nil, reject(TrustInvalid, "", "%v", err).because(err)
 	}
 	if l != nil {
-		err = l.trust.serials(next.trust)
+		err = l.trust.serials(t)
 	}
-	return next, err
-}
-
-// assign gives each file the signatures that are over it. Those over files that are not here,
-// which are roots of before, are left out.
-func (l *Lineage) assign(signatures [][]byte) error {
-	roots := []RoleFile{{Raw: l.files.Roots[0].Raw}}
-	files := []*RoleFile{&roots[0], &l.files.Policy, &l.files.Revocations}
-	for _, raw := range signatures {
-		f, a, err := roleSignature(raw)
-		if err != nil {
-			return err
-		}
-		for _, file := range files {
-			if len(file.Raw) > 0 && f.overAny(file.Raw) {
-				file.Signatures = append(file.Signatures, a)
-			}
-		}
-	}
-	l.files.Roots = roots
-	return nil
-}
-
-// roleSignature reads a signature over a trust file.
-func roleSignature(raw []byte) (*file, bundle.Attached, error) {
-	digest := bundle.Digest(raw)
-	if len(raw) > bundle.MaxSignature {
-		return nil, bundle.Attached{}, reject(SignatureMalformed, digest, "it has more than %d bytes", bundle.MaxSignature)
-	}
-	f, err := parse(raw)
-	if err != nil {
-		return nil, bundle.Attached{}, reject(SignatureMalformed, digest, "%v", err).because(err)
-	}
-	return f, bundle.Attached{ID: f.id, Data: raw}, nil
-}
-
-// overAny says whether f is a signature over raw, by a key of whatever kind.
-func (f *file) overAny(raw []byte) bool {
-	return f.over(raw, crypto.SHA256) || f.over(raw, crypto.SHA384)
+	return t, err
 }
 
 // Extend verifies an extension of the trust that l has put in force.
-func (l *Lineage) Extend(raw []byte, signatures [][]byte, siteID string) error {
-	x := RoleFile{Raw: raw}
-	for _, s := range signatures {
-		f, a, err := roleSignature(s)
-		if err != nil {
-			return err
-		}
-		if f.overAny(raw) {
-			x.Signatures = append(x.Signatures, a)
-		}
+func (l *Lineage) Extend(raw []byte, signatures []*RoleSignature, siteID string) (*manifests.Extension, error) {
+	t, err := l.trust.Extended(signedFile(raw, signatures), siteID)
+	if err != nil {
+		return nil, err
 	}
-	_, err := l.trust.Extended(x, siteID)
-	return err
+	return t.extension, nil
 }
 
-// Gap says whether a root between this one and the one before is not known, so that nobody
-// can tell whether the one before has let it follow.
+// Hidden is l behind changes of which nothing is known.
+func (l *Lineage) Hidden() *Lineage {
+	if l == nil {
+		return nil
+	}
+	next := *l
+	next.hidden = true
+	return &next
+}
+
+// Gap says whether a root between this one and the one before is hidden, so that nobody can
+// tell whether the one before has let it follow.
 func (l *Lineage) Gap() bool { return l.gap }
 
 // Trust is what was put in force.

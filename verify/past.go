@@ -16,7 +16,7 @@ type Past struct {
 
 // Recall loads the trust files that an entry of a ledger names by their digests: the newest root
 // alone, and extension.toml, empty without one. Whether the roles have signed them is not asked:
-// a [Lineage] does so. An error says that no site can have believed
+// a [Lineage] is, of the entries that put them in force. An error says that no site can have believed
 // these files.
 func Recall(files Files, extension []byte, siteID string) (*Past, error) {
 	t, err := load(files, true)

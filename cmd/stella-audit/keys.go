@@ -17,6 +17,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,12 +65,10 @@ func (a *audit) checkCheckpoint() {
 
 // checkKeys is part 6, keys/: in one form, and those of the auditor. The archive is signed by them, as was checked.
 func (a *audit) checkKeys() {
-	for name, spki := range map[string][]byte{"keys/log.pub": a.logIn, "keys/site.pub": a.siteIn} {
-		form := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
-		demand(bytes.Equal(a.read(name, maxSmall), form), "%s is not in the one accepted form", name)
+	for i, k := range [][2][]byte{{a.logIn, a.logKey}, {a.siteIn, a.siteKey}} {
+		demand(bytes.Equal(a.read(fixed[4+i], maxSmall), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k[0]})), "%s is not in the one accepted form", fixed[4+i])
+		stopIf(k[1] != nil && !bytes.Equal(k[0], k[1]), "failed", unauthenticated, "%s is another key than the one given", fixed[4+i])
 	}
-	stopIf(a.logKey != nil && !bytes.Equal(a.logKey, a.logIn), "failed", unauthenticated, "keys/log.pub is another key than the one given")
-	stopIf(a.siteKey != nil && !bytes.Equal(a.siteKey, a.siteIn), "failed", unauthenticated, "keys/site.pub is another key than the one given")
 	stopIf(a.logKey == nil || a.siteKey == nil, "missing", unauthenticated, "anybody can make such keys: give --log-key and --site-key")
 }
 
@@ -148,61 +147,86 @@ func hashes(list []any) (out [][]byte) {
 	return out
 }
 
-// checkTrust is part 7, trust: roles of the root have signed what came in force, and of each root the one before. Not looked for: keys that were revoked from some time on.
+// trustFiles are what a change puts in force, each signed by a role of the first: with the members for their serials, in the entry and in the file.
+var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "policySerial", "serial"}, {"revocations", "revocationSerial", "serial"}}
+
+// checkTrust is part 7, trust. It goes on from the archive before. Not looked for: keys that were revoked from some time on, how long an extension lasts, and what else a site asks of the text of trust files.
 func (a *audit) checkTrust() {
-	first, lacks, last := "", "", map[string]string{} // digests of what is in force
-	serial := func(sum string) int64 {
-		t := parseTOML(a.sealed(sum))
-		return max(number(t, "version"), number(t, "serial"))
+	judges := map[string]func(entry){"trust.changed": a.trustChanges, "trust.extended": a.trustExtends}
+	if a.inForce = map[string][]byte{}; a.before != nil && a.before.first+a.before.count == a.first && a.before.found["trust"].verdict != failed {
+		a.firstRoot, a.inForce, a.hidden, a.lacks = a.before.firstRoot, a.before.inForce, a.before.hidden, a.before.lacks
 	}
-	found := outcome(func() {
-		for e := range a.entries() {
-			stopIf(e.data == nil && strings.HasPrefix(e.typ, "trust."), "left out", verified, "data of a change is withheld")
-			if e.typ == "bundle.admitted" && first == "" {
-				lacks = "admissions come before the first entry that puts trust files in force"
-			} else if e.typ == "trust.extended" {
-				a.signedBy(e, last["root"], "break_glass", text(e.data, "file"), nil)
+	for e := range a.entries() {
+		found := outcome(func() {
+			stopIf(e.typ == "bundle.admitted" && a.firstRoot == "", "left out", verified, "admissions come before the first change of trust files")
+			if judge := judges[e.typ]; judge != nil {
+				judge(e)
 			}
-			revoked := map[bool][]any{true: list(parseTOML(a.sealed(last["revocations"])), "revoke")} // for what is new
-			for _, name := range []string{"root", "policy", "revocations"}[:map[string]int{"trust.changed": 3}[e.typ]] {
-				is, was := text(e.data, name), last[name]
-				n, before := serial(is), serial(was)
-				demand(n > before || is == was, "entry %d: %s of serial %d follows serial %d", e.seq, name, n, before)
-				if last[name] = is; name == "root" && first != "" && n == before+1 {
-					a.signedBy(e, was, name, is, revoked[true])
-				} else if name == "root" && first != "" && was != is {
-					lacks = fmt.Sprintf("entry %d passes over a root", e.seq)
-				}
-				a.signedBy(e, last["root"], strings.TrimSuffix(name, "s"), is, revoked[was != is])
-			}
-			first = cmp.Or(first, last["root"])
-		}
-	})
-	demand(found.status != "failed", "%s", found.text)
-	stopIf(a.root != "" && first != "" && first != a.root, "failed", unauthenticated, "the trust files begin with the root %s, another than the one given", first)
-	lacks = cmp.Or(found.text, lacks, map[bool]string{true: "no entry of the window puts trust files in force"}[first == ""])
-	stopIf(lacks != "", [...]string{"not judged", "missing"}[min(len(a.root), 1)], min(len(a.root), incomplete), "%s", lacks)
-	stopIf(a.root == "", "ok", verified, "without --expect-root the root %s is the site's own word", first)
+		})
+		demand(found.status != "failed", "entry %d: %s", e.seq, found.text)
+		a.lacks = cmp.Or(a.lacks, found.text)
+	}
+	lacks := cmp.Or(a.lacks, map[bool]string{true: "no entry of the window puts trust files in force"}[a.firstRoot == ""])
+	stopIf(a.root == "" && lacks != "", "not judged", verified, "%s", lacks)
+	stopIf(a.root == "", "ok", verified, "without --expect-root the root %s is the site's own word", a.firstRoot)
+	stopIf(a.firstRoot != "" && a.firstRoot != a.root && a.genesis != nil, "failed", unauthenticated, "the trust files begin with the root %s, another than the one given", a.firstRoot)
+	stopIf(a.firstRoot != a.root && a.firstRoot != "", "missing", incomplete, "the window begins with the root %s: whether that follows from the one given, only archives from before show", a.firstRoot)
+	stopIf(lacks != "", "missing", incomplete, "%s", lacks)
 }
 
-// signedBy demands that as many keys of a role in a root as must have signed a sealed file, if there is one, by signatures that the entry names.
-func (a *audit) signedBy(e entry, root, role, file string, revoked []any) {
-	table, signers := the[any](parseTOML(a.sealed(root)), "roles."+role), int64(0)
-	keys := keysOf(table)
+// trustChanges demands that what comes in force is what the entry names, newer than what was, and signed by the roles: a root by that of the root before, too.
+func (a *audit) trustChanges(e entry) {
+	unsure, gap, revoked, now := a.hidden, false, list(parseTOML(a.inForce["revocations"]), "revoke"), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
+	if now == a.judged && !unsure {
+		return // it was in force already
+	}
+	a.hidden, a.judged = true, now // hidden until all of it was judged
+	stopIf(e.data == nil, "left out", verified, "data of a change is withheld")
+	demand(a.genesis == nil || a.firstRoot != "" || unsure || text(a.genesis, "root") == text(e.data, "root") && text(a.genesis, "policy") == text(e.data, "policy"), "entry 0 names another root or policy")
+	for _, t := range trustFiles {
+		is, was := a.sealed(text(e.data, t[0])), a.inForce[t[0]]
+		n, before := number(parseTOML(is), t[2]), number(parseTOML(was), t[2])
+		demand(text(parseTOML(is), "schema") == "stella."+t[0]+"/1" || is == nil && t[0] == "revocations", "%s is no such file", t[0])
+		demand(n == number(e.data, t[1]) && (n > before || bytes.Equal(is, was)), "%s of serial %d follows serial %d, and %d is named", t[0], n, before, number(e.data, t[1]))
+		gap = gap || t[0] == "root" && was != nil && n > before+1
+		demand(unsure || !gap, "root %d was passed over", before+1)
+		gone := map[bool][]any{false: revoked}[unsure || bytes.Equal(is, was)] // what was in force before was signed before
+		if a.inForce[t[0]] = is; t[0] == "root" && was != nil && n == before+1 {
+			a.signedBy(e, was, "root", is, gone)
+		}
+		a.signedBy(e, a.inForce["root"], strings.TrimSuffix(t[0], "s"), is, gone)
+	}
+	demand(text(parseTOML(a.inForce["policy"]), "trusted_root_sha256") == text(e.data, "trustedRoot"), "the policy names another trusted root")
+	a.hidden, a.firstRoot = false, cmp.Or(a.firstRoot, text(e.data, "root"))
+	stopIf(gap, "left out", verified, "roots before one are withheld")
+}
+
+// trustExtends demands the same of an extension.
+func (a *audit) trustExtends(e entry) {
+	stopIf(e.data == nil || a.inForce["root"] == nil || a.hidden, "left out", verified, "an extension, or the trust that it extends, is not known")
+	x := parseTOML(a.sealed(text(e.data, "file")))
+	demand(text(x, "schema") == "stella.extension/1" && text(x, "site_id") == a.site && text(x, "root") == digest(a.inForce["root"]) && text(x, "until") == text(e.data, "until"), "it is not what the file says, or of another site or root")
+	a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), nil)
+}
+
+// signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names.
+func (a *audit) signedBy(e entry, root []byte, role string, file []byte, revoked []any) {
+	table, signed, last := the[any](parseTOML(root), "roles."+role), map[string]bool{}, ""
+	keys, short, long := keysOf(table), sha256.Sum256(file), sha512.Sum384(file)
 	for _, r := range revoked {
 		maps.DeleteFunc(keys, func(id string, _ []byte) bool { return id == text(r, "key") && list(r, "from") == nil })
 	}
-	for _, key := range keys {
-		if slices.ContainsFunc(list(e.data, "signatures"), func(s any) bool { return verify(key, a.sealed(file), a.signature(fmt.Sprint(s))) }) {
-			signers++
+	for _, s := range list(e.data, "signatures") {
+		demand(fmt.Sprint(s) > last, "its signatures are not in their order, or one is there twice")
+		last = fmt.Sprint(s)
+		sig := decode(a.sealed(last), "")
+		id, over := fmt.Sprintf("%x", unbase64(text(sig, "verificationMaterial.publicKey.hint"))), unbase64(text(sig, "messageSignature.messageDigest.digest"))
+		if keys[id] != nil && !signed[id] && (bytes.Equal(over, short[:]) || bytes.Equal(over, long[:])) {
+			signed[id] = verify(keys[id], file, unbase64(text(sig, "messageSignature.signature")))
+			demand(signed[id], "the signature of %.64q does not verify", id)
 		}
 	}
-	demand(file == "" || signers >= max(number(table, "threshold"), 1), "entry %d: %d keys of the role %s have signed %.64q", e.seq, signers, role, file)
-}
-
-// signature is what a sealed file of Sigstore says over a message.
-func (a *audit) signature(sum string) []byte {
-	return unbase64(text(decode(a.sealed(sum), ""), "messageSignature.signature"))
+	demand(file == nil || int64(len(signed)) >= max(number(table, "threshold"), 1), "%d keys of the role %s have signed its file", len(signed), role)
 }
 
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
@@ -218,11 +242,7 @@ func (a *audit) checkVerdicts() {
 			clock = e
 		case "bundle.admitted":
 			trust := trustIn(the[any](e.data, "verdict.trust"))
-			found := outcome(func() {
-				stopIf(!extended[text(e.data, "verdict.trust.extension")] && a.first > 0, "left out", verified, "extension from before the window")
-				demand(extended[text(e.data, "verdict.trust.extension")], "it names an extension that was never in force")
-				a.verdictHolds(e, clock, inForce, trust)
-			})
+			found := outcome(func() { a.verdictHolds(e, clock, inForce, trust, extended) })
 			demand(found.status != "failed", "the verdict of entry %d does not hold: %s", e.seq, found.text)
 			all, inForce = all+1, max(inForce, trust)
 			left[found.text]++
@@ -240,10 +260,12 @@ func trustIn(v any) string {
 }
 
 // verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out". clock is the last entry that accepted a clock behind the record: times stand still from there until it has come up with them.
-func (a *audit) verdictHolds(e, clock entry, inForce, trust string) {
+func (a *audit) verdictHolds(e, clock entry, inForce, trust string, extended map[string]bool) {
 	v, now, earliest, since := the[any](e.data, "verdict"), text(e.data, "verdict.now"), e.time, map[string]string{} // what is revoked, from when on
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
 	demand(inForce == "" || trust == inForce, "it is by other trust files than those in force")
+	stopIf(!extended[text(v, "trust.extension")] && a.first > 0, "left out", verified, "extension from before the window")
+	demand(extended[text(v, "trust.extension")], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
 	if stopIf(e.time == clock.time && clock.data == nil, "left out", verified, "clock withheld"); e.time == clock.time {
 		earliest = text(clock.data, "clock")
@@ -284,7 +306,7 @@ func (a *audit) signersHold(e entry, v any, notRevoked func(who string)) {
 		demand(text(s, "publisher") == publisher && slices.Contains(list(e.data, "signatures"), any(file)), "signer %.64q is of somebody else, or did not sign what came in", id)
 		notRevoked(text(s, "issuer") + text(s, "san"))
 		if notRevoked(id); text(s, "flow") == "key" {
-			demand(keys[id] != nil && verify(keys[id], manifest, a.signature(file)), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
+			demand(keys[id] != nil && verify(keys[id], manifest, unbase64(text(decode(a.sealed(file), ""), "messageSignature.signature"))), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
 			judged[id] = true
 		}
 	}
@@ -323,7 +345,7 @@ func (a *audit) sealed(sum string) []byte {
 // parseTOML gives what JSON would of a file of TOML, for list.
 func parseTOML(raw []byte) (o any) {
 	depth := 0
-	for line := range strings.Lines(string(raw)) { // of long keys and deep tables the parser would make hours
+	for line := range strings.Lines(regexp.MustCompile(`(?m)^#.*`).ReplaceAllString(string(raw), "")) { // of long keys and deep tables the parser would make hours
 		depth += strings.Count(line, "[") + strings.Count(line, "{") - strings.Count(line, "]") - strings.Count(line, "}")
 		demand(len(line) <= 4<<10 && strings.Count(strings.Split(line, "=")[0], ".") < 512 && depth < 512, "TOML with lines, keys or tables that no stella accepts")
 	}

@@ -114,11 +114,6 @@ func (a *audit) extends(n note, proofs []any, flag string) {
 	demand(same, "%sthe tree of %d entries and that of this archive are of two histories", map[bool]string{false: "the proof does not hold, or "}[known], n.size)
 }
 
-func (a *audit) checkPrevious() {
-	stopIf(a.before != nil || a.previous.text == "", "-", verified, "no --previous, which is about the first archive: whether history was rewritten before that is not known")
-	a.extends(a.previous, a.proofs, "--consistency")
-}
-
 // checkWitnesses is part 7, witnesses: those count who have seen all of the window, and that it was closed.
 func (a *audit) checkWitnesses() {
 	lacks, end, keys, said := min(a.min, incomplete), a.first+a.count, map[string]bool{}, ""
@@ -143,7 +138,7 @@ func (a *audit) checkMeets() {
 	demand(bytes.Equal(a.before.roots[end], a.roots[end]), "the archive before has another history")
 }
 
-// types are those of part 4, each line with the members of their data that name sealed files (part 6, evidence).
+// types are those of part 4, each with the members of their data that name sealed files (part 6, evidence), which naming gives.
 const types = `bundle.admitted: verdict.digest verdict.attestations attestations signatures verdict.trust.root verdict.trust.policy verdict.trust.revocations verdict.trust.trustedRoot verdict.trust.extension; trust.extended: file signatures
 attempt.ended subrun.ended run.completed run.failed run.cancelled step.completed step.failed step.skipped step.cancelled: outputsHash; trust.changed: root policy revocations trustedRoot signatures; dag.published: digest spec
 attempt.started: plugin planHash inputsHash overlay trust.*; run.started: planHash inputsHash dagDigest trust.*; approval.decided approval.closed: modifications; step.cached: inputsHash outputsHash trust.*
@@ -153,7 +148,6 @@ queue.draining lock.reclaimed lock.forced cache.cleared schedule.paused schedule
 run.abort_requested run.resumed run.timed_out run.fail_requested erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn:
 approval.refused:; import.received: receipt; epoch.begun: evidence; step.expanded: items`
 
-// naming gives the members of types.
 var naming = map[string][]string{}
 
 func init() {

@@ -1,6 +1,5 @@
-// Command stella-audit judges archives of evidence (stella.archive/1) a second time. It is written from docs/format.md, shares no code with stella,
-// and is small enough to be read before it is believed. The comment of each check names the part of that document that it follows. It holds in memory
-// the manifest, a hash and a name for each run, and one line, with what it is parsed to: below 100 MB for ordinary archives, below 6 GiB for the largest.
+// Command stella-audit judges archives of evidence (stella.archive/1) a second time. It is written from docs/format.md, shares no code with stella, and is small enough to be read before it is believed. The comment of each check names the
+// part of that document that it follows. It holds in memory the manifest, a hash and a name for each run, and one line, with what it is parsed to: below 100 MB for ordinary archives, below 6 GiB for the largest.
 package main
 
 import (
@@ -35,7 +34,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is main; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	f, opt, worst := flag.NewFlagSet("stella-audit", flag.ContinueOnError), audit{}, verified
+	f, opt, worst := flag.NewFlagSet("stella-audit", flag.ContinueOnError), audit{worst: unjudged}, verified
 	f.SetOutput(stderr)
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
 	file := func(name, text string, use func(raw []byte)) {
@@ -58,12 +57,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
 	fault := outcome(func() {
 		err := f.Parse(args)
+		f.Visit(func(g *flag.Flag) {
+			demand(g.Name != "expect-root" || isDigest(strings.TrimPrefix(opt.root, "sha256:")), "--expect-root takes sha256: and 64 hex digits in lower case")
+		})
 		opt.root = strings.TrimPrefix(opt.root, "sha256:")
 		stopIf(err == flag.ErrHelp, "ok", verified, "")
 		demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
 		demand(!slices.ContainsFunc(f.Args(), func(path string) bool { return strings.HasPrefix(path, "-") }), "flags stand before the archives")
 		demand(0 <= opt.min && opt.min <= len(opt.witnesses) && opt.withheld >= 0, "%d witnesses are demanded, and %d are named, or --withheld is negative", opt.min, len(opt.witnesses))
-		demand(opt.root == "" || isDigest(opt.root), "--expect-root takes sha256: and 64 hex digits in lower case")
 		demand((opt.proofs == nil || opt.previous.text != "") && (opt.cosignedProof == nil || opt.cosigned.text != ""), "--consistency goes with --previous, --cosigned-consistency with --cosigned")
 		demand(!slices.ContainsFunc(opt.witnesses, func(w named) bool { return bytes.HasSuffix(opt.logKey, w.raw) }), "the log cannot be its own witness")
 		for _, path := range f.Args() {
@@ -128,14 +129,16 @@ type audit struct {
 	runs                      map[string][]byte // run → hash over its envelopes in the window
 	reasons                   map[string]string // of what is declared as withheld
 	met, unknown              map[string]bool   // what of that some entry lacks; types of entries that are not known here
+	inForce                   map[string][]byte // trust files, root policy revocations
+	firstRoot, lacks, judged  string            // the digest of the first root in force; what was not judged of trust files; the last change
+	hidden                    bool              // other trust files may have been in force since
 	witnessed, worst          int
 	found                     map[string]finding // by check
 }
 
 // judge makes the checks in the order of part 7, each unless one that it needs was not passed.
 func (a *audit) judge(path string, stdout io.Writer) {
-	a.members, a.roots, a.runs, a.reasons, a.found = map[string]*member{}, map[int64][]byte{}, map[string][]byte{}, map[string]string{}, map[string]finding{}
-	a.met, a.unknown, a.worst = map[string]bool{}, map[string]bool{}, unjudged
+	a.members, a.roots, a.runs, a.reasons, a.found, a.met, a.unknown = map[string]*member{}, map[int64][]byte{}, map[string][]byte{}, map[string]string{}, map[string]finding{}, map[string]bool{}, map[string]bool{}
 	demand(try(os.Stat(path)).Mode().IsRegular(), "not a file")
 	a.file = try(os.Open(path))
 	defer a.file.Close()
@@ -150,7 +153,10 @@ func (a *audit) judge(path string, stdout io.Writer) {
 	}{
 		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums}, {"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent},
 		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
-		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses},
+		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", func() {
+			stopIf(a.before != nil || a.previous.text == "", "-", verified, "no --previous, which is about the first archive: whether history was rewritten before that is not known")
+			a.extends(a.previous, a.proofs, "--consistency")
+		}}, {"witnesses", "root", a.checkWitnesses},
 		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"trust", "evidence", a.checkTrust},
 		{"verdicts", "evidence", a.checkVerdicts},
 		{"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
@@ -170,8 +176,7 @@ func (a *audit) judge(path string, stdout io.Writer) {
 }
 
 // Limits, in bytes. What is over them is refused unread (part 6): the tar; all of a compressed file; manifest.json and SHA256SUMS; notes, keys, proofs, and sealed files that are parsed; a line of runs.ndjson, and of other files.
-const maxArchive, maxContent, maxManifest, maxSmall, maxRun, maxLine, evidence = 64 << 30, 256 << 30, 32 << 20, 1 << 20, 256 << 20, 1 << 20, "evidence/sha256/"
-const timeForm = "2006-01-02T15:04:05.000000000Z" // part 0
+const maxArchive, maxContent, maxManifest, maxSmall, maxRun, maxLine, evidence, timeForm = 64 << 30, 256 << 30, 32 << 20, 1 << 20, 256 << 20, 1 << 20, "evidence/sha256/", "2006-01-02T15:04:05.000000000Z"
 
 // fixed are the files of every archive in their order (part 6). Evidence stands before the telemetry.
 var fixed = strings.Fields(`manifest.json SHA256SUMS SHA256SUMS.sigstore.json README.txt keys/log.pub keys/site.pub ledger/envelopes.ndjson.zst

@@ -20,10 +20,10 @@ type parser struct {
 // parsers are those of [Check], which keeps nothing of what they write.
 var parsers = sync.Pool{New: func() any { return new(parser) }}
 
-const maxKept = 64 << 10 // bytes of output of a parser that is kept
+const maxKept = 64 << 10 // bytes of a buffer of a parser that is kept
 
 func (p *parser) giveBack() {
-	if cap(p.out) > maxKept {
+	if cap(p.out) > maxKept || cap(p.scratch) > maxKept {
 		return
 	}
 	*p = parser{out: p.out[:0], scratch: p.scratch[:0]}
