@@ -362,3 +362,47 @@ func TestTrustFilesOfALaterWindow(t *testing.T) {
 		t.Errorf("%s: %s; stella-audit %s: %s", verdict, checks["trust"].Detail, alone, rowOf(out, "trust"))
 	}
 }
+
+// stella-audit goes on from one archive to the next: the second alone does not show where its
+// root comes from.
+func TestTrustFilesFromArchiveToArchive(t *testing.T) {
+	for name, tc := range map[string]struct {
+		next func(f *verify.Files)
+		both export.Verdict
+		row  string
+	}{
+		"a root that the first signed": {rotated(2, "stranger", "root"), export.Verified, "ok"},
+		"a root of its own":            {rotated(2, "stranger"), export.Failed, "failed"},
+		"an older policy":              {func(f *verify.Files) { policyOf(1, "policy")(f) }, export.Failed, "failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			f := verifytest.NewTrust().Files()
+			policyOf(2, "policy")(&f)
+			s.change(f)
+			middle := s.at
+			tc.next(&f)
+			s.change(f)
+			s.at = s.at.Add(time.Hour)
+			s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
+			s.checkpoint()
+			var paths []string
+			for _, w := range [][2]time.Time{{start, middle}, {middle, s.at.Add(-time.Minute)}} {
+				path := t.TempDir() + "/archive.tar"
+				if err := os.WriteFile(path, s.archive(export.Window{From: stamp.Format(w[0]), To: stamp.Format(w[1])}), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				paths = append(paths, path)
+			}
+			opt := s.auditor()
+			opt.Root = bundle.Digest(verifytest.NewTrust().Files().Roots[0].Raw)
+			if verdict, _, out := audit(t, opt, paths...); verdict != string(tc.both) || !strings.HasPrefix(rowOf(out[strings.LastIndex(out, "archive  "):], "trust"), tc.row) {
+				t.Errorf("both: %s\n%s", verdict, out)
+			}
+			if verdict, _, out := audit(t, opt, paths[1]); tc.row == "ok" && verdict != string(export.Incomplete) {
+				t.Errorf("the second alone: %s\n%s", verdict, out)
+			}
+		})
+	}
+}

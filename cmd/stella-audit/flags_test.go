@@ -109,3 +109,20 @@ func TestOneFormOfJSON(t *testing.T) {
 		}
 	}
 }
+
+// What a comment says is no reason to refuse a file that stella takes.
+func TestParseTOMLReadsNoComments(t *testing.T) {
+	for name, tc := range map[string]struct {
+		file string
+		ok   bool
+	}{
+		"dots in a comment":     {"# " + strings.Repeat(".", 600) + "\na = 1\n", true},
+		"brackets in a comment": {"# " + strings.Repeat("[", 600) + "\na = 1\n", true},
+		"deep tables":           {"a = " + strings.Repeat("[", 600) + "\n", false},
+		"a long key":            {"a" + strings.Repeat(".a", 600) + " = 1\n", false},
+	} {
+		if found := outcome(func() { parseTOML([]byte(tc.file)) }); (found.status == "ok") != tc.ok {
+			t.Errorf("%s: %s %s", name, found.status, found.text)
+		}
+	}
+}

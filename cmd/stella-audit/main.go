@@ -53,7 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.Func("witness", "`FILE` with the public key of a witness, or the key itself; may be given again", func(arg string) error { opt.witnesses = append(opt.witnesses, parseWitness(arg)); return nil })
 	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
 	f.IntVar(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
-	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the root.toml that the trust files must begin with, sha256:HEX")
+	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the first root.toml, sha256:HEX, from who made it; without it, that is the site's own word")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
 	fault := outcome(func() {
 		err := f.Parse(args)

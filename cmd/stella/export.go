@@ -200,7 +200,8 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 			"tells whether this one goes on from what you saw before, --witness whether others saw the\n" +
 			"same: --cosigned is a note that `ledger cosign` has signed, of a tree that holds the window.\n\n" +
 			"Who may sign for publishers is said by trust files, and who may sign those by a root. Without\n" +
-			"--expect-root the first root is the site's own word.\n\n" +
+			"--expect-root the first root is the site's own word. An archive that does not begin with\n" +
+			"entry 0 cannot show alone that its root follows from the first: stella-audit judges several.\n\n" +
 			"An archive in parts is named by its first part, by the name without .001, or by the folder\n" +
 			"that holds them. One that is encrypted needs --identity; nothing of it is written in the clear.\n\n" +
 			"Exit 0 VERIFIED, 8 INCOMPLETE, 5 UNAUTHENTICATED, 7 FAILED.",
@@ -214,7 +215,7 @@ func newExportVerifyCmd(a *app) *cobra.Command {
 	f.StringVar(&opt.logKey, "log-key", "", "`FILE` with the public key of the ledger, PEM")
 	f.StringVar(&opt.siteKey, "site-key", "", "`FILE` with the public key of the site, PEM")
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of (default: the one it names)")
-	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the root.toml that the trust files must begin with, sha256:HEX")
+	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the first root.toml, sha256:HEX, from who made it, not from the site")
 	f.StringVar(&opt.identity, "identity", "", "`FILE` with the age key of an archive that is encrypted")
 	f.StringVar(&opt.previous, "previous", "", "`FILE` with a signed note that you hold of an earlier tree")
 	f.StringVar(&opt.consistency, "consistency", "", "`FILE` with a proof from that tree, as \"ledger prove --consistency\" writes it")
@@ -371,7 +372,7 @@ func renderReport(s *screen, rep *export.Report) {
 		case r.Digest:
 			whose = "as expected"
 		default:
-			whose = "another than expected"
+			whose = "not the one expected"
 		}
 		facts = append(facts, "trust root", fmt.Sprintf("%d, sha256:%s: %s", r.Version, r.Digest, whose))
 	}
