@@ -258,8 +258,9 @@ func TestTrustFilesAreThoseThatAreNamed(t *testing.T) {
 		s := newSite(t)
 		s.at = verifytest.Now()
 		tc.lie(s)
-		if verdict, c, _, _ := s.rowsOf(s.auditor()); verdict != export.Failed || !strings.Contains(c.Detail, tc.want) {
-			t.Errorf("%s: %s: %s, want %s", name, verdict, c.Detail, tc.want)
+		verdict, c, alone, row := s.rowsOf(s.auditor())
+		if verdict != export.Failed || !strings.Contains(c.Detail, tc.want) || alone != string(export.Failed) || !strings.HasPrefix(row, "failed") {
+			t.Errorf("%s: %s: %s, want %s; stella-audit %s: %s", name, verdict, c.Detail, tc.want, alone, row)
 		}
 	}
 }

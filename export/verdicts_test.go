@@ -52,12 +52,15 @@ func (s *site) believe(trust *verifytest.Trust) {
 }
 
 // extend seals an extension and records it, whoever has signed it.
-func (s *site) extend(x manifests.Extension, key string) {
+func (s *site) extend(x manifests.Extension, key string, lies ...func(c *ledger.TrustExtension)) {
 	s.t.Helper()
 	text := manifests.EncodeExtension(&x)
 	c := ledger.TrustExtension{File: s.blob(string(text)), Serial: x.Serial, Root: x.Root, Policy: x.Policy, Until: stamp.Format(x.Until), Signers: []string{verifytest.KeyID(key)}, Reason: x.Reason}
 	for _, sig := range verifytest.Signatures(text, key) {
 		c.Signatures = append(c.Signatures, s.blob(string(sig.Data)))
+	}
+	for _, lie := range lies {
+		lie(&c)
 	}
 	s.add(ledger.Envelope{Type: ledger.TrustExtended, Actor: "uid:0(root)"}, &c)
 }
@@ -343,10 +346,13 @@ func TestVerdictsUnderAnExtension(t *testing.T) {
 		want   string
 		alone  string // what stella-audit says of both
 	}{
-		"honest":             {by("captain"), nil, "2 of 2 changes", "1 of 1 admissions judged again", "ok ok"},
-		"not named":          {by("captain"), func(d *ledger.BundleAdmission) { d.Verdict.Trust.Extension = "" }, "2 of 2 changes", "POLICY_EXPIRED", "ok ok"}, // stella-audit reads no dates
-		"signed by nobody":   {by("stranger"), nil, "signed by 0 of the 1", "1 of 1", "failed ok"},
-		"of another site":    {func(s *site) { s.extend(foreign, "captain") }, nil, "it is for the site 0000", "an extension of trust that was never in force", "failed failed"},
+		"honest":           {by("captain"), nil, "2 of 2 changes", "1 of 1 admissions judged again", "ok ok"},
+		"not named":        {by("captain"), func(d *ledger.BundleAdmission) { d.Verdict.Trust.Extension = "" }, "2 of 2 changes", "POLICY_EXPIRED", "ok ok"}, // stella-audit reads no dates
+		"signed by nobody": {by("stranger"), nil, "signed by 0 of the 1", "1 of 1", "failed ok"},
+		"of another site":  {func(s *site) { s.extend(foreign, "captain") }, nil, "it is for the site 0000", "an extension of trust that was never in force", "failed failed"},
+		"said to last longer": {func(s *site) {
+			s.extend(is, "captain", func(c *ledger.TrustExtension) { c.Until = stamp.Format(now.AddDate(70, 0, 0)) })
+		}, nil, "other things of the extension than the file", "1 of 1", "failed ok"},
 		"never put in force": {func(*site) {}, nil, "1 of 1 changes", "an extension of trust that was never in force", "ok failed"},
 	} {
 		s := newSite(t)
