@@ -33,6 +33,7 @@ type repair struct {
 	named map[string]int // how often somebody has said that it may do again what it has done
 	wrong string
 	read  map[string]string // when all that comes before a step or an item had ended as that began
+	alone map[string]bool   // steps that somebody has done again without what was built upon them
 	left  int               // attempts, after which none fails any more, and nobody does again what is done
 }
 
@@ -68,7 +69,7 @@ func (r *repair) attempt(ctx context.Context, task runner.Task) (runner.Report, 
 	}
 	if task.RunID == r.run {
 		r.reads(key)
-		r.ahead(steps, key, true)
+		r.ahead(steps, key, true, false)
 	}
 	first := r.first && task.StepID != "ik"
 	r.mu.Unlock()
@@ -137,7 +138,8 @@ func (r *repair) mixed(steps map[string]string) string {
 
 // ahead finds something before a step that begins which is not done: what it needs, also through
 // steps that were passed over, lacks no item, and nothing before that has been stopped or has lost its turn.
-func (r *repair) ahead(steps map[string]string, id string, needed bool) {
+// Behind what has completed a step may be done again that somebody has begun without what was built upon it.
+func (r *repair) ahead(steps map[string]string, id string, needed, behind bool) {
 	id, _, _ = strings.Cut(id, ".")
 	for _, x := range r.needs[id] {
 		for i := range 3 {
@@ -145,10 +147,10 @@ func (r *repair) ahead(steps map[string]string, id string, needed bool) {
 				r.wrong = fmt.Sprintf("%s, or what comes after it, begins while %s.%d is %s", id, x, i, s)
 			}
 		}
-		if !r.over(steps, x) {
+		if !r.over(steps, x) && !(behind && r.alone[x]) {
 			r.wrong = fmt.Sprintf("%s, or what comes after it, begins while %s is %s", id, x, steps[x])
 		}
-		r.ahead(steps, x, needed && done(steps[x]) && strings.HasPrefix(steps[x], "skipped"))
+		r.ahead(steps, x, needed && done(steps[x]) && strings.HasPrefix(steps[x], "skipped"), behind || steps[x] == "completed")
 	}
 }
 
@@ -312,6 +314,10 @@ func (r *repair) redo() bool {
 			}
 			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Only: only, Repeat: repeat, Downstream: true}))
 		}
+		if r.mu.Lock(); only && err == nil {
+			r.alone[of] = true
+		}
+		r.mu.Unlock()
 		r.g.note("%s %s, only %v, repeat %v: %v", what, id, only, repeat, err)
 		return err
 	})
@@ -403,7 +409,7 @@ func (r *repair) look() (wrong string, completed bool) {
 // named, nothing begins ahead of what comes before it, and the run completes.
 func TestWhatTheEndOfARunHasStoppedIsMended(t *testing.T) {
 	gamble(t, func(t *testing.T, g *gambler) string {
-		r := &repair{g: g, w: newWorld(t, nil), needs: map[string][]string{}, first: true, begun: map[string]int{}, named: map[string]int{}, read: map[string]string{}, left: 25}
+		r := &repair{g: g, w: newWorld(t, nil), needs: map[string][]string{}, first: true, begun: map[string]int{}, named: map[string]int{}, read: map[string]string{}, alone: map[string]bool{}, left: 25}
 		r.w.exec.run = stops(r.attempt)
 		r.w.child(func(d *manifests.DAG) { d.Steps[0].Action = "once" }, "c", "id<c")
 		r.shape()
