@@ -384,7 +384,7 @@ func renderReport(s *screen, rep *export.Report) {
 	for i, c := range rep.Checks {
 		note := c.Proves
 		if c.Status != export.OK {
-			note = c.Detail
+			note, _, _ = strings.Cut(c.Detail, "\n") // a parser shows where in its file
 		}
 		if c.File != "" && c.Line > 0 {
 			note += fmt.Sprintf(" (%s:%d)", c.File, c.Line)
