@@ -14,6 +14,7 @@ import (
 	"fmt"
 
 	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/ledger"
 )
 
 // ErrKey is the error of a public key that cannot be used: not one PEM block
@@ -137,6 +138,40 @@ func checkSignature(sums, file []byte, key publicKey) error {
 		return errors.New("it is not a Sigstore bundle of the accepted form")
 	case !ecdsa.VerifyASN1(key.sig, digest[:], in.Message.Signature):
 		return errors.New("the signature does not verify")
+	}
+	return nil
+}
+
+// keys reads what the auditor knows from elsewhere, which must be what it is called.
+func (v *verifier) keys() (err error) {
+	if v.opt.MinWitnesses > len(v.opt.Witnesses) {
+		return fmt.Errorf("%w: %d are demanded, and %d are named", ErrWitnesses, v.opt.MinWitnesses, len(v.opt.Witnesses))
+	}
+	for _, n := range []struct {
+		what string
+		raw  []byte
+	}{{earlierNote, v.opt.Previous}, {cosignedNote, v.opt.Cosigned}} {
+		if n.raw == nil {
+			continue
+		}
+		if _, err := ledger.ParseCheckpoint(n.raw); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrNote, n.what, err)
+		}
+	}
+	if v.opt.LogKey != nil {
+		if v.logKey, err = parseLogKey(v.opt.LogKey); err != nil {
+			return err
+		}
+	}
+	if v.opt.SiteKey != nil {
+		if v.siteKey, err = parseSiteKey(v.opt.SiteKey); err != nil {
+			return err
+		}
+	}
+	for _, w := range v.opt.Witnesses {
+		if w.Key.Equal(v.logKey.log) {
+			return fmt.Errorf("%w: witness %s is the log itself", ErrKey, w.Name)
+		}
 	}
 	return nil
 }

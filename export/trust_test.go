@@ -67,6 +67,18 @@ func (s *site) rowsOf(opt export.VerifyOptions) (export.Verdict, export.Check, s
 	return verdict, checks["trust"], alone, rowOf(out, "trust")
 }
 
+// bothSay demands a verdict of both judges, and what each says of trust.
+func (s *site) bothSay(opt export.VerifyOptions, want export.Verdict, says, beside string) {
+	s.t.Helper()
+	verdict, c, alone, row := s.rowsOf(opt)
+	if verdict != want || !strings.Contains(c.Detail, says) {
+		s.t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, want, says)
+	}
+	if alone != string(want) || !strings.HasPrefix(row, beside) {
+		s.t.Errorf("stella-audit: %s: %s, want %s: %s", alone, row, want, beside)
+	}
+}
+
 // bothOf judges the archive of all that a site has recorded by both judges.
 func (s *site) bothOf(opt export.VerifyOptions) (verdict export.Verdict, checks map[string]export.Check, alone, out string) {
 	s.t.Helper()
@@ -185,13 +197,7 @@ func TestWhoSignedTheTrustFiles(t *testing.T) {
 			}
 			opt := s.auditor()
 			opt.Root = tc.root
-			verdict, c, alone, row := s.rowsOf(opt)
-			if verdict != tc.want || !strings.Contains(c.Detail, tc.says) {
-				t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, tc.want, tc.says)
-			}
-			if alone != string(tc.want) || !strings.HasPrefix(row, tc.alone) {
-				t.Errorf("stella-audit: %s: %s, want %s: %s", alone, row, tc.want, tc.alone)
-			}
+			s.bothSay(opt, tc.want, tc.says, tc.alone)
 		})
 	}
 }
@@ -298,13 +304,7 @@ func TestTrustFilesBehindWhatIsWithheld(t *testing.T) {
 			s.change(f)
 			opt := s.auditor()
 			opt.Withheld, opt.Root = 1, tc.root
-			verdict, c, alone, row := s.rowsOf(opt)
-			if verdict != tc.want || !strings.Contains(c.Detail, tc.says) {
-				t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, tc.want, tc.says)
-			}
-			if alone != string(tc.want) || !strings.HasPrefix(row, tc.alone) {
-				t.Errorf("stella-audit: %s: %s, want %s: %s", alone, row, tc.want, tc.alone)
-			}
+			s.bothSay(opt, tc.want, tc.says, tc.alone)
 		})
 	}
 }

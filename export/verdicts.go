@@ -33,7 +33,7 @@ type admissions struct {
 	past *verify.Past    // nil before the first
 
 	all     int64
-	left    map[string]int64 // why admissions were not judged → how many
+	left    unjudged
 	refused int64
 	first   error // of those that were refused
 }
@@ -223,15 +223,23 @@ func differ(said, is any) string {
 	return strings.Join(out, ", ")
 }
 
+// unjudged is how many were not judged, by why that was.
+type unjudged map[string]int64
+
+// told counts them and says why, in an order that depends on nothing else.
+func (u unjudged) told() (n int64, why string) {
+	var each []string
+	for _, w := range slices.Sorted(maps.Keys(u)) {
+		n += u[w]
+		each = append(each, fmt.Sprintf("%d not, since %s", u[w], w))
+	}
+	return n, strings.Join(each, ", ")
+}
+
 // verdicts reports what was found of admissions.
 func (v *verifier) verdicts() (string, error) {
 	x := v.admitted
-	left := int64(0)
-	var why []string
-	for _, w := range slices.Sorted(maps.Keys(x.left)) {
-		left += x.left[w]
-		why = append(why, fmt.Sprintf("%d not, since %s", x.left[w], w))
-	}
+	left, why := x.left.told()
 	said := fmt.Sprintf("%d of %d admissions judged again", x.all-left, x.all)
 	switch {
 	case x.refused > 1:
@@ -239,7 +247,7 @@ func (v *verifier) verdicts() (string, error) {
 	case x.first != nil:
 		return "", x.first
 	case left > 0:
-		return "", &skip{why: said + "; " + strings.Join(why, ", "), hides: Verified}
+		return "", &skip{why: said + "; " + why, hides: Verified}
 	}
 	return said, nil
 }

@@ -156,39 +156,6 @@ func (v *verifier) release() {
 	}
 }
 
-func (v *verifier) keys() (err error) {
-	if v.opt.MinWitnesses > len(v.opt.Witnesses) {
-		return fmt.Errorf("%w: %d are demanded, and %d are named", ErrWitnesses, v.opt.MinWitnesses, len(v.opt.Witnesses))
-	}
-	for _, n := range []struct {
-		what string
-		raw  []byte
-	}{{earlierNote, v.opt.Previous}, {cosignedNote, v.opt.Cosigned}} {
-		if n.raw == nil {
-			continue
-		}
-		if _, err := ledger.ParseCheckpoint(n.raw); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrNote, n.what, err)
-		}
-	}
-	if v.opt.LogKey != nil {
-		if v.logKey, err = parseLogKey(v.opt.LogKey); err != nil {
-			return err
-		}
-	}
-	if v.opt.SiteKey != nil {
-		if v.siteKey, err = parseSiteKey(v.opt.SiteKey); err != nil {
-			return err
-		}
-	}
-	for _, w := range v.opt.Witnesses {
-		if w.Key.Equal(v.logKey.log) {
-			return fmt.Errorf("%w: witness %s is the log itself", ErrKey, w.Name)
-		}
-	}
-	return nil
-}
-
 // step is one check that is to be made.
 type step struct {
 	name   string

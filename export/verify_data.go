@@ -69,8 +69,8 @@ func (v *verifier) data() (string, error) {
 	if err := v.openDerived(); err != nil {
 		return "", err
 	}
-	v.admitted = admissions{v: v, left: map[string]int64{}, extended: map[string]bool{}, unknown: v.proof.First > 0}
-	v.lineage = lineage{v: v, left: map[string]int64{}, signatures: map[string]*verify.RoleSignature{}}
+	v.admitted = admissions{v: v, left: unjudged{}, extended: map[string]bool{}, unknown: v.proof.First > 0}
+	v.lineage = lineage{v: v, left: unjudged{}, signatures: map[string]*verify.RoleSignature{}}
 	for {
 		envelope, err := envelopes.next()
 		if errors.Is(err, io.EOF) {

@@ -3,9 +3,6 @@ package export
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/stamp"
@@ -56,8 +53,8 @@ type lineage struct {
 	begun      bool  // an entry has changed trust files
 	early      int64 // admissions before that
 	all        int64
-	left       map[string]int64 // why changes were not judged → how many
-	failed     error            // of the first that does not hold
+	left       unjudged
+	failed     error // of the first that does not hold
 	signatures map[string]*verify.RoleSignature
 }
 
@@ -232,15 +229,10 @@ func (v *verifier) trust() (string, error) {
 
 // lacks says what was not judged, "" for nothing.
 func (x *lineage) lacks() string {
-	left := int64(0)
-	var why []string
-	for _, w := range slices.Sorted(maps.Keys(x.left)) {
-		left += x.left[w]
-		why = append(why, fmt.Sprintf("%d not, since %s", x.left[w], w))
-	}
+	left, why := x.left.told()
 	switch {
 	case left > 0:
-		return fmt.Sprintf("%d of %d changes judged again; %s", x.all-left, x.all, strings.Join(why, ", "))
+		return fmt.Sprintf("%d of %d changes judged again; %s", x.all-left, x.all, why)
 	case x.first == nil:
 		return "no entry of the window puts trust files in force"
 	case x.early > 0:

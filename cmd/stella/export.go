@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -287,7 +285,7 @@ func runExportVerify(ctx context.Context, a *app, path string, opt verifyOptions
 // expectedRoot is the digest in --expect-root, in hex.
 func expectedRoot(s string) (string, error) {
 	digest := strings.TrimPrefix(s, "sha256:")
-	if raw, err := hex.DecodeString(digest); s != "" && (err != nil || len(raw) != sha256.Size || digest != strings.ToLower(digest)) {
+	if _, err := ledger.ParseHash(digest); s != "" && err != nil {
 		return "", invalid("--expect-root: %.80q is not sha256: and 64 hex digits in lower case", s)
 	}
 	return digest, nil

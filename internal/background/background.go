@@ -22,8 +22,7 @@ var errGoexit = errors.New("background: work has ended its goroutine")
 // with fn, as one does whose goroutine ends without giving it back ([runtime.LockOSThread]). A
 // panic of fn is the caller's.
 func Do[T any](fn func() (T, error)) (out T, err error) {
-	defer moreProcessors()()
-	defer garbage.Rarely()()
+	defer begin()()
 	var panicked any
 	done := make(chan struct{})
 	err = errGoexit
@@ -59,23 +58,28 @@ var going struct {
 	works int
 }
 
-// moreProcessors lets Go execute twice as many threads at once as there are processors until
-// the function that it returns is called, so that the kernel chooses among them by priority.
-// With as many, what comes back from a sync of the ledger waits until Go's own scheduler
-// interrupts long work, up to 10 ms.
-func moreProcessors() (restore func()) {
-	if os.Getenv("GOMAXPROCS") != "" {
-		return func() {} // somebody knows better
-	}
+// begin makes room until the last of all works has called the function that it returns.
+// Garbage is collected rarely, and Go may execute twice as many threads at once as there are
+// processors, so that the kernel chooses among them by priority. With as many, what comes back
+// from a sync of the ledger waits until Go's own scheduler interrupts long work, up to 10 ms.
+func begin() (end func()) {
+	own := os.Getenv("GOMAXPROCS") != "" // somebody knows better
 	going.Lock()
 	defer going.Unlock()
 	if going.works++; going.works == 1 {
-		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+		garbage.Rarely(true)
+		if !own {
+			runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+		}
 	}
 	return func() {
 		going.Lock()
 		defer going.Unlock()
-		if going.works--; going.works == 0 {
+		if going.works--; going.works > 0 {
+			return
+		}
+		garbage.Rarely(false)
+		if !own {
 			runtime.SetDefaultGOMAXPROCS()
 		}
 	}

@@ -27,8 +27,8 @@ var ballast []byte
 // mode is what the collector is set to.
 var mode = struct {
 	sync.Mutex
-	percent int // while no long work goes on
-	works   int
+	percent int  // while no long work goes on
+	rare    bool // it goes on
 }{percent: 100}
 
 // PutOff lets a short command end before the first collection of garbage. From that one on
@@ -49,27 +49,22 @@ func PutOff() {
 func set(percent int) {
 	mode.Lock()
 	defer mode.Unlock()
-	if mode.percent = percent; mode.works == 0 {
+	if mode.percent = percent; !mode.rare {
 		debug.SetGCPercent(percent)
 	}
 }
 
-// Rarely lets garbage be collected at 40 MiB and not at 16, until the function that it returns
-// is called: for long work in the background.
-func Rarely() (restore func()) {
+// Rarely lets garbage be collected at 40 MiB, while long work goes on, and not at 16; and as
+// before again.
+func Rarely(on bool) {
 	if os.Getenv("GOGC") != "" {
-		return func() {}
+		return
 	}
 	mode.Lock()
 	defer mode.Unlock()
-	if mode.works++; mode.works == 1 {
+	if mode.rare = on; on {
 		debug.SetGCPercent(rareHeap)
-	}
-	return func() {
-		mode.Lock()
-		defer mode.Unlock()
-		if mode.works--; mode.works == 0 {
-			debug.SetGCPercent(mode.percent)
-		}
+	} else {
+		debug.SetGCPercent(mode.percent)
 	}
 }

@@ -12,25 +12,23 @@ func percent() int {
 	return p
 }
 
-// While any long work goes on garbage is collected rarely, whatever is set meanwhile, and
+// While long work goes on garbage is collected rarely, whatever is set meanwhile, and
 // afterwards as it was set.
 func TestRarely(t *testing.T) {
 	t.Setenv("GOGC", "")
 	set(quickHeap)
 	defer set(100)
-	one := Rarely()
-	two := Rarely()
+	Rarely(true)
 	set(100) // the first collection
-	one()
 	if got := percent(); got != rareHeap {
 		t.Errorf("%d %% while a work goes on, want %d", got, rareHeap)
 	}
-	two()
+	Rarely(false)
 	if got := percent(); got != 100 {
 		t.Errorf("%d %% afterwards, want 100", got)
 	}
 	t.Setenv("GOGC", "50")
-	defer Rarely()()
+	Rarely(true)
 	if got := percent(); got != 100 {
 		t.Errorf("%d %% where somebody has set GOGC, want what it was, 100", got)
 	}
