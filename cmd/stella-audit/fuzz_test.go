@@ -109,7 +109,7 @@ func pack(t *testing.T, files map[string][]byte, changed string) []byte {
 		}
 	}
 	if changed != "manifest.json" {
-		m := parse(files["manifest.json"]).(object)
+		m := parse[any](files["manifest.json"]).(object)
 		for _, item := range list(m, "files") {
 			f := item.(object)
 			name := text(f, "path")

@@ -152,35 +152,36 @@ var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "pol
 
 // checkTrust is part 7, trust. It goes on from the archive before. Not looked for: keys that were revoked from some time on, how long an extension lasts, and what else a site asks of the text of trust files.
 func (a *audit) checkTrust() {
-	judges := map[string]func(entry){"trust.changed": a.trustChanges, "trust.extended": a.trustExtends}
-	if a.inForce = map[string][]byte{}; a.before != nil && a.before.first+a.before.count == a.first && a.before.found["trust"].verdict != failed {
+	a.inForce = map[string][]byte{}
+	if a.before != nil && a.before.first+a.before.count == a.first && a.before.found["trust"].verdict != failed {
 		a.firstRoot, a.inForce, a.hidden, a.lacks = a.before.firstRoot, a.before.inForce, a.before.hidden, a.before.lacks
 	}
 	for e := range a.entries() {
 		found := outcome(func() {
 			stopIf(e.typ == "bundle.admitted" && a.firstRoot == "", "left out", verified, "admissions come before the first change of trust files")
-			if judge := judges[e.typ]; judge != nil {
-				judge(e)
+			switch e.typ {
+			case "trust.changed":
+				a.trustChanges(e)
+			case "trust.extended":
+				a.trustExtends(e)
 			}
 		})
 		demand(found.status != "failed", "entry %d: %s", e.seq, found.text)
 		a.lacks = cmp.Or(a.lacks, found.text)
 	}
-	lacks := cmp.Or(a.lacks, map[bool]string{true: "no entry of the window puts trust files in force"}[a.firstRoot == ""])
-	stopIf(a.root == "" && lacks != "", "not judged", verified, "%s", lacks)
+	lacks, why := a.lacks != "" || a.firstRoot == "", cmp.Or(a.lacks, "no entry of the window puts trust files in force")
+	stopIf(a.root == "" && lacks, "not judged", verified, "%s", why)
 	stopIf(a.root == "", "ok", verified, "without --expect-root the root %s is the site's own word", a.firstRoot)
 	stopIf(a.firstRoot != "" && a.firstRoot != a.root && a.genesis != nil, "failed", unauthenticated, "the trust files begin with the root %s, another than the one given", a.firstRoot)
 	stopIf(a.firstRoot != a.root && a.firstRoot != "", "missing", incomplete, "the window begins with the root %s: whether that follows from the one given, only archives from before show", a.firstRoot)
-	stopIf(lacks != "", "missing", incomplete, "%s", lacks)
+	stopIf(lacks, "missing", incomplete, "%s", why)
 }
 
 // trustChanges demands that what comes in force is what the entry names, newer than what was, and signed by the roles: a root by that of the root before, too.
 func (a *audit) trustChanges(e entry) {
 	unsure, gap, revoked, now := a.hidden, false, list(parseTOML(a.inForce["revocations"]), "revoke"), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
-	if now == a.judged && !unsure {
-		return // it was in force already
-	}
-	a.hidden, a.judged = true, now // hidden until all of it was judged
+	stopIf(now == a.judged && !unsure, "ok", verified, "") // it was in force already
+	a.hidden, a.judged = true, now                         // hidden until all of it was judged
 	stopIf(e.data == nil, "left out", verified, "data of a change is withheld")
 	demand(a.genesis == nil || a.firstRoot != "" || unsure || text(a.genesis, "root") == text(e.data, "root") && text(a.genesis, "policy") == text(e.data, "policy"), "entry 0 names another root or policy")
 	for _, t := range trustFiles {
@@ -190,8 +191,12 @@ func (a *audit) trustChanges(e entry) {
 		demand(n == number(e.data, t[1]) && (n > before || bytes.Equal(is, was)), "%s of serial %d follows serial %d, and %d is named", t[0], n, before, number(e.data, t[1]))
 		gap = gap || t[0] == "root" && was != nil && n > before+1
 		demand(unsure || !gap, "root %d was passed over", before+1)
-		gone := map[bool][]any{false: revoked}[unsure || bytes.Equal(is, was)] // what was in force before was signed before
-		if a.inForce[t[0]] = is; t[0] == "root" && was != nil && n == before+1 {
+		a.inForce[t[0]] = is
+		gone := revoked
+		if unsure || bytes.Equal(is, was) { // what was in force before was signed before
+			gone = nil
+		}
+		if t[0] == "root" && was != nil && n == before+1 {
 			a.signedBy(e, was, "root", is, gone)
 		}
 		a.signedBy(e, a.inForce["root"], strings.TrimSuffix(t[0], "s"), is, gone)
@@ -267,7 +272,8 @@ func (a *audit) verdictHolds(e, clock entry, inForce, trust string, extended map
 	stopIf(!extended[text(v, "trust.extension")] && a.first > 0, "left out", verified, "extension from before the window")
 	demand(extended[text(v, "trust.extension")], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
-	if stopIf(e.time == clock.time && clock.data == nil, "left out", verified, "clock withheld"); e.time == clock.time {
+	stopIf(e.time == clock.time && clock.data == nil, "left out", verified, "clock withheld")
+	if e.time == clock.time {
 		earliest = text(clock.data, "clock")
 	}
 	at, day := parseTime(now), 24*time.Hour
@@ -282,7 +288,8 @@ func (a *audit) verdictHolds(e, clock entry, inForce, trust string, extended map
 		demand(!there || from > now || timed && from != "", "%.200q was revoked", what)
 		stopIf(there && from <= e.time, "left out", verified, "revoked between its clock and the entry, or after a trusted time")
 	}
-	if revoked(text(v, "digest"), false); len(since) > 0 {
+	revoked(text(v, "digest"), false)
+	if len(since) > 0 {
 		for _, file := range list(parseTOML(a.sealed(text(v, "digest"))), "file.sha256") {
 			revoked(file, false)
 		}
@@ -305,7 +312,8 @@ func (a *audit) signersHold(e entry, v any, notRevoked func(who string)) {
 		id, file := text(s, "id"), text(s, "file")
 		demand(text(s, "publisher") == publisher && slices.Contains(list(e.data, "signatures"), any(file)), "signer %.64q is of somebody else, or did not sign what came in", id)
 		notRevoked(text(s, "issuer") + text(s, "san"))
-		if notRevoked(id); text(s, "flow") == "key" {
+		notRevoked(id)
+		if text(s, "flow") == "key" {
 			demand(keys[id] != nil && verify(keys[id], manifest, unbase64(text(decode(a.sealed(file), ""), "messageSignature.signature"))), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
 			judged[id] = true
 		}
@@ -350,5 +358,5 @@ func parseTOML(raw []byte) (o any) {
 		demand(len(line) <= 4<<10 && strings.Count(strings.Split(line, "=")[0], ".") < 512 && depth < 512, "TOML with lines, keys or tables that no stella accepts")
 	}
 	try(0, toml.Unmarshal(raw, &o))
-	return parse(try(json.Marshal(o)))
+	return parse[any](try(json.Marshal(o)))
 }

@@ -3,13 +3,13 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	_ "embed"
 	"fmt"
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"iter"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,6 +99,12 @@ func (a *audit) checkEdges() {
 	demand(before.seq == a.first-1 && before.time < a.from, "before is not entry %d, before the window", a.first-1)
 }
 
+// checkPrevious is part 7, previous.
+func (a *audit) checkPrevious() {
+	stopIf(a.before != nil || a.previous.text == "", "-", verified, "no --previous, which is about the first archive: whether history was rewritten before that is not known")
+	a.extends(a.previous, a.proofs, "--consistency")
+}
+
 // extends is part 5, consistency: a note from outside is of this site, signed by its log, and of one history with the archive. At sizes on the way to the archive's root, its root is known.
 func (a *audit) extends(n note, proofs []any, flag string) {
 	stopIf(siteOf(n.origin) != a.site, "not judged", unjudged, "the note is of site %s: give one of this site", siteOf(n.origin))
@@ -110,8 +116,12 @@ func (a *audit) extends(n note, proofs []any, flag string) {
 	root, known := a.roots[n.size]
 	fits := slices.IndexFunc(proofs, func(p any) bool { return number(p, "oldSize") == from && number(p, "size") == to })
 	stopIf(!known && fits < 0, "missing", incomplete, "%s%d to %d is needed: give %s FILE, of stella ledger prove --consistency %d --to %d", others, from, to, flag, from, to)
-	same := known && bytes.Equal(root, n.root) || !known && proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
-	demand(same, "%sthe tree of %d entries and that of this archive are of two histories", map[bool]string{false: "the proof does not hold, or "}[known], n.size)
+	if known {
+		demand(bytes.Equal(root, n.root), "the tree of %d entries and that of this archive are of two histories", n.size)
+		return
+	}
+	holds := proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
+	demand(holds, "the proof does not hold, or the tree of %d entries and that of this archive are of two histories", n.size)
 }
 
 // checkWitnesses is part 7, witnesses: those count who have seen all of the window, and that it was closed.
@@ -122,11 +132,11 @@ func (a *audit) checkWitnesses() {
 	for _, w := range a.witnesses {
 		if at := a.cosigned.cosignedBy(w); at != 0 && !keys[string(w.raw)] {
 			keys[string(w.raw)], said = true, fmt.Sprintf("%s %s at %s", said, w.name, time.Unix(at, 0).UTC().Format(time.RFC3339))
+			a.witnessed = fmt.Sprint("WITNESSED ", len(keys))
 		}
 	}
-	a.witnessed = len(keys)
-	stopIf(a.witnessed < a.min, "missing", incomplete, "%d are demanded, and %d have signed:%s", a.min, a.witnessed, said)
-	stopIf(true, "ok", verified, "%d have signed:%s", a.witnessed, said)
+	stopIf(len(keys) < a.min, "missing", incomplete, "%d are demanded, and %d have signed:%s", a.min, len(keys), said)
+	stopIf(true, "ok", verified, "%d have signed:%s", len(keys), said)
 }
 
 // checkMeets is part 6: the archive before ends where this one begins, and both have the same entries up to there.
@@ -138,25 +148,9 @@ func (a *audit) checkMeets() {
 	demand(bytes.Equal(a.before.roots[end], a.roots[end]), "the archive before has another history")
 }
 
-// types are those of part 4, each with the members of their data that name sealed files (part 6, evidence), which naming gives.
-const types = `bundle.admitted: verdict.digest verdict.attestations attestations signatures verdict.trust.root verdict.trust.policy verdict.trust.revocations verdict.trust.trustedRoot verdict.trust.extension; trust.extended: file signatures
-attempt.ended subrun.ended run.completed run.failed run.cancelled step.completed step.failed step.skipped step.cancelled: outputsHash; trust.changed: root policy revocations trustedRoot signatures; dag.published: digest spec
-attempt.started: plugin planHash inputsHash overlay trust.*; run.started: planHash inputsHash dagDigest trust.*; approval.decided approval.closed: modifications; step.cached: inputsHash outputsHash trust.*
-subrun.started: planHash inputsHash; gc.completed archive.created: list; approval.requested: outputsHash; site.initialized: root policy; schedule.added: inputsHash; checkpoint.cosigned: note; step.invalidated: overlay
-site.started site.stopped clock.accepted floor.waived bundle.rejected bundles.rejected workspaces.removed dag.disabled dag.enabled export.created outbox.dead outbox.requeued outbox.forgotten queue.paused queue.resumed:
-queue.draining lock.reclaimed lock.forced cache.cleared schedule.paused schedule.resumed secret.set schedule.removed schedule.fired snapshot.created site.compacted secret.rotated secret.removed run.cancel_requested:
-run.abort_requested run.resumed run.timed_out run.fail_requested erasure.requested data.erased run.attested run.reopened run.reset run.stuck run.nudged run.restarted run.compared step.queued repeat.withdrawn:
-approval.refused:; import.received: receipt; epoch.begun: evidence; step.expanded: items`
-
-var naming = map[string][]string{}
-
-func init() {
-	for _, m := range regexp.MustCompile(`([^:;]+):([^;\n]*)`).FindAllStringSubmatch(types, -1) {
-		for _, name := range strings.Fields(m[1]) {
-			naming[name] = strings.Fields(strings.ReplaceAll(m[2], " trust.*", " trust.root trust.policy trust.revocations trust.trustedRoot trust.extension"))
-		}
-	}
-}
+//go:embed types.json
+var types []byte // those of part 4, each with the members of its data that name sealed files (part 6, evidence)
+var naming = parse[map[string][]string](types)
 
 // dataOf is part 4, data line: the one that the entry names, or a place holder that the manifest declares.
 func (a *audit) dataOf(e entry, line []byte) (data any, whole bool) {
@@ -252,7 +246,8 @@ func (a *audit) checkRuns() {
 				chain = hasher.HashChildren(chain, hasher.HashLeaf(line))
 			}
 			_, there := a.dataOf(e, encode(event["data"]))
-			if before, whole = e, whole && there; started == "" && e.typ == "attempt.started" {
+			before, whole = e, whole && there
+			if started == "" && e.typ == "attempt.started" {
 				started = e.time
 			}
 		}
@@ -290,7 +285,7 @@ func (a *audit) checkSegment(e entry, next func() ([]byte, bool)) {
 	for seq < number(e.data, "logs.records") {
 		line, ok := next()
 		demand(ok, "log lines of entry %d are missing", e.seq)
-		for _, r := range list(parse(line), "resourceLogs.scopeLogs.logRecords") {
+		for _, r := range list(parse[any](line), "resourceLogs.scopeLogs.logRecords") {
 			is := map[string]string{}
 			for _, at := range list(r, "attributes") {
 				is[text(at, "key")] = text(at, "value.stringValue") + text(at, "value.intValue")

@@ -53,14 +53,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.Func("witness", "`FILE` with the public key of a witness, or the key itself; may be given again", func(arg string) error { opt.witnesses = append(opt.witnesses, parseWitness(arg)); return nil })
 	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
 	f.IntVar(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
-	f.StringVar(&opt.root, "expect-root", "", "`DIGEST` of the first root.toml, sha256:HEX, from who made it; without it, that is the site's own word")
+	f.Func("expect-root", "`DIGEST` of the first root.toml, sha256:HEX, from who made it; without it, that is the site's own word", func(arg string) error { opt.root = parseDigest(arg); return nil })
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
 	fault := outcome(func() {
 		err := f.Parse(args)
-		f.Visit(func(g *flag.Flag) {
-			demand(g.Name != "expect-root" || isDigest(strings.TrimPrefix(opt.root, "sha256:")), "--expect-root takes sha256: and 64 hex digits in lower case")
-		})
-		opt.root = strings.TrimPrefix(opt.root, "sha256:")
 		stopIf(err == flag.ErrHelp, "ok", verified, "")
 		demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
 		demand(!slices.ContainsFunc(f.Args(), func(path string) bool { return strings.HasPrefix(path, "-") }), "flags stand before the archives")
@@ -115,24 +111,23 @@ type audit struct {
 	previous, cosigned        note // without text if they were not given
 	proofs, cosignedProof     []any
 	witnesses                 []named
-	min, withheld             int
+	min, withheld, worst      int    // worst is the verdict so far
 	siteID, root              string // root is the SHA-256 of the first root.toml
 	before                    *audit // of the archive before: what came before this one, that tells
 	file                      *os.File
 	members                   map[string]*member
-	manifest, window, genesis any   // genesis is the data of entry 0
-	first, count, size        int64 // of the manifest's ledger: the window's entries, and the tree
-	from, to, site            string
+	manifest, window, genesis any    // genesis is the data of entry 0
+	first, count, size        int64  // of the manifest's ledger: the window's entries, and the tree
+	from, to, site, witnessed string // witnessed is what the verdict says of witnesses
 	logIn, siteIn             []byte // the keys inside, as SPKI
 	note                      note
-	roots                     map[int64][]byte  // of the tree, at sizes that somebody asks for
-	runs                      map[string][]byte // run → hash over its envelopes in the window
-	reasons                   map[string]string // of what is declared as withheld
-	met, unknown              map[string]bool   // what of that some entry lacks; types of entries that are not known here
-	inForce                   map[string][]byte // trust files, root policy revocations
-	firstRoot, lacks, judged  string            // the digest of the first root in force; what was not judged of trust files; the last change
-	hidden                    bool              // other trust files may have been in force since
-	witnessed, worst          int
+	roots                     map[int64][]byte   // of the tree, at sizes that somebody asks for
+	runs                      map[string][]byte  // run → hash over its envelopes in the window
+	reasons                   map[string]string  // of what is declared as withheld
+	met, unknown              map[string]bool    // what of that some entry lacks; types of entries that are not known here
+	inForce                   map[string][]byte  // trust files, root policy revocations
+	firstRoot, lacks, judged  string             // the digest of the first root in force; what was not judged of trust files; the last change
+	hidden                    bool               // other trust files may have been in force since
 	found                     map[string]finding // by check
 }
 
@@ -146,20 +141,16 @@ func (a *audit) judge(path string, stdout io.Writer) {
 	a.file.ReadAt(head, 0) // what is shorter is no archive, as checkForm will say
 	demand(string(head) != "age-encryption.org", "it is encrypted: age -d -i KEY FILE makes the archive of it")
 	demand(!regexp.MustCompile(`\.[0-9]{3}$`).MatchString(path), "it is a part of an archive: cat joins them all, in their order")
-	a.worst = verified
+	a.worst, a.witnessed = verified, "UNWITNESSED"
 	for _, c := range []struct {
 		name, needs string
 		make        func()
 	}{
 		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums}, {"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent},
 		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
-		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", func() {
-			stopIf(a.before != nil || a.previous.text == "", "-", verified, "no --previous, which is about the first archive: whether history was rewritten before that is not known")
-			a.extends(a.previous, a.proofs, "--consistency")
-		}}, {"witnesses", "root", a.checkWitnesses},
+		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses},
 		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"trust", "evidence", a.checkTrust},
-		{"verdicts", "evidence", a.checkVerdicts},
-		{"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
+		{"verdicts", "evidence", a.checkVerdicts}, {"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
 		{"derived", "", func() { stopIf(true, "not judged", verified, "what runs.ndjson sums up, metrics, traces") }},
 	} {
 		found := outcome(func() {
@@ -172,7 +163,7 @@ func (a *audit) judge(path string, stdout io.Writer) {
 		rows += strings.TrimSpace(fmt.Sprintf("%-11s %-11s %s", c.name, found.status, found.text)) + "\n"
 	}
 	fmt.Fprintf(stdout, "archive  %q\nsite     %s\nwindow   %s to %s\nentries  %d from %d, of a tree of %d\n\n%s\n%s %s\n\n", path, a.site, a.from, a.to, a.count, a.first, a.size,
-		rows, [...]string{"VERIFIED", "INCOMPLETE", "NOT JUDGED", "UNAUTHENTICATED", "FAILED"}[a.worst], map[bool]string{true: "UNWITNESSED", false: fmt.Sprint("WITNESSED ", a.witnessed)}[a.witnessed == 0])
+		rows, [...]string{"VERIFIED", "INCOMPLETE", "NOT JUDGED", "UNAUTHENTICATED", "FAILED"}[a.worst], a.witnessed)
 }
 
 // Limits, in bytes. What is over them is refused unread (part 6): the tar; all of a compressed file; manifest.json and SHA256SUMS; notes, keys, proofs, and sealed files that are parsed; a line of runs.ndjson, and of other files.
@@ -332,8 +323,8 @@ func (a *audit) checkContent() {
 }
 
 // decode reads a JSON object in the one form of part 0 (RFC 8785), with what must stand behind it: what was read is written anew, and must be the same bytes. That finds white space, other orders and escapes, and names that are there twice.
-func decode(raw []byte, end string) (o object) {
-	try(0, json.Unmarshal(raw, &o))
+func decode(raw []byte, end string) object {
+	o := parse[object](raw)
 	demand(string(encode(o))+end == string(raw), "the JSON is not in its canonical form")
 	return o
 }
@@ -401,9 +392,13 @@ func number(v any, path string) int64 {
 }
 
 func text(v any, path string) string { return the[string](v, path) }
-func parse(raw []byte) (v any)       { try(0, json.Unmarshal(raw, &v)); return v }
-func parseProof(raw []byte) any      { hashes(list(parse(raw), "proof")); return parse(raw) }
-func digest(raw []byte) string       { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
+func parse[T any](raw []byte) (v T)  { try(0, json.Unmarshal(raw, &v)); return v }
+func parseProof(raw []byte) any      { hashes(list(parse[any](raw), "proof")); return parse[any](raw) }
+func parseDigest(arg string) string {
+	demand(isDigest(strings.TrimPrefix(arg, "sha256:")), "--expect-root takes sha256: and 64 hex digits in lower case")
+	return strings.TrimPrefix(arg, "sha256:")
+}
+func digest(raw []byte) string { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
 func unbase64(s string) []byte {
 	return inForm(s, base64.StdEncoding.EncodeToString)(base64.StdEncoding.DecodeString(s))
 }
