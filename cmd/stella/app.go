@@ -32,6 +32,8 @@ type app struct {
 	patience time.Duration
 	// ends is how long a daemon that waits has to end after SIGTERM.
 	ends time.Duration
+	// begun is the start that is recorded of this process while it tries to open the site again.
+	begun int64
 }
 
 // options are the global ones. Each is a flag, then an environment variable,

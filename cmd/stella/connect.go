@@ -263,6 +263,7 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 		box := sandbox.New(sandbox.Options{Now: a.now, Keep: 4})
 		opt.Executor, h.box = box, box
 	}
+	opt.Begun = &a.begun
 	var l net.Listener
 	opt.Ready = func() (err error) {
 		l, err = a.listen()

@@ -59,10 +59,13 @@ type Options struct {
 	// is not near the record: before anything else is written, and recorded.
 	Waive  *Waiver
 	Accept *Acceptance
-	// Ready is what can still fail once the site is in order, before it is recorded that this
-	// process may execute steps: a daemon that opens a site again and again, since its disk is
-	// full, records that once. Its error is that of Open; nil: nothing.
+	// Ready is what can fail before it is recorded that this process may execute steps. Its error
+	// is that of Open; nil: nothing.
 	Ready func() error
+	// Begun is where Open leaves the seq of that record if it fails afterwards, 0 if not: a process
+	// that opens a site again and again, since its disk is full, records its start once. nil: each
+	// time.
+	Begun *int64
 	// Compact rewrites ledger.db without its free pages before anything else.
 	Compact bool
 }
@@ -217,18 +220,23 @@ func (e *Engine) load(ctx context.Context) error {
 	}
 	e.runner = runner.New(e.runnerOptions(stopped))
 	e.sched = newScheduler(e)
-	if err := e.tidy(ctx); err != nil && !e.onlyReads(err) {
-		return dbError(err)
-	}
 	if e.opt.Ready != nil {
 		if err := e.opt.Ready(); err != nil {
 			return err
 		}
 	}
-	if e.opt.Executes {
+	if e.opt.Executes { // before what this process does about attempts that another one has left
 		if err := e.recordStart(config); err != nil {
 			return dbError(err)
 		}
+	}
+	if err := e.tidy(ctx); err != nil && !e.onlyReads(err) {
+		return dbError(err)
+	}
+	if e.opt.Begun != nil {
+		*e.opt.Begun = 0
+	}
+	if e.opt.Executes {
 		e.tickers.Go(e.checkpoints)
 	}
 	e.startOutbox()
@@ -312,9 +320,44 @@ func (e *Engine) recordStart(config []byte) error {
 		Stella: e.opt.Version, BinarySHA256: sum, ConfigSHA256: hex.EncodeToString(digest[:]),
 		BootID: bootID(), PID: os.Getpid(), Mode: e.opt.Mode,
 	}
-	seq, err := e.db.Append(ledger.SiteStarted, "system:engine", &own)
+	seq, err := e.triedBefore(own)
+	if err == nil && seq == 0 {
+		seq, err = e.db.Append(ledger.SiteStarted, "system:engine", &own)
+	}
+	if err != nil {
+		return err
+	}
 	e.begun = &provenance.Start{Seq: seq, SiteStart: own}
-	return err
+	if e.opt.Begun != nil {
+		*e.opt.Begun = seq
+	}
+	return nil
+}
+
+// triedBefore is the seq of the start that this process has recorded when it opened the site
+// before and could not go on; 0 if it has not, or if something else has started since.
+func (e *Engine) triedBefore(own ledger.SiteStart) (int64, error) {
+	if e.opt.Begun == nil || *e.opt.Begun == 0 {
+		return 0, nil
+	}
+	for seq := e.db.Size() - 1; seq >= *e.opt.Begun; seq-- {
+		l, err := e.db.Entry(seq)
+		if err != nil {
+			return 0, err
+		}
+		env, err := ledger.ParseEnvelope(l.Envelope)
+		if err != nil {
+			return 0, err
+		}
+		if env.Type != ledger.SiteStarted {
+			continue
+		}
+		if d, err := dataOf[ledger.SiteStart](env.Type, l.Data); err != nil || *d == own {
+			return seq, err
+		}
+		break
+	}
+	return 0, nil
 }
 
 // checkpoints issues a signed tree head at least as often as site.toml says.
