@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/stellarun/stella/internal/jcs"
 )
@@ -47,4 +48,44 @@ func blank(v reflect.Value) (held bool) {
 		}
 	}
 	return held
+}
+
+// Said is what people have said in data, each text once and none that is empty.
+func Said(t Type, data json.RawMessage) ([]string, error) {
+	v, err := DecodeData(t, data)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	s := reflect.ValueOf(v).Elem()
+	for i := range s.NumField() {
+		if s.Type().Field(i).Tag.Get("erase") == "text" {
+			all = texts(all, s.Field(i))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// texts appends the texts in v.
+func texts(all []string, v reflect.Value) []string {
+	switch v.Kind() {
+	case reflect.String:
+		if v.Len() > 0 {
+			all = append(all, v.String())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			all = texts(all, v.Index(i))
+		}
+	case reflect.Map:
+		for _, value := range v.Seq2() {
+			all = texts(all, value)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			all = texts(all, v.Field(i))
+		}
+	}
+	return all
 }

@@ -25,7 +25,9 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"long as stella ledger verify, and as much room as ledger.db has. Where that fails the answer\n" +
 			"says why, the site goes on, and the next erasure, stella bundle gc, a compaction or the start\n" +
 			"of a daemon tries again. It stays in snapshots, archives and copies that were made before, and\n" +
-			"in sealed files. The answer names those in the home, and where a snapshot is being made.",
+			"in sealed files. The answer names those in the home, and where a snapshot is being made. It names\n" +
+			"other entries with the same words, too: stella itself takes the reason of a run's end on to its\n" +
+			"sub-runs.",
 		Example: "  stella ledger erase 4711 4712 --reason \"erasure, art. 17\"\n  stella ledger erase --agree 4720",
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("agree") {
@@ -81,6 +83,9 @@ func renderErasure(s *screen, rep api.ErasureReport) {
 		kv = append(kv, "erased", "yes")
 	}
 	kv = append(kv, stillOnDisk(rep.Waits)...)
+	if len(rep.AlsoIn) > 0 {
+		kv = append(kv, "the same words", "are in "+seqList(rep.AlsoIn)+" too, and stay there: name these as well")
+	}
 	if len(rep.Copies) > 0 {
 		kv = append(kv, "not erased in", strings.Join(rep.Copies, " "))
 	}

@@ -25,13 +25,14 @@ func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.Erasure
 	case req.Reason == "":
 		return out, invalid("a reason is needed: it is recorded, and stays")
 	}
-	if req.DryRun {
-		for _, seq := range out.Entries {
-			if err := s.e.db.Erasable(seq); err != nil {
-				return out, erasureError(err)
-			}
+	for _, seq := range out.Entries {
+		if err := s.e.db.Erasable(seq); err != nil {
+			return out, erasureError(err)
 		}
-		return out, nil
+	}
+	var err error
+	if out.AlsoIn, err = s.e.db.SameWords(out.Entries); err != nil || req.DryRun {
+		return out, dbError(err)
 	}
 	seq, err := s.e.db.RequestErasure(s.actor, ledger.ErasureRequest{Entries: out.Entries, Reason: out.Reason})
 	if out.Seq = seq; err != nil {
@@ -60,6 +61,9 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 	out = api.ErasureReport{Entries: d.Entries, Actor: by, Reason: d.Reason, Agreed: true, DryRun: dry}
 	if out.Copies, err = s.copiesWith(d.Entries); err != nil {
 		return out, err
+	}
+	if out.AlsoIn, err = s.e.db.SameWords(d.Entries); err != nil {
+		return out, dbError(err)
 	}
 	same := func(a, b string) bool { return state.Person(a) == state.Person(b) }
 	if dry {

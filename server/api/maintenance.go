@@ -206,6 +206,10 @@ type ErasureReport struct {
 	Waits   string  `json:"waits,omitempty"` // why what is agreed, this or before, is still on disk: the next erasure, collection, compaction or start of a daemon tries again
 	DryRun  bool    `json:"dryRun,omitempty"`
 
+	// AlsoIn are other entries, at most 500, in which people have said the same, word by word or
+	// with more around it: they stay as they are.
+	AlsoIn []int64 `json:"alsoIn,omitempty"`
+
 	// Copies are folders of the home with ledgers from before, which may have the data, and that
 	// of a snapshot that is being made: nothing is done to them.
 	Copies []string `json:"copies,omitempty"`

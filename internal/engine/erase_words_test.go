@@ -1,0 +1,48 @@
+package engine_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/server/api"
+)
+
+// Whoever has something erased is told where else it was said, before and when it goes: alone,
+// within a longer text, and where stella itself has taken it on.
+func TestTheSameWordsAreFoundElsewhere(t *testing.T) {
+	const said = "Erika \"Mustermann\" <7>"
+	ctx := context.Background()
+	l := newLab(t)
+	l.script("audit-hello", helloScript, true)
+	l.publish("1.0.0", hello)
+	first := l.start(api.StartRequest{DAGID: "audit", Metadata: map[string]string{"for": said}}).Run.RunID
+	second := l.start(api.StartRequest{DAGID: "audit", Metadata: map[string]string{"by": "x", "for": "asked by " + said + ", twice"}}).Run.RunID
+	third := l.start(api.StartRequest{DAGID: "audit", Metadata: map[string]string{"for": "Erika", "no": "yes"}}).Run.RunID
+	if _, err := l.site().FailRun(ctx, third, api.EndRequest{Reason: said}); err != nil {
+		t.Fatal(err)
+	}
+	l.execute()
+	entry := l.seqOf(first, ledger.RunStarted)
+	want := []int64{l.seqOf(second, ledger.RunStarted), l.seqOf(third, ledger.RunFailRequested), l.seqOf(third, ledger.RunFailed)}
+	slices.Sort(want)
+
+	same := func(req api.ErasureRequest, site api.Site, want []int64) (seq int64) {
+		t.Helper()
+		rep, err := site.EraseData(ctx, req)
+		if err != nil || !slices.Equal(rep.AlsoIn, want) {
+			t.Errorf("also in %v, want %v (%v)", rep.AlsoIn, want, err)
+		}
+		return rep.Seq
+	}
+	same(api.ErasureRequest{Entries: []int64{entry}, Reason: "by law", DryRun: true}, l.site(), want)
+	seq := same(api.ErasureRequest{Entries: []int64{entry}, Reason: "by law"}, l.site(), want)
+	same(api.ErasureRequest{Agree: &seq, DryRun: true}, l.other(), want)
+	same(api.ErasureRequest{Agree: &seq}, l.other(), want)
+	seq = same(api.ErasureRequest{Entries: want, Reason: "by law"}, l.site(), nil)
+	same(api.ErasureRequest{Agree: &seq}, l.other(), nil)
+	if speaks(t, l.home, "Mustermann") {
+		t.Error("it is in ledger.db")
+	}
+}
