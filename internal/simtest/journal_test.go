@@ -22,6 +22,7 @@ type ack struct {
 	N       int    `json:"n,omitempty"`    // entries with the mark
 	Size    int64  `json:"size,omitempty"` // of the ledger, as the client was told
 	ID      string `json:"id,omitempty"`   // of a snapshot
+	Text    string `json:"text,omitempty"` // that is erased from entry Seq
 }
 
 // journal is what all clients were told, on disk before they go on.

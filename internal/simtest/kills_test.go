@@ -54,7 +54,7 @@ func theSeed(t *testing.T) uint64 {
 // in a foreground alone (attempts of a dead process are open while others begin),
 // with writes acknowledged before their commit (an entry that was shown is gone, a
 // resumption of the queue is not on record), with a step begun again after
-// INDETERMINATE (silently), with locks that the end of an attempt does not give back
+// INDETERMINATE (silently), with a start that is recorded after what it did about attempts, with locks that the end of an attempt does not give back
 // (the daemon ends, or runs hang), with a pause that the next process does not know
 // (a step begins), a schedule that starts while it is paused, an older version of a
 // secret than the record says (a program finds it), and with an init process that
@@ -121,6 +121,9 @@ func (s *tally) judge(t *testing.T) {
 		if *kills >= 100 && s.marks[kind] == 0 {
 			t.Errorf("%d kills of %q interrupted nothing: they show nothing", s.kills[kind], kind)
 		}
+	}
+	if *kills >= 10 && all == 0 {
+		t.Errorf("no kill has interrupted anything: they show nothing")
 	}
 	for _, kind := range slices.Sorted(maps.Keys(s.kills)) {
 		t.Logf("%3d kills of %q interrupted %d attempts", s.kills[kind], kind, s.marks[kind])
@@ -248,6 +251,10 @@ func (v *victim) kept(ctx context.Context) {
 
 // audit looks at the site as it lies there.
 func (v *victim) audit(last bool) (*audit, error) {
+	raw, err := os.ReadFile(filepath.Join(v.home, "ledger.db")) // opening erases what is to be erased
+	if err != nil {
+		return nil, err
+	}
 	r, err := readRecord(v.home)
 	if err != nil {
 		return nil, err
@@ -269,6 +276,7 @@ func (v *victim) audit(last bool) (*audit, error) {
 	a.interrupted(v.execs)
 	a.stopped()
 	a.decisions()
+	a.erasures(acks, raw, last)
 	fired := a.schedules()
 	if err := errors.Join(a.events(v.home, last), v.restorable(acks)); err != nil {
 		return nil, err

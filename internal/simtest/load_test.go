@@ -277,6 +277,9 @@ func (c *client) decide(ctx context.Context) error {
 	return c.told("decide", out.Run, ack{StepID: a.StepID, Attempt: a.Attempt, Changed: true})
 }
 
+// aCancel is an n for [client.byHand].
+const aCancel = 10
+
 // byHand does something to a run that fits: n is 0 to 25.
 func (c *client) byHand(ctx context.Context, n int) error {
 	q := api.RunQuery{Active: true, PageSize: 20}
@@ -305,12 +308,12 @@ func (c *client) byHand(ctx context.Context, n int) error {
 	case n < 6:
 		kind = "retry"
 		out, err = c.site.RetryRun(ctx, id, api.RetryRequest{StepID: step, Downstream: again.Repeat, DelayMs: int64(c.rng.IntN(2) * 30)})
-	case n < 10:
+	case n < aCancel:
 		kind = "skip"
 		out, err = c.site.SkipStep(ctx, id, api.SkipRequest{StepID: step, Reason: "r"})
 	case n < 13:
 		kind, out.Changed = "cancel", true
-		out.Run, err = c.site.CancelRun(ctx, id, "r")
+		out.Run, err = c.site.CancelRun(ctx, id, c.words())
 	case n < 14:
 		kind = "abort"
 		out, err = c.site.AbortRun(ctx, id, api.EndRequest{Reason: "r"})

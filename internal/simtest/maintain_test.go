@@ -30,7 +30,7 @@ func (v *victim) encrypts() error {
 	return os.WriteFile(filepath.Join(v.home, "site.toml"), []byte(text), 0o644)
 }
 
-// maintainer is the role of a client that makes snapshots and archives.
+// maintainer is the role of a client that makes snapshots and archives, and has erased what was said.
 const maintainer = 4
 
 func (c *client) maintain(ctx context.Context) error {
@@ -39,7 +39,10 @@ func (c *client) maintain(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	if c.rng.IntN(2) == 0 {
+	switch n := c.rng.IntN(10); {
+	case n < 6 && !c.real: // it takes two people
+		return c.erase(ctx)
+	case n < 8:
 		return c.archive(ctx)
 	}
 	return c.snapshot(ctx)

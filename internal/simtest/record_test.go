@@ -24,8 +24,9 @@ import (
 // entry is one entry of the ledger.
 type entry struct {
 	ledger.Envelope
-	data any
-	at   time.Time
+	data   any // without what was erased
+	erased bool
+	at     time.Time
 }
 
 // record is a site as it lies on disk while nobody has it open.
@@ -89,11 +90,15 @@ func decode(l store.Lines) (e entry, err error) {
 	if e.Envelope, err = ledger.ParseEnvelope(l.Envelope); err != nil {
 		return e, err
 	}
-	line, err := ledger.ParseData(l.Data)
-	if err != nil {
-		return e, err
+	remains := l.Remains()
+	if e.erased = l.Erased(); !e.erased {
+		line, err := ledger.ParseData(l.Data)
+		if err != nil {
+			return e, err
+		}
+		remains = line.Data
 	}
-	if e.data, err = ledger.DecodeData(e.Type, line.Data); err != nil {
+	if e.data, err = ledger.DecodeData(e.Type, remains); err != nil {
 		return e, err
 	}
 	e.at, err = stamp.Parse(e.Time)
