@@ -59,6 +59,9 @@ func (v *verifier) previous() (string, error) {
 // agrees checks that the archive's tree and another are of one history: the smaller one is
 // the beginning of the larger.
 func (v *verifier) agrees(old ledger.Checkpoint, proof *Consistency, flag string) (string, error) {
+	if err := v.gaveUp(old); err != nil {
+		return "", err
+	}
 	size := v.proof.TreeSize
 	root, err := ledger.ParseHash(v.m.Ledger.Root)
 	if err != nil {
@@ -78,6 +81,21 @@ func (v *verifier) agrees(old ledger.Checkpoint, proof *Consistency, flag string
 		return "", fmt.Errorf("of its first %d entries the root is %s here and %s there: one of two histories", old.Size, hex.EncodeToString(got[:]), ledger.HexHash(old.Root))
 	}
 	return fmt.Sprintf("size %d", old.Size), nil
+}
+
+// gaveUp finds what a note covers and an epoch of the window has not adopted: no proof leads from
+// one to the other.
+func (v *verifier) gaveUp(old ledger.Checkpoint) error {
+	_, epoch, err := ledger.ParseOrigin(old.Origin)
+	if err != nil {
+		return err
+	}
+	for _, begun := range v.report.Epochs {
+		if epoch < begun.Epoch && old.Size > begun.Seq {
+			return fmt.Errorf("it covers %d entries of epoch %d, of which epoch %d has adopted %d (entry %d): the others were given up", old.Size, epoch, begun.Epoch, begun.Seq, begun.Seq)
+		}
+	}
+	return nil
 }
 
 // consistent uses the proof that came beside the archive. One of other trees says nothing

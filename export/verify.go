@@ -57,9 +57,9 @@ const (
 	checkEnvelopes  = "envelopes"
 	checkRoot       = "root"
 	checkEdges      = "edges"
+	checkData       = "data"
 	checkPrevious   = "previous"
 	checkWitnesses  = "witnesses"
-	checkData       = "data"
 	checkGenesis    = "genesis"
 	checkRuns       = "runs"
 	checkEvidence   = "evidence"
@@ -181,9 +181,9 @@ func (v *verifier) checks(opened error) []step {
 		{checkEnvelopes, "the window holds every entry from its first to its last, in order and in time", []string{checkContent, checkWindow}, v.envelopes},
 		{checkRoot, "these envelopes, and no others, lead to the root of the checkpoint", []string{checkEnvelopes, checkWindow}, v.root},
 		{checkEdges, "no entry of the window's time lies outside it: its neighbours are before and after", []string{checkRoot}, v.edges},
+		{checkData, "every data line is the one that its envelope names, or is declared as withheld", []string{checkEnvelopes}, v.data},
 		{checkPrevious, "the ledger only grew since the checkpoint that the auditor holds", []string{checkRoot}, v.previous},
 		{checkWitnesses, "others than the site have signed a tree that holds the window, and that only grew under their eyes", []string{checkRoot, checkCheckpoint}, v.witnesses},
-		{checkData, "every data line is the one that its envelope names, or is declared as withheld", []string{checkEnvelopes}, v.data},
 		{checkGenesis, "entry 0 binds the site to these keys", []string{checkData}, v.firstEntry},
 		{checkRuns, "runs and steps are what their entries fold to, and no entry of a run is left out", []string{checkData}, v.runs},
 		{checkEvidence, "every sealed file that an entry names is there, and no other", []string{checkData}, v.evidence},

@@ -159,11 +159,8 @@ func (a *audit) checkTrust() {
 	for e := range a.entries() {
 		found := outcome(func() {
 			stopIf(e.typ == "bundle.admitted" && a.firstRoot == "", "left out", verified, "admissions come before the first change of trust files")
-			switch e.typ {
-			case "trust.changed":
-				a.trustChanges(e)
-			case "trust.extended":
-				a.trustExtends(e)
+			if judge := map[string]func(entry){"trust.changed": a.trustChanges, "trust.extended": a.trustExtends}[e.typ]; judge != nil {
+				judge(e)
 			}
 		})
 		demand(found.status != "failed", "entry %d: %s", e.seq, found.text)

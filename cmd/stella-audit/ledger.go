@@ -20,13 +20,12 @@ var hasher = rfc6962.DefaultHasher
 
 // checkWindow is part 6, window.json.
 func (a *audit) checkWindow() {
-	raw := a.read("ledger/window.json", maxSmall)
-	a.window = decode(raw, "\n")
+	a.window = decode(a.read("ledger/window.json", maxSmall), "\n")
 	form := object{"after": text(a.window, "after"), "first": a.first, "count": a.count, "treeSize": a.size, "left": list(a.window, "left"), "right": list(a.window, "right")}
 	if a.first > 0 {
 		form["before"] = text(a.window, "before")
 	}
-	demand(string(encode(form))+"\n" == string(raw), "it is not of the window of the manifest, or not in the one accepted form")
+	demand(bytes.Equal(encode(form), encode(a.window)), "it is not of the window of the manifest, or not in the one accepted form")
 }
 
 // entry is what the envelope of an entry says (part 4), with the members that are asked for most.
@@ -109,6 +108,10 @@ func (a *audit) checkPrevious() {
 func (a *audit) extends(n note, proofs []any, flag string) {
 	stopIf(siteOf(n.origin) != a.site, "not judged", unjudged, "the note is of site %s: give one of this site", siteOf(n.origin))
 	demand(n.signedBy(a.logIn), "the note is not signed by the key of its log")
+	for _, e := range a.epochs { // the number of the note's stands behind its site
+		adopted, of := number(e, "size"), try(strconv.ParseInt(n.origin[len("stella/")+32+1:], 10, 64))
+		demand(n.size <= adopted || of >= number(e, "epoch"), "entry %d begins epoch %d and adopts what was before it; the note is of epoch %d and covers %d entries: the others were given up", adopted, number(e, "epoch"), of, n.size)
+	}
 	from, to, others, roots := min(n.size, a.size), max(n.size, a.size), "", map[int64][]byte{n.size: n.root, a.size: a.note.root}
 	for _, p := range proofs {
 		others += fmt.Sprintf("this proof is for sizes %d to %d, ", number(p, "oldSize"), number(p, "size"))
@@ -144,7 +147,7 @@ func (a *audit) checkMeets() {
 	stopIf(a.before == nil, "-", verified, "no archive before this one was named")
 	end := a.before.first + a.before.count
 	stopIf(a.before.roots[end] == nil, "not judged", verified, "of the archive before, the end is not known")
-	demand(end == a.first, "the archive before ends with entry %d, and this one begins with %d: one was left out between them", end-1, a.first)
+	demand(end == a.first, "the archive before ends with entry %d, and this one begins with %d: one was left out between them, or they overlap, or stand in another order", end-1, a.first)
 	demand(bytes.Equal(a.before.roots[end], a.roots[end]), "the archive before has another history")
 }
 
@@ -189,11 +192,11 @@ func (a *audit) entries() iter.Seq[entry] {
 func (a *audit) checkData() {
 	epochs := ""
 	for e := range a.entries() {
-		switch {
-		case e.seq == 0:
+		if e.seq == 0 {
 			a.genesis = e.data
-		case e.typ == "epoch.begun" && e.data != nil:
+		} else if e.typ == "epoch.begun" && e.data != nil {
 			demand(number(e.data, "size") == e.seq, "an epoch begins elsewhere than behind what it has adopted")
+			a.epochs = append(a.epochs, e.data)
 			epochs += fmt.Sprintf(" entry %d begins epoch %d: the ledger was %.40q", e.seq, number(e.data, "epoch"), text(e.data, "cause"))
 		}
 	}

@@ -53,7 +53,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.Func("witness", "`FILE` with the public key of a witness, or the key itself; may be given again", func(arg string) error { opt.witnesses = append(opt.witnesses, parseWitness(arg)); return nil })
 	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
 	f.IntVar(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
-	f.Func("expect-root", "`DIGEST` of the first root.toml, sha256:HEX, from who made it; without it, that is the site's own word", func(arg string) error { opt.root = parseDigest(arg); return nil })
+	f.Func("expect-root", "`DIGEST` of the first root.toml, sha256:HEX, from who made it; without it, that is the site's own word", func(arg string) error {
+		opt.root = strings.TrimPrefix(arg, "sha256:")
+		demand(isDigest(opt.root), "--expect-root takes sha256: and 64 hex digits in lower case")
+		return nil
+	})
 	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
 	fault := outcome(func() {
 		err := f.Parse(args)
@@ -107,28 +111,28 @@ func outcome(f func()) (found finding) {
 
 // audit is one archive under judgement. What comes first the auditor knows from outside.
 type audit struct {
-	logKey, siteKey           []byte
-	previous, cosigned        note // without text if they were not given
-	proofs, cosignedProof     []any
-	witnesses                 []named
-	min, withheld, worst      int    // worst is the verdict so far
-	siteID, root              string // root is the SHA-256 of the first root.toml
-	before                    *audit // of the archive before: what came before this one, that tells
-	file                      *os.File
-	members                   map[string]*member
-	manifest, window, genesis any    // genesis is the data of entry 0
-	first, count, size        int64  // of the manifest's ledger: the window's entries, and the tree
-	from, to, site, witnessed string // witnessed is what the verdict says of witnesses
-	logIn, siteIn             []byte // the keys inside, as SPKI
-	note                      note
-	roots                     map[int64][]byte   // of the tree, at sizes that somebody asks for
-	runs                      map[string][]byte  // run → hash over its envelopes in the window
-	reasons                   map[string]string  // of what is declared as withheld
-	met, unknown              map[string]bool    // what of that some entry lacks; types of entries that are not known here
-	inForce                   map[string][]byte  // trust files, root policy revocations
-	firstRoot, lacks, judged  string             // the digest of the first root in force; what was not judged of trust files; the last change
-	hidden                    bool               // other trust files may have been in force since
-	found                     map[string]finding // by check
+	logKey, siteKey               []byte
+	previous, cosigned            note  // without text if they were not given
+	proofs, cosignedProof, epochs []any // epochs are data of epoch.begun
+	witnesses                     []named
+	min, withheld, worst          int    // worst is the verdict so far
+	siteID, root                  string // root is the SHA-256 of the first root.toml
+	before                        *audit // of the archive before: what came before this one, that tells
+	file                          *os.File
+	members                       map[string]*member
+	manifest, window, genesis     any    // genesis is the data of entry 0
+	first, count, size            int64  // of the manifest's ledger: the window's entries, and the tree
+	from, to, site, witnessed     string // witnessed is what the verdict says of witnesses
+	logIn, siteIn                 []byte // the keys inside, as SPKI
+	note                          note
+	roots                         map[int64][]byte   // of the tree, at sizes that somebody asks for
+	runs                          map[string][]byte  // run → hash over its envelopes in the window
+	reasons                       map[string]string  // of what is declared as withheld
+	met, unknown                  map[string]bool    // what of that some entry lacks; types of entries that are not known here
+	inForce                       map[string][]byte  // trust files, root policy revocations
+	firstRoot, lacks, judged      string             // the digest of the first root in force; what was not judged of trust files; the last change
+	hidden                        bool               // other trust files may have been in force since
+	found                         map[string]finding // by check
 }
 
 // judge makes the checks in the order of part 7, each unless one that it needs was not passed.
@@ -137,9 +141,8 @@ func (a *audit) judge(path string, stdout io.Writer) {
 	demand(try(os.Stat(path)).Mode().IsRegular(), "not a file")
 	a.file = try(os.Open(path))
 	defer a.file.Close()
-	head, rows := make([]byte, 18), ""
-	a.file.ReadAt(head, 0) // what is shorter is no archive, as checkForm will say
-	demand(string(head) != "age-encryption.org", "it is encrypted: age -d -i KEY FILE makes the archive of it")
+	head, rows := string(try(io.ReadAll(io.NewSectionReader(a.file, 0, 18)))), ""
+	demand(head != "age-encryption.org", "it is encrypted: age -d -i KEY FILE makes the archive of it")
 	demand(!regexp.MustCompile(`\.[0-9]{3}$`).MatchString(path), "it is a part of an archive: cat joins them all, in their order")
 	a.worst, a.witnessed = verified, "UNWITNESSED"
 	for _, c := range []struct {
@@ -148,8 +151,8 @@ func (a *audit) judge(path string, stdout io.Writer) {
 	}{
 		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums}, {"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent},
 		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
-		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"previous", "root", a.checkPrevious}, {"witnesses", "root", a.checkWitnesses},
-		{"data", "envelopes", a.checkData}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"trust", "evidence", a.checkTrust},
+		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"data", "envelopes", a.checkData}, {"previous", "root", a.checkPrevious},
+		{"witnesses", "root", a.checkWitnesses}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"trust", "evidence", a.checkTrust},
 		{"verdicts", "evidence", a.checkVerdicts}, {"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
 		{"derived", "", func() { stopIf(true, "not judged", verified, "what runs.ndjson sums up, metrics, traces") }},
 	} {
@@ -188,7 +191,9 @@ func (a *audit) checkForm() {
 		demand(pos+n <= end, "it is cut short, in or behind %q, and ends at byte %d: copy it again", name, end)
 		return try(io.ReadAll(io.NewSectionReader(a.file, pos, n)))
 	}
-	zeros := func(pos, n int64) { demand(string(at(pos, n)) == string(make([]byte, n)), "not zero at %d", pos) }
+	zeros := func(pos, n int64) {
+		demand(string(at(pos, n)) == string(make([]byte, n)), "%q: not zeros from byte %d on, behind it", name, pos)
+	}
 	for next < len(fixed) {
 		h := at(pos, 512)
 		name, _, _ = strings.Cut(string(h[:100]), "\x00")
@@ -394,11 +399,7 @@ func number(v any, path string) int64 {
 func text(v any, path string) string { return the[string](v, path) }
 func parse[T any](raw []byte) (v T)  { try(0, json.Unmarshal(raw, &v)); return v }
 func parseProof(raw []byte) any      { hashes(list(parse[any](raw), "proof")); return parse[any](raw) }
-func parseDigest(arg string) string {
-	demand(isDigest(strings.TrimPrefix(arg, "sha256:")), "--expect-root takes sha256: and 64 hex digits in lower case")
-	return strings.TrimPrefix(arg, "sha256:")
-}
-func digest(raw []byte) string { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
+func digest(raw []byte) string       { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
 func unbase64(s string) []byte {
 	return inForm(s, base64.StdEncoding.EncodeToString)(base64.StdEncoding.DecodeString(s))
 }
