@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
@@ -194,8 +195,8 @@ func cosignText(s *screen, res cosignResult, witness, out string) {
 }
 
 // extendsKept holds a tree head against the last one of its site that was signed, and
-// returns the size of that, 0 where there is none.
-func extendsKept(kept string, head ledger.Checkpoint, logKey ed25519.PublicKey, proof []ledger.Hash) (int64, error) {
+// returns the size of that, 0 where there is none. The proof is nil where there is none.
+func extendsKept(kept string, head ledger.Checkpoint, logKey ed25519.PublicKey, proof *export.Consistency) (int64, error) {
 	raw, err := fsx.ReadFile(kept, ledger.MaxNote)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -207,30 +208,35 @@ func extendsKept(kept string, head ledger.Checkpoint, logKey ed25519.PublicKey, 
 	if err != nil {
 		return 0, err
 	}
-	forked := func(format string, args ...any) error {
-		return &outcome{exit: exitDamaged, err: api.Error{Code: codeForked, Message: fmt.Sprintf(format, args...),
-			Hint: "keep both notes: they prove it; " + kept + " is the earlier one"}}
+	forked := func(hint, format string, args ...any) error {
+		return &outcome{exit: exitDamaged, err: api.Error{Code: codeForked, Message: fmt.Sprintf(format, args...), Hint: hint}}
+	}
+	keep := "keep both notes: they prove it; " + kept + " is the earlier one"
+	unproved := func(format string, args ...any) error {
+		return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf(format, args...),
+			Hint: fmt.Sprintf("at the site: stella ledger prove --consistency %d --to %d --out FILE; it holds the note, too, and is what to sign here", last.Size, head.Size)}
 	}
 	switch {
 	case head.Size < last.Size:
-		return 0, forked("the tree of %s has %d entries, and had %d when it was signed last: it was set back, or there are two histories", head.Origin, head.Size, last.Size)
+		return 0, forked("where the site has no head of "+strconv.FormatInt(last.Size, 10)+" entries or more, keep both notes; "+kept+" is the earlier one",
+			"the tree of %s has %d entries, and had %d when it was signed last: this is an older head, or it was set back", head.Origin, head.Size, last.Size)
 	case head.Size == last.Size && head.Root != last.Root:
-		return 0, forked("the tree of %s has another root than when it was signed last with as many entries: there are two histories", head.Origin)
+		return 0, forked(keep, "the tree of %s has another root than when it was signed last with as many entries: there are two histories", head.Origin)
 	case head.Size == last.Size:
 		return last.Size, nil
 	case proof == nil:
-		return 0, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("the tree has grown from %d to %d entries: whether it extends the last one, only a proof can tell", last.Size, head.Size),
-			Hint: fmt.Sprintf("at the site: stella ledger prove --consistency %d --to %d --out FILE; it holds the note, too, and is what to sign here", last.Size, head.Size)}
+		return 0, unproved("the tree has grown from %d to %d entries: whether it extends the last one, only a proof can tell", last.Size, head.Size)
+	case proof.From != last.Size:
+		return 0, unproved("this proof begins at a tree of %d entries, and the last one that was signed has %d", proof.From, last.Size)
 	}
-	if err := ledger.CheckConsistency(proof, head.Size, head.Root, last.Size, last.Root); err != nil {
-		return 0, forked("the proof does not show that the tree of %d entries extends that of %d: it is another proof, or there are two histories", head.Size, last.Size)
+	if err := ledger.CheckConsistency(proof.Proof, head.Size, head.Root, last.Size, last.Root); err != nil {
+		return 0, forked(keep, "the proof does not show that the tree of %d entries extends that of %d: it is a false one, or there are two histories", head.Size, last.Size)
 	}
 	return last.Size, nil
 }
 
-// readNoteOrProof reads a tree head, or a proof with the tree head in it. The hashes are
-// nil of a note alone.
-func readNoteOrProof(path string) (note []byte, proof []ledger.Hash, err error) {
+// readNoteOrProof reads a tree head, or a proof with the tree head in it: nil of a note alone.
+func readNoteOrProof(path string) (note []byte, proof *export.Consistency, err error) {
 	raw, err := fsx.ReadFile(path, ledger.MaxNote+64<<10)
 	if err != nil {
 		return nil, nil, fileError(path, err)
@@ -238,8 +244,8 @@ func readNoteOrProof(path string) (note []byte, proof []ledger.Hash, err error) 
 	if !bytes.HasPrefix(raw, []byte("{")) {
 		return raw, nil, nil
 	}
-	p, proof, err := parseConsistency(path, raw)
-	return []byte(p.Note), proof, err
+	p, hashes, err := parseConsistency(path, raw)
+	return []byte(p.Note), &export.Consistency{From: p.OldSize, To: p.Size, Proof: hashes}, err
 }
 
 // outsideSites refuses a file of a witness in the home of a site, whose operator can read and
