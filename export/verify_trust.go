@@ -92,7 +92,7 @@ func (x *lineage) entry(e entry) {
 	switch {
 	case errors.As(err, &unjudged):
 		x.left[unjudged.why]++
-		if e.Envelope.Type == ledger.TrustChanged && (unjudged == errWithheld || unjudged == errEvidence) {
+		if c, _ := e.Data.(*ledger.TrustChange); e.Envelope.Type == ledger.TrustChanged && x.judged != c {
 			x.last, x.judged = x.last.Hidden(), nil
 		}
 	case err != nil:
@@ -154,8 +154,11 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 }
 
 func (x *lineage) extension(c *ledger.TrustExtension) error {
-	if x.last == nil {
+	switch {
+	case x.last == nil:
 		return &skip{why: "the trust that they extend came in force before the window"}
+	case x.judged == nil:
+		return &skip{why: "what of the trust that they extend came in force is withheld"}
 	}
 	raw, err := x.v.sealed(c.File, manifests.MaxBytes)
 	if err != nil {

@@ -150,11 +150,11 @@ func hashes(list []any) (out [][]byte) {
 // trustFiles are what a change puts in force, each signed by a role of the first: with the members for their serials, in the entry and in the file.
 var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "policySerial", "serial"}, {"revocations", "revocationSerial", "serial"}}
 
-// checkTrust is part 7, trust. It goes on from the archive before. Not looked for: keys that were revoked from some time on, how long an extension lasts, and what else a site asks of the text of trust files.
+// checkTrust is part 7, trust. It goes on from the archive before. Not looked for: keys that were revoked from some time on, how long an extension lasts, what else a site asks of trust files.
 func (a *audit) checkTrust() {
-	a.inForce = map[string][]byte{}
-	if a.before != nil && a.before.first+a.before.count == a.first && a.before.found["trust"].verdict != failed {
-		a.firstRoot, a.inForce, a.hidden, a.lacks = a.before.firstRoot, a.before.inForce, a.before.hidden, a.before.lacks
+	a.inForce, a.extended = map[string][]byte{}, map[string]bool{"": true, "?": a.first > 0} // ? is of those that nothing here names
+	if b := a.before; b != nil && b.inForce != nil && b.worst != failed && b.first+b.count == a.first {
+		a.firstRoot, a.inForce, a.hidden, a.lacks, a.named, a.extended = b.firstRoot, b.inForce, b.hidden, b.lacks, b.named, b.extended
 	}
 	for e := range a.entries() {
 		found := outcome(func() {
@@ -233,20 +233,20 @@ func (a *audit) signedBy(e entry, root []byte, role string, file []byte, revoked
 
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
-	all, left, inForce, clock, extended := 0, map[string]int{}, "", entry{}, map[string]bool{"": true}
+	all, left, clock := 0, map[string]int{}, entry{}
 	for e := range a.entries() {
 		switch e.typ {
 		case "trust.changed":
-			inForce = trustIn(e.data)
+			a.named = trustIn(e.data)
 		case "trust.extended":
-			extended[text(e.data, "file")] = true
+			a.extended[cmp.Or(text(e.data, "file"), "?")] = true
 		case "clock.accepted":
 			clock = e
 		case "bundle.admitted":
 			trust := trustIn(the[any](e.data, "verdict.trust"))
-			found := outcome(func() { a.verdictHolds(e, clock, inForce, trust, extended) })
+			found := outcome(func() { a.verdictHolds(e, clock, trust) })
 			demand(found.status != "failed", "the verdict of entry %d does not hold: %s", e.seq, found.text)
-			all, inForce = all+1, max(inForce, trust)
+			all, a.named = all+1, cmp.Or(a.named, trust)
 			left[found.text]++
 		}
 	}
@@ -262,12 +262,12 @@ func trustIn(v any) string {
 }
 
 // verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out". clock is the last entry that accepted a clock behind the record: times stand still from there until it has come up with them.
-func (a *audit) verdictHolds(e, clock entry, inForce, trust string, extended map[string]bool) {
+func (a *audit) verdictHolds(e, clock entry, trust string) {
 	v, now, earliest, since := the[any](e.data, "verdict"), text(e.data, "verdict.now"), e.time, map[string]string{} // what is revoked, from when on
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
-	demand(inForce == "" || trust == inForce, "it is by other trust files than those in force")
-	stopIf(!extended[text(v, "trust.extension")] && a.first > 0, "left out", verified, "extension from before the window")
-	demand(extended[text(v, "trust.extension")], "it names an extension that was never in force")
+	demand(a.named == "" || trust == a.named, "it is by other trust files than those in force")
+	stopIf(!a.extended[text(v, "trust.extension")] && a.extended["?"], "left out", verified, "extension from before the window, or withheld")
+	demand(a.extended[text(v, "trust.extension")], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
 	stopIf(e.time == clock.time && clock.data == nil, "left out", verified, "clock withheld")
 	if e.time == clock.time {
