@@ -579,3 +579,38 @@ func TestWhatIsWithheldOfTrustAccusesNobody(t *testing.T) {
 		})
 	}
 }
+
+// A key of the break_glass role that was revoked extends nothing.
+func TestExtensionsByRevokedKeys(t *testing.T) {
+	now := verifytest.Now()
+	for name, tc := range map[string]struct {
+		from  time.Time
+		want  export.Verdict
+		says  string
+		alone string // of stella-audit, which does not look for times
+	}{
+		"for all times":   {time.Time{}, export.Failed, "signed by 0 of the 1", "failed"},
+		"two days ago":    {now.Add(-48 * time.Hour), export.Failed, "signed by 0 of the 1", "ok"},
+		"an hour ago":     {now.Add(-time.Hour), export.Verified, "1 of 2 changes judged again; 1 not, since a revocation began", "ok"},
+		"in a day's time": {now.Add(24 * time.Hour), export.Verified, "2 of 2 changes judged again", "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = now
+			trust := verifytest.NewTrust()
+			trust.Root.Roles["break_glass"] = manifests.Role{Threshold: 1, Keys: []string{verifytest.PEM("captain")}}
+			trust.Root.MaxExtension = 48 * time.Hour
+			trust.Revocations.Revoked = []manifests.Revocation{{Key: verifytest.KeyID("captain"), From: tc.from, Reason: "lost"}}
+			s.believe(trust)
+			ref := trust.Load().Ref()
+			s.extend(manifests.Extension{SiteID: siteID, Serial: 1, Root: ref.Root, Policy: ref.Policy, Revocations: ref.Revocations, Issued: now, Until: now.Add(time.Hour), Reason: "at sea"}, "captain")
+			verdict, c, alone, row := s.rowsOf(s.auditor())
+			if verdict != tc.want || !strings.Contains(c.Detail, tc.says) {
+				t.Errorf("%s: %s %s, want %s: %s", verdict, c.Status, c.Detail, tc.want, tc.says)
+			}
+			if (alone == string(export.Failed)) != (tc.alone == "failed") || !strings.HasPrefix(row, tc.alone) {
+				t.Errorf("stella-audit: %s: %s, want %s", alone, row, tc.alone)
+			}
+		})
+	}
+}

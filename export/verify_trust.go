@@ -82,7 +82,7 @@ func (x *lineage) entry(e entry) {
 	case ledger.TrustExtended:
 		err = errWithheld
 		if c, ok := e.Data.(*ledger.TrustExtension); ok {
-			err = x.extension(c)
+			err = x.extension(e.Envelope, c)
 		}
 	default:
 		return
@@ -116,11 +116,7 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 	if err != nil {
 		return err
 	}
-	at, err := stamp.Parse(env.Time)
-	if err != nil {
-		return err
-	}
-	from, err := x.v.clock.from(at)
+	at, from, err := x.times(env)
 	if err != nil {
 		return err
 	}
@@ -128,7 +124,7 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 	if before != nil && x.judged != nil && x.judged.Same(*c) {
 		return nil // it was in force already
 	}
-	now, err := before.Follow(files, signatures, from.Add(-nowSlack))
+	now, err := before.Follow(files, signatures, from)
 	if err != nil {
 		return fmt.Errorf("trust files came in force that no stella takes: %w", err)
 	}
@@ -153,7 +149,7 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 	return nil
 }
 
-func (x *lineage) extension(c *ledger.TrustExtension) error {
+func (x *lineage) extension(env ledger.Envelope, c *ledger.TrustExtension) error {
 	switch {
 	case x.last == nil:
 		return &skip{why: "the trust that they extend came in force before the window"}
@@ -168,14 +164,29 @@ func (x *lineage) extension(c *ledger.TrustExtension) error {
 	if err != nil {
 		return err
 	}
-	is, err := x.last.Extend(raw, signatures, x.v.siteID)
+	at, from, err := x.times(env)
+	if err != nil {
+		return err
+	}
+	is, err := x.last.Extend(raw, signatures, x.v.siteID, from)
 	if err != nil {
 		return err
 	}
 	if c.Serial != is.Serial || c.Root != is.Root || c.Policy != is.Policy || c.Until != stamp.Format(is.Until) {
 		return errors.New("it says other things of the extension than the file does")
 	}
+	if _, err := x.last.Extend(raw, signatures, x.v.siteID, at); err != nil {
+		return errBegan
+	}
 	return nil
+}
+
+// times are when an entry was recorded, and when what it says was decided at the earliest.
+func (x *lineage) times(env ledger.Envelope) (at, from time.Time, err error) {
+	if at, err = stamp.Parse(env.Time); err == nil {
+		from, err = x.v.clock.from(at)
+	}
+	return at, from.Add(-nowSlack), err
 }
 
 // roleSignatures reads the signatures that an entry names, each once.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellarun/stella/bundle"
@@ -108,9 +109,12 @@ func (l *Lineage) load(files Files) (*Trust, error) {
 	return t, err
 }
 
-// Extend verifies an extension of the trust that l has put in force.
-func (l *Lineage) Extend(raw []byte, signatures []*RoleSignature, siteID string) (*manifests.Extension, error) {
-	t, err := l.trust.Extended(signedFile(raw, signatures), siteID)
+// Extend verifies an extension of the trust that l has put in force, signed with keys that l had
+// not revoked at now.
+func (l *Lineage) Extend(raw []byte, signatures []*RoleSignature, siteID string, now time.Time) (*manifests.Extension, error) {
+	f := signedFile(raw, signatures)
+	f.Signatures = slices.DeleteFunc(f.Signatures, func(s bundle.Attached) bool { return l.trust.Revoked(s.ID, now) })
+	t, err := l.trust.Extended(f, siteID)
 	if err != nil {
 		return nil, err
 	}

@@ -208,7 +208,7 @@ func (a *audit) trustExtends(e entry) {
 	stopIf(e.data == nil || a.inForce["root"] == nil || a.hidden, "left out", verified, "an extension, or the trust that it extends, is not known")
 	x := parseTOML(a.sealed(text(e.data, "file")))
 	demand(text(x, "schema") == "stella.extension/1" && text(x, "site_id") == a.site && text(x, "root") == digest(a.inForce["root"]) && text(x, "until") == text(e.data, "until"), "it is not what the file says, or of another site or root")
-	a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), nil)
+	a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), list(parseTOML(a.inForce["revocations"]), "revoke"))
 }
 
 // signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names.
