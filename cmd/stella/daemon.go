@@ -136,6 +136,7 @@ func (a *app) holdWithPatience(ctx context.Context, opt engine.Options, pause pa
 type daemonState struct {
 	Running    bool   `json:"running"`
 	Stopping   bool   `json:"stopping,omitempty"` // and running until it has ended
+	Silent     bool   `json:"silent,omitempty"`   // and running: it answers nobody
 	Waiting    bool   `json:"waiting,omitempty"`  // until there is room on the disk
 	PID        int    `json:"pid,omitempty"`
 	StartedUTC string `json:"startedUtc,omitempty"`
@@ -373,10 +374,15 @@ func newDaemonRestartCmd(a *app) *cobra.Command {
 		Use:   "restart",
 		Short: "Stop the daemon and start it again",
 		Long: "Stop the daemon as `stella daemon stop` does, and start it: with this program and what\n" +
-			"site.toml says now. Runs that are open go on. Without a daemon it is started.",
+			"site.toml says now. Runs that are open go on. Without a daemon it is started. One that waits\n" +
+			"for room on the disk goes on waiting (exit 1): nothing could be started in its place.",
 		Example: "  stella daemon restart\n  stella daemon restart --force",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if pid := a.waits(); pid != 0 {
+				full := waitsForRoom(pid)
+				return &full
+			}
 			if err := runDaemonStop(c.Context(), a, force); err != nil {
 				return err
 			}
@@ -410,7 +416,7 @@ func runDaemonStatus(ctx context.Context, a *app) error {
 		}
 		return err
 	case errors.As(err, &silent):
-		return errors.Join(err, a.emit(daemonState{PID: silent.PID}, func(s *screen) {
+		return errors.Join(err, a.emit(daemonState{Running: true, Silent: true, PID: silent.PID}, func(s *screen) {
 			s.fields("daemon", fmt.Sprintf("not answering, pid %d", silent.PID))
 		}))
 	case err != nil && !errors.Is(err, server.ErrUnreachable):

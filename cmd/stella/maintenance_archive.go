@@ -52,19 +52,22 @@ func runArchive(ctx context.Context, a *app, req api.ArchiveRequest) error {
 		if err := a.acted(req.DryRun, rep, func(s *screen) { renderArchived(s, rep) }); err != nil {
 			return err
 		}
-		return notArchived(rep.Damaged)
+		return notArchived(rep)
 	})
 }
 
 // notArchived names the runs that were not archived since something of them is damaged; nil
 // where there is none.
-func notArchived(runs []api.DamagedRun) error {
-	if len(runs) == 0 {
+func notArchived(rep api.ArchiveReport) error {
+	if len(rep.Damaged) == 0 {
 		return nil
 	}
-	err := api.Error{Code: api.CodeDamaged, Message: "the rest is done, but runs are damaged and stay as they are",
+	err := api.Error{Code: api.CodeDamaged, Message: "runs are damaged and stay as they are",
 		Hint: "put each file back, from a snapshot or a backup, then archive again; stella bundle audit names all that is damaged"}
-	for _, r := range runs {
+	if !rep.DryRun && len(rep.Archives) > 0 {
+		err.Message = "the rest is done, but " + err.Message
+	}
+	for _, r := range rep.Damaged {
 		err.Faults = append(err.Faults, fmt.Sprintf("%s: %s: %s", r.RunID, r.SHA256, r.What))
 	}
 	return &outcome{exitDamaged, err}
