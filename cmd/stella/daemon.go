@@ -186,7 +186,7 @@ func (a *app) renderDaemon(st api.SiteStatus, log string) error {
 	}
 	does := "running"
 	if st.Refuses != nil {
-		d.Stopping, does = true, "stopping, accepts nothing"
+		d.Stopping, does = true, "stopping, begins nothing"
 	}
 	return a.emit(d, func(s *screen) {
 		s.fields("daemon", fmt.Sprintf("%s, pid %d, since %s", does, d.PID, seconds(d.StartedUTC)), "stella", d.Version, "disk", roomText(*d.Disk),
@@ -241,7 +241,7 @@ func newDaemonStopCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stop",
 		Short: "Stop the daemon",
-		Long: "Stop the daemon and return when it has ended. It accepts nothing more, waits for the\n" +
+		Long: "Stop the daemon and return when it has ended. It begins nothing more, waits for the\n" +
 			"attempts under way, signs a checkpoint and lets the site go. With --force it interrupts\n" +
 			"the attempts; their runs go on at the next start. Without a daemon nothing is done. A process\n" +
 			"that brings the site up to the form of a newer stella answers nobody, and ends at SIGTERM.",

@@ -93,7 +93,7 @@ func (e *Engine) refuses(ctx context.Context, free int64, executing int) *api.Er
 	case errors.As(e.Help(ctx, why), &known):
 		return known
 	case e.ending.Load():
-		return &api.Error{Code: api.CodeStopping, Message: fmt.Sprintf("the %s (pid %d) is stopping, and accepts nothing; attempts that it waits for: %d", e.opt.Mode, os.Getpid(), executing),
+		return &api.Error{Code: api.CodeStopping, Message: fmt.Sprintf("the %s (pid %d) is stopping, and begins nothing; attempts that it waits for: %d", e.opt.Mode, os.Getpid(), executing),
 			Hint: "stella daemon stop returns when it has ended; with --force it interrupts what executes"}
 	}
 	return nil
