@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -219,12 +220,31 @@ func renderRestored(s *screen, r api.Restored) {
 	if len(r.Asked) > 0 {
 		kv = append(kv, "asked again", strings.Join(r.Asked, " "))
 	}
-	s.fields(append(kv, erasedAgain(r.Erased, r.Unsure, r.Waits)...)...)
+	s.fields(slices.Concat(kv, newerTrust(r.Trust), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return
 	}
 	renderNext(s, r.Floors, r.Paused)
+}
+
+// newerTrust is a field of a restore or a recovery: what became of newer trust that the home had.
+func newerTrust(t *api.NewerTrust) []string {
+	switch {
+	case t == nil:
+		return nil
+	case t.Why != "":
+		return []string{"trust", "goes back, revocations too, and newer files are among what was kept: " + t.Why}
+	}
+	text := fmt.Sprintf("root %d, policy %d", t.Root, t.Policy)
+	if t.Revocations > 0 {
+		text += fmt.Sprintf(", revocations %d", t.Revocations)
+	}
+	text += " stay in force"
+	if t.Seq > 0 {
+		text += fmt.Sprintf(" (entry %d)", t.Seq)
+	}
+	return []string{"trust", text}
 }
 
 // lostOf says what is lost with a snapshot.

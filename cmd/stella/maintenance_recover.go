@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,7 +119,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 			kv = append(kv, x[0], x[1])
 		}
 	}
-	s.fields(append(kv, erasedAgain(r.Erased, r.Unsure, r.Waits)...)...)
+	s.fields(slices.Concat(kv, newerTrust(r.Trust), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return

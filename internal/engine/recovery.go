@@ -196,6 +196,9 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
+	if x.out.Trust, err = carryTrust(db, x.opt.Home, x.opt.Actor, x.opt.Now().UTC()); err != nil {
+		return err
+	}
 	lost := x.out.Lost > 0 || x.unread
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), lost)
 	x.out.Paused = len(x.out.Runs) > 0 || lost

@@ -141,6 +141,7 @@ type restoring struct {
 	sitePub []byte
 	siteID  string
 	known   surroundings
+	foreign bool // the home has another site's
 
 	snapEpoch int64 // of the snapshot
 	epoch     int64 // that begins
@@ -219,7 +220,7 @@ func (x *restoring) look(was store.Head) (err error) {
 	switch {
 	case was.Init == nil:
 	case was.Init.SiteID != x.siteID: // what another site had or erased is nothing to this one
-		was = store.Head{Unread: 1, NotesLost: true}
+		was, x.foreign = store.Head{Unread: 1, NotesLost: true}, true
 	default:
 		if err := x.keys.belong(was.Init); err != nil {
 			return err
@@ -246,7 +247,12 @@ func (x *restoring) adopted(db *store.DB, was store.Head) error {
 	}
 	x.out.Floors, x.out.Known, x.out.Unread = x.known.floors, x.known.size, x.known.unread
 	x.out.Lost = max(0, x.out.Known-db.Size())
-	return nil
+	if x.foreign {
+		return nil
+	}
+	c, err := newerTrust(db, x.opt.Home, x.opt.Now().UTC())
+	x.out.Trust = c.tell()
+	return err
 }
 
 // maxEpoch bounds the epochs that can be asked for: others come after it.
@@ -274,6 +280,11 @@ func (x *restoring) begin(db *store.DB) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
+	if !x.foreign {
+		if x.out.Trust, err = carryTrust(db, x.opt.Home, x.opt.Actor, x.opt.Now().UTC()); err != nil {
+			return err
+		}
+	}
 	lost := x.out.Lost > 0 || x.known.blind || x.out.Unread > 0
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), lost)
 	x.out.Paused = len(x.out.Runs) > 0 || lost

@@ -114,6 +114,17 @@ type NewEpoch struct {
 	Erased   []int64  `json:"erased,omitempty"`   // adopted entries whose data had been erased since, and is again
 	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
 	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the ledger before says that it was erased
+
+	Trust *NewerTrust `json:"trust,omitempty"` // that the home had; absent where what is restored has the same
+}
+
+// NewerTrust is trust of a home beyond that of the ledger which takes the place of its own.
+type NewerTrust struct {
+	Root        int64  `json:"root,omitempty"` // versions and serials of its files
+	Policy      int64  `json:"policy,omitempty"`
+	Revocations int64  `json:"revocations,omitempty"`
+	Seq         int64  `json:"seq,omitempty"` // of the entry by which it is in force again
+	Why         string `json:"why,omitempty"` // it cannot be: trust goes back
 }
 
 // Restored is what a restore did, or would do.

@@ -1,0 +1,127 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/internal/engine"
+	"github.com/stellarun/stella/server/api"
+)
+
+// What is revoked stays revoked, and a root that was replaced stays so, whatever takes the place
+// of the ledger that says it; what nobody has signed comes in force by no way.
+func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
+	ctx := context.Background()
+	revoke := func(l *lab) {
+		if _, err := l.site().RevokeTrust(ctx, api.TrustRevocation{Manifest: strings.Repeat("0", 64), Reason: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate := func(l *lab) {
+		if _, err := l.site().RotateTrust(ctx, api.TrustRotation{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(l *lab)
+		want   *api.NewerTrust // but for Seq
+		root   int64           // in force afterwards
+	}{
+		"nothing":              {func(*lab) {}, nil, 1},
+		"a revocation":         {revoke, &api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}, 1},
+		"another root":         {rotate, &api.NewerTrust{Root: 2, Policy: 3}, 2},
+		"both":                 {func(l *lab) { revoke(l); rotate(l) }, &api.NewerTrust{Root: 2, Policy: 3, Revocations: 2}, 2},
+		"two roots":            {func(l *lab) { rotate(l); rotate(l) }, &api.NewerTrust{Root: 3, Policy: 4, Why: "root 2 comes first"}, 1},
+		"what nobody has made": {func(l *lab) { revoke(l); l.unsign("revocations.toml") }, &api.NewerTrust{Why: "cannot be read"}, 1},
+	} {
+		for _, how := range []string{"restored", "recovered"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				l := newLab(t)
+				if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+					t.Fatal(err)
+				}
+				c.change(l)
+				l.closed()
+				got := l.goBack(how)
+				switch {
+				case (got == nil) != (c.want == nil):
+					t.Fatalf("trust: %+v, want %+v", got, c.want)
+				case got == nil:
+				case got.Root != c.want.Root || got.Policy != c.want.Policy || got.Revocations != c.want.Revocations,
+					(got.Seq > 0) != (c.want.Why == ""), !strings.Contains(got.Why, c.want.Why):
+					t.Errorf("trust: %+v, want %+v", got, c.want)
+				}
+				if l.tryOpen() != nil {
+					l.waive("checkpoint.note")
+				}
+				l.open()
+				l.verify()
+				now, err := l.site().ShowTrust(ctx)
+				if err != nil || now.Trust.RootVersion != c.root {
+					t.Errorf("root %d, %v", now.Trust.RootVersion, err)
+				}
+				if revoked := strings.Contains(now.Revocations, strings.Repeat("0", 64)); c.want != nil && revoked != (c.want.Revocations > 0) {
+					t.Errorf("what was revoked is so: %v", revoked)
+				}
+				if name != "two roots" && !l.signs() {
+					t.Error("keys/root.key cannot change trust any more")
+				}
+				raw, res := l.window("")
+				if v := l.judge(raw, res.Withheld); v != export.Verified {
+					t.Errorf("the archive is %s", v)
+				}
+				l.reopen()
+			})
+		}
+	}
+}
+
+// goBack takes the ledger back, to the snapshot or to before the newest change of trust, and says
+// what became of newer trust. A dry run says the same.
+func (l *lab) goBack(how string) *api.NewerTrust {
+	l.t.Helper()
+	ctx := context.Background()
+	if how == "restored" {
+		opt := engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x", DryRun: true}
+		dry, err := engine.Restore(ctx, opt)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		opt.DryRun = false
+		r, err := engine.Restore(ctx, opt)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if d, r := dry.Trust, r.Trust; (d == nil) != (r == nil) || d != nil && (d.Root != r.Root || d.Policy != r.Policy || d.Why != r.Why || d.Seq != 0) {
+			l.t.Errorf("a dry run says %+v, the restore %+v", d, r)
+		}
+		return r.Trust
+	}
+	path := filepath.Join(l.home, "ledger.db")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	raw = bytes.ReplaceAll(raw, []byte(`"type":"snapshot.created`), []byte(`"type":"xnapshot.created`)) // what follows is lost with it
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
+	if err != nil || r.Sound {
+		l.t.Fatalf("%+v, %v", r, err)
+	}
+	return r.Trust
+}
+
+// unsign takes the signatures of a trust file away.
+func (l *lab) unsign(name string) {
+	l.t.Helper()
+	if err := os.RemoveAll(filepath.Join(l.home, "trust", name+".signatures")); err != nil {
+		l.t.Fatal(err)
+	}
+}
