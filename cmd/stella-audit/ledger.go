@@ -66,7 +66,7 @@ func (a *audit) checkRoot() {
 	tree := ranges.NewEmptyRange(0)
 	add := func(leaves uint64, hash []byte) {
 		try(0, tree.AppendRange(try(ranges.NewRange(tree.End(), tree.End()+leaves, [][]byte{hash})), nil))
-		if slices.Contains([]int64{a.first, a.first + a.count, a.size, a.previous.size, a.cosigned.size}, int64(tree.End())) {
+		if slices.Contains([]int64{a.first, a.first + a.count, a.size, a.previous.size, a.cosigned.size, a.seen}, int64(tree.End())) {
 			a.roots[int64(tree.End())] = try(tree.GetRootHash(nil))
 		}
 	}
@@ -119,11 +119,8 @@ func (a *audit) extends(n note, proofs []any, flag string) {
 	root, known := a.roots[n.size]
 	fits := slices.IndexFunc(proofs, func(p any) bool { return number(p, "oldSize") == from && number(p, "size") == to })
 	stopIf(!known && fits < 0, "missing", incomplete, "%s%d to %d is needed: give %s FILE, of stella ledger prove --consistency %d --to %d", others, from, to, flag, from, to)
-	if known {
-		demand(bytes.Equal(root, n.root), "the tree of %d entries and that of this archive are of two histories", n.size)
-		return
-	}
-	holds := proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
+	demand(!known || bytes.Equal(root, n.root), "the tree of %d entries and that of this archive are of two histories", n.size)
+	holds := known || proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
 	demand(holds, "the proof does not hold, or the tree of %d entries and that of this archive are of two histories", n.size)
 }
 
@@ -142,13 +139,15 @@ func (a *audit) checkWitnesses() {
 	stopIf(true, "ok", verified, "%d have signed:%s", len(keys), said)
 }
 
-// checkMeets is part 6: the archive before ends where this one begins, and both have the same entries up to there.
+// checkMeets is part 6: the archive before ends where this one begins, and both have the same entries up to there. What its checkpoint covers behind that is here, too, as far as roots on the way tell: no proof is asked for.
 func (a *audit) checkMeets() {
 	stopIf(a.before == nil, "-", verified, "no archive before this one was named")
 	end := a.before.first + a.before.count
 	stopIf(a.before.roots[end] == nil, "not judged", verified, "of the archive before, the end is not known")
 	demand(end == a.first, "the archive before ends with entry %d, and this one begins with %d: one was left out between them, or they overlap, or stand in another order", end-1, a.first)
 	demand(bytes.Equal(a.before.roots[end], a.roots[end]), "the archive before has another history")
+	behind := outcome(func() { a.extends(a.before.note, nil, "") })
+	demand(behind.verdict != failed || !bytes.Equal(a.before.logIn, a.logIn), "the checkpoint of the archive before: %s", behind.text)
 }
 
 //go:embed types.json

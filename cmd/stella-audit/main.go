@@ -72,7 +72,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			if unread := outcome(func() { a.judge(path, stdout) }); unread.status != "ok" { // the others can be judged nevertheless
 				fmt.Fprintf(stderr, "stella-audit: %s: %s\n", path, unread.text)
 			}
-			opt.before, a.before, worst = &a, nil, max(worst, a.worst)
+			opt.before, opt.seen, a.before, worst = &a, a.note.size, nil, max(worst, a.worst)
 		}
 	})
 	if fault.status != "ok" {
@@ -121,7 +121,7 @@ type audit struct {
 	file                            *os.File
 	members                         map[string]*member
 	manifest, window, genesis       any    // genesis is the data of entry 0
-	first, count, size              int64  // of the manifest's ledger: the window's entries, and the tree
+	first, count, size, seen        int64  // of the manifest's ledger: the window's entries, and the tree; seen is the tree of the archive before
 	from, to, site, witnessed       string // witnessed is what the verdict says of witnesses
 	logIn, siteIn                   []byte // the keys inside, as SPKI
 	note                            note
