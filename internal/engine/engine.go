@@ -335,7 +335,8 @@ func (e *Engine) recordStart(config []byte) error {
 }
 
 // triedBefore is the seq of the start that this process has recorded when it opened the site
-// before and could not go on; 0 if it has not, or if something else has started since.
+// before and could not go on; 0 if it has not, or if something has started since: in another
+// container that can say the same of itself.
 func (e *Engine) triedBefore(own ledger.SiteStart) (int64, error) {
 	if e.opt.Begun == nil || *e.opt.Begun == 0 {
 		return 0, nil
@@ -352,10 +353,12 @@ func (e *Engine) triedBefore(own ledger.SiteStart) (int64, error) {
 		if env.Type != ledger.SiteStarted {
 			continue
 		}
+		if seq > *e.opt.Begun {
+			break
+		}
 		if d, err := dataOf[ledger.SiteStart](env.Type, l.Data); err != nil || *d == own {
 			return seq, err
 		}
-		break
 	}
 	return 0, nil
 }

@@ -81,4 +81,13 @@ func TestAStartThatIsTriedAgainIsRecordedOnce(t *testing.T) {
 		t.Error(err)
 	}
 	starts(3, "tried again after another has started")
+	os.RemoveAll(open)
+	fail()
+	if err := l.tried(nil); err != nil { // in another container, where it has the same pid
+		t.Error(err)
+	}
+	if err := l.tried(&begun); err != nil {
+		t.Error(err)
+	}
+	starts(6, "tried again after another that cannot be told from it")
 }
