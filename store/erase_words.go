@@ -15,7 +15,8 @@ const shortWords = 4
 // SameWords finds other entries in which people have said what they have said in these, word by
 // word or as a part of it: stella itself takes the reason of a run's end on to its sub-runs, and
 // who is named once is named again. At most [ledger.MaxErased] are found, from the oldest on. Data
-// that is agreed to be erased has no words. All entries are read.
+// that is agreed to be erased has no words. All entries are read; what was found before one that
+// cannot be is returned with the error.
 func (db *DB) SameWords(seqs []int64) (also []int64, err error) {
 	var words []string
 	var written [][]byte // the same as they stand in a data line
@@ -44,14 +45,14 @@ func (db *DB) SameWords(seqs []int64) (also []int64, err error) {
 	}
 	for l, err := range db.Entries(0, db.Size()) {
 		if err != nil {
-			return nil, err
+			return also, err
 		}
 		if slices.Contains(seqs, l.Seq) || !slices.ContainsFunc(written, func(w []byte) bool { return bytes.Contains(l.Data, w) }) {
 			continue
 		}
 		said, err := l.said()
 		if err != nil {
-			return nil, err
+			return also, err
 		}
 		same := func(s string) bool {
 			return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(s, w) })

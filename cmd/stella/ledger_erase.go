@@ -86,6 +86,9 @@ func renderErasure(s *screen, rep api.ErasureReport) {
 	if len(rep.AlsoIn) > 0 {
 		kv = append(kv, "the same words", "are in "+seqList(rep.AlsoIn)+" too, and stay there: name these as well")
 	}
+	if rep.Unsearched != "" {
+		kv = append(kv, "not looked through", "all entries, for the same words: "+rep.Unsearched)
+	}
 	if len(rep.Copies) > 0 {
 		kv = append(kv, "not erased in", strings.Join(rep.Copies, " "))
 	}

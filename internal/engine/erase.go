@@ -30,9 +30,8 @@ func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.Erasure
 			return out, erasureError(err)
 		}
 	}
-	var err error
-	if out.AlsoIn, err = s.e.db.SameWords(out.Entries); err != nil || req.DryRun {
-		return out, dbError(err)
+	if s.sameWords(&out); req.DryRun {
+		return out, nil
 	}
 	seq, err := s.e.db.RequestErasure(s.actor, ledger.ErasureRequest{Entries: out.Entries, Reason: out.Reason})
 	if out.Seq = seq; err != nil {
@@ -62,9 +61,7 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 	if out.Copies, err = s.copiesWith(d.Entries); err != nil {
 		return out, err
 	}
-	if out.AlsoIn, err = s.e.db.SameWords(d.Entries); err != nil {
-		return out, dbError(err)
-	}
+	s.sameWords(&out)
 	same := func(a, b string) bool { return state.Person(a) == state.Person(b) }
 	if dry {
 		if same(s.actor, by) {
@@ -84,6 +81,16 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 		out.Copies = now
 	}
 	return out, nil
+}
+
+// sameWords names other entries with the same words. Damage elsewhere keeps nothing from being
+// erased: it is said that not all were looked through.
+func (s *site) sameWords(out *api.ErasureReport) {
+	var err error
+	if out.AlsoIn, err = s.e.db.SameWords(out.Entries); err != nil {
+		s.e.opt.Log.Error("not all entries were looked through for the same words", "error", err)
+		out.Unsearched = err.Error()
+	}
 }
 
 // copiesWith are the folders of the home with other ledgers that may have the data of entries,

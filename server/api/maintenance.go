@@ -220,6 +220,8 @@ type ErasureReport struct {
 	// AlsoIn are other entries, at most 500, in which people have said the same, word by word or
 	// with more around it: they stay as they are.
 	AlsoIn []int64 `json:"alsoIn,omitempty"`
+	// Unsearched is why not all entries were looked through for that: the rest may have it, too.
+	Unsearched string `json:"unsearched,omitempty"`
 
 	// Copies are folders of the home with ledgers from before, which may have the data, and that
 	// of a snapshot that is being made: nothing is done to them.
