@@ -154,7 +154,7 @@ var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "pol
 func (a *audit) checkTrust() {
 	a.inForce, a.extended = map[string][]byte{}, map[string]bool{"": true, "?": a.first > 0} // ? is of those that nothing here names
 	if b := a.before; b != nil && b.inForce != nil && b.worst != failed && b.first+b.count == a.first {
-		a.firstRoot, a.inForce, a.hidden, a.lacks, a.named, a.extended = b.firstRoot, b.inForce, b.hidden, b.lacks, b.named, b.extended
+		a.firstRoot, a.inForce, a.hidden, a.lacks, a.mustName, a.extended = b.firstRoot, b.inForce, b.hidden, b.lacks, b.mustName, b.extended
 	}
 	for e := range a.entries() {
 		found := outcome(func() {
@@ -237,7 +237,7 @@ func (a *audit) checkVerdicts() {
 	for e := range a.entries() {
 		switch e.typ {
 		case "trust.changed":
-			a.named = trustIn(e.data)
+			a.mustName = trustIn(e.data)
 		case "trust.extended":
 			a.extended[cmp.Or(text(e.data, "file"), "?")] = true
 		case "clock.accepted":
@@ -246,7 +246,7 @@ func (a *audit) checkVerdicts() {
 			trust := trustIn(the[any](e.data, "verdict.trust"))
 			found := outcome(func() { a.verdictHolds(e, clock, trust) })
 			demand(found.status != "failed", "the verdict of entry %d does not hold: %s", e.seq, found.text)
-			all, a.named = all+1, cmp.Or(a.named, trust)
+			all, a.mustName = all+1, cmp.Or(a.mustName, trust)
 			left[found.text]++
 		}
 	}
@@ -265,7 +265,7 @@ func trustIn(v any) string {
 func (a *audit) verdictHolds(e, clock entry, trust string) {
 	v, now, earliest, since := the[any](e.data, "verdict"), text(e.data, "verdict.now"), e.time, map[string]string{} // what is revoked, from when on
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
-	demand(a.named == "" || trust == a.named, "it is by other trust files than those in force")
+	demand(a.mustName == "" || trust == a.mustName, "it is by other trust files than those in force")
 	stopIf(!a.extended[text(v, "trust.extension")] && a.extended["?"], "left out", verified, "extension from before the window, or withheld")
 	demand(a.extended[text(v, "trust.extension")], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")

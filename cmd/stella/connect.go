@@ -261,23 +261,25 @@ func (a *app) hold(ctx context.Context, opt engine.Options, log *slog.Logger) (*
 	h := &held{served: make(chan error, 1), box: io.NopCloser(nil)}
 	if opt.Executes {
 		box := sandbox.New(sandbox.Options{Now: a.now, Keep: 4})
-		opt.Executor, h.box = box, box
-	}
-	opt.Begun = &a.begun
-	var l net.Listener
-	opt.Ready = func() (err error) {
-		l, err = a.listen()
-		return err
+		opt.Executor, h.box, opt.Begun = box, box, &a.begun
+		opt.Ready = func() error { // else a start is recorded that nobody could reach
+			l, err := a.listen()
+			if err == nil {
+				err = l.Close() // it listens once the site is in order
+			}
+			return err
+		}
 	}
 	e, err := engine.Open(ctx, opt)
-	if err != nil && l != nil {
-		_ = l.Close() // why it is not opened comes first
-	}
 	if errors.Is(err, errInterrupted) {
 		err = &outcome{exit: exitInterrupted, err: api.Error{Code: codeInterrupted, Message: "interrupted; the site is as it was"}}
 	}
 	if err != nil {
 		return nil, errors.Join(err, h.box.Close())
+	}
+	l, err := a.listen()
+	if err != nil {
+		return nil, errors.Join(err, e.Close(), h.box.Close())
 	}
 	h.engine = e
 	h.forced, h.force = context.WithCancel(context.Background())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -14,9 +15,9 @@ import (
 
 // EraseData asks for an erasure, or agrees to one that somebody else has asked for: then the
 // data goes.
-func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
+func (s *site) EraseData(ctx context.Context, req api.ErasureRequest) (api.ErasureReport, error) {
 	if req.Agree != nil {
-		return s.agreeToErasure(*req.Agree, req.DryRun)
+		return s.agreeToErasure(ctx, *req.Agree, req.DryRun)
 	}
 	out := api.ErasureReport{Entries: slices.Compact(slices.Sorted(slices.Values(req.Entries))), Reason: clip(req.Reason), DryRun: req.DryRun}
 	switch {
@@ -30,8 +31,8 @@ func (s *site) EraseData(_ context.Context, req api.ErasureRequest) (api.Erasure
 			return out, erasureError(err)
 		}
 	}
-	if s.sameWords(&out); req.DryRun {
-		return out, nil
+	if err := s.sameWords(ctx, &out); err != nil || req.DryRun {
+		return out, err
 	}
 	seq, err := s.e.db.RequestErasure(s.actor, ledger.ErasureRequest{Entries: out.Entries, Reason: out.Reason})
 	if out.Seq = seq; err != nil {
@@ -52,7 +53,7 @@ func (e *Engine) eraseAgreed() (waits string) {
 	return err.Error()
 }
 
-func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, err error) {
+func (s *site) agreeToErasure(ctx context.Context, request int64, dry bool) (out api.ErasureReport, err error) {
 	d, by, err := s.e.db.ErasureRequest(request)
 	if err != nil {
 		return out, erasureError(err)
@@ -61,7 +62,9 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 	if out.Copies, err = s.copiesWith(d.Entries); err != nil {
 		return out, err
 	}
-	s.sameWords(&out)
+	if err := s.sameWords(ctx, &out); err != nil {
+		return out, err
+	}
 	same := func(a, b string) bool { return state.Person(a) == state.Person(b) }
 	if dry {
 		if same(s.actor, by) {
@@ -84,13 +87,15 @@ func (s *site) agreeToErasure(request int64, dry bool) (out api.ErasureReport, e
 }
 
 // sameWords names other entries with the same words. Damage elsewhere keeps nothing from being
-// erased: it is said that not all were looked through.
-func (s *site) sameWords(out *api.ErasureReport) {
-	var err error
-	if out.AlsoIn, err = s.e.db.SameWords(out.Entries); err != nil {
-		s.e.opt.Log.Error("not all entries were looked through for the same words", "error", err)
-		out.Unsearched = err.Error()
+// erased: it is said that not all were looked through. An error is that nobody waits any more.
+func (s *site) sameWords(ctx context.Context, out *api.ErasureReport) (err error) {
+	if out.AlsoIn, err = s.e.db.SameWords(ctx, out.Entries); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		out.Unsearched = strings.TrimPrefix(err.Error(), "store: ")
 	}
+	return nil
 }
 
 // copiesWith are the folders of the home with other ledgers that may have the data of entries,

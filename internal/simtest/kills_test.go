@@ -159,6 +159,7 @@ func (v *victim) kind(i int) string {
 
 // suffer kills n processes, and returns what the last audit found.
 func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
+	many := n >= killsOfASite
 	if fi, err := os.Stat(v.trace); err == nil {
 		v.from = fi.Size()
 	}
@@ -201,6 +202,9 @@ func (v *victim) suffer(n int, seed uint64) (a *audit, err error) {
 	clients.Wait()
 	if err := v.finish(); err != nil {
 		return nil, err
+	}
+	if v.stella == "" && many && v.load.seen(ledger.DataErased) == 0 {
+		return nil, errors.New("nothing was erased: that this outlives it was not tested")
 	}
 	return v.audit(true)
 }
