@@ -49,7 +49,7 @@ var commands = []operation{
 	{name: "snapshot", args: "maintenance snapshot", done: (*sweep).copied},
 	{name: "compact", args: "maintenance compact", done: wrote("site.compacted")},
 	{name: "restore", args: "maintenance restore-snapshot --latest --yes --reason swept", finish: "maintenance restore-snapshot --latest --yes --reason swept",
-		after: "trust waive checkpoint.note --reason swept --yes", epoch: true, done: wrote("epoch.begun")},
+		after: "trust waive checkpoint.note --reason swept --yes", epoch: true, done: (*sweep).restored},
 	{name: "recover", args: "maintenance recover --yes --reason swept", ready: ruin, finish: "maintenance recover --yes --reason swept",
 		after: "trust waive checkpoint.note --reason swept --yes", epoch: true, done: wrote("epoch.begun")},
 }
@@ -84,6 +84,7 @@ func newSweep(t *testing.T) *sweep {
 	if err != nil || snap.Size == 0 {
 		t.Fatalf("the snapshot has %d entries, %v", snap.Size, err)
 	}
+	s.must(t, "trust revoke --manifest "+revoked+" --reason swept --yes") // which a restore does not undo
 	s.must(t, "orch run start --dag-id flow --wait")
 	s.to, s.kept = made.To, snap.Size
 	if s.archive, err = os.ReadFile(filepath.Join(s.template, "before.tar")); err != nil {
@@ -351,6 +352,18 @@ func wrote(kind string) func(*sweep, *trial) error {
 		}
 		return nil
 	}
+}
+
+// revoked is a bundle that nobody has.
+var revoked = strings.Repeat("0", 64)
+
+// restored: a new epoch has begun, and what was revoked after the snapshot is so.
+func (s *sweep) restored(tr *trial) error {
+	raw, err := os.ReadFile(filepath.Join(tr.dir, "home", "trust", "revocations.toml"))
+	if err == nil && !bytes.Contains(raw, []byte(revoked)) {
+		err = fmt.Errorf("what was revoked is not any more: %s", raw)
+	}
+	return errors.Join(err, wrote("epoch.begun")(s, tr))
 }
 
 // whole: what has its name is all there, whether anybody was told so or not.
