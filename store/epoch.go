@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,8 +86,9 @@ type Head struct {
 	NotesLost   bool     // there may have been more of these
 	Notes       [][]byte // the newest checkpoints that are stored, not verified
 	Erased      []Gone
-	Said        []int64          // entries that are said to be erased too, and nothing that can be read shows it
-	Init        *ledger.SiteInit // nil where entry 0 cannot be read
+	Said        []int64              // entries that are said to be erased too, and nothing that can be read shows it
+	Init        *ledger.SiteInit     // nil where entry 0 cannot be read
+	Trust       []ledger.TrustChange // that can be read, the oldest first
 }
 
 // Peek reads as much of the head of a home's ledger as can be read, without changing
@@ -145,7 +147,23 @@ func (w *wreck) head() (h Head) {
 		h.Init, _ = l.initialized()
 	}
 	var epoch int64
-	h.Erased, h.Said, epoch = w.gone(h.Size)
+	h.Erased, h.Said, epoch = w.gone(h.Size, func(l Lines) {
+		if c := trustChange(l); c != nil {
+			h.Trust = append(h.Trust, *c)
+		}
+	})
+	slices.Reverse(h.Trust)
 	h.Epoch = max(h.Epoch, epoch)
 	return h
+}
+
+// trustChange is the change of trust that an entry is, nil for another entry, and where the data is
+// not what the envelope names.
+func trustChange(l Lines) *ledger.TrustChange {
+	if !bytes.Contains(l.Envelope, []byte(`"type":"`+string(ledger.TrustChanged)+`"`)) || ledger.CheckDataHash(l.Envelope, l.Data) != nil {
+		return nil
+	}
+	data, _ := l.data(ledger.TrustChanged)
+	c, _ := data.(*ledger.TrustChange)
+	return c
 }

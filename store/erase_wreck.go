@@ -20,8 +20,9 @@ type Gone struct {
 // gone is which data is erased, or agreed to be, in so many entries: by those that can be read
 // and are as they were written, and where it is gone. What cannot be told from these, and meta
 // says all the same, or of which the entry itself cannot be read, is only said to be.
-// epoch is the highest that one of the entries begins, 0 for none.
-func (w *wreck) gone(known int64) (named []Gone, only []int64, epoch int64) {
+// epoch is the highest that one of the entries begins, 0 for none. look is shown each entry that
+// is as it was written, the newest first.
+func (w *wreck) gone(known int64, look func(Lines)) (named []Gone, only []int64, epoch int64) {
 	says, left := said{}, map[int64]Gone{}
 	for seq := known - 1; seq >= 0; seq-- {
 		l, hashes, err := w.entry(seq)
@@ -31,6 +32,7 @@ func (w *wreck) gone(known int64) (named []Gone, only []int64, epoch int64) {
 		if d, ok := says.see(hashes, l).(*ledger.EpochStart); ok {
 			epoch = max(epoch, d.Epoch)
 		}
+		look(l)
 		if l.Data == nil && l.remains != nil {
 			left[seq] = Gone{seq, hashes[0], hexSum(l.remains)}
 		}

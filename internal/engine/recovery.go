@@ -69,9 +69,10 @@ type recovering struct {
 	note  string // the highest checkpoint that is known
 	epoch int64  // that begins
 
-	unread bool     // pages that may have had more
-	gone   vanished // by entries that may be lost
-	copies []string // paths of checkpoints that count as written, where the ledger does not say which are
+	unread bool                 // pages that may have had more
+	gone   vanished             // by entries that may be lost
+	lost   []ledger.TrustChange // some of them, the oldest first
+	copies []string             // paths of checkpoints that count as written, where the ledger does not say which are
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
@@ -105,7 +106,7 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if err := k.hold(db); err != nil {
 		return err
 	}
-	x.note, x.gone, x.unread, x.copies = k.note, k.gone, r.Unread > 0, k.copies
+	x.note, x.gone, x.lost, x.unread, x.copies = k.note, k.gone, k.trust, r.Unread > 0, k.copies
 	x.out.Floors = k.floors
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
@@ -196,7 +197,7 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
-	if x.out.Trust, err = carryTrust(db, x.opt.Home, x.opt.Actor, x.opt.Now().UTC()); err != nil {
+	if x.out.Trust, err = carryTrust(db, x.opt.Home, x.lost, x.opt.Actor, x.opt.Now().UTC()); err != nil {
 		return err
 	}
 	lost := x.out.Lost > 0 || x.unread

@@ -250,7 +250,7 @@ func (x *restoring) adopted(db *store.DB, was store.Head) error {
 	if x.foreign {
 		return nil
 	}
-	c, err := newerTrust(db, x.opt.Home, x.opt.Now().UTC())
+	c, err := newerTrust(db, x.opt.Home, x.known.trust, x.opt.Now().UTC())
 	x.out.Trust = c.tell()
 	return err
 }
@@ -281,7 +281,7 @@ func (x *restoring) begin(db *store.DB) error {
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
 	if !x.foreign {
-		if x.out.Trust, err = carryTrust(db, x.opt.Home, x.opt.Actor, x.opt.Now().UTC()); err != nil {
+		if x.out.Trust, err = carryTrust(db, x.opt.Home, x.known.trust, x.opt.Actor, x.opt.Now().UTC()); err != nil {
 			return err
 		}
 	}

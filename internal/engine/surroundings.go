@@ -19,6 +19,7 @@ type surroundings struct {
 	unread int   // pages of it that may have had more
 	epoch  int64 // the highest that is known
 	gone   vanished
+	trust  []ledger.TrustChange // that its ledger has, the oldest first
 	empty  []string // floors without a checkpoint in them
 	notes  []knownNote
 	copies []string // of the checkpoint, outside of the home, where the ledger does not say which were written
@@ -47,6 +48,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	}
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
+	k.trust = head.Trust
 	k.blind = head.Size == 0
 	for _, note := range head.Notes {
 		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {

@@ -32,21 +32,28 @@ func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
 		want   *api.NewerTrust // but for Seq
 		root   int64           // in force afterwards
 	}{
-		"nothing":              {func(*lab) {}, nil, 1},
-		"a revocation":         {revoke, &api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}, 1},
-		"another root":         {rotate, &api.NewerTrust{Root: 2, Policy: 3}, 2},
-		"both":                 {func(l *lab) { revoke(l); rotate(l) }, &api.NewerTrust{Root: 2, Policy: 3, Revocations: 2}, 2},
-		"two roots":            {func(l *lab) { rotate(l); rotate(l) }, &api.NewerTrust{Root: 3, Policy: 4, Why: "root 2 comes first"}, 1},
-		"what nobody has made": {func(l *lab) { revoke(l); l.unsign("revocations.toml") }, &api.NewerTrust{Why: "cannot be read"}, 1},
+		"nothing":                 {func(*lab) {}, nil, 1},
+		"a revocation":            {revoke, &api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}, 1},
+		"another root":            {rotate, &api.NewerTrust{Root: 2, Policy: 3}, 2},
+		"both":                    {func(l *lab) { revoke(l); rotate(l) }, &api.NewerTrust{Root: 2, Policy: 3, Revocations: 2}, 2},
+		"two roots":               {func(l *lab) { rotate(l); rotate(l) }, &api.NewerTrust{Root: 3, Policy: 4}, 3},
+		"many changes":            {func(l *lab) { rotate(l); revoke(l); rotate(l); rotate(l) }, &api.NewerTrust{Root: 4, Policy: 5, Revocations: 3}, 4},
+		"two roots and no ledger": {func(l *lab) { rotate(l); rotate(l); l.forget() }, &api.NewerTrust{Root: 3, Policy: 4, Why: "what root 2 came with is not known"}, 1},
+		"what nobody has made":    {func(l *lab) { revoke(l); l.unsign("revocations.toml") }, &api.NewerTrust{Why: "cannot be read"}, 1},
 	} {
 		for _, how := range []string{"restored", "recovered"} {
+			if name == "two roots and no ledger" && how == "recovered" {
+				continue // the first change is spoilt, too: nothing is left that could be recovered
+			}
 			t.Run(name+" "+how, func(t *testing.T) {
 				l := newLab(t)
 				if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
 					t.Fatal(err)
 				}
 				c.change(l)
-				l.closed()
+				if l.e != nil {
+					l.closed()
+				}
 				got := l.goBack(how)
 				switch {
 				case (got == nil) != (c.want == nil):
@@ -68,7 +75,7 @@ func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
 				if revoked := strings.Contains(now.Revocations, strings.Repeat("0", 64)); c.want != nil && revoked != (c.want.Revocations > 0) {
 					t.Errorf("what was revoked is so: %v", revoked)
 				}
-				if name != "two roots" && !l.signs() {
+				if name != "two roots and no ledger" && !l.signs() {
 					t.Error("keys/root.key cannot change trust any more")
 				}
 				raw, res := l.window("")
@@ -102,20 +109,33 @@ func (l *lab) goBack(how string) *api.NewerTrust {
 		}
 		return r.Trust
 	}
-	path := filepath.Join(l.home, "ledger.db")
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	raw = bytes.ReplaceAll(raw, []byte(`"type":"snapshot.created`), []byte(`"type":"xnapshot.created`)) // what follows is lost with it
-	if err := os.WriteFile(path, raw, 0o600); err != nil {
-		l.t.Fatal(err)
-	}
+	l.spoil("snapshot.created") // what follows is lost with it
 	r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
 	if err != nil || r.Sound {
 		l.t.Fatalf("%+v, %v", r, err)
 	}
 	return r.Trust
+}
+
+// forget has no changes of trust in the ledger any more, which is closed.
+func (l *lab) forget() {
+	l.t.Helper()
+	l.closed()
+	l.e = nil
+	l.spoil("trust.changed")
+}
+
+// spoil damages all entries of a type.
+func (l *lab) spoil(kind string) {
+	l.t.Helper()
+	path := filepath.Join(l.home, "ledger.db")
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, bytes.ReplaceAll(raw, []byte(`"type":"`+kind), []byte(`"type":"x`+kind[1:])), 0o600)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // unsign takes the signatures of a trust file away.

@@ -350,45 +350,9 @@ func (e *trustChangedError) Unwrap() error { return e.err }
 // refreshTrust rebuilds trust/ from the sealed blobs that the ledger names;
 // roots before the newest come from the folder, which holds them already.
 func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustChange) (*inForce, error) {
-	b := db.Blobs()
-	read := func(digest string) ([]byte, error) {
-		if digest == "" {
-			return nil, nil
-		}
-		return b.Read(digest, maxTrustFile)
-	}
-	newest, err := read(now.Root)
+	next, err := filesOf(now, old.Roots, func(digest string) ([]byte, error) { return db.Blobs().Read(digest, maxTrustFile) })
 	if err != nil {
 		return nil, err
-	}
-	next := verify.Files{}
-	for _, r := range old.Roots {
-		n, err := rootVersion(r.Raw)
-		if err != nil {
-			return nil, &trustChangedError{err}
-		}
-		if n < now.RootVersion {
-			next.Roots = append(next.Roots, r)
-		}
-	}
-	next.Roots = append(next.Roots, verify.RoleFile{Raw: newest})
-	if next.Policy.Raw, err = read(now.Policy); err != nil {
-		return nil, err
-	}
-	if next.Revocations.Raw, err = read(now.Revocations); err != nil {
-		return nil, err
-	}
-	if next.TrustedRoot, err = read(now.TrustedRoot); err != nil {
-		return nil, err
-	}
-	for _, digest := range now.Signatures {
-		sig, err := read(digest)
-		if err != nil {
-			return nil, err
-		}
-		if err := attachRole(&next, sig); err != nil {
-			return nil, err
-		}
 	}
 	t, err := verify.Load(next)
 	if err != nil {
@@ -401,6 +365,49 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 		return nil, &unwrittenError{&inForce{t, next}, err}
 	}
 	return &inForce{t, next}, nil
+}
+
+// filesOf are the trust files that a change names; roots before its own are given.
+func filesOf(c ledger.TrustChange, roots []verify.RoleFile, sealed func(digest string) ([]byte, error)) (f verify.Files, err error) {
+	read := func(digest string) ([]byte, error) {
+		if digest == "" {
+			return nil, nil
+		}
+		return sealed(digest)
+	}
+	newest, err := read(c.Root)
+	if err != nil {
+		return f, err
+	}
+	for _, r := range roots {
+		n, err := rootVersion(r.Raw)
+		if err != nil {
+			return f, &trustChangedError{err}
+		}
+		if n < c.RootVersion {
+			f.Roots = append(f.Roots, r)
+		}
+	}
+	f.Roots = append(f.Roots, verify.RoleFile{Raw: newest})
+	if f.Policy.Raw, err = read(c.Policy); err != nil {
+		return f, err
+	}
+	if f.Revocations.Raw, err = read(c.Revocations); err != nil {
+		return f, err
+	}
+	if f.TrustedRoot, err = read(c.TrustedRoot); err != nil {
+		return f, err
+	}
+	for _, digest := range c.Signatures {
+		sig, err := read(digest)
+		if err != nil {
+			return f, err
+		}
+		if err := attachRole(&f, sig); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
 }
 
 // attachRole puts a signature with the file whose digest it signs.
