@@ -85,7 +85,7 @@ func (l *Lineage) Follow(files Files, signatures []*RoleSignature, now time.Time
 		}
 	}
 	if l != nil && !l.hidden {
-		next.trust, err = l.trust.follow(next.files, now)
+		next.trust, err = l.trust.Follow(next.files, now)
 	} else {
 		next.trust, err = l.load(next.files)
 	}

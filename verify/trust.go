@@ -325,7 +325,7 @@ func (t *Trust) Publisher(name string) *manifests.Publisher {
 // or one that goes on from it, serials that never fall, and the same serial
 // only with the same bytes. A refusal is a [*RejectError].
 func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
-	next, err := t.follow(files, now)
+	next, err := t.Follow(files, now)
 	if err != nil {
 		return nil, err
 	}
@@ -335,8 +335,8 @@ func (t *Trust) Successor(files Files, now time.Time) (*Trust, error) {
 	return next, nil
 }
 
-// follow is Successor but for the dates of the files.
-func (t *Trust) follow(files Files, now time.Time) (*Trust, error) {
+// Follow is [Trust.Successor] but for the dates of the files.
+func (t *Trust) Follow(files Files, now time.Time) (*Trust, error) {
 	next, err := Load(files)
 	if err != nil {
 		return nil, reject(TrustInvalid, "", "%v", err).because(err)

@@ -20,7 +20,7 @@ type surroundings struct {
 	epoch  int64 // the highest that is known
 	gone   vanished
 	trust  []ledger.TrustChange // that its ledger has, the oldest first
-	empty  []string // floors without a checkpoint in them
+	empty  []string             // floors without a checkpoint in them
 	notes  []knownNote
 	copies []string // of the checkpoint, outside of the home, where the ledger does not say which were written
 

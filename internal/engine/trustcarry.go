@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -31,49 +32,56 @@ type carry struct {
 // are those that the ledger of the home has, as far as anybody knows.
 func newerTrust(db *store.DB, home string, changes []ledger.TrustChange, now time.Time) (*carry, error) {
 	own := filepath.Join(db.Home(), "trust")
-	was, err := loadTrust(db, own, func() trustLook { return lookAtTrust(own) })
+	was, err := loadTrustFiles(db, own, lookAtTrust(own)) // an extension changes nothing of what follows
 	if err != nil {
 		return nil, err
 	}
-	files, err := readTrust(filepath.Join(home, "trust"))
-	if missing(err) {
-		return nil, nil
+	c, last, want := &carry{}, was, was.Ref()
+	follow := func(f verify.Files) error { // whatever their dates: what has expired lets nothing in, and what it revokes is revoked
+		t, err := last.Follow(f, now)
+		if err == nil {
+			last = &inForce{t, f}
+			c.steps = append(c.steps, last)
+		}
+		return err
 	}
+	for _, change := range changes {
+		if ref := change.Ref(); newer(ref, last.Ref()) && ref.RootVersion <= last.Ref().RootVersion+1 {
+			if f, err := filesOf(change, last.files.Roots, sealedIn(home)); err == nil {
+				_ = follow(f) // if nothing else follows either, that is told
+			}
+		}
+		if newer(change.Ref(), want) {
+			want = change.Ref()
+		}
+	}
+	files, err := readTrust(filepath.Join(home, "trust"))
 	var there *verify.Trust
 	if err == nil {
 		there, err = verify.Load(files)
 	}
-	if err != nil {
-		return &carry{told: api.NewerTrust{Why: fmt.Sprintf("what trust/ had cannot be read: %v", err)}}, nil
+	switch {
+	case err == nil && newer(there.Ref(), last.Ref()):
+		if want = there.Ref(); want.RootVersion > last.Ref().RootVersion+1 { // each is an entry, signed by the one before
+			err = fmt.Errorf("root %d is in force, and what root %d came with is not known", last.Ref().RootVersion, last.Ref().RootVersion+1)
+		} else {
+			err = follow(files)
+		}
+	case err == nil, missing(err):
+		if err = nil; newer(want, last.Ref()) {
+			err = errors.New("the files of a change cannot be read, or do not follow")
+		}
+	default:
+		err = fmt.Errorf("what trust/ had cannot be read: %w", err)
+		if len(c.steps) > 0 && !newer(want, last.Ref()) {
+			err = nil // sealed there is all of it
+		}
 	}
-	ref := there.Ref()
-	if !newer(ref, was.Ref()) {
+	if err == nil && len(c.steps) == 0 {
 		return nil, nil
 	}
-	c := &carry{told: api.NewerTrust{Root: ref.RootVersion, Policy: ref.PolicySerial, Revocations: ref.RevocationSerial}}
-	last := was.Trust
-	follow := func(f verify.Files) error {
-		t, err := last.Successor(f, now)
-		if err != nil {
-			return err
-		}
-		last, c.steps = t, append(c.steps, &inForce{t, f})
-		return nil
-	}
-	for _, change := range changes {
-		if !newer(change.Ref(), last.Ref()) || change.RootVersion > last.Ref().RootVersion+1 {
-			continue
-		}
-		if f, err := filesOf(change, files.Roots, sealedIn(home)); err == nil {
-			_ = follow(f) // if the last does not follow either, that is told
-		}
-	}
-	if !newer(ref, last.Ref()) {
-		return c, nil
-	}
-	if n := last.Ref().RootVersion; ref.RootVersion > n+1 { // each is an entry, signed by the one before
-		c.told.Why = fmt.Sprintf("root %d is in force, and what root %d came with is not known", n, n+1)
-	} else if err := follow(files); err != nil {
+	c.told = api.NewerTrust{Root: want.RootVersion, Policy: want.PolicySerial, Revocations: want.RevocationSerial}
+	if err != nil {
 		c.told.Why = err.Error()
 	}
 	return c, nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/internal/engine"
@@ -32,17 +33,19 @@ func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
 		want   *api.NewerTrust // but for Seq
 		root   int64           // in force afterwards
 	}{
-		"nothing":                 {func(*lab) {}, nil, 1},
-		"a revocation":            {revoke, &api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}, 1},
-		"another root":            {rotate, &api.NewerTrust{Root: 2, Policy: 3}, 2},
-		"both":                    {func(l *lab) { revoke(l); rotate(l) }, &api.NewerTrust{Root: 2, Policy: 3, Revocations: 2}, 2},
-		"two roots":               {func(l *lab) { rotate(l); rotate(l) }, &api.NewerTrust{Root: 3, Policy: 4}, 3},
-		"many changes":            {func(l *lab) { rotate(l); revoke(l); rotate(l); rotate(l) }, &api.NewerTrust{Root: 4, Policy: 5, Revocations: 3}, 4},
-		"two roots and no ledger": {func(l *lab) { rotate(l); rotate(l); l.forget() }, &api.NewerTrust{Root: 3, Policy: 4, Why: "what root 2 came with is not known"}, 1},
-		"what nobody has made":    {func(l *lab) { revoke(l); l.unsign("revocations.toml") }, &api.NewerTrust{Why: "cannot be read"}, 1},
+		"nothing":                  {func(*lab) {}, nil, 1},
+		"a revocation":             {revoke, &api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}, 1},
+		"another root":             {rotate, &api.NewerTrust{Root: 2, Policy: 3}, 2},
+		"both":                     {func(l *lab) { revoke(l); rotate(l) }, &api.NewerTrust{Root: 2, Policy: 3, Revocations: 2}, 2},
+		"two roots":                {func(l *lab) { rotate(l); rotate(l) }, &api.NewerTrust{Root: 3, Policy: 4}, 3},
+		"many changes":             {func(l *lab) { rotate(l); revoke(l); rotate(l); rotate(l) }, &api.NewerTrust{Root: 4, Policy: 5, Revocations: 3}, 4},
+		"two roots and no ledger":  {func(l *lab) { rotate(l); rotate(l); l.forget() }, &api.NewerTrust{Root: 3, Policy: 4, Why: "what root 2 came with is not known"}, 1},
+		"a folder that is damaged": {func(l *lab) { revoke(l); l.unsign("revocations.toml") }, &api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}, 1},
+		"no folder":                {func(l *lab) { rotate(l); l.unsign("") }, &api.NewerTrust{Root: 2, Policy: 3}, 2},
+		"what nobody has made":     {func(l *lab) { revoke(l); l.unsign("revocations.toml"); l.forget() }, &api.NewerTrust{Root: 1, Policy: 2, Why: "cannot be read"}, 1},
 	} {
 		for _, how := range []string{"restored", "recovered"} {
-			if name == "two roots and no ledger" && how == "recovered" {
+			if (name == "two roots and no ledger" || name == "what nobody has made") && how == "recovered" {
 				continue // the first change is spoilt, too: nothing is left that could be recovered
 			}
 			t.Run(name+" "+how, func(t *testing.T) {
@@ -138,10 +141,32 @@ func (l *lab) spoil(kind string) {
 	}
 }
 
-// unsign takes the signatures of a trust file away.
+// unsign takes the signatures of a trust file away, or all of trust/.
 func (l *lab) unsign(name string) {
 	l.t.Helper()
-	if err := os.RemoveAll(filepath.Join(l.home, "trust", name+".signatures")); err != nil {
+	path := filepath.Join(l.home, "trust", name+".signatures")
+	if name == "" {
+		path = filepath.Dir(path)
+	}
+	if err := os.RemoveAll(path); err != nil {
 		l.t.Fatal(err)
+	}
+}
+
+// Revocations that have run out meanwhile still revoke: nothing is let in by what has expired.
+func TestWhatHasExpiredStaysRevoked(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().RevokeTrust(ctx, api.TrustRevocation{Manifest: strings.Repeat("0", 64), Reason: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	later := func() time.Time { return time.Now().Add(3 * 365 * 24 * time.Hour) }
+	r, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x", DryRun: true, Now: later})
+	if err != nil || r.Trust == nil || r.Trust.Revocations != 1 || r.Trust.Why != "" {
+		t.Errorf("%+v, %v", r.Trust, err)
 	}
 }
