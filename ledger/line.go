@@ -36,7 +36,14 @@ type DataLine struct {
 // [Encode] made of either; nil stands for {} where the type allows that. Salt must be fresh and random: it
 // keeps withheld data from being guessed. DataHash is set here, and V where it
 // is 0. A line beyond its limit is [ErrTooLarge].
-func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
+func Seal(e Envelope, data any, salt [32]byte) (Entry, error) { return new(Sealer).Seal(e, data, salt) }
+
+// A Sealer encodes one entry after the other in the same memory. The zero value is ready. It is
+// for one goroutine.
+type Sealer struct{ envelope, data []byte }
+
+// Seal is [Seal]; its lines are good until the next call.
+func (s *Sealer) Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
 	info, ok := lookup(e.Type)
 	if !ok {
 		return Entry{}, fmt.Errorf("ledger: %q: %w", string(e.Type), ErrUnknownType)
@@ -51,22 +58,24 @@ func Seal(e Envelope, data any, salt [32]byte) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	line := dataLine(raw, hex.AppendEncode(make([]byte, 0, 2*len(salt)), salt[:]), e.Seq)
-	if len(line) > MaxData {
-		return Entry{}, fmt.Errorf("ledger: data of %s has %d bytes: %w", e.Type, len(line), ErrTooLarge)
+	s.data = append(append(s.data[:0], dataHead...), raw...)
+	var text [2 * len(salt)]byte
+	hex.Encode(text[:], salt[:])
+	s.data = appendTail(s.data, text[:], e.Seq)
+	if len(s.data) > MaxData {
+		return Entry{}, fmt.Errorf("ledger: data of %s has %d bytes: %w", e.Type, len(s.data), ErrTooLarge)
 	}
-	e.DataHash = hashHex(line)
+	e.DataHash = hashHex(s.data)
 	if err := e.check(); err != nil {
 		return Entry{}, err
 	}
-	envelope, err := e.appendLine(make([]byte, 0, 512))
-	if err != nil {
+	if s.envelope, err = e.appendLine(s.envelope[:0]); err != nil {
 		return Entry{}, &FormError{What: "envelope", Err: err}
 	}
-	if len(envelope) > MaxEnvelope {
-		return Entry{}, fmt.Errorf("ledger: envelope of %s has %d bytes: %w", e.Type, len(envelope), ErrTooLarge)
+	if len(s.envelope) > MaxEnvelope {
+		return Entry{}, fmt.Errorf("ledger: envelope of %s has %d bytes: %w", e.Type, len(s.envelope), ErrTooLarge)
 	}
-	return Entry{Envelope: envelope, Data: line, Head: e}, nil
+	return Entry{Envelope: s.envelope, Data: s.data, Head: e}, nil
 }
 
 // appendLine appends to b, which is empty, what [jcs.Marshal] gives of an envelope, written
@@ -77,12 +86,12 @@ func (e *Envelope) appendLine(b []byte) ([]byte, error) {
 	w.number("attempt", int64(e.Attempt), false)
 	w.text("dagId", e.DAGID, false)
 	w.text("dagVersion", e.DAGVersion, false)
-	w.text("dataHash", e.DataHash, true)
+	w.plain("dataHash", e.DataHash)
 	w.text("runId", e.RunID, false)
 	w.number("seq", e.Seq, true)
 	w.text("stepId", e.StepID, false)
 	w.text("tenant", e.Tenant, true)
-	w.text("time", e.Time, true)
+	w.plain("time", e.Time)
 	w.text("traceId", e.TraceID, false)
 	w.text("type", string(e.Type), true)
 	w.number("v", int64(e.V), true)
@@ -119,6 +128,12 @@ func (w *lineWriter) text(k, v string, always bool) {
 	w.b = b
 }
 
+// plain writes a text of which it is known that it stands for itself.
+func (w *lineWriter) plain(k, v string) {
+	w.key(k)
+	w.b = append(append(append(w.b, '"'), v...), '"')
+}
+
 func (w *lineWriter) number(k string, v int64, always bool) {
 	if v == 0 && !always {
 		return
@@ -128,12 +143,6 @@ func (w *lineWriter) number(k string, v int64, always bool) {
 }
 
 const dataHead = `{"data":`
-
-// dataLine puts canonical parts together to a canonical line.
-func dataLine(raw, salt []byte, seq int64) []byte {
-	line := make([]byte, 0, len(dataHead)+len(raw)+len(salt)+len(`,"salt":"","seq":9007199254740991}`))
-	return appendTail(append(append(line, dataHead...), raw...), salt, seq)
-}
 
 // appendTail appends what comes after the data in a data line.
 func appendTail[S string | []byte](b []byte, salt S, seq int64) []byte {

@@ -38,6 +38,21 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// What a Sealer has had before shows in nothing that it makes.
+func TestASealerIsSealAgainAndAgain(t *testing.T) {
+	var s ledger.Sealer
+	rapid.Check(t, func(t *rapid.T) {
+		e := envelope()
+		e.Actor = rapid.String().Draw(t, "actor")
+		note := &ledger.Note{Reason: strings.Repeat("r", rapid.SampledFrom([]int{0, 1, 1000, ledger.MaxData}).Draw(t, "length"))}
+		want, wantErr := ledger.Seal(e, note, [32]byte{1})
+		got, err := s.Seal(e, note, [32]byte{1})
+		if diff := cmp.Diff(want, got); diff != "" || (err == nil) != (wantErr == nil) {
+			t.Errorf("error %v, want %v, %s", err, wantErr, diff)
+		}
+	})
+}
+
 func TestSealRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -76,7 +76,14 @@ func (db *DB) page(from, to int64) ([]Lines, error) {
 //	…         its envelope
 //	…         its data line; once it was erased, a zero byte and what remains of the data
 func encodeEntry(hashes []ledger.Hash, envelope, data []byte) []byte {
-	v := make([]byte, 0, 1+len(hashes)*len(ledger.Hash{})+4+len(envelope)+len(data))
+	return appendEntry(make([]byte, 0, entrySize(hashes, envelope, data)), hashes, envelope, data)
+}
+
+func entrySize(hashes []ledger.Hash, envelope, data []byte) int {
+	return 1 + len(hashes)*len(ledger.Hash{}) + 4 + len(envelope) + len(data)
+}
+
+func appendEntry(v []byte, hashes []ledger.Hash, envelope, data []byte) []byte {
 	v = append(v, byte(len(hashes)))
 	for _, h := range hashes {
 		v = append(v, h[:]...)

@@ -1,8 +1,11 @@
 package store_test
 
 import (
+	"errors"
+	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stellarun/stella/ledger"
@@ -61,6 +64,50 @@ func TestEntriesOfARunFromOneOn(t *testing.T) {
 	}
 	for range db.RunEntriesFrom(one.RunID, db.Size()) {
 		t.Error("there is one from the end on")
+	}
+}
+
+// What shares a transaction lies in memory that later ones have again: each entry is what was
+// given, of whatever length, also beside some that are too long.
+func TestEntriesOfAllLengthsAtOnce(t *testing.T) {
+	db := create(t, newHome(t))
+	want := make([][]string, 300)
+	at := make([]int64, len(want))
+	var g sync.WaitGroup
+	for i := range want {
+		want[i] = slices.Repeat([]string{fmt.Sprintf("%032x", i)}, 1+i*i%2000) // 35 bytes each
+		g.Go(func() {
+			var err error
+			at[i], err = db.RecordWorkspaces("x", &ledger.WorkspaceRemoval{Runs: want[i]})
+			if errors.Is(err, ledger.ErrTooLarge) && 35*len(want[i]) > ledger.MaxData-200 {
+				at[i] = -1
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	g.Wait()
+	refused := 0
+	for i, seq := range at {
+		if seq < 0 {
+			refused++
+			continue
+		}
+		l, err := db.Entry(seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := ledger.ParseData(l.Data)
+		if err != nil {
+			t.Fatalf("entry %d: %v", seq, err)
+		}
+		data, err := ledger.DecodeData(ledger.WorkspacesRemoved, line.Data)
+		if err != nil || !slices.Equal(data.(*ledger.WorkspaceRemoval).Runs, want[i]) {
+			t.Errorf("entry %d is not the %dth, %v", seq, i, err)
+		}
+	}
+	if n := int64(len(at) - refused); refused == 0 || db.Size() < n {
+		t.Errorf("%d were refused, and there are %d entries", refused, db.Size())
 	}
 }
 

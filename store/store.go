@@ -161,8 +161,11 @@ type DB struct {
 	site  siteMeta
 	blobs *Blobs
 
-	records *records     // of open runs, as of the last transaction; only the writer looks at it
-	tree    *ledger.Tree // of the entries up to the newest that it has written; likewise
+	records *records      // of open runs, as of the last transaction; only the writer looks at it
+	tree    *ledger.Tree  // of the entries up to the newest that it has written; likewise
+	sealer  ledger.Sealer // what it writes entries with
+	room    room          // for them, until they are on disk
+	undo    []undo        // the memory of the last transaction's
 	bundles bundleCache
 	agreed  atomic.Pointer[map[int64]bool] // entries whose data is there and not to be shown, and whether it is to be erased
 

@@ -100,6 +100,7 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 	size, last := db.size, db.lastTime
 	db.mu.RUnlock()
 	fillPages(b)
+	db.room.empty()                   // no transaction before this one needs it
 	kept, blobs := 0, db.blobs.take() // what the entries to come may name comes before them
 	if b.Bucket(bSmall) == nil {
 		blobs = nil // this is the transaction that makes the buckets
@@ -107,7 +108,8 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 	tx := newTx(db, b)
 	tx.size, tx.lastTime, tx.kept = size, last, db.records
 	if tx.alone = len(batch) == 1 && bytesOf(blobs) < maxWaiting; !tx.alone {
-		tx.undo = make([]undo, 0, 2*len(batch))
+		tx.undo = db.undo[:0]
+		defer func() { clear(tx.undo); db.undo = tx.undo }()
 	}
 	if err := tx.putSmall(blobs); err != nil {
 		return nil, err
@@ -239,7 +241,7 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 	env.Seq, env.Time = tx.size, now
 	var salt [32]byte
 	rand.Read(salt[:])
-	sealed, err := ledger.Seal(env, p.data, salt)
+	sealed, err := tx.db.sealer.Seal(env, p.data, salt)
 	if err != nil {
 		return ledger.Envelope{}, err
 	}
@@ -248,7 +250,8 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 	if err != nil {
 		return ledger.Envelope{}, err
 	}
-	if err := tx.add(bEntries, be64(env.Seq), encodeEntry(hashes, sealed.Envelope, sealed.Data)); err != nil {
+	record := appendEntry(tx.db.room.take(entrySize(hashes, sealed.Envelope, sealed.Data)), hashes, sealed.Envelope, sealed.Data)
+	if err := tx.add(bEntries, binary.BigEndian.AppendUint64(tx.db.room.take(8), uint64(env.Seq)), record); err != nil {
 		return ledger.Envelope{}, err
 	}
 	if env.RunID != "" {
@@ -275,6 +278,24 @@ func (tx *Tx) grow(seq int64, envelope []byte) (_ []ledger.Hash, err error) {
 	}
 	return tx.db.tree.Add(envelope), nil
 }
+
+// A room is memory for what a transaction of bbolt is given, which must stay as it is until that
+// has ended.
+type room struct{ chunk []byte }
+
+const roomChunk = 256 << 10
+
+// take returns an empty slice that has place for n bytes.
+func (r *room) take(n int) []byte {
+	if cap(r.chunk)-len(r.chunk) < n {
+		r.chunk = make([]byte, 0, max(n, roomChunk)) // that of before is kept by what was put in it
+	}
+	at := len(r.chunk)
+	r.chunk = r.chunk[:at+n]
+	return r.chunk[at : at : at+n]
+}
+
+func (r *room) empty() { r.chunk = r.chunk[:0] }
 
 // entry is what append writes: an envelope without seq, time and data hash.
 type entry struct {
