@@ -41,7 +41,7 @@ type RecoverOptions struct {
 	Kept     string // name for what is replaced, below replaced/
 	Open     Options
 	Adopted  func(db *DB, r Recovery) error                              // holds what was adopted against what is known of it otherwise
-	Trust    func(db *DB, dir string) error                              // writes the trust files that are in force by what was adopted
+	Trust    func(dir string) error                                      // writes the trust files that are in force by what was adopted
 	Begin    func(db *DB, evidence string) error                         // begins the new epoch
 	Told     func(Recovery) ([]byte, error)                              // JSON that the journal keeps: what is told when that is done
 	OpenNote func(siteID string, note []byte) (ledger.Checkpoint, error) // verifies a stored checkpoint
@@ -176,7 +176,7 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	}
 	db.start()
 	started = true
-	if err := opt.Trust(db, filepath.Join(dir, "trust")); err != nil {
+	if err := opt.Trust(filepath.Join(dir, "trust")); err != nil {
 		return err
 	}
 	if r.Lost, err = copySecrets(filepath.Join(opt.Home, "secrets"), filepath.Join(dir, "secrets"), r.Lost); err != nil {

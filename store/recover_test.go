@@ -28,7 +28,7 @@ func recoveredBy(home string, dry bool, open store.Options) (store.Recovery, err
 	return store.Recover(context.Background(), store.RecoverOptions{
 		Home: home, Kept: "then", DryRun: dry, OpenNote: openNote, Open: open,
 		Adopted: func(*store.DB, store.Recovery) error { return nil },
-		Trust:   func(_ *store.DB, dir string) error { return os.Mkdir(dir, 0o700) },
+		Trust:   func(dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {
 			waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
 			return errors.Join(waits, err)

@@ -234,7 +234,7 @@ func newerTrust(t *api.NewerTrust) []string {
 	case t == nil:
 		return nil
 	case t.Why != "":
-		return []string{"trust", "goes back, revocations too, and newer files are among what was kept: " + t.Why}
+		return []string{"trust", "goes back, in part or all of it, revocations too; newer files are among what was kept: " + t.Why}
 	}
 	text := fmt.Sprintf("root %d, policy %d", t.Root, t.Policy)
 	if t.Revocations > 0 {

@@ -50,6 +50,9 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 			return x.out, err
 		}
 	}
+	if x.out.Sound {
+		x.out.Trust = nil // what is in force stays so
+	}
 	if opt.DryRun || x.out.Sound {
 		return x.out, nil
 	}
@@ -69,10 +72,11 @@ type recovering struct {
 	note  string // the highest checkpoint that is known
 	epoch int64  // that begins
 
-	unread bool                 // pages that may have had more
-	gone   vanished             // by entries that may be lost
-	lost   []ledger.TrustChange // some of them, the oldest first
-	copies []string             // paths of checkpoints that count as written, where the ledger does not say which are
+	unread  bool     // pages that may have had more
+	gone    vanished // by entries that may be lost
+	inForce *inForce // by what was adopted
+	newer   *carry
+	copies  []string // paths of checkpoints that count as written, where the ledger does not say which are
 }
 
 func (x *recovering) options(dry bool) store.RecoverOptions {
@@ -106,7 +110,7 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if err := k.hold(db); err != nil {
 		return err
 	}
-	x.note, x.gone, x.lost, x.unread, x.copies = k.note, k.gone, k.trust, r.Unread > 0, k.copies
+	x.note, x.gone, x.unread, x.copies = k.note, k.gone, r.Unread > 0, k.copies
 	x.out.Floors = k.floors
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
@@ -114,6 +118,24 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 		return err
 	}
 	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
+	return x.trusted(db, k.trust)
+}
+
+// trusted looks for the trust that is in force by what was adopted, and for what is newer.
+func (x *recovering) trusted(db *store.DB, changes []ledger.TrustChange) error {
+	now, _, err := db.Trust()
+	if err != nil {
+		return err
+	}
+	roots, err := readRoots(filepath.Join(x.opt.Home, "trust", "root"))
+	if err != nil && !missing(err) {
+		return err
+	}
+	if x.inForce, err = sealedTrust(db, roots, now); err != nil {
+		return err
+	}
+	x.newer = newerTrust(x.inForce, x.opt.Home, changes, x.opt.Now().UTC())
+	x.out.Trust = x.newer.tell()
 	return nil
 }
 
@@ -170,18 +192,7 @@ func (x *recovering) openNote(siteID string, note []byte) (ledger.Checkpoint, er
 }
 
 // trust writes the trust files that are in force by what was adopted.
-func (x *recovering) trust(db *store.DB, dir string) error {
-	now, _, err := db.Trust()
-	if err != nil {
-		return err
-	}
-	old, err := readTrust(filepath.Join(x.opt.Home, "trust"))
-	if err != nil && !missing(err) {
-		return err
-	}
-	_, err = refreshTrust(db, dir, old, now)
-	return err
-}
+func (x *recovering) trust(dir string) error { return writeTrust(dir, x.inForce.files) }
 
 // begin begins the epoch with what was adopted.
 func (x *recovering) begin(db *store.DB, evidence string) error {
@@ -197,7 +208,7 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
-	if x.out.Trust, err = carryTrust(db, x.opt.Home, x.lost, x.opt.Actor, x.opt.Now().UTC()); err != nil {
+	if x.out.Trust, err = x.newer.putInForce(db, x.opt.Actor); err != nil {
 		return err
 	}
 	lost := x.out.Lost > 0 || x.unread

@@ -142,6 +142,7 @@ type restoring struct {
 	siteID  string
 	known   surroundings
 	foreign bool // the home has another site's
+	newer   *carry
 
 	snapEpoch int64 // of the snapshot
 	epoch     int64 // that begins
@@ -250,9 +251,14 @@ func (x *restoring) adopted(db *store.DB, was store.Head) error {
 	if x.foreign {
 		return nil
 	}
-	c, err := newerTrust(db, x.opt.Home, x.known.trust, x.opt.Now().UTC())
-	x.out.Trust = c.tell()
-	return err
+	dir := filepath.Join(db.Home(), "trust")
+	own, err := loadTrustFiles(db, dir, lookAtTrust(dir)) // an extension changes nothing of what follows
+	if err != nil {
+		return err
+	}
+	x.newer = newerTrust(own, x.opt.Home, x.known.trust, x.opt.Now().UTC())
+	x.out.Trust = x.newer.tell()
+	return nil
 }
 
 // maxEpoch bounds the epochs that can be asked for: others come after it.
@@ -280,10 +286,8 @@ func (x *restoring) begin(db *store.DB) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
-	if !x.foreign {
-		if x.out.Trust, err = carryTrust(db, x.opt.Home, x.known.trust, x.opt.Actor, x.opt.Now().UTC()); err != nil {
-			return err
-		}
+	if x.out.Trust, err = x.newer.putInForce(db, x.opt.Actor); err != nil {
+		return err
 	}
 	lost := x.out.Lost > 0 || x.known.blind || x.out.Unread > 0
 	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), lost)

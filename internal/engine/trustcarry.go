@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -27,15 +28,10 @@ type carry struct {
 	told  api.NewerTrust // says why the last of them is not what the home has, if it is not
 }
 
-// newerTrust finds what the home of a site has in trust/ beyond what db, the copy with a trust/ of
-// its own that takes the place of its ledger, puts in force; nil where that is nothing. changes
-// are those that the ledger of the home has, as far as anybody knows.
-func newerTrust(db *store.DB, home string, changes []ledger.TrustChange, now time.Time) (*carry, error) {
-	own := filepath.Join(db.Home(), "trust")
-	was, err := loadTrustFiles(db, own, lookAtTrust(own)) // an extension changes nothing of what follows
-	if err != nil {
-		return nil, err
-	}
+// newerTrust finds what the home of a site has in trust/, or sealed, beyond what is in force by the
+// copy that takes the place of its ledger; nil where that is nothing. changes are those that the
+// ledger of the home has, as far as anybody knows.
+func newerTrust(was *inForce, home string, changes []ledger.TrustChange, now time.Time) *carry {
 	c, last, want := &carry{}, was, was.Ref()
 	follow := func(f verify.Files) error { // whatever their dates: what has expired lets nothing in, and what it revokes is revoked
 		t, err := last.Follow(f, now)
@@ -45,11 +41,14 @@ func newerTrust(db *store.DB, home string, changes []ledger.TrustChange, now tim
 		}
 		return err
 	}
+	var fault error // of a change; it counts only if nothing else leads on
 	for _, change := range changes {
 		if ref := change.Ref(); newer(ref, last.Ref()) && ref.RootVersion <= last.Ref().RootVersion+1 {
-			if f, err := filesOf(change, last.files.Roots, sealedIn(home)); err == nil {
-				_ = follow(f) // if nothing else follows either, that is told
+			f, err := filesOf(change, last.files.Roots, sealedIn(home))
+			if err == nil {
+				err = follow(f)
 			}
+			fault = cmp.Or(fault, err)
 		}
 		if newer(change.Ref(), want) {
 			want = change.Ref()
@@ -69,7 +68,7 @@ func newerTrust(db *store.DB, home string, changes []ledger.TrustChange, now tim
 		}
 	case err == nil, missing(err):
 		if err = nil; newer(want, last.Ref()) {
-			err = errors.New("the files of a change cannot be read, or do not follow")
+			err = fmt.Errorf("the files of a change cannot be read, or do not follow: %w", cmp.Or(fault, errors.New("they are not sealed here")))
 		}
 	default:
 		err = fmt.Errorf("what trust/ had cannot be read: %w", err)
@@ -78,13 +77,13 @@ func newerTrust(db *store.DB, home string, changes []ledger.TrustChange, now tim
 		}
 	}
 	if err == nil && len(c.steps) == 0 {
-		return nil, nil
+		return nil
 	}
 	c.told = api.NewerTrust{Root: want.RootVersion, Policy: want.PolicySerial, Revocations: want.RevocationSerial}
 	if err != nil {
 		c.told.Why = err.Error()
 	}
-	return c, nil
+	return c
 }
 
 // newer says whether trust has a file that is newer than that of other trust.
@@ -106,18 +105,18 @@ func sealedIn(home string) func(digest string) ([]byte, error) {
 	}
 }
 
-// carryTrust puts newer trust of the home in force in db, and says what came of it; nil where
-// there is none.
-func carryTrust(db *store.DB, home string, changes []ledger.TrustChange, actor string, now time.Time) (*api.NewerTrust, error) {
-	c, err := newerTrust(db, home, changes, now)
-	if c == nil || err != nil {
-		return nil, err
+// putInForce does so in db with newer trust, one entry for each step, and says what came of it;
+// nil where there is none.
+func (c *carry) putInForce(db *store.DB, actor string) (*api.NewerTrust, error) {
+	if c == nil {
+		return nil, nil
 	}
 	for _, next := range c.steps {
 		if err := sealTrust(db.Blobs(), next.files); err != nil {
 			return nil, err
 		}
 		entry := next.Change("trust does not go back with the ledger")
+		var err error
 		if c.told.Seq, err = db.Append(ledger.TrustChanged, actor, &entry); err != nil {
 			return nil, err
 		}

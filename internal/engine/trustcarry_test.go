@@ -107,17 +107,30 @@ func (l *lab) goBack(how string) *api.NewerTrust {
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		if d, r := dry.Trust, r.Trust; (d == nil) != (r == nil) || d != nil && (d.Root != r.Root || d.Policy != r.Policy || d.Why != r.Why || d.Seq != 0) {
-			l.t.Errorf("a dry run says %+v, the restore %+v", d, r)
-		}
+		l.same(dry.Trust, r.Trust)
 		return r.Trust
 	}
 	l.spoil("snapshot.created") // what follows is lost with it
-	r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
+	opt := engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x", DryRun: true}
+	dry, err := engine.Recover(ctx, opt)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	opt.DryRun = false
+	r, err := engine.Recover(ctx, opt)
 	if err != nil || r.Sound {
 		l.t.Fatalf("%+v, %v", r, err)
 	}
+	l.same(dry.Trust, r.Trust)
 	return r.Trust
+}
+
+// same holds what a dry run says against what was done.
+func (l *lab) same(dry, done *api.NewerTrust) {
+	l.t.Helper()
+	if (dry == nil) != (done == nil) || dry != nil && (dry.Root != done.Root || dry.Policy != done.Policy || dry.Why != done.Why || dry.Seq != 0) {
+		l.t.Errorf("a dry run says %+v, what was done %+v", dry, done)
+	}
 }
 
 // forget has no changes of trust in the ledger any more, which is closed.

@@ -1,8 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
+	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -347,24 +348,33 @@ type trustChangedError struct{ err error }
 func (e *trustChangedError) Error() string { return e.err.Error() }
 func (e *trustChangedError) Unwrap() error { return e.err }
 
-// refreshTrust rebuilds trust/ from the sealed blobs that the ledger names;
-// roots before the newest come from the folder, which holds them already.
+// refreshTrust rebuilds trust/ from the sealed blobs that the ledger names.
 func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustChange) (*inForce, error) {
-	next, err := filesOf(now, old.Roots, func(digest string) ([]byte, error) { return db.Blobs().Read(digest, maxTrustFile) })
+	t, err := sealedTrust(db, old.Roots, now)
 	if err != nil {
 		return nil, err
 	}
-	t, err := verify.Load(next)
+	if err := writeTrust(dir, t.files); err != nil {
+		return nil, &unwrittenError{t, err}
+	}
+	return t, nil
+}
+
+// sealedTrust is the trust that the ledger names, of its sealed blobs; roots before the newest
+// are given.
+func sealedTrust(db *store.DB, roots []verify.RoleFile, now ledger.TrustChange) (*inForce, error) {
+	files, err := filesOf(now, roots, func(digest string) ([]byte, error) { return db.Blobs().Read(digest, maxTrustFile) })
+	if err != nil {
+		return nil, err
+	}
+	t, err := verify.Load(files)
 	if err != nil {
 		return nil, err
 	}
 	if !t.Change("").Same(now) {
 		return nil, &trustChangedError{errors.New("the sealed trust files do not give what the ledger names")}
 	}
-	if err := writeTrust(dir, next); err != nil {
-		return nil, &unwrittenError{&inForce{t, next}, err}
-	}
-	return &inForce{t, next}, nil
+	return &inForce{t, files}, nil
 }
 
 // filesOf are the trust files that a change names; roots before its own are given.
@@ -410,31 +420,29 @@ func filesOf(c ledger.TrustChange, roots []verify.RoleFile, sealed func(digest s
 	return f, nil
 }
 
-// attachRole puts a signature with the file whose digest it signs.
+// attachRole puts a signature with the file whose digest it signs: the SHA-256, or the SHA-384
+// by a key on P-384.
 func attachRole(f *verify.Files, sig []byte) error {
 	var s struct {
 		VerificationMaterial struct {
-			PublicKey struct{ Hint string }
+			PublicKey struct{ Hint []byte }
 		}
 		MessageSignature struct {
-			MessageDigest struct{ Digest string }
+			MessageDigest struct{ Digest []byte }
 		}
 	}
 	if err := json.Unmarshal(sig, &s); err != nil {
 		return err
 	}
-	hint, err := base64.StdEncoding.DecodeString(s.VerificationMaterial.PublicKey.Hint)
-	if err != nil {
-		return err
-	}
-	id := hex.EncodeToString(hint)
+	id := hex.EncodeToString(s.VerificationMaterial.PublicKey.Hint)
 	targets := []*verify.RoleFile{&f.Policy, &f.Revocations}
 	for i := range f.Roots {
 		targets = append(targets, &f.Roots[i])
 	}
 	for _, r := range targets {
-		sum := sha256.Sum256(r.Raw)
-		if r.Raw == nil || base64.StdEncoding.EncodeToString(sum[:]) != s.MessageSignature.MessageDigest.Digest {
+		short, long := sha256.Sum256(r.Raw), sha512.Sum384(r.Raw)
+		digest := s.MessageSignature.MessageDigest.Digest
+		if r.Raw == nil || !bytes.Equal(digest, short[:]) && !bytes.Equal(digest, long[:]) {
 			continue
 		}
 		if !slices.ContainsFunc(r.Signatures, func(a bundle.Attached) bool { return a.ID == id }) {
