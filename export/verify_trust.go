@@ -183,10 +183,13 @@ func (x *lineage) extension(env ledger.Envelope, c *ledger.TrustExtension) error
 
 // times are when an entry was recorded, and when what it says was decided at the earliest.
 func (x *lineage) times(env ledger.Envelope) (at, from time.Time, err error) {
-	if at, err = stamp.Parse(env.Time); err == nil {
-		from, err = x.v.clock.from(at)
+	if at, err = stamp.Parse(env.Time); err != nil {
+		return at, from, err
 	}
-	return at, from.Add(-nowSlack), err
+	if from, err = x.v.clock.from(at); err != nil {
+		return at, time.Time{}, nil // withheld: only a revocation that began at some time depends on it
+	}
+	return at, from.Add(-nowSlack), nil
 }
 
 // roleSignatures reads the signatures that an entry names, each once.

@@ -58,7 +58,7 @@ func TestMistakesOfTheAuditor(t *testing.T) {
 		"a note of another site":            {"-previous " + other + " " + tar, 1, []string{"previous    not judged  the note is of site 000", "NOT JUDGED"}, "failed"},
 		"a cosigned note of another":        {"-witness " + k.Witness.String() + " -cosigned " + other + " " + tar, 1, []string{"witnesses   not judged  the note is of site 000"}, "failed"},
 		"no proof":                          {"-previous " + inside + " " + tar, 8, []string{"missing     18 to 21 is needed", "stella ledger prove --consistency 18 --to 21"}, "this proof"},
-		"a proof for other sizes":           {"-previous " + inside + " -consistency " + proof + " " + tar, 8, []string{"this proof is for sizes 9 to 21, 18 to 21 is needed"}, "failed"},
+		"a proof for other sizes":           {"-previous " + inside + " -consistency " + proof + " " + tar, 8, []string{"18 to 21 is needed, given: [9] to [21]"}, "failed"},
 		"a proof without a note":            {"-consistency " + proof + " " + tar, 1, []string{"--consistency goes with --previous"}, "archive "},
 		"a cosigned proof without one":      {"-cosigned-consistency " + proof + " " + tar, 1, []string{"--cosigned-consistency with --cosigned"}, "archive "},
 		"a flag behind the archive":         {tar + " -withheld 1", 1, []string{"flags stand before the archives"}, "archive "},

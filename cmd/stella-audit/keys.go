@@ -150,7 +150,7 @@ func hashes(list []any) (out [][]byte) {
 // trustFiles are what a change puts in force, each signed by a role of the first: with the members for their serials, in the entry and in the file.
 var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "policySerial", "serial"}, {"revocations", "revocationSerial", "serial"}}
 
-// checkTrust is part 7, trust. It goes on from the archive before. Not looked for: keys that were revoked from some time on, how long an extension lasts, what else a site asks of trust files.
+// checkTrust is part 7, trust. It goes on from the archive before. Not looked for: how long an extension lasts, what else a site asks of trust files.
 func (a *audit) checkTrust() {
 	a.inForce, a.extended = map[string][]byte{}, map[string]bool{"": true, "?": a.first > 0} // ? is of those that nothing here names
 	if b := a.before; b != nil && b.inForce != nil && b.worst != failed && b.first+b.count == a.first {
@@ -176,7 +176,7 @@ func (a *audit) checkTrust() {
 
 // trustChanges demands that what comes in force is what the entry names, newer than what was, and signed by the roles: a root by that of the root before, too.
 func (a *audit) trustChanges(e entry) {
-	unsure, gap, revoked, now := a.hidden, false, list(parseTOML(a.inForce["revocations"]), "revoke"), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
+	unsure, gap, late, by, now := a.hidden, false, false, list(parseTOML(a.inForce["revocations"]), "revoke"), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
 	stopIf(now == a.judged && !unsure, "ok", verified, "") // it was in force already
 	a.hidden, a.judged = true, now                         // hidden until all of it was judged
 	stopIf(e.data == nil, "left out", verified, "data of a change is withheld")
@@ -189,18 +189,19 @@ func (a *audit) trustChanges(e entry) {
 		gap = gap || t[0] == "root" && was != nil && n > before+1
 		demand(unsure || !gap, "root %d was passed over", before+1)
 		a.inForce[t[0]] = is
-		gone := revoked
+		gone := by
 		if unsure || bytes.Equal(is, was) { // what was in force before was signed before
 			gone = nil
 		}
 		if t[0] == "root" && was != nil && n == before+1 {
-			a.signedBy(e, was, "root", is, gone)
+			late = a.signedBy(e, was, "root", is, gone) || late
 		}
-		a.signedBy(e, a.inForce["root"], strings.TrimSuffix(t[0], "s"), is, gone)
+		late = a.signedBy(e, a.inForce["root"], strings.TrimSuffix(t[0], "s"), is, gone) || late
 	}
 	demand(text(parseTOML(a.inForce["policy"]), "trusted_root_sha256") == text(e.data, "trustedRoot"), "the policy names another trusted root")
 	a.hidden, a.firstRoot = false, cmp.Or(a.firstRoot, text(e.data, "root"))
 	stopIf(gap, "left out", verified, "roots before one are withheld")
+	stopIf(late, "left out", verified, "a revocation began while files were signed")
 }
 
 // trustExtends demands the same of an extension.
@@ -208,16 +209,23 @@ func (a *audit) trustExtends(e entry) {
 	stopIf(e.data == nil || a.inForce["root"] == nil || a.hidden, "left out", verified, "an extension, or the trust that it extends, is not known")
 	x := parseTOML(a.sealed(text(e.data, "file")))
 	demand(text(x, "schema") == "stella.extension/1" && text(x, "site_id") == a.site && text(x, "root") == digest(a.inForce["root"]) && text(x, "until") == text(e.data, "until"), "it is not what the file says, or of another site or root")
-	a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), list(parseTOML(a.inForce["revocations"]), "revoke"))
+	stopIf(a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), list(parseTOML(a.inForce["revocations"]), "revoke")), "left out", verified, "a revocation began while it was signed")
 }
 
-// signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names.
-func (a *audit) signedBy(e entry, root []byte, role string, file []byte, revoked []any) {
+// revoked says whether somebody or something is, for all times or from one on that is not after since.
+func revoked(by []any, what any, since string) bool {
+	return slices.ContainsFunc(by, func(r any) bool {
+		names := text(r, "key") + text(r, "manifest") + text(r, "blob") + text(r, "issuer") + text(r, "san")
+		demand(names != "" && (list(r, "from") == nil || !parseTime(text(r, "from")).IsZero()), "malformed revocations")
+		return names == what && text(r, "from") <= since
+	})
+}
+
+// signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names. It says whether that hangs on a revocation which began meanwhile.
+func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by []any) bool {
 	table, signed, last := the[any](parseTOML(root), "roles."+role), map[string]bool{}, ""
-	keys, short, long := keysOf(table), sha256.Sum256(file), sha512.Sum384(file)
-	for _, r := range revoked {
-		maps.DeleteFunc(keys, func(id string, _ []byte) bool { return id == text(r, "key") && list(r, "from") == nil })
-	}
+	keys, must, short, long := keysOf(table), max(number(table, "threshold"), 1), sha256.Sum256(file), sha512.Sum384(file)
+	maps.DeleteFunc(keys, func(id string, _ []byte) bool { return revoked(by, id, e.earliest) })
 	for _, s := range list(e.data, "signatures") {
 		demand(fmt.Sprint(s) > last, "its signatures are not in their order, or one is there twice")
 		last = fmt.Sprint(s)
@@ -228,25 +236,24 @@ func (a *audit) signedBy(e entry, root []byte, role string, file []byte, revoked
 			demand(signed[id], "the signature of %.64q does not verify", id)
 		}
 	}
-	demand(file == nil || int64(len(signed)) >= max(number(table, "threshold"), 1), "%d keys of the role %s have signed its file", len(signed), role)
+	demand(file == nil || int64(len(signed)) >= must, "%d keys of the role %s have signed its file", len(signed), role)
+	maps.DeleteFunc(signed, func(id string, _ bool) bool { return revoked(by, id, e.time) })
+	return file != nil && int64(len(signed)) < must
 }
 
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
-	all, left, clock := 0, map[string]int{}, entry{}
+	all, left := 0, map[string]int{}
 	for e := range a.entries() {
 		switch e.typ {
 		case "trust.changed":
 			a.mustName = trustIn(e.data)
 		case "trust.extended":
 			a.extended[cmp.Or(text(e.data, "file"), "?")] = true
-		case "clock.accepted":
-			clock = e
 		case "bundle.admitted":
-			trust := trustIn(the[any](e.data, "verdict.trust"))
-			found := outcome(func() { a.verdictHolds(e, clock, trust) })
+			found := outcome(func() { a.verdictHolds(e) })
 			demand(found.status != "failed", "the verdict of entry %d does not hold: %s", e.seq, found.text)
-			all, a.mustName = all+1, cmp.Or(a.mustName, trust)
+			all++
 			left[found.text]++
 		}
 	}
@@ -261,37 +268,29 @@ func trustIn(v any) string {
 	return strings.Trim(fmt.Sprint(list(v, "root"), list(v, "rootVersion"), list(v, "policy"), list(v, "policySerial"), list(v, "revocations"), list(v, "revocationSerial"), list(v, "trustedRoot")), "[] ")
 }
 
-// verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out". clock is the last entry that accepted a clock behind the record: times stand still from there until it has come up with them.
-func (a *audit) verdictHolds(e, clock entry, trust string) {
-	v, now, earliest, since := the[any](e.data, "verdict"), text(e.data, "verdict.now"), e.time, map[string]string{} // what is revoked, from when on
+// verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out".
+func (a *audit) verdictHolds(e entry) {
+	v, now, trust := the[any](e.data, "verdict"), text(e.data, "verdict.now"), trustIn(the[any](e.data, "verdict.trust"))
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
-	demand(a.mustName == "" || trust == a.mustName, "it is by other trust files than those in force")
+	a.mustName = cmp.Or(a.mustName, trust)
+	demand(trust == a.mustName, "it is by other trust files than those in force")
 	stopIf(!a.extended[text(v, "trust.extension")] && a.extended["?"], "left out", verified, "extension from before the window, or withheld")
 	demand(a.extended[text(v, "trust.extension")], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
-	stopIf(e.time == clock.time && clock.data == nil, "left out", verified, "clock withheld")
-	if e.time == clock.time {
-		earliest = text(clock.data, "clock")
+	stopIf(e.earliest == "", "left out", verified, "clock withheld")
+	demand(!parseTime(now).Before(parseTime(e.earliest)) && !parseTime(now).After(parseTime(e.time).Add(24*time.Hour)), "its clock said %s at %s", now, e.time)
+	by := list(parseTOML(a.sealed(text(v, "trust.revocations"))), "revoke")
+	notRevoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
+		demand(!revoked(by, what, now) || timed && !revoked(by, what, ""), "%.200q was revoked", what)
+		stopIf(revoked(by, what, e.time), "left out", verified, "revoked between its clock and the entry, or after a trusted time")
 	}
-	at, day := parseTime(now), 24*time.Hour
-	demand(!at.Before(parseTime(earliest).Add(-day)) && !at.After(parseTime(e.time).Add(day)), "its clock said %s at %s", now, e.time)
-	for _, r := range list(parseTOML(a.sealed(text(v, "trust.revocations"))), "revoke") {
-		what := text(r, "key") + text(r, "manifest") + text(r, "blob") + text(r, "issuer") + text(r, "san")
-		since[what] = text(r, "from")
-		demand(what != "" && (list(r, "from") == nil || since[what] == parseTime(since[what]).Format(timeForm)), "malformed revocations")
-	}
-	revoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
-		from, there := since[fmt.Sprint(what)]
-		demand(!there || from > now || timed && from != "", "%.200q was revoked", what)
-		stopIf(there && from <= e.time, "left out", verified, "revoked between its clock and the entry, or after a trusted time")
-	}
-	revoked(text(v, "digest"), false)
-	if len(since) > 0 {
+	notRevoked(text(v, "digest"), false)
+	if len(by) > 0 {
 		for _, file := range list(parseTOML(a.sealed(text(v, "digest"))), "file.sha256") {
-			revoked(file, false)
+			notRevoked(file, false)
 		}
 	}
-	a.signersHold(e, v, func(who string) { revoked(who, text(v, "trustedTime") != "") })
+	a.signersHold(e, v, func(who string) { notRevoked(who, text(v, "trustedTime") != "") })
 }
 
 // signersHold demands that as many have signed as must, and that each may.

@@ -30,14 +30,14 @@ func (a *audit) checkWindow() {
 
 // entry is what the envelope of an entry says (part 4), with the members that are asked for most.
 type entry struct {
-	all, data           any // data is nil if it is withheld, or of a type that is not known
-	seq                 int64
-	time, run, typ, sum string
+	all, data                     any // data is nil if it is withheld, or of a type that is not known
+	seq                           int64
+	time, run, typ, sum, earliest string // earliest is when what it says was decided: up to a day before, since a medium is read between; "" if the clock is withheld
 }
 
 func parseEnvelope(line []byte) entry {
 	o := decode(line, "")
-	e := entry{o, nil, number(o, "seq"), text(o, "time"), text(o, "runId"), text(o, "type"), text(o, "dataHash")}
+	e := entry{o, nil, number(o, "seq"), text(o, "time"), text(o, "runId"), text(o, "type"), text(o, "dataHash"), ""}
 	known := slices.DeleteFunc(strings.Fields("actor attempt dagId dagVersion dataHash runId seq stepId tenant time traceId type v"), func(name string) bool { return o[name] == nil })
 	parseTime(e.time)
 	demand(len(known) == len(o) && len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
@@ -112,13 +112,10 @@ func (a *audit) extends(n note, proofs []any, flag string) {
 		adopted, of := number(e, "size"), try(strconv.ParseInt(n.origin[len("stella/")+32+1:], 10, 64))
 		demand(n.size <= adopted || of >= number(e, "epoch"), "entry %d begins epoch %d and adopts what was before it; the note is of epoch %d and covers %d entries: the others were given up", adopted, number(e, "epoch"), of, n.size)
 	}
-	from, to, others, roots := min(n.size, a.size), max(n.size, a.size), "", map[int64][]byte{n.size: n.root, a.size: a.note.root}
-	for _, p := range proofs {
-		others += fmt.Sprintf("this proof is for sizes %d to %d, ", number(p, "oldSize"), number(p, "size"))
-	}
+	from, to, roots, given := min(n.size, a.size), max(n.size, a.size), map[int64][]byte{n.size: n.root, a.size: a.note.root}, object{"": proofs}
 	root, known := a.roots[n.size]
 	fits := slices.IndexFunc(proofs, func(p any) bool { return number(p, "oldSize") == from && number(p, "size") == to })
-	stopIf(!known && fits < 0, "missing", incomplete, "%s%d to %d is needed: give %s FILE, of stella ledger prove --consistency %d --to %d", others, from, to, flag, from, to)
+	stopIf(!known && fits < 0, "missing", incomplete, "%d to %d is needed, given: %.0f to %.0f; %s FILE of stella ledger prove --consistency %d --to %d", from, to, list(given, ".oldSize"), list(given, ".size"), flag, from, to)
 	demand(!known || bytes.Equal(root, n.root), "the tree of %d entries and that of this archive are of two histories", n.size)
 	holds := known || proof.VerifyConsistency(hasher, uint64(from), uint64(to), hashes(list(proofs[fits], "proof")), roots[from], roots[to]) == nil
 	demand(holds, "the proof does not hold, or the tree of %d entries and that of this archive are of two histories", n.size)
@@ -176,10 +173,19 @@ func (a *audit) entries() iter.Seq[entry] {
 	return func(yield func(entry) bool) {
 		next, stop := iter.Pull(a.lines("ledger/envelopes.ndjson.zst", maxLine))
 		defer stop()
+		clock := entry{} // the last that accepted one behind the record: times stand still until it has come up with them
 		for line := range a.lines("ledger/data.ndjson.zst", maxLine) {
 			envelope, _ := next()
 			e := parseEnvelope(envelope)
-			e.data, _ = a.dataOf(e, line)
+			if e.data, _ = a.dataOf(e, line); e.typ == "clock.accepted" {
+				clock = e
+			}
+			if e.earliest = e.time; e.time == clock.time {
+				e.earliest = text(clock.data, "clock")
+			}
+			if e.earliest != "" {
+				e.earliest = parseTime(e.earliest).Add(-24 * time.Hour).Format(timeForm)
+			}
 			yield(e) // nobody stops before the end, but by a panic
 		}
 		_, more := next()

@@ -111,28 +111,25 @@ func outcome(f func()) (found finding) {
 
 // audit is one archive under judgement. What comes first the auditor knows from outside.
 type audit struct {
-	logKey, siteKey                    []byte
-	previous, cosigned                 note  // without text if they were not given
-	proofs, cosignedProof, epochs      []any // epochs are data of epoch.begun
-	witnesses                          []named
-	min, withheld, worst               int    // worst is the verdict so far
-	siteID, root                       string // root is the SHA-256 of the first root.toml
-	before                             *audit // of the archive before: what came before this one, that tells
-	file                               *os.File
-	members                            map[string]*member
-	manifest, window, genesis          any    // genesis is the data of entry 0
-	first, count, size, seen           int64  // of the manifest's ledger: the window's entries, and the tree; seen is the tree of the archive before
-	from, to, site, witnessed          string // witnessed is what the verdict says of witnesses
-	logIn, siteIn                      []byte // the keys inside, as SPKI
-	note                               note
-	roots                              map[int64][]byte   // of the tree, at sizes that somebody asks for
-	runs                               map[string][]byte  // run → hash over its envelopes in the window
-	reasons                            map[string]string  // of what is declared as withheld
-	met, unknown, extended             map[string]bool    // what of that some entry lacks; types of entries that are not known here; extensions that were in force
-	inForce                            map[string][]byte  // trust files, root policy revocations
-	firstRoot, lacks, judged, mustName string             // the digest of the first root in force; what was not judged of trust files; the last change; what the next verdict must name as in force, "" where nothing says so
-	hidden                             bool               // other trust files may have been in force since
-	found                              map[string]finding // by check
+	logKey, siteKey                         []byte
+	previous, cosigned, note                note  // without text if they were not given; that of the archive
+	proofs, cosignedProof, epochs           []any // epochs are data of epoch.begun
+	witnesses                               []named
+	min, withheld, worst                    int    // worst is the verdict so far
+	before                                  *audit // of the archive before: what came before this one, that tells
+	file                                    *os.File
+	members                                 map[string]*member
+	manifest, window, genesis               any                // genesis is the data of entry 0
+	first, count, size, seen                int64              // of the manifest's ledger: the window's entries, and the tree; seen is the tree of the archive before
+	siteID, root, from, to, site, witnessed string             // root is the SHA-256 of the first root.toml; witnessed what the verdict says of witnesses
+	logIn, siteIn                           []byte             // the keys inside, as SPKI
+	roots                                   map[int64][]byte   // of the tree, at sizes that somebody asks for
+	runs, inForce                           map[string][]byte  // run → hash over its envelopes in the window; trust files, root policy revocations
+	reasons                                 map[string]string  // of what is declared as withheld
+	met, unknown, extended                  map[string]bool    // what of that some entry lacks; types of entries that are not known here; extensions that were in force
+	firstRoot, lacks, judged, mustName      string             // the digest of the first root in force; what was not judged of trust files; the last change; what the next verdict must name as in force, "" where nothing says so
+	hidden                                  bool               // other trust files may have been in force since
+	found                                   map[string]finding // by check
 }
 
 // judge makes the checks in the order of part 7, each unless one that it needs was not passed.
