@@ -33,7 +33,7 @@ func TestItCanBeReadInAnHour(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, l := range strings.Split(string(raw), "\n") {
-			if l != "" {
+			if code := strings.TrimSpace(l); code != "" && !strings.HasPrefix(code, "//") { // as cloc counts
 				lines++
 			}
 			if len(l) > 240 {
@@ -42,7 +42,7 @@ func TestItCanBeReadInAnHour(t *testing.T) {
 		}
 	}
 	if lines == 0 || lines >= 1000 {
-		t.Errorf("%d lines that are not empty, there must be fewer than 1,000", lines)
+		t.Errorf("%d lines of code, there must be fewer than 1,000", lines)
 	}
 }
 
