@@ -89,6 +89,7 @@ type Head struct {
 	Said        []int64              // entries that are said to be erased too, and nothing that can be read shows it
 	Init        *ledger.SiteInit     // nil where entry 0 cannot be read
 	Trust       []ledger.TrustChange // that can be read, the oldest first
+	TrustWhole  bool                 // there are no others: all entries can be read, and the data of each change
 }
 
 // Peek reads as much of the head of a home's ledger as can be read, without changing
@@ -147,23 +148,44 @@ func (w *wreck) head() (h Head) {
 		h.Init, _ = l.initialized()
 	}
 	var epoch int64
+	left := h.Size // entries of which it is not known whether they change trust
 	h.Erased, h.Said, epoch = w.gone(h.Size, func(l Lines) {
-		if c := trustChange(l); c != nil {
+		c, is := trustChange(l)
+		if c != nil {
 			h.Trust = append(h.Trust, *c)
+		}
+		if c != nil || !is {
+			left--
 		}
 	})
 	slices.Reverse(h.Trust)
+	h.TrustWhole = h.Size > 0 && left == 0 && h.Unread == 0
 	h.Epoch = max(h.Epoch, epoch)
 	return h
 }
 
-// trustChange is the change of trust that an entry is, nil for another entry, and where the data is
-// not what the envelope names.
-func trustChange(l Lines) *ledger.TrustChange {
-	if !bytes.Contains(l.Envelope, []byte(`"type":"`+string(ledger.TrustChanged)+`"`)) || ledger.CheckDataHash(l.Envelope, l.Data) != nil {
-		return nil
+// trustChange is the change of trust that an entry is, nil where the data is not what the envelope
+// names.
+func trustChange(l Lines) (c *ledger.TrustChange, is bool) {
+	if !bytes.Contains(l.Envelope, []byte(`"type":"`+string(ledger.TrustChanged)+`"`)) {
+		return nil, false
 	}
-	data, _ := l.data(ledger.TrustChanged)
-	c, _ := data.(*ledger.TrustChange)
-	return c
+	if ledger.CheckDataHash(l.Envelope, l.Data) == nil {
+		data, _ := l.data(ledger.TrustChanged)
+		c, _ = data.(*ledger.TrustChange)
+	}
+	return c, true
+}
+
+// TrustChanges reads all changes of trust whose data is there, the oldest first.
+func (db *DB) TrustChanges() (all []ledger.TrustChange, err error) {
+	for l, err := range db.Entries(0, db.Size()) {
+		if err != nil {
+			return nil, err
+		}
+		if c, _ := trustChange(l); c != nil {
+			all = append(all, *c)
+		}
+	}
+	return all, nil
 }

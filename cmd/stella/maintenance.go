@@ -228,23 +228,31 @@ func renderRestored(s *screen, r api.Restored) {
 	renderNext(s, r.Floors, r.Paused)
 }
 
-// newerTrust is a field of a restore or a recovery: what became of newer trust that the home had.
-func newerTrust(t *api.NewerTrust) []string {
+// newerTrust are fields of a restore or a recovery: what became of newer trust that the home had.
+func newerTrust(t *api.NewerTrust) (kv []string) {
 	switch {
 	case t == nil:
 		return nil
 	case t.Why != "":
-		return []string{"trust", "goes back, in part or all of it, revocations too; newer files are among what was kept: " + t.Why}
+		kv = append(kv, "trust", "goes back, in part or all of it; newer files are among what was kept: "+t.Why)
+	case t.Root > 0:
+		text := fmt.Sprintf("root %d, policy %d", t.Root, t.Policy)
+		if t.Revocations > 0 {
+			text += fmt.Sprintf(", revocations %d", t.Revocations)
+		}
+		text += " stay in force"
+		if t.Seq > 0 {
+			text += fmt.Sprintf(" (entry %d)", t.Seq)
+		}
+		kv = append(kv, "trust", text)
 	}
-	text := fmt.Sprintf("root %d, policy %d", t.Root, t.Policy)
-	if t.Revocations > 0 {
-		text += fmt.Sprintf(", revocations %d", t.Revocations)
+	if len(t.Lost) > 0 {
+		kv = append(kv, "revoke again", strings.Join(t.Lost, ", "))
 	}
-	text += " stay in force"
-	if t.Seq > 0 {
-		text += fmt.Sprintf(" (entry %d)", t.Seq)
+	if t.Unsure != "" {
+		kv = append(kv, "not known", "whether that is all the home had: "+t.Unsure)
 	}
-	return []string{"trust", text}
+	return kv
 }
 
 // lostOf says what is lost with a snapshot.

@@ -118,23 +118,26 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 		return err
 	}
 	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
-	return x.trusted(db, k.trust)
+	return x.trusted(db, k)
 }
 
 // trusted looks for the trust that is in force by what was adopted, and for what is newer.
-func (x *recovering) trusted(db *store.DB, changes []ledger.TrustChange) error {
+func (x *recovering) trusted(db *store.DB, k surroundings) error {
 	now, _, err := db.Trust()
 	if err != nil {
 		return err
 	}
-	roots, err := readRoots(filepath.Join(x.opt.Home, "trust", "root"))
-	if err != nil && !missing(err) {
+	if x.inForce, err = sealedTrust(db, nil, now); err != nil { // roots by keys on P-384 alone are found in trust/ only
+		roots, _ := readRoots(filepath.Join(x.opt.Home, "trust", "root"))
+		if x.inForce, err = sealedTrust(db, roots, now); err != nil {
+			return err
+		}
+	}
+	history, err := db.TrustChanges()
+	if err != nil {
 		return err
 	}
-	if x.inForce, err = sealedTrust(db, roots, now); err != nil {
-		return err
-	}
-	x.newer = newerTrust(x.inForce, x.opt.Home, changes, x.opt.Now().UTC())
+	x.newer = newerTrust(x.inForce, history, had{x.opt.Home, k.trust, k.whole}, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
 	return nil
 }

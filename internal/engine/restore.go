@@ -143,6 +143,7 @@ type restoring struct {
 	known   surroundings
 	foreign bool // the home has another site's
 	newer   *carry
+	anew    *inForce // trust/ is to be made of this, in the copy
 
 	snapEpoch int64 // of the snapshot
 	epoch     int64 // that begins
@@ -248,15 +249,35 @@ func (x *restoring) adopted(db *store.DB, was store.Head) error {
 	}
 	x.out.Floors, x.out.Known, x.out.Unread = x.known.floors, x.known.size, x.known.unread
 	x.out.Lost = max(0, x.out.Known-db.Size())
+	return x.trusted(db)
+}
+
+// trusted looks for the trust that is in force by the copy, and for what is newer. A snapshot has
+// trust/ as it lay there, which may not be what the ledger names: then it is made anew.
+func (x *restoring) trusted(db *store.DB) error {
+	dir := filepath.Join(db.Home(), "trust")
+	look := lookAtTrust(dir)
+	own, err := loadTrustFiles(db, dir, look) // an extension changes nothing of what follows
+	if err != nil {
+		now, _, terr := db.Trust()
+		if terr != nil {
+			return terr
+		}
+		if own, err = sealedTrust(db, look.files.Roots, now); err != nil {
+			x.newer = &carry{told: api.NewerTrust{Why: fmt.Sprintf("trust/ of the snapshot is not what its ledger names, and cannot be made anew: %v", err)}}
+			x.out.Trust = x.newer.tell()
+			return nil
+		}
+		x.anew = own
+	}
 	if x.foreign {
 		return nil
 	}
-	dir := filepath.Join(db.Home(), "trust")
-	own, err := loadTrustFiles(db, dir, lookAtTrust(dir)) // an extension changes nothing of what follows
+	history, err := db.TrustChanges()
 	if err != nil {
 		return err
 	}
-	x.newer = newerTrust(own, x.opt.Home, x.known.trust, x.opt.Now().UTC())
+	x.newer = newerTrust(own, history, had{x.opt.Home, x.known.trust, x.known.whole}, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
 	return nil
 }
@@ -286,6 +307,12 @@ func (x *restoring) begin(db *store.DB) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
+	if x.anew != nil {
+		dir := filepath.Join(db.Home(), "trust")
+		if err := errors.Join(os.RemoveAll(dir), writeTrust(dir, x.anew.files)); err != nil {
+			return err
+		}
+	}
 	if x.out.Trust, err = x.newer.putInForce(db, x.opt.Actor); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type surroundings struct {
 	epoch  int64 // the highest that is known
 	gone   vanished
 	trust  []ledger.TrustChange // that its ledger has, the oldest first
+	whole  bool                 // these are all that there ever were
 	empty  []string             // floors without a checkpoint in them
 	notes  []knownNote
 	copies []string // of the checkpoint, outside of the home, where the ledger does not say which were written
@@ -48,7 +49,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	}
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
-	k.trust = head.Trust
+	k.trust, k.whole = head.Trust, head.TrustWhole
 	k.blind = head.Size == 0
 	for _, note := range head.Notes {
 		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {
@@ -109,6 +110,7 @@ func (k *surroundings) hold(db *store.DB) error {
 			k.floors = append(k.floors, n.floor)
 		}
 	}
+	k.whole = k.whole && best <= k.size
 	k.size = max(k.size, best)
 	slices.Sort(k.floors)
 	return nil

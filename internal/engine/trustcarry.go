@@ -2,107 +2,259 @@ package engine
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 	"github.com/stellarun/stella/verify"
 )
 
 // Trust only goes forward: a key that was revoked stays revoked. A snapshot, or what is saved of
-// a ledger, may be from before changes of trust whose files the home still has, with all
-// signatures: in trust/ the newest, and sealed those that the ledger which is replaced names. They
-// come in force again, one after the other, in the new epoch. The key of a root that was replaced
-// is gone, besides: without its successor nobody could change anything.
+// a ledger, may be from before changes of trust that the home still has, with all files and
+// signatures. What its ledger says was in force comes in force again, in the new epoch; only where
+// not all of that ledger can be read does trust/ say so. The key of a root that was replaced is
+// gone, besides: without its successor nobody could change anything.
 
 // A carry is trust of a home that is newer than that of a ledger which takes its place.
 type carry struct {
 	steps []*inForce
-	told  api.NewerTrust // says why the last of them is not what the home has, if it is not
+	told  api.NewerTrust // says what of it is not in force behind the last of them, and why
 }
 
-// newerTrust finds what the home of a site has in trust/, or sealed, beyond what is in force by the
-// copy that takes the place of its ledger; nil where that is nothing. changes are those that the
-// ledger of the home has, as far as anybody knows.
-func newerTrust(was *inForce, home string, changes []ledger.TrustChange, now time.Time) *carry {
-	c, last, want := &carry{}, was, was.Ref()
-	follow := func(f verify.Files) error { // whatever their dates: what has expired lets nothing in, and what it revokes is revoked
-		t, err := last.Follow(f, now)
-		if err == nil {
-			last = &inForce{t, f}
-			c.steps = append(c.steps, last)
+// had is what a home had of trust.
+type had struct {
+	home    string
+	changes []ledger.TrustChange // that its ledger names, the oldest first
+	whole   bool                 // there are no others
+}
+
+// newerTrust finds what a home had beyond own, which is in force by the copy that takes the place
+// of its ledger; nil where that is nothing. history are the changes of that copy, own's the last.
+func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time) *carry {
+	c, last := &carry{}, own
+	want, unsure := h.last()
+	is := func(x ledger.TrustChange) bool { return x.Ref() == want.Ref() }
+	if want != nil && !slices.ContainsFunc(history, is) {
+		if unsure == "" && !h.whole && !slices.ContainsFunc(h.changes, is) {
+			unsure = "no entry that can be read says that it was in force, trust/ alone does"
 		}
-		return err
-	}
-	var fault error // of a change; it counts only if nothing else leads on
-	for _, change := range changes {
-		if ref := change.Ref(); newer(ref, last.Ref()) && ref.RootVersion <= last.Ref().RootVersion+1 {
-			f, err := filesOf(change, last.files.Roots, sealedIn(home))
-			if err == nil {
-				err = follow(f)
+		files, fault := h.files(), error(nil)
+		last, fault = c.reach(own, append(slices.Clone(h.changes), *want), files, now)
+		c.told.Root, c.told.Policy, c.told.Revocations = want.RootVersion, want.PolicySerial, want.RevocationSerial
+		if last.Ref() != want.Ref() {
+			c.told.Why = fault.Error()
+			if raw, err := files(want.Revocations); err == nil {
+				c.told.Lost = revokesMore(raw, last.Revocations())
 			}
-			fault = cmp.Or(fault, err)
-		}
-		if newer(change.Ref(), want) {
-			want = change.Ref()
 		}
 	}
-	files, err := readTrust(filepath.Join(home, "trust"))
-	var there *verify.Trust
-	if err == nil {
-		there, err = verify.Load(files)
+	if c.told.Unsure = unsure; unsure == "" && c.told.Why == "" {
+		c.told.Unsure = h.strangeKey(last)
 	}
-	switch {
-	case err == nil && newer(there.Ref(), last.Ref()):
-		if want = there.Ref(); want.RootVersion > last.Ref().RootVersion+1 { // each is an entry, signed by the one before
-			err = fmt.Errorf("root %d is in force, and what root %d came with is not known", last.Ref().RootVersion, last.Ref().RootVersion+1)
-		} else {
-			err = follow(files)
-		}
-	case err == nil, missing(err):
-		if err = nil; newer(want, last.Ref()) {
-			err = fmt.Errorf("the files of a change cannot be read, or do not follow: %w", cmp.Or(fault, errors.New("they are not sealed here")))
-		}
-	default:
-		err = fmt.Errorf("what trust/ had cannot be read: %w", err)
-		if len(c.steps) > 0 && !newer(want, last.Ref()) {
-			err = nil // sealed there is all of it
-		}
-	}
-	if err == nil && len(c.steps) == 0 {
+	if len(c.steps) == 0 && c.told.Why == "" && c.told.Unsure == "" {
 		return nil
-	}
-	c.told = api.NewerTrust{Root: want.RootVersion, Policy: want.PolicySerial, Revocations: want.RevocationSerial}
-	if err != nil {
-		c.told.Why = err.Error()
 	}
 	return c
 }
 
-// newer says whether trust has a file that is newer than that of other trust.
-func newer(a, b ledger.TrustRef) bool {
-	return a.RootVersion > b.RootVersion || a.PolicySerial > b.PolicySerial || a.RevocationSerial > b.RevocationSerial
+// last is what was in force in the home, nil where nothing says so; unsure is why there may have
+// been another.
+func (h had) last() (want *ledger.TrustChange, unsure string) {
+	if n := len(h.changes); n > 0 {
+		want = &h.changes[n-1]
+	}
+	dir := filepath.Join(h.home, "trust")
+	if h.whole || want == nil && gone(dir) && gone(filepath.Join(h.home, "ledger.db")) { // or it is a fresh place
+		return want, ""
+	}
+	var there *verify.Trust
+	files, err := readTrust(dir)
+	if err == nil {
+		there, err = verify.Load(files)
+	}
+	if err != nil {
+		return want, fmt.Sprintf("not all of the ledger that is replaced can be read, nor trust/: %v", err)
+	}
+	is := there.Change("")
+	if want == nil || want.Ref() == is.Ref() || follows(is.Ref(), want.Ref()) {
+		return &is, ""
+	}
+	return want, "not all of the ledger that is replaced can be read, and trust/ has other files than what can"
 }
 
-// sealedIn reads the trust files that a home has sealed: always files.
-func sealedIn(home string) func(digest string) ([]byte, error) {
+func gone(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// follows says whether the files of a could follow those of b.
+func follows(a, b ledger.TrustRef) bool {
+	older := a.RootVersion < b.RootVersion || a.PolicySerial < b.PolicySerial || a.RevocationSerial < b.RevocationSerial
+	return !older && (a.RootVersion > b.RootVersion || a.PolicySerial > b.PolicySerial || a.RevocationSerial > b.RevocationSerial)
+}
+
+// reach takes steps from own towards the last of these changes, by as few as there can be: each
+// root is signed by the one before. Dates are left alone: what has expired lets nothing in, and
+// what it revokes is revoked. It returns how far that led, and why not to the end.
+func (c *carry) reach(own *inForce, changes []ledger.TrustChange, files func(digest string) ([]byte, error), now time.Time) (last *inForce, fault error) {
+	last = own
+	want := changes[len(changes)-1]
+	for last.Ref() != want.Ref() {
+		var next *inForce
+		if next, fault = step(last, changes, files, now); next == nil {
+			break
+		}
+		c.steps, last = append(c.steps, next), next
+	}
+	if n := last.Ref().RootVersion; want.RootVersion > n+1 {
+		fault = fmt.Errorf("root %d is in force, and what root %d came with is not known", n, n+1)
+	}
+	return last, fault
+}
+
+// step is the newest of these changes that follows what is in force; else newer revocations alone,
+// of which nothing shall be lost because a policy does not follow. fault is that of the newest.
+func step(last *inForce, changes []ledger.TrustChange, files func(digest string) ([]byte, error), now time.Time) (next *inForce, fault error) {
+	try := func(f verify.Files, err error) *inForce {
+		var t *verify.Trust
+		if err == nil {
+			t, err = last.Follow(f, now)
+		}
+		if fault = cmp.Or(fault, err); err != nil {
+			return nil
+		}
+		return &inForce{t, f}
+	}
+	for _, x := range slices.Backward(changes) {
+		if x.RootVersion > last.Ref().RootVersion+1 || !follows(x.Ref(), last.Ref()) {
+			continue
+		}
+		if next := try(filesOf(x, last.files.Roots, files)); next != nil {
+			return next, nil
+		}
+	}
+	for _, x := range slices.Backward(changes) {
+		if x.RevocationSerial <= last.Ref().RevocationSerial {
+			continue
+		}
+		f := last.files
+		f.Revocations = verify.RoleFile{}
+		if alone, err := filesOf(ledger.TrustChange{Revocations: x.Revocations}, nil, files); err == nil {
+			for _, digest := range x.Signatures {
+				if raw, err := files(digest); err == nil {
+					if s, err := readRoleSignature(raw); err == nil {
+						s.attach(&alone)
+					}
+				}
+			}
+			f.Revocations = alone.Revocations
+		}
+		if next := try(f, nil); next != nil {
+			return next, nil
+		}
+	}
+	return nil, cmp.Or(fault, errors.New("it does not follow what is in force: there are two histories"))
+}
+
+// files reads the trust files of a home by their digests: sealed, or what trust/ has.
+func (h had) files() func(digest string) ([]byte, error) {
+	loose := map[string][]byte{}
+	dir := filepath.Join(h.home, "trust")
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if len(loose) == maxRootChain {
+			return fs.SkipAll
+		}
+		if raw, err := fsx.ReadFile(path, maxTrustFile); err == nil {
+			loose[bundle.Digest(raw)] = raw
+		}
+		return nil
+	})
 	return func(digest string) ([]byte, error) {
 		if _, err := ledger.ParseHash(digest); err != nil {
 			return nil, err
 		}
-		raw, err := fsx.ReadFile(filepath.Join(home, "sealed", "sha256", digest[:2], digest), maxTrustFile)
-		if sum := sha256.Sum256(raw); err == nil && hex.EncodeToString(sum[:]) != digest {
+		if raw := loose[digest]; raw != nil {
+			return raw, nil
+		}
+		raw, err := fsx.ReadFile(filepath.Join(h.home, "sealed", "sha256", digest[:2], digest), maxTrustFile)
+		if err == nil && bundle.Digest(raw) != digest {
 			err = fmt.Errorf("the sealed file %s is another", digest)
 		}
 		return raw, err
 	}
+}
+
+// maxLost bounds what is told of lost revocations.
+const maxLost = 100
+
+// revokesMore lists what a file revokes that others do not.
+func revokesMore(raw []byte, others *manifests.Revocations) (lost []string) {
+	r, err := manifests.ParseRevocations("revocations.toml", raw)
+	if err != nil {
+		return nil
+	}
+	name := func(x manifests.Revocation) string {
+		switch {
+		case x.Key != "":
+			return "key " + x.Key
+		case x.Manifest != "":
+			return "manifest " + x.Manifest
+		case x.Blob != "":
+			return "file " + x.Blob
+		}
+		return "identity " + x.SAN + " of " + x.Issuer
+	}
+	for _, x := range r.Revoked {
+		same := func(y manifests.Revocation) bool { return name(x) == name(y) && !y.From.After(x.From) }
+		if len(lost) < maxLost && !slices.ContainsFunc(others.Revoked, same) {
+			lost = append(lost, name(x))
+		}
+	}
+	return lost
+}
+
+// strangeKey says that the home has the key of a root that t does not come from; it is "" where
+// nothing shows that there was one.
+func (h had) strangeKey(t *inForce) string {
+	for _, name := range []string{rootKey, nextKey} {
+		k, err := readSigningKey(filepath.Join(h.home, "keys", name))
+		if err != nil || hasRole(t.files.Roots, k.id) {
+			continue
+		}
+		return fmt.Sprintf("keys/%s has no role in root %d, nor in one before: the home may have had a newer root", name, t.Ref().RootVersion)
+	}
+	return ""
+}
+
+// hasRole says whether one of these roots, which were verified, names a key.
+func hasRole(roots []verify.RoleFile, id string) bool {
+	return slices.ContainsFunc(roots, func(f verify.RoleFile) bool {
+		r, err := manifests.ParseRoot("root.toml", f.Raw)
+		if err != nil {
+			return false
+		}
+		for _, role := range r.Roles {
+			for _, pem := range role.Keys {
+				if pub, err := verify.ParsePublicKey([]byte(pem)); err == nil && verify.KeyID(pub) == id {
+					return true
+				}
+			}
+		}
+		return false
+	})
 }
 
 // putInForce does so in db with newer trust, one entry for each step, and says what came of it;

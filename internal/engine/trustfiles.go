@@ -360,8 +360,7 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 	return t, nil
 }
 
-// sealedTrust is the trust that the ledger names, of its sealed blobs; roots before the newest
-// are given.
+// sealedTrust is the trust that the ledger names, of its sealed blobs; see [filesOf].
 func sealedTrust(db *store.DB, roots []verify.RoleFile, now ledger.TrustChange) (*inForce, error) {
 	files, err := filesOf(now, roots, func(digest string) ([]byte, error) { return db.Blobs().Read(digest, maxTrustFile) })
 	if err != nil {
@@ -377,52 +376,65 @@ func sealedTrust(db *store.DB, roots []verify.RoleFile, now ledger.TrustChange) 
 	return &inForce{t, files}, nil
 }
 
-// filesOf are the trust files that a change names; roots before its own are given.
+// filesOf are the trust files that a change names. Of the roots before its own, which it does not
+// name, those are taken that its signatures say they are over, by their SHA-256, and else those
+// given.
 func filesOf(c ledger.TrustChange, roots []verify.RoleFile, sealed func(digest string) ([]byte, error)) (f verify.Files, err error) {
-	read := func(digest string) ([]byte, error) {
-		if digest == "" {
-			return nil, nil
+	read := func(digest string) (raw []byte) {
+		if digest != "" && err == nil {
+			raw, err = sealed(digest)
 		}
-		return sealed(digest)
+		return raw
 	}
-	newest, err := read(c.Root)
+	newest := verify.RoleFile{Raw: read(c.Root)}
+	f.Policy.Raw, f.Revocations.Raw, f.TrustedRoot = read(c.Policy), read(c.Revocations), read(c.TrustedRoot)
+	var signatures []roleSignature
+	for _, digest := range c.Signatures {
+		if raw := read(digest); err == nil {
+			var s roleSignature
+			s, err = readRoleSignature(raw)
+			signatures = append(signatures, s)
+		}
+	}
 	if err != nil {
 		return f, err
 	}
-	for _, r := range roots {
+	chain := map[int64]verify.RoleFile{c.RootVersion: newest}
+	add := func(r verify.RoleFile) error {
 		n, err := rootVersion(r.Raw)
-		if err != nil {
+		if _, there := chain[n]; err == nil && !there && n < c.RootVersion {
+			chain[n] = r
+		}
+		return err
+	}
+	for _, s := range signatures {
+		if raw, err := sealed(hex.EncodeToString(s.digest)); err == nil {
+			_ = add(verify.RoleFile{Raw: raw}) // else it is another of the files
+		}
+	}
+	for _, r := range roots {
+		if err := add(r); err != nil {
 			return f, &trustChangedError{err}
 		}
-		if n < c.RootVersion {
-			f.Roots = append(f.Roots, r)
-		}
 	}
-	f.Roots = append(f.Roots, verify.RoleFile{Raw: newest})
-	if f.Policy.Raw, err = read(c.Policy); err != nil {
-		return f, err
+	for _, n := range slices.Sorted(maps.Keys(chain)) {
+		f.Roots = append(f.Roots, chain[n])
 	}
-	if f.Revocations.Raw, err = read(c.Revocations); err != nil {
-		return f, err
-	}
-	if f.TrustedRoot, err = read(c.TrustedRoot); err != nil {
-		return f, err
-	}
-	for _, digest := range c.Signatures {
-		sig, err := read(digest)
-		if err != nil {
-			return f, err
-		}
-		if err := attachRole(&f, sig); err != nil {
-			return f, err
+	for _, s := range signatures {
+		if !s.attach(&f) {
+			return f, errors.New("a sealed role signature signs none of the trust files")
 		}
 	}
 	return f, nil
 }
 
-// attachRole puts a signature with the file whose digest it signs: the SHA-256, or the SHA-384
-// by a key on P-384.
-func attachRole(f *verify.Files, sig []byte) error {
+// A roleSignature says which file it is over, and by which key.
+type roleSignature struct {
+	raw, digest []byte
+	id          string
+}
+
+func readRoleSignature(raw []byte) (roleSignature, error) {
 	var s struct {
 		VerificationMaterial struct {
 			PublicKey struct{ Hint []byte }
@@ -431,24 +443,26 @@ func attachRole(f *verify.Files, sig []byte) error {
 			MessageDigest struct{ Digest []byte }
 		}
 	}
-	if err := json.Unmarshal(sig, &s); err != nil {
-		return err
-	}
-	id := hex.EncodeToString(s.VerificationMaterial.PublicKey.Hint)
+	err := json.Unmarshal(raw, &s)
+	return roleSignature{raw, s.MessageSignature.MessageDigest.Digest, hex.EncodeToString(s.VerificationMaterial.PublicKey.Hint)}, err
+}
+
+// attach puts it with the file whose digest it signs: the SHA-256, or the SHA-384 by a key on
+// P-384.
+func (s roleSignature) attach(f *verify.Files) bool {
 	targets := []*verify.RoleFile{&f.Policy, &f.Revocations}
 	for i := range f.Roots {
 		targets = append(targets, &f.Roots[i])
 	}
 	for _, r := range targets {
 		short, long := sha256.Sum256(r.Raw), sha512.Sum384(r.Raw)
-		digest := s.MessageSignature.MessageDigest.Digest
-		if r.Raw == nil || !bytes.Equal(digest, short[:]) && !bytes.Equal(digest, long[:]) {
+		if r.Raw == nil || !bytes.Equal(s.digest, short[:]) && !bytes.Equal(s.digest, long[:]) {
 			continue
 		}
-		if !slices.ContainsFunc(r.Signatures, func(a bundle.Attached) bool { return a.ID == id }) {
-			r.Signatures = append(r.Signatures, bundle.Attached{ID: id, Data: sig})
+		if !slices.ContainsFunc(r.Signatures, func(a bundle.Attached) bool { return a.ID == s.id }) {
+			r.Signatures = append(slices.Clip(r.Signatures), bundle.Attached{ID: s.id, Data: s.raw})
 		}
-		return nil
+		return true
 	}
-	return errors.New("a sealed role signature signs none of the trust files")
+	return false
 }

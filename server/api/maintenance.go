@@ -124,7 +124,10 @@ type NewerTrust struct {
 	Policy      int64  `json:"policy,omitempty"`
 	Revocations int64  `json:"revocations,omitempty"`
 	Seq         int64  `json:"seq,omitempty"` // of the entry by which it is in force again
-	Why         string `json:"why,omitempty"` // it cannot be: trust goes back
+	Why         string `json:"why,omitempty"` // it cannot be, or not all of it: trust goes back
+
+	Lost   []string `json:"lost,omitempty"`   // what it revokes, and what is in force does not, at most 100 of these
+	Unsure string   `json:"unsure,omitempty"` // why nobody can tell that the home had no other
 }
 
 // Restored is what a restore did, or would do.

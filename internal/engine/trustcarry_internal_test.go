@@ -1,0 +1,259 @@
+package engine
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/verify"
+	"github.com/stellarun/stella/verify/verifytest"
+)
+
+// A place is a home in the making of which only trust is there.
+type place struct {
+	t     *testing.T
+	home  string
+	files verify.Files // in force
+	had   []*inForce
+}
+
+func newPlace(t *testing.T) *place {
+	trust := verifytest.NewTrust()
+	trust.Revocations = nil
+	role := trust.Root.Roles["policy"]
+	role.Keys = append(role.Keys, verifytest.PEM("reviewer"))
+	trust.Root.Roles["policy"] = role
+	p := &place{t: t, home: t.TempDir(), files: trust.Files()}
+	p.change()
+	if err := os.WriteFile(filepath.Join(p.home, "ledger.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// change puts files in force: it seals them, and writes trust/.
+func (p *place) change() *inForce {
+	p.t.Helper()
+	t, err := verify.Load(p.files)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	files := append(slices.Clone(p.files.Roots), p.files.Policy, p.files.Revocations)
+	for _, f := range files {
+		p.seal(f.Raw)
+		for _, s := range f.Signatures {
+			p.seal(s.Data)
+		}
+	}
+	if err := writeTrust(filepath.Join(p.home, "trust"), p.files); err != nil {
+		p.t.Fatal(err)
+	}
+	p.had = append(p.had, &inForce{t, p.files})
+	return p.had[len(p.had)-1]
+}
+
+func (p *place) sealed(raw []byte) string {
+	d := bundle.Digest(raw)
+	return filepath.Join(p.home, "sealed", "sha256", d[:2], d)
+}
+
+func (p *place) seal(raw []byte) {
+	path := p.sealed(raw)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *place) policy(serial int64, by string) {
+	trust := verifytest.NewTrust()
+	trust.Policy.Serial = serial
+	p.files.Policy = verifytest.Signed(manifests.EncodePolicy(trust.Policy), by)
+	p.change()
+}
+
+func (p *place) revoke(serial int64, keys ...string) {
+	r := &manifests.Revocations{Serial: serial, RootVersion: 1, Issued: verifytest.Created(), NextUpdate: verifytest.Now()}
+	for _, k := range keys {
+		r.Revoked = append(r.Revoked, manifests.Revocation{Key: verifytest.KeyID(k), Reason: "lost"})
+	}
+	slices.SortFunc(r.Revoked, func(a, b manifests.Revocation) int { return strings.Compare(a.Key, b.Key) })
+	p.files.Revocations = verifytest.Signed(manifests.EncodeRevocations(r), "revocation")
+	p.change()
+}
+
+// folder has trust/ as it was behind a change.
+func (p *place) folder(i int) {
+	if err := os.RemoveAll(filepath.Join(p.home, "trust")); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := writeTrust(filepath.Join(p.home, "trust"), p.had[i].files); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *place) remove(paths ...string) {
+	for _, path := range paths {
+		if err := os.RemoveAll(path); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// What comes in force again is what the ledger that is replaced names, with files from wherever
+// they are; what does not is told.
+func TestNewerTrust(t *testing.T) {
+	all, none := 1<<20, 0
+	for name, c := range map[string]struct {
+		story func(p *place)
+		from  int // the copy's trust is that of this change
+		known int // so many changes can be read; fewer than all: the ledger is not whole
+		steps int
+		want  api.NewerTrust // Why and Unsure are parts of it
+	}{
+		"nothing newer": {func(p *place) { p.revoke(1, "other-1") }, 1, all, 0, api.NewerTrust{}},
+		"nothing newer, and trust/ is damaged": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.remove(filepath.Join(p.home, "trust", "policy.toml"))
+		}, 1, all, 0, api.NewerTrust{}},
+		"many changes are one step": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.policy(2, "policy")
+			p.revoke(2, "other-1", "acme-1")
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 2, Revocations: 2}},
+		"a copy that is newer than the home": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.had = append(p.had, p.had[0]) // what the home has
+		}, 1, all, 0, api.NewerTrust{}},
+		"files that are in trust/ alone": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.remove(p.sealed(p.files.Revocations.Raw))
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1}},
+		"files that are nowhere, and trust/ is of before": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.revoke(2, "acme-1")
+			p.remove(p.sealed(p.files.Revocations.Raw))
+			p.folder(1)
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 2, Why: "no such file"}},
+		"two histories": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.files.Revocations = verify.RoleFile{}
+			p.revoke(1, "acme-1")
+		}, 1, all, 0, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Why: "two histories", Lost: []string{"key " + verifytest.KeyID("acme-1")}}},
+		"two histories, and no ledger": {func(p *place) {
+			p.revoke(1, "other-1")
+			p.files.Revocations = verify.RoleFile{}
+			p.revoke(1, "acme-1")
+		}, 1, none, 0, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Why: "two histories", Unsure: "trust/ alone", Lost: []string{"key " + verifytest.KeyID("acme-1")}}},
+		"what somebody has put into trust/": {func(p *place) {
+			p.revoke(1, "reviewer")
+			p.files.Revocations = verify.RoleFile{}
+			p.policy(9, "reviewer")
+			p.had = p.had[:2]
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1}},
+		"what somebody has put into trust/, and no ledger": {func(p *place) {
+			p.policy(9, "reviewer")
+		}, 0, none, 1, api.NewerTrust{Root: 1, Policy: 9, Unsure: "trust/ alone"}},
+		"revocations, though the policy does not follow any more": {func(p *place) {
+			p.policy(2, "reviewer")
+			p.revoke(1, "acme-1")
+			p.had[0] = revoked(p.t, p.had[0], "reviewer")
+			p.files = p.had[0].files
+			p.revoke(3, "reviewer", "acme-1")
+			p.files.Policy = p.had[1].files.Policy
+			p.change()
+			p.had = slices.Delete(p.had, 3, 4) // both at once
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 2, Revocations: 3, Why: "without revoked keys"}},
+		"nothing can be read": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.remove(filepath.Join(p.home, "trust", "policy.toml.signatures"))
+		}, 0, none, 0, api.NewerTrust{Unsure: "nor trust/"}},
+		"a part can be read, and trust/ cannot": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.revoke(2, "acme-1", "other-1")
+			p.remove(filepath.Join(p.home, "trust"))
+		}, 0, 2, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "nor trust/"}},
+		"a part can be read, and trust/ has older files": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.revoke(2, "acme-1", "other-1")
+			p.folder(0)
+		}, 0, 2, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "other files than"}},
+		"a part can be read, and trust/ has the rest": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.revoke(2, "acme-1", "other-1")
+		}, 0, 2, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 2, Unsure: "trust/ alone"}},
+		"a fresh place": {func(p *place) {
+			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
+		}, 0, none, 0, api.NewerTrust{}},
+		"a fresh place with the key of a newer root": {func(p *place) {
+			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
+			p.key("stranger")
+		}, 0, none, 0, api.NewerTrust{Unsure: "keys/root.key has no role"}},
+		"a fresh place with the root's key": {func(p *place) {
+			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
+			p.key("root")
+		}, 0, none, 0, api.NewerTrust{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			c.story(p)
+			var changes []ledger.TrustChange
+			for _, x := range p.had {
+				changes = append(changes, x.Change(""))
+			}
+			history := changes[:c.from+1]
+			if strings.Contains(name, "two histories") {
+				changes = append(slices.Clone(changes[:1]), changes[2:]...)
+			}
+			h := had{p.home, changes[:min(c.known, len(changes))], c.known == all}
+			got := newerTrust(p.had[c.from], history, h, verifytest.Now())
+			if got == nil {
+				got = &carry{}
+			}
+			g, w := got.told, c.want
+			if len(got.steps) != c.steps || g.Root != w.Root || g.Policy != w.Policy || g.Revocations != w.Revocations || !slices.Equal(g.Lost, w.Lost) && w.Lost != nil {
+				t.Errorf("%d steps, %+v; want %d, %+v", len(got.steps), g, c.steps, w)
+			}
+			if (g.Why == "") != (w.Why == "") || (g.Unsure == "") != (w.Unsure == "") || !strings.Contains(g.Why, w.Why) || !strings.Contains(g.Unsure, w.Unsure) {
+				t.Errorf("why %q, unsure %q; want %q and %q", g.Why, g.Unsure, w.Why, w.Unsure)
+			}
+		})
+	}
+}
+
+// revoked is trust with a key revoked, by revocations of serial 2.
+func revoked(t *testing.T, in *inForce, key string) *inForce {
+	t.Helper()
+	f := in.files
+	f.Revocations = verifytest.Signed(manifests.EncodeRevocations(&manifests.Revocations{
+		Serial: 2, RootVersion: 1, Issued: verifytest.Created(), NextUpdate: verifytest.Now(),
+		Revoked: []manifests.Revocation{{Key: verifytest.KeyID(key), Reason: "lost"}},
+	}), "revocation")
+	trust, err := verify.Load(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &inForce{trust, f}
+}
+
+// key has a key as that of the root.
+func (p *place) key(name string) {
+	raw, err := verify.MarshalPrivateKey(verifytest.Key(name))
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(p.home, "keys"), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.home, "keys", rootKey), raw, 0o600)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
