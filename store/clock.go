@@ -170,10 +170,9 @@ func (c *clock) set(rec clockRecord, last string) {
 // the last entry: typed is what somebody reads from another clock, and must be
 // within ten minutes of it.
 func (db *DB) AcceptTime(actor, reason string, typed time.Time) (int64, error) {
-	const near = 10 * time.Minute
 	now := db.now()
-	if d := now.Sub(typed); d > near || d < -near {
-		return 0, fmt.Errorf("%w: it says %s, and %s was typed", ErrClockTyped, stamp.Format(now), stamp.Format(typed))
+	if err := Near(now, typed); err != nil {
+		return 0, err
 	}
 	var seq int64
 	err := db.update(func(tx *Tx) error {
@@ -186,6 +185,15 @@ func (db *DB) AcceptTime(actor, reason string, typed time.Time) (int64, error) {
 		return err
 	})
 	return seq, err
+}
+
+// Near is [ErrClockTyped] where a typed time is not that of the machine.
+func Near(now, typed time.Time) error {
+	const near = 10 * time.Minute
+	if d := now.Sub(typed); d > near || d < -near {
+		return fmt.Errorf("%w: it says %s, and %s was typed", ErrClockTyped, stamp.Format(now), stamp.Format(typed))
+	}
+	return nil
 }
 
 // ErrClockTyped says that a typed time is not the machine's.

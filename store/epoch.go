@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/stellarun/stella/ledger"
 )
@@ -38,8 +40,9 @@ func (tx *Tx) projectEpoch(env ledger.Envelope, d *ledger.EpochStart) error {
 }
 
 // BeginEpoch begins an epoch with everything that there is, and erases what is agreed to be. Nobody
-// else may use the database meanwhile. waits is why something of that is still on disk.
-func (db *DB) BeginEpoch(actor string, d ledger.EpochStart) (waits, err error) {
+// else may use the database meanwhile. waits is why something of that is still on disk. typed is
+// the time that somebody accepts, as with [DB.AcceptTime], where the clock is far from the last entry.
+func (db *DB) BeginEpoch(actor string, d ledger.EpochStart, typed time.Time) (waits, err error) {
 	size := db.Size()
 	root, err := ledger.TreeHash(size, db)
 	if err != nil {
@@ -48,7 +51,17 @@ func (db *DB) BeginEpoch(actor string, d ledger.EpochStart) (waits, err error) {
 	d.OldOrigin, d.Size, d.Root = db.Origin(), size, ledger.HexHash(root)
 	again := d.Erased
 	d.Erased = again[:min(len(again), ledger.MaxErased)]
-	seq, err := db.Append(ledger.EpochBegun, actor, &d)
+	var seq int64
+	err = db.update(func(tx *Tx) error {
+		tx.accepting = !typed.IsZero() // nothing may come before it
+		env, err := tx.append(siteEntry(ledger.EpochBegun, actor, &d))
+		tx.accepting = false
+		seq = env.Seq
+		return err
+	})
+	if err == nil && !typed.IsZero() {
+		_, err = db.AcceptTime(actor, cmp.Or(d.Reason, d.Cause), typed)
+	}
 	for more := range slices.Chunk(again[len(d.Erased):], ledger.MaxErased) {
 		if err == nil {
 			_, err = db.Append(ledger.DataErased, actor, &ledger.Erasure{Request: seq, Entries: more})

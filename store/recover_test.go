@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -30,7 +31,7 @@ func recoveredBy(home string, dry bool, open store.Options) (store.Recovery, err
 		Adopted: func(*store.DB, store.Recovery) error { return nil },
 		Trust:   func(dir string) error { return os.Mkdir(dir, 0o700) },
 		Begin: func(db *store.DB, evidence string) error {
-			waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"})
+			waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: db.Epoch() + 1, Cause: "recovered", Evidence: evidence, Reason: "a test"}, time.Time{})
 			return errors.Join(waits, err)
 		},
 		Told: func(store.Recovery) ([]byte, error) { return nil, nil },

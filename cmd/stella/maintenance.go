@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -120,7 +121,7 @@ func (a *app) emitSnapshots(all []api.Snapshot) error {
 
 func newRestoreCmd(a *app) *cobra.Command {
 	var opt engine.RestoreOptions
-	var identity string
+	var identity, accept string
 	c := &cobra.Command{
 		Use:   "restore-snapshot (--latest | --id ID)",
 		Short: "Put a snapshot in the place of what the home has",
@@ -132,11 +133,19 @@ func newRestoreCmd(a *app) *cobra.Command {
 			"snapshot keeps the site closed until it is waived by name (trust waive): what it covers\n" +
 			"beyond is lost. Where runs are open or entries lost the queue is paused: more may have been done\n" +
 			"than the snapshot knows. A restore that was cut off is finished by the same command, which\n" +
-			"then tells what that had told: another --id is refused meanwhile.",
+			"then tells what that had told: another --id is refused meanwhile.\n\n" +
+			"Where the last entry of the snapshot is further from the clock than max_gap in site.toml\n" +
+			"allows (90 days), nothing is written before somebody types the time that another clock\n" +
+			"shows (--accept-time).",
 		Example: "  stella maintenance restore-snapshot --latest --dry-run\n" +
 			"  stella maintenance restore-snapshot --id 0000004711-20261126T221500Z --from /mnt/backup --reason \"disk failed\"",
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runRestore(c.Context(), a, opt, identity) },
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if opt.Accept, err = acceptedTime(accept); err != nil {
+				return err
+			}
+			return runRestore(c.Context(), a, opt, identity)
+		},
 	}
 	f := c.Flags()
 	f.BoolVar(&opt.Latest, "latest", false, "the newest one")
@@ -146,8 +155,17 @@ func newRestoreCmd(a *app) *cobra.Command {
 	f.Int64Var(&opt.Epoch, "epoch", 0, "`N` of the new epoch, where a higher one is known than the home tells")
 	f.StringVar(&opt.Reason, "reason", "", "`TEXT` that is recorded")
 	f.BoolVar(&opt.DryRun, "dry-run", false, "only verify it, and say what would be lost")
+	f.StringVar(&accept, "accept-time", "", "`TIME` that another clock shows, where what is put back is far from the clock (recorded)")
 	c.MarkFlagsMutuallyExclusive("latest", "id")
 	return c
+}
+
+// acceptedTime reads a time that may be left out.
+func acceptedTime(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	return parseTime(text)
 }
 
 // notByAPI refuses --api-url: what needs the site for itself asks nobody.

@@ -19,6 +19,7 @@ import (
 
 func newRecoverCmd(a *app) *cobra.Command {
 	var opt engine.RecoverOptions
+	var accept string
 	c := &cobra.Command{
 		Use:   "recover",
 		Short: "Go on with what is intact of a damaged ledger",
@@ -28,15 +29,22 @@ func newRecoverCmd(a *app) *cobra.Command {
 			"epoch, whose first entry says what was adopted. A ledger that is sound is left alone. Look for\n" +
 			"a newer snapshot first: it may have more than the prefix.\n\n" +
 			"A checkpoint.note, or a copy of it, that covers more than the prefix keeps the site closed\n" +
-			"until it is waived by name (trust waive). Where runs are open the queue is paused.",
+			"until it is waived by name (trust waive). Where runs are open the queue is paused. Where the\n" +
+			"last entry is far from the clock, type the time that another clock shows (--accept-time).",
 		Example: "  stella maintenance recover --dry-run\n  stella maintenance recover --reason \"bad sectors\"",
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return runRecover(c.Context(), a, opt) },
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if opt.Accept, err = acceptedTime(accept); err != nil {
+				return err
+			}
+			return runRecover(c.Context(), a, opt)
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&opt.Reason, "reason", "", "`TEXT` that is recorded")
 	f.Int64Var(&opt.Epoch, "epoch", 0, "`N` of the new epoch, where a higher one is known than the home tells")
 	f.BoolVar(&opt.DryRun, "dry-run", false, "only say what is damaged, and what would be lost")
+	f.StringVar(&accept, "accept-time", "", "`TIME` that another clock shows, where what is put back is far from the clock (recorded)")
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/runner/state"
@@ -131,11 +132,11 @@ type again struct {
 }
 
 // begin begins the epoch of the ledger that takes its place, in which it is erased again.
-func (v vanished) begin(db *store.DB, actor string, d ledger.EpochStart) (out again, err error) {
+func (v vanished) begin(db *store.DB, actor string, d ledger.EpochStart, typed time.Time) (out again, err error) {
 	if d.Erased, out.unsure, err = db.Back(v.gone, v.said); err != nil {
 		return out, err
 	}
-	waits, err := db.BeginEpoch(actor, d)
+	waits, err := db.BeginEpoch(actor, d, typed)
 	if err != nil {
 		return out, err
 	}

@@ -18,6 +18,7 @@ type RecoverOptions struct {
 	Home          string
 	Epoch         int64 // of what follows; 0: the one after the highest that is known
 	Actor, Reason string
+	Accept        time.Time // of another clock, typed by whoever recovers what is far from the clock; zero for none
 	DryRun        bool
 	Now           func() time.Time // default time.Now
 	Progress      api.Progress
@@ -76,6 +77,7 @@ type recovering struct {
 	gone    vanished // by entries that may be lost
 	inForce *inForce // by what was adopted
 	newer   *carry
+	typed   time.Time
 	copies  []string // paths of checkpoints that count as written, where the ledger does not say which are
 }
 
@@ -118,6 +120,9 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 		return err
 	}
 	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
+	if x.typed, err = acceptable(db, x.opt.Home, x.opt.Accept, x.opt.Now()); err != nil {
+		return err
+	}
 	return x.trusted(db, k)
 }
 
@@ -206,7 +211,7 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 	}
 	again, err := x.gone.begin(db, x.opt.Actor, ledger.EpochStart{
 		Epoch: x.epoch, Cause: "recovered", Known: x.note, Evidence: evidence, Reason: clip(x.opt.Reason),
-	})
+	}, x.typed)
 	if err != nil {
 		return err
 	}

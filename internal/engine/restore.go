@@ -36,7 +36,8 @@ type RestoreOptions struct {
 	Latest        bool
 	Epoch         int64 // of what follows; 0: the one after the highest that is known
 	Actor, Reason string
-	Identity      []byte // of age, for a snapshot that is encrypted
+	Accept        time.Time // of another clock, typed by whoever restores what is far from the clock; zero for none
+	Identity      []byte    // of age, for a snapshot that is encrypted
 	DryRun        bool
 	Now           func() time.Time // default time.Now
 	Progress      api.Progress
@@ -142,6 +143,7 @@ type restoring struct {
 	siteID  string
 	known   surroundings
 	foreign bool // the home has another site's
+	typed   time.Time
 	newer   *carry
 	anew    *inForce // trust/ is to be made of this, in the copy
 
@@ -240,7 +242,7 @@ func (x *restoring) look(was store.Head) (err error) {
 
 // adopted looks again, now that nobody else holds the site, and says what is lost with the
 // copy, as far as that is known.
-func (x *restoring) adopted(db *store.DB, was store.Head) error {
+func (x *restoring) adopted(db *store.DB, was store.Head) (err error) {
 	if err := x.look(was); err != nil {
 		return err
 	}
@@ -249,7 +251,31 @@ func (x *restoring) adopted(db *store.DB, was store.Head) error {
 	}
 	x.out.Floors, x.out.Known, x.out.Unread = x.known.floors, x.known.size, x.known.unread
 	x.out.Lost = max(0, x.out.Known-db.Size())
+	if x.typed, err = acceptable(db, x.opt.Home, x.opt.Accept, x.opt.Now()); err != nil {
+		return err
+	}
 	return x.trusted(db)
+}
+
+// acceptable says which time has to be accepted before anything can be written to the copy that
+// takes the place of a ledger, zero for none: a snapshot may be old.
+func acceptable(db *store.DB, home string, typed, now time.Time) (time.Time, error) {
+	if site, _, err := readSite(home); err == nil {
+		db.SetMaxGap(site.MaxGap)
+	}
+	_, err := db.Clock()
+	if err == nil {
+		return time.Time{}, nil
+	}
+	if !typed.IsZero() {
+		return typed, clockError(store.Near(now, typed))
+	}
+	var known *api.Error
+	if errors.As(clockError(err), &known) {
+		known.Hint = "the site is as it was; set the clock, or where it is right type the time that another clock shows: --accept-time TIME"
+		return typed, known
+	}
+	return typed, err
 }
 
 // trusted looks for the trust that is in force by the copy, and for what is newer. A snapshot has
@@ -302,7 +328,7 @@ func nextEpoch(asked, known int64) (int64, error) {
 func (x *restoring) begin(db *store.DB) error {
 	again, err := x.known.gone.begin(db, x.opt.Actor, ledger.EpochStart{
 		Epoch: x.epoch, Cause: "restored", Known: x.known.note, Snapshot: x.out.Snapshot.ID, Reason: clip(x.opt.Reason),
-	})
+	}, x.typed)
 	if err != nil {
 		return err
 	}
