@@ -41,7 +41,7 @@ func readEntry(e Entry) (entry, error) {
 // parseEntry reads the two lines of an entry as an archive holds them. It
 // accepts only data that the envelope names, and refusals.
 func parseEntry(envelope, data []byte) (entry, error) {
-	env, err := ledger.ParseEnvelope(envelope)
+	env, err := parseEnvelope(envelope)
 	if err != nil {
 		return entry{}, err
 	}
@@ -59,6 +59,15 @@ func parseEntry(envelope, data []byte) (entry, error) {
 		out.unknown, err = true, nil
 	}
 	return out, err
+}
+
+// parseEnvelope reads an envelope, which must say what it is about.
+func parseEnvelope(line []byte) (ledger.Envelope, error) {
+	env, err := ledger.ParseEnvelope(line)
+	if err == nil {
+		err = env.CheckSubject()
+	}
+	return env, err
 }
 
 // withheldLine is what stands in the place of a data line that is withheld. It

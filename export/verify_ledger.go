@@ -144,14 +144,14 @@ func (v *verifier) window() (string, error) {
 	if err != nil {
 		return "", badFile(windowPath, err)
 	}
-	if v.after, err = ledger.ParseEnvelope([]byte(p.After)); err != nil {
+	if v.after, err = parseEnvelope([]byte(p.After)); err != nil {
 		return "", badFile(windowPath, fmt.Errorf("after: %w", err))
 	}
 	if (p.Before == nil) != (p.First == 0) {
 		return "", badFile(windowPath, errors.New("an entry before the window is shown exactly if there is one"))
 	}
 	if p.Before != nil {
-		if v.before, err = ledger.ParseEnvelope([]byte(*p.Before)); err != nil {
+		if v.before, err = parseEnvelope([]byte(*p.Before)); err != nil {
 			return "", badFile(windowPath, fmt.Errorf("before: %w", err))
 		}
 	}
@@ -215,7 +215,7 @@ func (v *verifier) envelope(line []byte, last string) (string, error) {
 	if int64(len(v.leaves)) == v.proof.Count {
 		return "", errors.New("it is beyond the window's last entry")
 	}
-	e, err := ledger.ParseEnvelope(line)
+	e, err := parseEnvelope(line)
 	if err != nil {
 		return "", err
 	}

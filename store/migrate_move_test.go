@@ -143,7 +143,7 @@ func randomStep(db *store.DB, r *rand.Rand, i int) error {
 			CacheKey: sum(a), CacheExpires: "2099-01-01T00:00:00.000000000Z", Artifacts: []ledger.Artifact{{SHA256: sum(a)}}}),
 			p(ledger.StepCompleted, a, 0, &ledger.StepEnd{OutputsHash: digest}))
 	case 3:
-		more = append(more, p(ledger.AttemptEnded, a, step.Attempt, &ledger.AttemptEnd{Generation: gen, Outcome: "interrupted"}))
+		more = append(more, p(ledger.AttemptEnded, a, max(1, step.Attempt), &ledger.AttemptEnd{Generation: gen, Outcome: "interrupted"}))
 	case 4:
 		more = append(more, p(ledger.RunCompleted, "", 0, &ledger.RunEnd{}))
 	case 5:

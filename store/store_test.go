@@ -315,6 +315,25 @@ func TestAPageIsFullHoweverFewRunsMatch(t *testing.T) {
 	}
 }
 
+// No entry leaves out the step or the attempt that it is about.
+func TestCommitRefusesEntriesWithoutTheirSubject(t *testing.T) {
+	db := create(t, newHome(t))
+	run, start := newRun(1, "t1")
+	if _, err := db.StartRun(run, start, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []state.Proposal{
+		{Type: ledger.StepQueued, Actor: "x", Data: &ledger.StepQueue{Reason: "ready"}},
+		{Type: ledger.AttemptStarted, Actor: "x", StepID: "a", Data: &ledger.AttemptStart{Generation: 1}},
+		{Type: ledger.RunCompleted, Actor: "x", StepID: "a", Data: &ledger.RunEnd{}},
+	} {
+		var form *ledger.FormError
+		if _, err := db.Commit(run.RunID, p); !errors.As(err, &form) {
+			t.Errorf("%s: %v", p.Type, err)
+		}
+	}
+}
+
 // Every bucket of the projections is damaged in turn, and Check names it.
 func TestCheckFindsDamage(t *testing.T) {
 	home := newHome(t)

@@ -239,6 +239,9 @@ func (tx *Tx) append(p entry) (ledger.Envelope, error) {
 	}
 	env := p.envelope
 	env.Seq, env.Time = tx.size, now
+	if err := env.CheckSubject(); err != nil {
+		return ledger.Envelope{}, err
+	}
 	var salt [32]byte
 	rand.Read(salt[:])
 	sealed, err := tx.db.sealer.Seal(env, p.data, salt)

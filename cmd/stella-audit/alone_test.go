@@ -107,6 +107,10 @@ func TestTypesAreThoseOfTheLedger(t *testing.T) {
 			t.Fatalf("%s: %v", info.Type, err)
 		}
 		members, known := naming[string(info.Type)]
+		family, _, _ := strings.Cut(string(info.Type), ".")
+		if got := max(about[family], about[string(info.Type)]); got != int(info.Type.Subject()) {
+			t.Errorf("%s is about %d, not %d", info.Type, info.Type.Subject(), got)
+		}
 		if !known || info.Version != 1 {
 			t.Errorf("%s, version %d, is not known here", info.Type, info.Version)
 		}

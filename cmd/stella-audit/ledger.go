@@ -42,8 +42,18 @@ func parseEnvelope(line []byte) entry {
 	parseTime(e.time)
 	demand(len(known) == len(o) && len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
 	demand((e.typ == "site.initialized") == (e.seq == 0), "a site is initialized by entry 0, and never again")
+	if family, _, _ := strings.Cut(e.typ, "."); e.known() {
+		n := max(about[family], about[e.typ])
+		demand((e.run != "") == (n > 0) && (text(o, "stepId") != "") == (n > 1) && (number(o, "attempt") > 0) == (n > 2), "entry %d, %s, does not say what it is about, or more", e.seq, e.typ)
+	}
 	return e
 }
+
+// about is what entries are about (part 4, envelope), by type or the first part of it: 1 a run, 2 a step of one, 3 an attempt of one; all others are about the site.
+var about = map[string]int{"run": 1, "step": 2, "repeat": 2, "attempt": 3, "subrun": 3, "approval": 3, "step.expanded": 3, "step.cached": 3}
+
+// known says whether this program knows the type, in its version.
+func (e entry) known() bool { return naming[e.typ] != nil && number(e.all, "v") == 1 }
 
 // checkEnvelopes is part 4 and 6: every entry from first to last, in order. Each run gets a hash over its envelopes.
 func (a *audit) checkEnvelopes() {
@@ -161,7 +171,7 @@ func (a *audit) dataOf(e entry, line []byte) (data any, whole bool) {
 	o := decode(line, "")
 	data, ok := o["data"].(object)
 	demand(ok && len(o) == 3 && number(o, "seq") == e.seq && isDigest(text(o, "salt")) && len(line) <= 64<<10, "entry %d: the data line is malformed", e.seq)
-	if _, known := naming[e.typ]; !known || number(e.all, "v") != 1 {
+	if !e.known() {
 		a.unknown[e.typ] = true
 		return nil, true
 	}
