@@ -127,12 +127,18 @@ func TestBothSeeAnotherBinding(t *testing.T) {
 // audit runs stella-audit, with what opt has, over archives in order.
 func audit(t testing.TB, opt export.VerifyOptions, paths ...string) (verdict string, witnessed int, out string) {
 	t.Helper()
+	return auditWith(t, opt, []string{"-withheld", strconv.FormatInt(opt.Withheld, 10)}, paths...)
+}
+
+// auditWith is audit with flags that opt has no field for.
+func auditWith(t testing.TB, opt export.VerifyOptions, more []string, paths ...string) (verdict string, witnessed int, out string) {
+	t.Helper()
 	binary, err := auditor()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	args := []string{"-min", strconv.Itoa(opt.MinWitnesses), "-withheld", strconv.FormatInt(opt.Withheld, 10), "-site-id", opt.SiteID}
+	args := append([]string{"-min", strconv.Itoa(opt.MinWitnesses), "-site-id", opt.SiteID}, more...)
 	if opt.Root != "" {
 		args = append(args, "-expect-root", "sha256:"+opt.Root)
 	}

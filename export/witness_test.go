@@ -27,7 +27,7 @@ func witnessOf(t *testing.T, name string, seed byte) ledger.WitnessKey {
 	return k
 }
 
-func saved(t *testing.T, tar []byte) string {
+func saved(t testing.TB, tar []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "archive.tar")
 	if err := os.WriteFile(path, tar, 0o600); err != nil {

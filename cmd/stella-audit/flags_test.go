@@ -63,7 +63,7 @@ func TestMistakesOfTheAuditor(t *testing.T) {
 		"a cosigned proof without one":      {"-cosigned-consistency " + proof + " " + tar, 1, []string{"--cosigned-consistency with --cosigned"}, "archive "},
 		"a flag behind the archive":         {tar + " -withheld 1", 1, []string{"flags stand before the archives"}, "archive "},
 		"fewer than none":                   {"-min -1 " + tar, 1, []string{"-1 witnesses are demanded"}, "archive "},
-		"less than nothing withheld":        {"-withheld -1 " + tar, 1, []string{"--withheld is negative"}, "archive "},
+		"less than nothing withheld":        {"-withheld -1 " + tar, 1, []string{"--withheld -1 is neither a number"}, "archive "},
 		"a witness as text":                 {"-witness " + k.Witness.String() + " " + tar, 0, []string{"skipped: without --witness, and --cosigned"}, ""},
 		"no witness":                        {"-witness w+x " + tar, 1, []string{`"w+x" is neither the public key of a witness`}, "archive "},
 		"an encrypted archive":              {age, 1, []string{"it is encrypted: age -d"}, "FAILED"},

@@ -1,5 +1,5 @@
 // Command stella-audit judges archives of evidence (stella.archive/1) a second time. It is written from docs/format.md, shares no code with stella, and is small enough to be read before it is believed. The comment of each check names the
-// part of that document that it follows. It holds in memory the manifest, a hash and a name for each run, and one line, with what it is parsed to: below 100 MB for ordinary archives, below 6 GiB for the largest.
+// part of that document that it follows. It holds in memory the manifest, a hash and a name for each run of all archives, and one line, with what it is parsed to: below 100 MB for ordinary archives, below 6 GiB for the largest.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is main; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	f, opt, worst := flag.NewFlagSet("stella-audit", flag.ContinueOnError), audit{worst: unjudged}, verified
+	f, opt, worst, withheld := flag.NewFlagSet("stella-audit", flag.ContinueOnError), audit{worst: unjudged}, verified, ""
 	f.SetOutput(stderr)
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
 	file := func(name, text string, use func(raw []byte)) {
@@ -52,7 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	file("cosigned-consistency", "`FILE` with a proof between that tree and the archive's; one for each archive", func(raw []byte) { opt.cosignedProof = append(opt.cosignedProof, parseProof(raw)) })
 	f.Func("witness", "`FILE` with the public key of a witness, or the key itself; may be given again", func(arg string) error { opt.witnesses = append(opt.witnesses, parseWitness(arg)); return nil })
 	f.IntVar(&opt.min, "min", 0, "`N` of these witnesses must have signed")
-	f.IntVar(&opt.withheld, "withheld", 0, "`N` things that you know to be withheld")
+	f.StringVar(&withheld, "withheld", "0", "`N` things that you know to be withheld, in each archive; N,N,... has one number for each")
 	f.Func("expect-root", "`DIGEST` of the first root.toml, sha256:HEX, from who made it; without it, that is the site's own word", func(arg string) error {
 		opt.root = strings.TrimPrefix(arg, "sha256:")
 		demand(isDigest(opt.root), "--expect-root takes sha256: and 64 hex digits in lower case")
@@ -64,15 +64,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 		stopIf(err == flag.ErrHelp, "ok", verified, "")
 		demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
 		demand(!slices.ContainsFunc(f.Args(), func(path string) bool { return strings.HasPrefix(path, "-") }), "flags stand before the archives")
-		demand(0 <= opt.min && opt.min <= len(opt.witnesses) && opt.withheld >= 0, "%d witnesses are demanded, and %d are named, or --withheld is negative", opt.min, len(opt.witnesses))
+		demand(0 <= opt.min && opt.min <= len(opt.witnesses), "%d witnesses are demanded, and %d are named", opt.min, len(opt.witnesses))
+		known := strings.Split(withheld, ",")
+		demand(regexp.MustCompile(`^[0-9]{1,9}(,[0-9]{1,9})*$`).MatchString(withheld) && (len(known) == 1 || len(known) == f.NArg()), "--withheld %s is neither a number, nor one for each of %d archives", withheld, f.NArg())
 		demand((opt.proofs == nil || opt.previous.text != "") && (opt.cosignedProof == nil || opt.cosigned.text != ""), "--consistency goes with --previous, --cosigned-consistency with --cosigned")
 		demand(!slices.ContainsFunc(opt.witnesses, func(w named) bool { return bytes.HasSuffix(opt.logKey, w.raw) }), "the log cannot be its own witness")
-		for _, path := range f.Args() {
+		for i, path := range f.Args() {
 			a := opt
+			a.withheld, _ = strconv.Atoi(known[i%len(known)])
 			if unread := outcome(func() { a.judge(path, stdout) }); unread.status != "ok" { // the others can be judged nevertheless
 				fmt.Fprintf(stderr, "stella-audit: %s: %s\n", path, unread.text)
 			}
-			opt.before, opt.seen, a.before, worst = &a, a.note.size, nil, max(worst, a.worst)
+			opt.before, opt.open, a.before, worst = &a, a.open, nil, max(worst, a.worst)
 		}
 	})
 	if fault.status != "ok" {
@@ -120,13 +123,14 @@ type audit struct {
 	file                                    *os.File
 	members                                 map[string]*member
 	manifest, window, genesis               any                // genesis is the data of entry 0
-	first, count, size, seen                int64              // of the manifest's ledger: the window's entries, and the tree; seen is the tree of the archive before
+	open                                    []note             // checkpoints of archives before that cover more than any of them has shown so far
+	first, count, size, since               int64              // of the manifest's ledger: the window's entries, and the tree; since is where the first of the archives begins that meet up to here
 	siteID, root, from, to, site, witnessed string             // root is the SHA-256 of the first root.toml; witnessed what the verdict says of witnesses
 	logIn, siteIn                           []byte             // the keys inside, as SPKI
 	roots                                   map[int64][]byte   // of the tree, at sizes that somebody asks for
-	runs, inForce                           map[string][]byte  // run → hash over its envelopes in the window; trust files, root policy revocations
+	runs, inForce                           map[string][]byte  // run → hash over its envelopes from since on; trust files, root policy revocations
 	reasons                                 map[string]string  // of what is declared as withheld
-	met, unknown, extended                  map[string]bool    // what of that some entry lacks; types of entries that are not known here; extensions that were in force
+	met, unknown, extended, untold          map[string]bool    // what of that some entry lacks; types of entries that are not known here; extensions that were in force; runs of the window without a line so far
 	firstRoot, lacks, judged, mustName      string             // the digest of the first root in force; what was not judged of trust files; the last change; what the next verdict must name as in force, "" where nothing says so
 	hidden                                  bool               // other trust files may have been in force since
 	found                                   map[string]finding // by check
@@ -134,7 +138,7 @@ type audit struct {
 
 // judge makes the checks in the order of part 7, each unless one that it needs was not passed.
 func (a *audit) judge(path string, stdout io.Writer) {
-	a.members, a.roots, a.runs, a.reasons, a.found, a.met, a.unknown = map[string]*member{}, map[int64][]byte{}, map[string][]byte{}, map[string]string{}, map[string]finding{}, map[string]bool{}, map[string]bool{}
+	a.members, a.roots, a.runs, a.reasons, a.found, a.met, a.unknown, a.untold = map[string]*member{}, map[int64][]byte{}, map[string][]byte{}, map[string]string{}, map[string]finding{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	demand(try(os.Stat(path)).Mode().IsRegular(), "not a file")
 	a.file = try(os.Open(path))
 	defer a.file.Close()
