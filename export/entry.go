@@ -54,9 +54,8 @@ func parseEntry(envelope, data []byte) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
-	out.Data, err = ledger.DecodeData(env.Type, line.Data)
-	if errors.Is(err, ledger.ErrUnknownType) {
-		out.unknown, err = true, nil
+	if out.unknown = !env.Known(); !out.unknown {
+		out.Data, err = ledger.DecodeData(env.Type, line.Data)
 	}
 	return out, err
 }

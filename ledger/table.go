@@ -109,6 +109,13 @@ func Known(t Type) bool {
 	return ok
 }
 
+// Known says whether this version of stella reads the type of an entry in its version. A
+// version that it does not know may mean anything, though the type has the same name.
+func (e *Envelope) Known() bool {
+	info, ok := lookup(e.Type)
+	return ok && e.V <= info.Version
+}
+
 func lookup(t Type) (TypeInfo, bool) {
 	for i := range table {
 		if table[i].Type == t {

@@ -223,8 +223,12 @@ func (a *audit) checkData() {
 			epochs += fmt.Sprintf(" entry %d begins epoch %d: the ledger was %.40q", e.seq, number(e.data, "epoch"), text(e.data, "cause"))
 		}
 	}
-	stopIf(len(a.unknown) > 0, "missing", incomplete, "entries are of types that this program does not know: %q", slices.Sorted(maps.Keys(a.unknown)))
 	stopIf(epochs != "", "ok", verified, "but%s", epochs)
+}
+
+// checkTypes is part 7, INCOMPLETE: what entries of a newer stella name, nobody here can tell.
+func (a *audit) checkTypes() {
+	stopIf(len(a.unknown) > 0, "not judged", incomplete, "entries are of types that this program does not know: %q", slices.Sorted(maps.Keys(a.unknown)))
 }
 
 // checkGenesis is part 4, site.initialized: entry 0 binds the site to its keys.
@@ -272,6 +276,7 @@ func (a *audit) checkRuns() {
 				chain = hasher.HashChildren(chain, hasher.HashLeaf(line))
 			}
 			_, there := a.dataOf(e, encode(event["data"]))
+			a.checkTypes()
 			before, whole = e, whole && there
 			if started == "" && e.typ == "attempt.started" {
 				started = e.time

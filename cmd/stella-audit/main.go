@@ -153,8 +153,8 @@ func (a *audit) judge(path string, stdout io.Writer) {
 		{"form", "", a.checkForm}, {"signature", "form", a.checkSignature}, {"sums", "form", a.checkSums}, {"manifest", "sums", a.checkManifest}, {"content", "manifest", a.checkContent},
 		{"window", "manifest", a.checkWindow}, {"checkpoint", "manifest", a.checkCheckpoint}, {"keys", "signature checkpoint", a.checkKeys}, {"envelopes", "content window", a.checkEnvelopes},
 		{"root", "envelopes checkpoint", a.checkRoot}, {"edges", "envelopes", a.checkEdges}, {"data", "envelopes", a.checkData}, {"previous", "root", a.checkPrevious},
-		{"witnesses", "root", a.checkWitnesses}, {"genesis", "data keys", a.checkGenesis}, {"runs", "data", a.checkRuns}, {"evidence", "data", a.checkEvidence}, {"trust", "evidence", a.checkTrust},
-		{"verdicts", "evidence", a.checkVerdicts}, {"logs", "data", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
+		{"witnesses", "root", a.checkWitnesses}, {"genesis", "data keys", a.checkGenesis}, {"types", "data", a.checkTypes}, {"runs", "types", a.checkRuns}, {"evidence", "types", a.checkEvidence},
+		{"trust", "evidence", a.checkTrust}, {"verdicts", "evidence", a.checkVerdicts}, {"logs", "types", a.checkLogs}, {"withheld", "runs evidence logs", a.checkWithheld}, {"meets", "root", a.checkMeets},
 		{"derived", "", func() { stopIf(true, "not judged", verified, "what runs.ndjson sums up, metrics, traces") }},
 	} {
 		found := outcome(func() {
