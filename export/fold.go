@@ -28,6 +28,12 @@ func (s *story) add(e entry) error {
 		if last := s.entries[n-1].Envelope; last.Seq >= env.Seq || last.Time > env.Time {
 			return fmt.Errorf("entry %d does not follow entry %d", env.Seq, last.Seq)
 		}
+		if first := s.entries[0].Envelope; first.Tenant != env.Tenant || first.DAGID != env.DAGID || first.DAGVersion != env.DAGVersion || first.TraceID != env.TraceID {
+			return fmt.Errorf("entry %d is of another tenant, DAG, version or trace than entry %d of the same run", env.Seq, first.Seq)
+		}
+	}
+	if begins := env.Type == ledger.RunStarted; begins != (len(s.entries) == 0) && !e.unknown {
+		return fmt.Errorf("entry %d is %s: a run begins with %s, and only once", env.Seq, env.Type, ledger.RunStarted)
 	}
 	if s.bytes += len(e.envelope) + len(e.data); s.bytes > maxRun/2 {
 		return fmt.Errorf("run %s: %w", s.runID, ErrTooLarge)

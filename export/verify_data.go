@@ -19,18 +19,25 @@ type withheldIndex struct {
 	data     map[int64]string   // seq → reason
 	logs     map[int64]Withheld // by seq
 	evidence map[string]Withheld
-	seen     map[int64]bool // data of entries before the window that a run's line withholds
+	twice    map[string]int64 // what → seq of an item about what another item is about
+	seen     map[int64]bool   // data of entries before the window that a run's line withholds
 }
 
 func indexWithheld(list []Withheld) withheldIndex {
-	x := withheldIndex{data: map[int64]string{}, logs: map[int64]Withheld{}, evidence: map[string]Withheld{}, seen: map[int64]bool{}}
+	x := withheldIndex{data: map[int64]string{}, logs: map[int64]Withheld{}, evidence: map[string]Withheld{}, twice: map[string]int64{}, seen: map[int64]bool{}}
 	for _, w := range list {
 		switch w.What {
 		case withheldData:
 			x.data[w.Seq] = w.Reason
 		case withheldLog:
+			if _, again := x.logs[w.Seq]; again {
+				x.twice[w.What] = w.Seq
+			}
 			x.logs[w.Seq] = w
 		case withheldEvidence:
+			if _, again := x.evidence[w.SHA256]; again {
+				x.twice[w.What] = w.Seq
+			}
 			x.evidence[w.SHA256] = w
 		}
 	}
@@ -41,6 +48,14 @@ func indexWithheld(list []Withheld) withheldIndex {
 func (x *withheldIndex) check(e entry) error {
 	if reason := x.data[e.Envelope.Seq]; reason != e.withheld {
 		return fmt.Errorf("entry %d: its data is withheld for %q, and %q in the manifest", e.Envelope.Seq, e.withheld, reason)
+	}
+	return nil
+}
+
+// once refuses what was declared as withheld twice.
+func (x *withheldIndex) once(what string) error {
+	if seq, again := x.twice[what]; again {
+		return badFile(manifestPath, fmt.Errorf("it withholds %s of entry %d twice, or for two entries", what, seq))
 	}
 	return nil
 }
@@ -319,6 +334,8 @@ func (v *verifier) event(e entry, inside *bool) error {
 			return fmt.Errorf("entry %d is another than the ledger's", seq)
 		}
 		v.ofRun[at], *inside = false, true
+	case e.Envelope.Time >= v.m.Window.From:
+		return fmt.Errorf("entry %d lies before the window, and its time %s does not", seq, e.Envelope.Time)
 	case at == -1 && string(e.envelope) != *v.proof.Before:
 		return fmt.Errorf("entry %d is another than the ledger's", seq)
 	default:
@@ -332,6 +349,9 @@ func (v *verifier) event(e entry, inside *bool) error {
 
 func (v *verifier) evidence() (string, error) {
 	if err := v.newerStella(); err != nil {
+		return "", err
+	}
+	if err := v.withheld.once(withheldEvidence); err != nil {
 		return "", err
 	}
 	need := maps.Clone(v.derive.evidence)
@@ -365,7 +385,7 @@ func (v *verifier) logLines() (string, error) {
 	if err := v.newerStella(); err != nil { // its entries may name output
 		return "", err
 	}
-	if err := v.logs.finish(); err != nil {
+	if err := cmp.Or(v.withheld.once(withheldLog), v.logs.finish()); err != nil {
 		return "", err
 	}
 	if v.logs.hidden != len(v.withheld.logs) {

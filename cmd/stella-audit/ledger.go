@@ -52,6 +52,11 @@ func parseEnvelope(line []byte) entry {
 // about is what entries are about (part 4, envelope), by type or the first part of it: 1 a run, 2 a step of one, 3 an attempt of one; all others are about the site.
 var about = map[string]int{"run": 1, "step": 2, "repeat": 2, "attempt": 3, "subrun": 3, "approval": 3, "step.expanded": 3, "step.cached": 3}
 
+// of says whose the entry is: that is the same for all entries of a run.
+func (e entry) of() string {
+	return fmt.Sprintf("%q %q %q %q", text(e.all, "tenant"), text(e.all, "dagId"), text(e.all, "dagVersion"), text(e.all, "traceId"))
+}
+
 // known says whether this program knows the type, in its version.
 func (e entry) known() bool { return naming[e.typ] != nil && number(e.all, "v") == 1 }
 
@@ -269,7 +274,6 @@ func (a *audit) checkRuns() {
 			line := encode(event["envelope"]) // what stands there, since it is canonical
 			e := parseEnvelope(line)
 			demand(e.run == text(r, "runId") && e.seq > before.seq && e.time >= before.time && e.seq < a.first+a.count, "entry %d does not belong into this place", e.seq)
-			demand((before.seq < 0) == (e.typ == "run.started"), "a run begins with run.started, and only once")
 			demand(e.seq != a.first-1 || string(line) == text(a.window, "before"), "entry %d is another than the one before the window", e.seq)
 			demand(e.seq >= a.first || e.time < a.from, "entry %d is not before the window", e.seq)
 			if e.seq >= a.since {
@@ -277,6 +281,8 @@ func (a *audit) checkRuns() {
 			}
 			_, there := a.dataOf(e, encode(event["data"]))
 			a.checkTypes()
+			demand((before.seq < 0) == (e.typ == "run.started"), "a run begins with run.started, and only once")
+			demand(before.seq < 0 || e.of() == before.of(), "entry %d is of another tenant, DAG, version or trace than the one before it", e.seq)
 			before, whole = e, whole && there
 			if started == "" && e.typ == "attempt.started" {
 				started = e.time
