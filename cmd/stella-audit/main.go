@@ -305,8 +305,9 @@ func (a *audit) lines(name string, limit int) iter.Seq[[]byte] {
 			defer dec.Close()
 			in := bufio.NewScanner(io.TeeReader(io.LimitReader(dec, number(f, "uncompressedBytes")+1), sum))
 			in.Buffer(nil, limit+1)
-			in.Split(func(raw []byte, _ bool) (int, []byte, error) { // bufio.ScanLines would take carriage returns off, and what no line feed ends for a line
+			in.Split(func(raw []byte, end bool) (int, []byte, error) { // bufio.ScanLines would take carriage returns off, and what no line feed ends for a line
 				i := bytes.IndexByte(raw, '\n')
+				demand(i != 0 && (i > 0 || !end || len(raw) == 0), "a line is empty, or no line feed ends it")
 				return i + 1, append([]byte(nil), raw[:max(i, 0)]...), nil
 			})
 			for in.Scan() {
@@ -336,11 +337,9 @@ func decode(raw []byte, end string) object {
 }
 
 // unescape makes strings of RFC 8785 of what encoding/json writes, and byUTF16 the order of its names: UTF-16 code units from U+E000 on (UTF-8: EE, EF) come behind the two of a character beyond U+FFFF (F0 to F4).
-var (
-	unescape = strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
-	isDigest = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
-	byUTF16  = strings.NewReplacer("\xee", "\xfe", "\xef", "\xff")
-)
+var unescape = strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
+var isDigest = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
+var byUTF16 = strings.NewReplacer("\xee", "\xfe", "\xef", "\xff")
 
 type object = map[string]any
 
