@@ -22,8 +22,8 @@ const (
 	cosignedNote = "the cosigned note"
 )
 
-// openNote opens a note of the auditor's.
-func (v *verifier) openNote(what string, raw []byte) (ledger.Checkpoint, error) {
+// readNote reads a note of the auditor's.
+func (v *verifier) readNote(what string, raw []byte) (ledger.Checkpoint, error) {
 	c, err := ledger.ParseCheckpoint(raw)
 	if err != nil {
 		return c, fmt.Errorf("%w: %s: %w", ErrNote, what, err)
@@ -31,10 +31,23 @@ func (v *verifier) openNote(what string, raw []byte) (ledger.Checkpoint, error) 
 	if site, _, err := ledger.ParseOrigin(c.Origin); err != nil || site != v.siteID {
 		return c, fmt.Errorf("%w: %s is of %s, and the archive of %s", ErrNote, what, c.Origin, v.m.Origin)
 	}
-	if c, err = ledger.OpenCheckpoint(raw, v.logKey.log, v.siteID); err != nil {
-		return c, fmt.Errorf("%s: %w", what, err)
-	}
 	return c, nil
+}
+
+// ofLog checks that a note is signed by the log that the archive is of. Whether the key of that
+// is the auditor's is said by the check keys: what two notes of one key say can be compared.
+func (v *verifier) ofLog(what string, raw []byte) error {
+	key := v.logKey
+	if own, err := v.ownKey(logKeyPath, parseLogKey); err == nil && v.signedBy(own) {
+		key = own
+	}
+	if key.log == nil {
+		return &skip{why: "no key of the log was given", hides: Unauthenticated}
+	}
+	if _, err := ledger.OpenCheckpoint(raw, key.log, v.siteID); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 // previous checks that the tree extends the one that the auditor knows.
@@ -42,10 +55,10 @@ func (v *verifier) previous() (string, error) {
 	if v.opt.Previous == nil {
 		return "", &skip{why: "no earlier checkpoint was given", hides: Verified}
 	}
-	if v.logKey.log == nil {
-		return "", &skip{why: "no key of the log was given", hides: Unauthenticated}
+	old, err := v.readNote(earlierNote, v.opt.Previous)
+	if err == nil {
+		err = v.ofLog(earlierNote, v.opt.Previous)
 	}
-	old, err := v.openNote(earlierNote, v.opt.Previous)
 	if err != nil {
 		return "", err
 	}
@@ -129,15 +142,16 @@ func (v *verifier) witnesses() (string, error) {
 		return "", &skip{why: "UNWITNESSED: no witness was named, and without one nobody can tell two ledgers of one operator apart", hides: lacks}
 	case v.opt.Cosigned == nil:
 		return "", &skip{why: "UNWITNESSED: no cosigned note was given", hides: lacks}
-	case v.logKey.log == nil:
-		return "", &skip{why: "no key of the log was given", hides: Unauthenticated}
 	}
-	head, err := v.openNote(cosignedNote, v.opt.Cosigned)
+	head, err := v.readNote(cosignedNote, v.opt.Cosigned)
 	if err != nil {
 		return "", err
 	}
 	if end := v.proof.First + v.proof.Count; head.Size <= end {
 		return "", &skip{why: fmt.Sprintf("UNWITNESSED: the tree that was cosigned has %d entries, and the window is followed by entry %d", head.Size, end), hides: lacks}
+	}
+	if err := v.ofLog(cosignedNote, v.opt.Cosigned); err != nil {
+		return "", err
 	}
 	if _, err := v.agrees(head, v.opt.CosignedConsistency, "--cosigned-consistency"); err != nil {
 		return "", fmt.Errorf("the cosigned note: %w", err)

@@ -238,10 +238,10 @@ func (v *verifier) run(s step) error {
 
 // attempt runs the check unless one that it needs did not hold. A signature
 // that could not be checked, or is another's, does not keep the archive from
-// being looked at; one that is wrong does.
+// being looked at; one that is wrong does. So is it with that of the checkpoint.
 func (v *verifier) attempt(s step) (string, error) {
 	for _, need := range s.needs {
-		if v.status[need] == Bad && !v.foreign[need] || v.status[need] == Skipped && need != checkSigned {
+		if v.status[need] == Bad && !v.foreign[need] || v.status[need] == Skipped && need != checkSigned && need != checkCheckpoint {
 			return "", &skip{why: "it needs the check " + need, hides: Verified}
 		}
 	}

@@ -89,16 +89,19 @@ type named struct {
 func parseNote(raw []byte) note {
 	text, tail, _ := strings.Cut(string(raw), "\n\n")
 	head := strings.Split(text, "\n")
-	demand(len(head) == 3 && strings.HasSuffix(tail, "\n") && len(raw) <= 128<<10, "no signed tree head: three lines, an empty one, signatures")
+	demand(len(head) == 3 && strings.HasSuffix(tail, "\n") && strings.Count(tail, "\n") <= 100 && len(raw) <= 128<<10, "no signed tree head: three lines, an empty one, at most 100 signatures")
+	demand(!regexp.MustCompile(`[\x00-\x09\x0b-\x1f]`).Match(raw) && strings.ToValidUTF8(string(raw), "") == string(raw), "it has controls, or is not UTF-8")
 	n := note{text + "\n", head[0], try(strconv.ParseInt(head[1], 10, 54)), unbase64(head[2]), nil}
-	demand(n.size >= 0 && strconv.FormatInt(n.size, 10) == head[1] && len(n.root) == 32 && siteOf(n.origin) != "", "size or root of the tree are malformed")
+	demand(n.size > 0 && strconv.FormatInt(n.size, 10) == head[1] && len(n.root) == 32 && siteOf(n.origin) != "", "size or root of the tree are malformed")
 	for line := range strings.Lines(tail) {
 		rest, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "— ")
 		name, b64, _ := strings.Cut(rest, " ")
 		sig := unbase64(b64)
-		demand(ok && len(sig) > 4, "no line of a signature: %.100q", line)
+		demand(ok && len(sig) > 4 && strings.Count(tail, line) == 1 && name == strings.Join(strings.Fields(name), "") && name != "" && !strings.Contains(name, "+"), "no line of a signature, or there twice: %.100q", line)
 		n.lines = append(n.lines, named{name, sig[:4], sig[4:]})
 	}
+	log := n.lines[0]
+	demand(log.name == n.origin && len(log.raw) == 64 && !slices.ContainsFunc(n.lines[1:], func(l named) bool { return l.name == log.name && bytes.Equal(l.id, log.id) }), "the log's own signature is not the first, or there are two")
 	return n
 }
 
@@ -108,11 +111,9 @@ func keyID(name string, kind byte, key []byte) []byte {
 	return sum[:4]
 }
 
-// signedBy looks for the signature of a log: its name is the origin. An SPKI of Ed25519 ends with the key.
+// signedBy is about the signature of a log, the first, whose name is the origin. An SPKI of Ed25519 ends with the key.
 func (n note) signedBy(spki []byte) bool {
-	return slices.ContainsFunc(n.lines, func(l named) bool {
-		return l.name == n.origin && bytes.Equal(l.id, keyID(n.origin, 1, spki[len(spki)-32:])) && verify(spki, []byte(n.text), l.raw)
-	})
+	return bytes.Equal(n.lines[0].id, keyID(n.origin, 1, spki[len(spki)-32:])) && verify(spki, []byte(n.text), n.lines[0].raw)
 }
 
 // parseWitness reads NAME+ID+BASE64, or a file with that.
@@ -133,10 +134,11 @@ func (n note) cosignedBy(w named) (at int64) {
 		if l.name == w.name && bytes.Equal(l.id, w.id) {
 			demand(len(l.raw) == 8+64, "the cosignature of %q is malformed", w.name)
 			at = int64(binary.BigEndian.Uint64(l.raw))
-			demand(ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at, n.text), l.raw[8:]), "the cosignature of %q does not verify", w.name)
+			demand(0 < at && at < 1<<53 && ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at, n.text), l.raw[8:]), "the cosignature of %q does not verify", w.name)
+			return at
 		}
 	}
-	return at
+	return 0
 }
 
 func hashes(list []any) (out [][]byte) {

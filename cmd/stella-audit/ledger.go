@@ -30,32 +30,25 @@ func (a *audit) checkWindow() {
 
 // entry is what the envelope of an entry says (part 4), with the members that are asked for most.
 type entry struct {
-	all, data                     any // data is nil if it is withheld, or of a type that is not known
-	seq                           int64
-	time, run, typ, sum, earliest string // earliest is when what it says was decided: up to a day before, since a medium is read between; "" if the clock is withheld
+	all, data                         any // data is nil if it is withheld, or of a type that is not known
+	seq                               int64
+	time, run, typ, sum, of, earliest string // of is the same for all entries of a run; earliest when what it says was decided: up to a day before, since a medium is read between; "" if the clock is withheld
 }
 
 func parseEnvelope(line []byte) entry {
 	o := decode(line, "")
-	e := entry{o, nil, number(o, "seq"), text(o, "time"), text(o, "runId"), text(o, "type"), text(o, "dataHash"), ""}
+	e := entry{o, nil, number(o, "seq"), text(o, "time"), text(o, "runId"), text(o, "type"), text(o, "dataHash"), fmt.Sprintf("%q %q %q %q", text(o, "tenant"), text(o, "dagId"), text(o, "dagVersion"), text(o, "traceId")), ""}
 	known := slices.DeleteFunc(strings.Fields("actor attempt dagId dagVersion dataHash runId seq stepId tenant time traceId type v"), func(name string) bool { return o[name] == nil })
 	parseTime(e.time)
 	demand(len(known) == len(o) && len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
 	demand((e.typ == "site.initialized") == (e.seq == 0), "a site is initialized by entry 0, and never again")
-	if family, _, _ := strings.Cut(e.typ, "."); e.known() {
-		n := max(about[family], about[e.typ])
-		demand((e.run != "") == (n > 0) && (text(o, "stepId") != "") == (n > 1) && (number(o, "attempt") > 0) == (n > 2), "entry %d, %s, does not say what it is about, or more", e.seq, e.typ)
-	}
+	n := max(about[strings.Split(e.typ, ".")[0]], about[e.typ])
+	demand(!e.known() || (e.run != "") == (n > 0) && (text(o, "stepId") != "") == (n > 1) && (number(o, "attempt") > 0) == (n > 2), "entry %d, %s, does not say what it is about, or more", e.seq, e.typ)
 	return e
 }
 
 // about is what entries are about (part 4, envelope), by type or the first part of it: 1 a run, 2 a step of one, 3 an attempt of one; all others are about the site.
 var about = map[string]int{"run": 1, "step": 2, "repeat": 2, "attempt": 3, "subrun": 3, "approval": 3, "step.expanded": 3, "step.cached": 3}
-
-// of says whose the entry is: that is the same for all entries of a run.
-func (e entry) of() string {
-	return fmt.Sprintf("%q %q %q %q", text(e.all, "tenant"), text(e.all, "dagId"), text(e.all, "dagVersion"), text(e.all, "traceId"))
-}
 
 // known says whether this program knows the type, in its version.
 func (e entry) known() bool { return naming[e.typ] != nil && number(e.all, "v") == 1 }
@@ -142,7 +135,8 @@ func (a *audit) extends(n note, proofs []any, flag string) {
 // checkWitnesses is part 7, witnesses: those count who have seen all of the window, and that it was closed.
 func (a *audit) checkWitnesses() {
 	lacks, end, keys, said := min(a.min, incomplete), a.first+a.count, map[string]bool{}, ""
-	stopIf(len(a.witnesses) == 0 || a.cosigned.size <= end, [...]string{"-", "missing"}[lacks], lacks, "skipped: without --witness, and --cosigned of a tree of more than %d entries, nobody knows what the site shows others", end)
+	small := a.cosigned.text == "" || a.cosigned.size <= end && siteOf(a.cosigned.origin) == a.site
+	stopIf(len(a.witnesses) == 0 || small, [...]string{"-", "missing"}[lacks], lacks, "skipped: without --witness, and --cosigned of a tree of more than %d entries, nobody knows what the site shows others", end)
 	a.extends(a.cosigned, a.cosignedProof, "--cosigned-consistency")
 	for _, w := range a.witnesses {
 		if at := a.cosigned.cosignedBy(w); at != 0 && !keys[string(w.raw)] {
@@ -282,7 +276,7 @@ func (a *audit) checkRuns() {
 			_, there := a.dataOf(e, encode(event["data"]))
 			a.checkTypes()
 			demand((before.seq < 0) == (e.typ == "run.started"), "a run begins with run.started, and only once")
-			demand(before.seq < 0 || e.of() == before.of(), "entry %d is of another tenant, DAG, version or trace than the one before it", e.seq)
+			demand(before.seq < 0 || e.of == before.of, "entry %d is of another tenant, DAG, version or trace than the one before it", e.seq)
 			before, whole = e, whole && there
 			if started == "" && e.typ == "attempt.started" {
 				started = e.time
