@@ -101,6 +101,7 @@ type verifier struct {
 	lineage  lineage
 	admitted admissions
 	dropped  int64 // bytes of output that the window's entries say were cut
+	begun    int64 // epoch that has begun last in the window, as far as data is there
 	unknown  int64 // entries whose type this stella does not know
 	carried  int64 // events of runs from before the window
 	logs     *logMatcher

@@ -84,6 +84,10 @@ func (v *verifier) data() (string, error) {
 	if err := v.openDerived(); err != nil {
 		return "", err
 	}
+	tree, err := v.treeBefore()
+	if err != nil {
+		return "", badFile(windowPath, err)
+	}
 	v.admitted = admissions{v: v, left: unjudged{}, extended: map[string]bool{}, unknown: v.proof.First > 0}
 	v.lineage = lineage{v: v, left: unjudged{}, signatures: map[string]*verify.RoleSignature{}}
 	for {
@@ -106,11 +110,12 @@ func (v *verifier) data() (string, error) {
 			err = v.withheld.check(e)
 		}
 		if err == nil {
-			err = v.epoch(e)
+			err = v.epoch(e, tree)
 		}
 		if err != nil {
 			return "", &badLine{dataPath, data.n, err}
 		}
+		tree.Add(envelope)
 		v.entry(e)
 	}
 	if _, err := data.next(); !errors.Is(err, io.EOF) {
@@ -146,17 +151,41 @@ func (v *verifier) entry(e entry) {
 	}
 }
 
-// epoch reports an epoch that begins, which must be behind all that it has adopted.
-func (v *verifier) epoch(e entry) error {
+// treeBefore is the tree of the entries before the window.
+func (v *verifier) treeBefore() (*ledger.Tree, error) {
+	tree, err := ledger.TreeOf(max(0, v.proof.First-1), edge(v.left))
+	if err == nil && v.proof.Before != nil {
+		tree.Add([]byte(*v.proof.Before))
+	}
+	return tree, err
+}
+
+// edge has the hashes that a tree is begun with.
+type edge []ledger.Hash
+
+func (e edge) ReadHashes([]int64) ([]ledger.Hash, error) { return slices.Clone(e), nil }
+
+// epoch reports an epoch that begins, which must be behind all that it has adopted: the tree
+// that there is.
+func (v *verifier) epoch(e entry, tree *ledger.Tree) error {
 	if e.Envelope.Type != ledger.EpochBegun {
 		return nil
 	}
 	begun := Epoch{Seq: e.Envelope.Seq, Time: e.Envelope.Time}
 	if d, ok := e.Data.(*ledger.EpochStart); ok {
-		if d.Size != begun.Seq {
+		site, of, err := ledger.ParseOrigin(d.OldOrigin)
+		_, signed, _ := ledger.ParseOrigin(v.m.Origin)
+		switch {
+		case d.Size != begun.Seq:
 			return fmt.Errorf("entry %d begins an epoch, and says that %d entries were adopted", begun.Seq, d.Size)
+		case d.Root != ledger.HexHash(tree.Root()):
+			return fmt.Errorf("entry %d begins an epoch, and says that a tree with the root %.64q was adopted", begun.Seq, d.Root)
+		case err != nil || site != v.siteID || of < v.begun || d.Epoch <= of:
+			return fmt.Errorf("entry %d begins epoch %d after %.64q, which does not follow", begun.Seq, d.Epoch, d.OldOrigin)
+		case signed < d.Epoch:
+			return fmt.Errorf("entry %d begins epoch %d, and the checkpoint is of %s", begun.Seq, d.Epoch, v.m.Origin)
 		}
-		begun.Epoch, begun.Cause = d.Epoch, d.Cause
+		begun.Epoch, begun.Cause, v.begun = d.Epoch, d.Cause, d.Epoch
 	}
 	v.report.Epochs = append(v.report.Epochs, begun)
 	return nil

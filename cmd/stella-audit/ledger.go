@@ -93,6 +93,9 @@ func (a *audit) checkRoot() {
 		add(1, hasher.HashLeaf([]byte(text(a.window, "before"))))
 	}
 	for line := range a.lines("ledger/envelopes.ndjson.zst", maxLine) {
+		if bytes.Contains(line, []byte(`"type":"epoch.begun"`)) { // it says the root so far
+			a.roots[int64(tree.End())] = try(tree.GetRootHash(nil))
+		}
 		add(1, hasher.HashLeaf(line))
 	}
 	add(1, hasher.HashLeaf([]byte(text(a.window, "after"))))
@@ -119,8 +122,8 @@ func (a *audit) checkPrevious() {
 func (a *audit) extends(n note, proofs []any, flag string) {
 	stopIf(siteOf(n.origin) != a.site, "not judged", unjudged, "the note is of site %s: give one of this site", siteOf(n.origin))
 	demand(n.signedBy(a.logIn), "the note is not signed by the key of its log")
-	for _, e := range a.epochs { // the number of the note's stands behind its site
-		adopted, of := number(e, "size"), try(strconv.ParseInt(n.origin[len("stella/")+32+1:], 10, 64))
+	for _, e := range a.epochs {
+		adopted, of := number(e, "size"), epochOf(n.origin)
 		demand(n.size <= adopted || of >= number(e, "epoch"), "entry %d begins epoch %d and adopts what was before it; the note is of epoch %d and covers %d entries: the others were given up", adopted, number(e, "epoch"), of, n.size)
 	}
 	from, to, roots, given := min(n.size, a.size), max(n.size, a.size), map[int64][]byte{n.size: n.root, a.size: a.note.root}, object{"": proofs}
@@ -212,16 +215,18 @@ func (a *audit) entries() iter.Seq[entry] {
 
 // checkData is part 4, data line, for every entry.
 func (a *audit) checkData() {
-	epochs := ""
+	epochs, last := "", int64(0)
 	for e := range a.entries() {
 		if e.seq == 0 {
 			a.genesis = e.data
 		} else if e.typ == "epoch.begun" && e.data != nil {
-			demand(number(e.data, "size") == e.seq, "an epoch begins elsewhere than behind what it has adopted")
-			a.epochs = append(a.epochs, e.data)
-			epochs += fmt.Sprintf(" entry %d begins epoch %d: the ledger was %.40q", e.seq, number(e.data, "epoch"), text(e.data, "cause"))
+			demand(number(e.data, "size") == e.seq && (a.roots[e.seq] == nil || fmt.Sprintf("%x", a.roots[e.seq]) == text(e.data, "root")), "an epoch begins elsewhere than behind what it has adopted, or has adopted something else")
+			demand(siteOf(text(e.data, "oldOrigin")) == a.site && epochOf(text(e.data, "oldOrigin")) >= last && number(e.data, "epoch") > epochOf(text(e.data, "oldOrigin")), "epoch %d does not follow those before it", number(e.data, "epoch"))
+			a.epochs, last = append(a.epochs, e.data), number(e.data, "epoch")
+			epochs += fmt.Sprintf(" entry %d begins epoch %d: the ledger was %.40q", e.seq, last, text(e.data, "cause"))
 		}
 	}
+	demand(a.note.text == "" || epochOf(a.note.origin) >= last, "the checkpoint is not of epoch %d, which begins here, or a later one", last)
 	stopIf(epochs != "", "ok", verified, "but%s", epochs)
 }
 

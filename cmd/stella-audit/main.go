@@ -251,6 +251,9 @@ func siteOf(origin string) string {
 	return m[1]
 }
 
+// epochOf is the number behind the site of an origin.
+func epochOf(origin string) int64 { return try(strconv.ParseInt(origin[len("stella/")+32+1:], 10, 64)) }
+
 // checkManifest is part 6, manifest.json.
 func (a *audit) checkManifest() {
 	m := decode(a.read("manifest.json", maxManifest), "\n")
