@@ -77,11 +77,36 @@ func skippedArchive(t *testing.T) []deed {
 		}
 		return data
 	})
+	eve := func(from, to int) *site {
+		return retold(t, func(seq int, e *ledger.Envelope, data any) any {
+			if seq >= from && seq < to {
+				e.Actor = "uid:1001(eve)"
+			}
+			return data
+		})
+	}
+	late, begun := eve(6, 24), eve(4, 5)
+	late.notes, late.sizes = late.notes[1:], late.sizes[1:] // no tree of 9 entries is signed again
 	return []deed{
 		{
 			what:     "the archive of the weeks between is not handed over",
 			archives: [][]byte{s.archive(window(0, 4)), s.archive(window(9, 20))},
 			want:     export.Failed, check: "meets", alone: export.Verified,
+		},
+		{
+			what:     "a small one between hides that what the first checkpoint covers was told again",
+			archives: [][]byte{s.archive(window(0, 4)), late.archive(window(4, 5)), late.archive(window(5, 20))},
+			want:     export.Failed, check: "meets", alone: export.Verified,
+		},
+		{
+			what: "the second tells another beginning of a run",
+			archives: [][]byte{s.archive(window(0, 7)), forge(t, s, window(7, 20), func(k *kit) {
+				again := takeApart(t, begun, begun.archive(window(7, 20)))
+				for _, p := range []string{runs, metrics, traces} {
+					k.files[p] = again.files[p]
+				}
+			})},
+			want: export.Failed, check: "runs", alone: export.Verified,
 		},
 		{
 			what:     "the archive before is of another history",

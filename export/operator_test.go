@@ -201,6 +201,16 @@ func withheldRun(t *testing.T) []deed {
 			want:     export.Failed, check: "runs", alone: export.Failed,
 		},
 		{
+			what: "a run has no line, and its entries say that they are of none",
+			archives: [][]byte{boundTo(t, retold(t, func(_ int, e *ledger.Envelope, data any) any {
+				if e.RunID == runA {
+					e.RunID = ""
+				}
+				return data
+			}), window(4, 20))},
+			want: export.Failed, check: "envelopes", alone: export.Failed,
+		},
+		{
 			what:     "a run never was: the ledger is told again without it",
 			archives: [][]byte{other.archive(window(4, 17))},
 			opt:      previous(t, s.notes[1], other, 19),
