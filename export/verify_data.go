@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
@@ -306,17 +307,27 @@ func (v *verifier) runs() (string, error) {
 	return fmt.Sprintf("%d runs", lines.n), nil
 }
 
+var errNoRun = errors.New("it is not a run")
+
 func (v *verifier) oneRun(line []byte, last runKey, first bool) (runKey, error) {
 	var in struct {
-		Events []runEvent `json:"events"`
-		RunID  string     `json:"runId"`
+		Events json.RawMessage `json:"events"`
+		RunID  string          `json:"runId"`
 	}
 	if err := json.Unmarshal(line, &in); err != nil {
-		return runKey{}, errors.New("it is not a run")
+		return runKey{}, errNoRun
 	}
 	s := &story{runID: in.RunID}
 	inside := false
-	for _, ev := range in.Events {
+	events := json.NewDecoder(bytes.NewReader(in.Events)) // one by one: a list may be of millions that are none
+	if _, err := events.Token(); err != nil {
+		return runKey{}, errNoRun
+	}
+	for events.More() {
+		var ev runEvent
+		if events.Decode(&ev) != nil {
+			return runKey{}, errNoRun
+		}
 		e, err := parseEntry(ev.Envelope, ev.Data)
 		if err == nil {
 			err = s.add(e)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/proof"
@@ -21,7 +22,7 @@ var hasher = rfc6962.DefaultHasher
 // checkWindow is part 6, window.json.
 func (a *audit) checkWindow() {
 	a.window = decode(a.read("ledger/window.json", maxSmall), "\n")
-	form := object{"after": text(a.window, "after"), "first": a.first, "count": a.count, "treeSize": a.size, "left": list(a.window, "left"), "right": list(a.window, "right")}
+	form := object{"after": text(a.window, "after"), "first": a.first, "count": a.count, "treeSize": a.size, "left": append([]any{}, list(a.window, "left")...), "right": append([]any{}, list(a.window, "right")...)}
 	if a.first > 0 {
 		form["before"] = text(a.window, "before")
 	}
@@ -267,18 +268,20 @@ func (a *audit) checkEvidence() {
 func (a *audit) checkRuns() {
 	last := ""
 	for line := range a.lines("ledger/runs.ndjson.zst", maxRun) {
-		r, before, whole, started, chain := decode(line, ""), entry{seq: -1}, true, "", []byte(nil)
-		for _, v := range list(r, "events") {
-			event, _ := v.(object)
-			line := encode(event["envelope"]) // what stands there, since it is canonical
-			e := parseEnvelope(line)
-			demand(e.run == text(r, "runId") && e.seq > before.seq && e.time >= before.time && e.seq < a.first+a.count, "entry %d does not belong into this place", e.seq)
-			demand(e.seq != a.first-1 || string(line) == text(a.window, "before"), "entry %d is another than the one before the window", e.seq)
+		canonical(line, "") // so what stands in it is, too: one event after the other is made into values, and nothing else
+		r := parse[struct{ Events, Run, RunID, Steps json.RawMessage }](line)
+		id, in, before, whole, started, chain := parse[string](r.RunID), json.NewDecoder(bytes.NewReader(r.Events)), entry{seq: -1}, true, "", []byte(nil)
+		for in.Token(); in.More(); {
+			var event struct{ Data, Envelope json.RawMessage }
+			demand(in.Decode(&event) == nil && len(event.Data)+len(event.Envelope) <= maxLine, "an event is too large, or none")
+			e := parseEnvelope(event.Envelope)
+			demand(e.run == id && e.seq > before.seq && e.time >= before.time && e.seq < a.first+a.count, "entry %d does not belong into this place", e.seq)
+			demand(e.seq != a.first-1 || string(event.Envelope) == text(a.window, "before"), "entry %d is another than the one before the window", e.seq)
 			demand(e.seq >= a.first || e.time < a.from, "entry %d is not before the window", e.seq)
 			if e.seq >= a.since {
-				chain = hasher.HashChildren(chain, hasher.HashLeaf(line))
+				chain = hasher.HashChildren(chain, hasher.HashLeaf(event.Envelope))
 			}
-			_, there := a.dataOf(e, encode(event["data"]))
+			_, there := a.dataOf(e, event.Data)
 			a.checkTypes()
 			demand((before.seq < 0) == (e.typ == "run.started"), "a run begins with run.started, and only once")
 			demand(before.seq < 0 || e.of == before.of, "entry %d is of another tenant, DAG, version or trace than the one before it", e.seq)
@@ -287,10 +290,10 @@ func (a *audit) checkRuns() {
 				started = e.time
 			}
 		}
-		demand(a.untold[text(r, "runId")] && bytes.Equal(chain, a.runs[text(r, "runId")]), "from entry %d on, not all entries that the run has, or others, or none in the window", a.since)
-		delete(a.untold, text(r, "runId"))
-		demand(whole == (r["run"] != nil) && (whole || r["steps"] == nil), "run is there, and steps can be, exactly if no data is withheld")
-		order := fmt.Sprintf("%30s %s", started, text(r, "runId"))
+		demand(a.untold[id] && bytes.Equal(chain, a.runs[id]), "from entry %d on, not all entries that the run has, or others, or none in the window", a.since)
+		delete(a.untold, id)
+		demand(whole == (r.Run != nil) && (whole || r.Steps == nil), "run is there, and steps can be, exactly if no data is withheld")
+		order := fmt.Sprintf("%30s %s", started, id)
 		demand(order > last, "the run is not in its place")
 		last = order
 	}

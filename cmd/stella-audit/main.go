@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 const usage = `usage: stella-audit --log-key FILE --site-key FILE [flags] ARCHIVE...
@@ -332,11 +333,40 @@ func (a *audit) checkContent() {
 	}
 }
 
-// decode reads a JSON object in the one form of part 0 (RFC 8785), with what must stand behind it: what was read is written anew, and must be the same bytes. That finds white space, other orders and escapes, and names that are there twice.
-func decode(raw []byte, end string) object {
-	o := parse[object](raw)
-	demand(string(encode(o))+end == string(raw), "the JSON is not in its canonical form")
-	return o
+// decode reads a JSON object in its one form, with what must stand behind it.
+func decode(raw []byte, end string) object { canonical(raw, end); return parse[object](raw) }
+
+// canonical demands a JSON object in the one form of part 0 (RFC 8785), before anything is made of it: no white space, no other orders or escapes,
+// no name twice, no depth over 64. It takes no memory, and time that grows with the length alone.
+func canonical(raw []byte, end string) {
+	demand(utf8.Valid(raw) && json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, or does not end as it must")
+	names, depth, n, escaped := [65]string{}, 0, 0, false // names are the last ones of what is open
+	for at := 0; at < len(raw)-len(end); at += n {
+		switch n = 1; raw[at] {
+		case '{', '[':
+			depth++
+			demand(depth < len(names), "the JSON is nested more than 64 deep")
+			names[depth] = ""
+		case '}', ']':
+			depth--
+		case ',', ':':
+		default:
+			if n = bytes.IndexAny(raw[at:], ",}]"); raw[at] == '"' { // text, up to the next one that is not escaped
+				n = 2 + bytes.IndexFunc(raw[at+1:], func(c rune) bool { was := escaped; escaped = c == '\\' && !was; return c == '"' && !was })
+			}
+			one := raw[at : at+n]
+			if one[0] != '"' || bytes.Contains(one, []byte(`\`)) { // all other text stands for itself
+				v := parse[any](one)
+				f, _ := v.(float64)
+				demand(bytes.Equal(encode(v), one) && max(f, -f) < 1<<53 && string(one) != "-0", "the JSON is not in its canonical form: %.80q", one)
+			}
+			if raw[at+n] == ':' {
+				name := "=" + byUTF16.Replace(parse[string](one))
+				demand(names[depth] < name, "the JSON is not in its canonical form: %.80q is there twice, or not in its place", one)
+				names[depth] = name
+			}
+		}
+	}
 }
 
 // unescape makes strings of RFC 8785 of what encoding/json writes, and byUTF16 the order of its names: UTF-16 code units from U+E000 on (UTF-8: EE, EF) come behind the two of a character beyond U+FFFF (F0 to F4).
@@ -346,26 +376,8 @@ var byUTF16 = strings.NewReplacer("\xee", "\xfe", "\xef", "\xff")
 
 type object = map[string]any
 
-func encode(v any) []byte {
-	parts, ends := [][]byte{}, "[]"
-	switch v := v.(type) {
-	case object:
-		ends = "{}"
-		for _, name := range slices.SortedFunc(maps.Keys(v), func(x, y string) int { return strings.Compare(byUTF16.Replace(x), byUTF16.Replace(y)) }) {
-			parts = append(parts, slices.Concat(encode(name), []byte(":"), encode(v[name])))
-		}
-	case []any:
-		for _, item := range v {
-			parts = append(parts, encode(item))
-		}
-	default:
-		f, _ := v.(float64)
-		one := unescape.Replace(string(try(json.Marshal(v))))
-		demand(max(f, -f) < 1<<53 && one != "-0", "%s is no number of the accepted form", one)
-		return []byte(one)
-	}
-	return slices.Concat([]byte(ends[:1]), bytes.Join(parts, []byte(",")), []byte(ends[1:]))
-}
+// encode writes JSON in that form, but for numbers and names that stella has none of.
+func encode(v any) []byte { return []byte(unescape.Replace(string(try(json.Marshal(v))))) }
 
 // list finds what is at a path of names, as in "trust.policy", going through the items of lists.
 func list(v any, path string) []any {
