@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/ledger"
 )
 
 // What a line of runs.ndjson holds costs neither judge more than its length: archives like these
@@ -48,6 +49,31 @@ func TestRunLinesAreNotDearerThanTheyAreLong(t *testing.T) {
 			verdict, _, out := audit(t, s.auditor(), path)
 			if row := rowOf(out, "runs"); tc.says != "" && (verdict != "FAILED" || !strings.Contains(row, tc.says)) {
 				t.Errorf("stella-audit: %s: %s, want FAILED: %s", verdict, row, tc.says)
+			}
+		})
+	}
+}
+
+// A root.toml for which a parser of TOML would take hours is refused by both: each of these looks
+// harmless to whoever counts brackets in texts, or looks for dots before a = in one.
+func TestTrustFilesAreNotDearerThanTheyAreLong(t *testing.T) {
+	for name, tc := range map[string]struct{ raw, says string }{
+		"tables that a text closes beforehand": {
+			strings.Repeat("s=\""+strings.Repeat("}", 4000)+"\"\n", 20) + "x=" + strings.Repeat(strings.Repeat("[{a=", 900)+"[\n[\n", 30), "8 deep"},
+		"long names behind a quoted =": {strings.Repeat("\"=\""+strings.Repeat(".a", 2000)+"=1\n", 250), "4 parts"},
+		"many keys below a long one":   {"[" + strings.Repeat("a", 4000) + "]\n" + strings.Repeat("b=1\n", 200_000), "too many"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.entries, s.hashes = nil, nil
+			root := s.blob("schema = \"stella.root/1\"\n" + tc.raw)
+			s.init(root, s.policy())
+			s.add(ledger.Envelope{Type: ledger.TrustChanged, Actor: "uid:0(root)"}, &ledger.TrustChange{
+				Root: root, RootVersion: 1, Policy: s.policy(), PolicySerial: 1, Signatures: []string{}, Reason: "x",
+			})
+			verdict, checks, alone, out := s.bothOf(s.auditor())
+			if row := rowOf(out, "trust"); verdict != export.Failed || checks["trust"].Status != export.Bad || alone != "FAILED" || !strings.Contains(row, tc.says) {
+				t.Errorf("%s, trust %v; stella-audit: %s: %s, want FAILED: %s", verdict, checks["trust"], alone, row, tc.says)
 			}
 		})
 	}

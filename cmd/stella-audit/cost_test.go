@@ -1,11 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
+	"github.com/BurntSushi/toml"
+
 	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/manifests"
 )
 
 // nested is text that stands in so many lists.
@@ -34,7 +38,7 @@ func TestJSONHasOneForm(t *testing.T) {
 		"an escaped slash":            {`{"a":"\/"}`, "form"},
 		"an escaped name":             {`{"\u0061":1}`, "form"},
 		"a lone surrogate":            {`{"a":"\ud800"}`, "form"},
-		"not UTF-8":                   {"{\"a\":\"\xff\"}", "no JSON"},
+		"not UTF-8":                   {"{\"a\":\"\xff\"}", "form"},
 		"a large number":              {`{"a":9007199254740992}`, "form"},
 		"a huge number":               {`{"a":1e999}`, ""},
 		"minus zero":                  {`{"a":-0}`, "form"},
@@ -49,6 +53,14 @@ func TestJSONHasOneForm(t *testing.T) {
 		if found.status+found.text != "ok" && c.says == "ok" || found.status == "ok" && c.says != "ok" || c.says != "ok" && !strings.Contains(found.text, c.says) {
 			t.Errorf("%s: %s %s, want %q", name, found.status, found.text, c.says)
 		}
+	}
+}
+
+// How often an object is asked for memory does not depend on what is in it.
+func TestTheFormIsSeenWithoutMemory(t *testing.T) {
+	raw := []byte(`{"a":[` + strings.Repeat(`{},[],"x",{"":[]},`, 100_000) + `"x"],"b":0}`)
+	if n := testing.AllocsPerRun(1, func() { canonical(raw, "") }); n > 400_000 { // of names
+		t.Errorf("%.0f allocations", n)
 	}
 }
 
@@ -92,4 +104,97 @@ func randomJSON(r *rand.Rand, depth int) string {
 		some = append(some, text[r.IntN(len(text))]+":"+randomJSON(r, depth+1))
 	}
 	return "{" + strings.Join(some, ",") + "}"
+}
+
+// What a parser of TOML would take hours for, or gigabytes, is refused; all that stella takes is not.
+func TestTOMLIsBounded(t *testing.T) {
+	long := strings.Repeat("x", 4000)
+	for name, c := range map[string]struct {
+		raw string
+		ok  bool
+	}{
+		"all that is allowed":                {"a.\"b\".'c.d'.e=[[[[[[[{f.g.h.i=1.5,j=2026-11-28T00:00:00.5Z}]]]]]]]\n[[k.l.m.n]] # [[[[[[[[[[[[.......\n\"]\"=\"[[[[[[[[[[...........\"\n", true},
+		"text of all forms":                  {"a=\"\"\"\n\"[[[[[[[[[\\\"\"\"[[[[[[[[[\"\"\"\"\"\nb='''\n'[[[[[[[[[\\'''''\nc=[\"\",'',\"\\\"[[[[[[[[[[\",'\\',\"#[[[[[[[[[\"]\nd=\"\"\"\"\"\"\ne=''''''\n", true},
+		"a line of 4096 bytes":               {"a=\"" + strings.Repeat("x", 4092) + "\"\r\n#" + strings.Repeat("x", 4095) + "\n", true},
+		"a name far in":                      {strings.Repeat(" ", 3000) + "a = 1\n", true},
+		"many lists":                         {"a=[\n" + strings.Repeat("[\"]\",\"x.x\"],\n", 30_000) + "]\n", true},
+		"65,536 keys":                        {keys(65_536), true},
+		"65,537 keys":                        {keys(65_537), false},
+		"a line of 4097 bytes":               {"a=\"" + strings.Repeat("x", 4093) + "\"\n", false},
+		"9 deep":                             {"a=[[[[[[[[[1]]]]]]]]]\n", false},
+		"9 deep, over lines":                 {"a=[\n[\n[\n[{b=[\n[\n[\n[1]]]]}]]]]\n", false},
+		"deep behind text that closes":       {"a=\"]]]]]]]]]]]\"\nb=[[[[[[[[[1]]]]]]]]]\n", false},
+		"deep behind a name that closes":     {"\"]]]]]]]]]]]\"=[[[[[[[[[1]]]]]]]]]\n", false},
+		"deep behind lines that close":       {"a=\"\"\"\n]]]]]]]]]]]]\n\"\"\"\nb=[[[[[[[[[1]]]]]]]]]\n", false},
+		"deep behind a comment that closes":  {"#]]]]]]]]]]]\nb=[[[[[[[[[1]]]]]]]]]\n", false},
+		"deep behind lines that close late":  {"a=[\"\"\"\\\\\"\"\"\"\"\",[[[[[[[[[1]]]]]]]]]] # \"\n", false},
+		"5 parts":                            {"a.b.c.d.e=1\n", false},
+		"5 parts behind a quoted =":          {"\"=\".b.c.d.e=1\n", false},
+		"5 parts behind quoted brackets":     {"\"[{,\".b.'}]'.d.e=1\n", false},
+		"5 parts with blanks":                {"a . b .\tc . d . e = 1\n", false},
+		"a table of 5 parts":                 {"[a.'='.c.d.e]\n", false},
+		"tables of 5 parts":                  {"[[ a.b.c.\"]\".e ]]\n", false},
+		"5 parts, in a table in a line":      {"a={b=1,c.d.e.f.g=1}\n", false},
+		"a long name":                        {"\"" + long + "\"=1\n", false},
+		"a long name in a table":             {"a={b=1,\n" + long + "={c=1}}\n", false},
+		"a long name behind quoted brackets": {"\"" + strings.Repeat("=", 2000) + "\"=1\n", false},
+		"a parser's own limit of lists":      {"a=" + strings.Repeat("[", 100_000) + "\n", false},
+		"what closes more than was opened":   {"a=1\n]\n", false},
+	} {
+		if found := outcome(func() { parseTOML([]byte(c.raw)) }); (found.status == "ok") != c.ok {
+			t.Errorf("%s: %s %.300s", name, found.status, found.text)
+		}
+	}
+}
+
+func keys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "k%d=1\n", i)
+	}
+	return b.String()
+}
+
+// TOML that the other judge takes is taken here, and what is taken is not deep.
+func TestTOMLIsTakenByBoth(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	bits := []string{"a", "b", "1", "x=", "=", "=", "[", "]", "[", "]", "{", "}", "\"", "'", "\"\"\"", "'''", "\\", "\\\\", "\\\"", "#", "\n", "\n", ".", ",", " ", "\n[a", "\nb=", "\nc=[", "\nd={e="}
+	taken, both := 0, 0
+	for range 20_000 {
+		raw := ""
+		for range 1 + r.IntN(14) {
+			raw += bits[r.IntN(len(bits))]
+		}
+		raw += "\n"
+		var v any
+		other := manifests.Scan("x", []byte(raw)) == nil && toml.Unmarshal([]byte(raw), &v) == nil
+		found := outcome(func() { v = parseTOML([]byte(raw)) })
+		if found.status != "ok" && other {
+			t.Errorf("%q: %s", raw, found.text)
+		}
+		if found.status == "ok" {
+			taken++
+		}
+		if other {
+			both++
+		}
+	}
+	if both < 200 || taken < both {
+		t.Errorf("%d were taken, %d by both: too few to compare", taken, both)
+	}
+}
+
+// Trust files are read once, not for each admission; and not all files are kept.
+func TestTOMLIsRemembered(t *testing.T) {
+	raw := []byte(keys(1000))
+	want := fmt.Sprint(parseTOML(raw))
+	if n := testing.AllocsPerRun(10, func() { parseTOML(raw) }); n > 10 {
+		t.Errorf("%.0f allocations for what is known", n)
+	}
+	for i := range 100 {
+		parseTOML([]byte(keys(i)))
+	}
+	if len(parsed) > 16 || fmt.Sprint(parseTOML(raw)) != want || len(list(parseTOML([]byte(keys(7))), "k6")) != 1 {
+		t.Errorf("%d files are kept, or others than were read", len(parsed))
+	}
 }

@@ -348,13 +348,20 @@ func (a *audit) sealed(sum string) []byte {
 	return a.read(evidence+sum, maxSmall)
 }
 
-// parseTOML gives what JSON would of a file of TOML, for list.
-func parseTOML(raw []byte) (o any) {
-	depth := 0
-	for line := range strings.Lines(regexp.MustCompile(`(?m)^#.*`).ReplaceAllString(string(raw), "")) { // of long keys and deep tables the parser would make hours
-		depth += strings.Count(line, "[") + strings.Count(line, "{") - strings.Count(line, "]") - strings.Count(line, "}")
-		demand(len(line) <= 4<<10 && strings.Count(strings.Split(line, "=")[0], ".") < 512 && depth < 512, "TOML with lines, keys or tables that no stella accepts")
+// parseTOML gives what JSON would of a file of TOML, for list. Of deep tables, long names or lines, and too many of them, the parser would make hours, or gigabytes: no stella accepts them (part 1).
+func parseTOML(raw []byte) any {
+	sum := digest(raw)
+	if parsed[sum] == nil {
+		bare, depth, o := texts.ReplaceAllStringFunc(string(raw), func(s string) string { return strings.Repeat("x", len(s)) })+"\n", 0, any(nil)
+		for _, part := range parts.FindAllString(bare, -1) {
+			depth += strings.Count(part, "[") + strings.Count(part, "{") - strings.Count(part, "]") - strings.Count(part, "}")
+			demand(depth <= 8 && strings.Count(part, ".") <= 3 && (len(strings.TrimSpace(part)) <= 256 || !strings.HasSuffix(part, "=")), "TOML nested more than 8 deep, or with a name of more than 4 parts or 255 bytes")
+		}
+		long := slices.ContainsFunc(strings.Split(string(raw), "\n"), func(line string) bool { return len(strings.TrimSuffix(line, "\r")) > 4<<10 })
+		demand(!long && max(strings.Count(bare, "="), strings.Count(bare, ",")) <= 1<<16, "TOML with lines over 4 KiB, or too many keys or items")
+		try(0, toml.Unmarshal(raw, &o))
+		maps.DeleteFunc(parsed, func(string, any) bool { return len(parsed) >= 16 }) // trust files come again and again, manifests may be many
+		parsed[sum] = parse[any](try(json.Marshal(o)))
 	}
-	try(0, toml.Unmarshal(raw, &o))
-	return parse[any](try(json.Marshal(o)))
+	return parsed[sum]
 }

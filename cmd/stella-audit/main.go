@@ -21,7 +21,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 const usage = `usage: stella-audit --log-key FILE --site-key FILE [flags] ARCHIVE...
@@ -339,40 +338,40 @@ func decode(raw []byte, end string) object { canonical(raw, end); return parse[o
 // canonical demands a JSON object in the one form of part 0 (RFC 8785), before anything is made of it: no white space, no other orders or escapes,
 // no name twice, no depth over 64. It takes no memory, and time that grows with the length alone.
 func canonical(raw []byte, end string) {
-	demand(utf8.Valid(raw) && json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, or does not end as it must")
-	names, depth, n, escaped := [65]string{}, 0, 0, false // names are the last ones of what is open
+	demand(json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, or does not end as it must")
+	names, depth, n, escaped := [66]string{}, 0, 0, false // names are the last ones of the objects that are open
 	for at := 0; at < len(raw)-len(end); at += n {
-		switch n = 1; raw[at] {
-		case '{', '[':
-			depth++
-			demand(depth < len(names), "the JSON is nested more than 64 deep")
-			names[depth] = ""
-		case '}', ']':
-			depth--
-		case ',', ':':
-		default:
-			if n = bytes.IndexAny(raw[at:], ",}]"); raw[at] == '"' { // text, up to the next one that is not escaped
-				n = 2 + bytes.IndexFunc(raw[at+1:], func(c rune) bool { was := escaped; escaped = c == '\\' && !was; return c == '"' && !was })
-			}
-			one := raw[at : at+n]
-			if one[0] != '"' || bytes.Contains(one, []byte(`\`)) { // all other text stands for itself
-				v := parse[any](one)
-				f, _ := v.(float64)
-				demand(bytes.Equal(encode(v), one) && max(f, -f) < 1<<53 && string(one) != "-0", "the JSON is not in its canonical form: %.80q", one)
-			}
-			if raw[at+n] == ':' {
-				name := "=" + byUTF16.Replace(parse[string](one))
-				demand(names[depth] < name, "the JSON is not in its canonical form: %.80q is there twice, or not in its place", one)
-				names[depth] = name
-			}
+		if c := string(raw[at]); strings.Contains("{[]},:", c) {
+			n, depth = 1, depth+strings.Count("{[", c)-strings.Count("]}", c)
+			demand(depth <= 64, "the JSON is nested more than 64 deep")
+			names[depth+1] = ""
+			continue
+		}
+		if n = bytes.IndexAny(raw[at:], ",}]"); raw[at] == '"' { // a text ends with the next one that is not escaped
+			n = 2 + bytes.IndexFunc(raw[at+1:], func(c rune) bool { was := escaped; escaped = c == '\\' && !was; return c == '"' && !was })
+		}
+		one := raw[at : at+n]
+		if one[0] != '"' || bytes.ContainsAny(one, "\\\uFFFD") { // all other texts stand for themselves
+			v := parse[any](one)
+			f, _ := v.(float64)
+			demand(bytes.Equal(encode(v), one) && max(f, -f) < 1<<53 && string(one) != "-0", "the JSON is not in its canonical form: %.80q", one)
+		}
+		if raw[at+n] == ':' {
+			name := "=" + byUTF16.Replace(parse[string](one))
+			demand(names[depth] < name, "the JSON is not in its canonical form: %.80q is there twice, or not in its place", one)
+			names[depth] = name
 		}
 	}
 }
 
+// texts are what is text in TOML, or a comment; parts go up to a bracket, comma, = or line feed; parsed remembers some files by their digest.
 // unescape makes strings of RFC 8785 of what encoding/json writes, and byUTF16 the order of its names: UTF-16 code units from U+E000 on (UTF-8: EE, EF) come behind the two of a character beyond U+FFFF (F0 to F4).
 var unescape = strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 var isDigest = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
 var byUTF16 = strings.NewReplacer("\xee", "\xfe", "\xef", "\xff")
+var texts = regexp.MustCompile(`"""(?s:\\.|[^\\])*?"{3,}|'''(?s:.*?)'{3,}|"(\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*`)
+var parts = regexp.MustCompile(`[^\[\]{},=\n]*[\[\]{},=\n]`)
+var parsed = map[string]any{}
 
 type object = map[string]any
 
