@@ -198,3 +198,38 @@ func TestTOMLIsRemembered(t *testing.T) {
 		t.Errorf("%d files are kept, or others than were read", len(parsed))
 	}
 }
+
+// Each file of a bundle is looked for among all revocations, and of both there may be thousands.
+func TestRevocationsAreFoundAtOnce(t *testing.T) {
+	var file strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&file, "[[revoke]]\nblob = \"%064x\"\nfrom = \"2026-11-28T00:00:00.000000000Z\"\n", i)
+	}
+	fmt.Fprintf(&file, "[[revoke]]\nissuer = \"a\"\nsan = \"b\"\n[[revoke]]\nblob = \"%064x\"\n[[revoke]]\nblob = \"%064x\"\nfrom = \"2026-11-27T00:00:00.000000000Z\"\n", 1, 2)
+	by := revocations([]byte(file.String()))
+	for _, c := range []struct {
+		what, since string
+		want        bool
+	}{
+		{fmt.Sprintf("%064x", 0), "2026-11-28T00:00:00.000000000Z", true},
+		{fmt.Sprintf("%064x", 0), "2026-11-27T23:59:59.999999999Z", false},
+		{fmt.Sprintf("%064x", 0), "", false},
+		{fmt.Sprintf("%064x", 1), "", true}, // for all times, whatever else is said of it
+		{fmt.Sprintf("%064x", 2), "2026-11-27T00:00:00.000000000Z", true},
+		{"ab", "", true},
+		{fmt.Sprintf("%064x", 1000), "2026-11-28T00:00:00.000000000Z", false},
+		{"", "2026-11-28T00:00:00.000000000Z", false},
+	} {
+		if got := revoked(by, c.what, c.since); got != c.want {
+			t.Errorf("%s at %q: %t", c.what, c.since, got)
+		}
+	}
+	if n := testing.AllocsPerRun(10, func() { revoked(by, "x", "x") }); n > 10 {
+		t.Errorf("%.0f allocations for one file", n)
+	}
+	for _, bad := range []string{"[[revoke]]\n", "[[revoke]]\nkey = \"x\"\nfrom = \"\"\n", "[[revoke]]\nkey = \"x\"\nfrom = \"tomorrow\"\n", "[[revoke]]\nkey = \"x\"\nfrom = 1\n"} {
+		if found := outcome(func() { revocations([]byte(bad)) }); found.status != "failed" {
+			t.Errorf("%q: %s", bad, found.status)
+		}
+	}
+}

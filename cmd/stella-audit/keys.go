@@ -178,7 +178,7 @@ func (a *audit) checkTrust() {
 
 // trustChanges demands that what comes in force is what the entry names, newer than what was, and signed by the roles: a root by that of the root before, too.
 func (a *audit) trustChanges(e entry) {
-	unsure, gap, late, by, now := a.hidden, false, false, list(parseTOML(a.inForce["revocations"]), "revoke"), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
+	unsure, gap, late, by, now := a.hidden, false, false, revocations(a.inForce["revocations"]), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
 	stopIf(now == a.judged && !unsure, "ok", verified, "") // it was in force already
 	a.hidden, a.judged = true, now                         // hidden until all of it was judged
 	stopIf(e.data == nil, "left out", verified, "data of a change is withheld")
@@ -211,20 +211,27 @@ func (a *audit) trustExtends(e entry) {
 	stopIf(e.data == nil || a.inForce["root"] == nil || a.hidden, "left out", verified, "an extension, or the trust that it extends, is not known")
 	x := parseTOML(a.sealed(text(e.data, "file")))
 	demand(text(x, "schema") == "stella.extension/1" && text(x, "site_id") == a.site && text(x, "root") == digest(a.inForce["root"]) && text(x, "until") == text(e.data, "until"), "it is not what the file says, or of another site or root")
-	stopIf(a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), list(parseTOML(a.inForce["revocations"]), "revoke")), "left out", verified, "a revocation began while it was signed")
+	stopIf(a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), revocations(a.inForce["revocations"])), "left out", verified, "a revocation began while it was signed")
+}
+
+// revocations give from when on somebody or something is revoked: each the first time, behind a =, which stands alone for all times.
+func revocations(file []byte) map[string]string {
+	by := map[string]string{}
+	for _, r := range list(parseTOML(file), "revoke") {
+		name, from := text(r, "key")+text(r, "manifest")+text(r, "blob")+text(r, "issuer")+text(r, "san"), "="+text(r, "from")
+		demand(name != "" && (list(r, "from") == nil || !parseTime(from[1:]).IsZero()), "malformed revocations")
+		by[name] = min(from, cmp.Or(by[name], from))
+	}
+	return by
 }
 
 // revoked says whether somebody or something is, for all times or from one on that is not after since.
-func revoked(by []any, what any, since string) bool {
-	return slices.ContainsFunc(by, func(r any) bool {
-		names := text(r, "key") + text(r, "manifest") + text(r, "blob") + text(r, "issuer") + text(r, "san")
-		demand(names != "" && (list(r, "from") == nil || !parseTime(text(r, "from")).IsZero()), "malformed revocations")
-		return names == what && text(r, "from") <= since
-	})
+func revoked(by map[string]string, what any, since string) bool {
+	return cmp.Or(by[fmt.Sprint(what)], "none") <= "="+since
 }
 
 // signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names. It says whether that hangs on a revocation which began meanwhile.
-func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by []any) bool {
+func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[string]string) bool {
 	table, signed, last := the[any](parseTOML(root), "roles."+role), map[string]bool{}, ""
 	keys, must, short, long := keysOf(table), max(number(table, "threshold"), 1), sha256.Sum256(file), sha512.Sum384(file)
 	maps.DeleteFunc(keys, func(id string, _ []byte) bool { return revoked(by, id, e.earliest) })
@@ -281,7 +288,7 @@ func (a *audit) verdictHolds(e entry) {
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
 	stopIf(e.earliest == "", "left out", verified, "clock withheld")
 	demand(!parseTime(now).Before(parseTime(e.earliest)) && !parseTime(now).After(parseTime(e.time).Add(24*time.Hour)), "its clock said %s at %s", now, e.time)
-	by := list(parseTOML(a.sealed(text(v, "trust.revocations"))), "revoke")
+	by := revocations(a.sealed(text(v, "trust.revocations")))
 	notRevoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
 		demand(!revoked(by, what, now) || timed && !revoked(by, what, ""), "%.200q was revoked", what)
 		stopIf(revoked(by, what, e.time), "left out", verified, "revoked between its clock and the entry, or after a trusted time")
