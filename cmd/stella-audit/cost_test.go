@@ -44,6 +44,7 @@ func TestJSONHasOneForm(t *testing.T) {
 		"minus zero":                  {`{"a":-0}`, "form"},
 		"another number":              {`{"a":1.0}`, "form"},
 		"another exponent":            {`{"a":1E3}`, "form"},
+		"megabytes of escapes":        {`{"a":"` + strings.Repeat(`\n`, 1<<20) + `"}`, "form"},
 		"two values":                  {`{}{}`, ""},
 		"cut short":                   {`{"a":"`, ""},
 		"no object":                   {`[]`, ""},

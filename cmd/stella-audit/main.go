@@ -1,5 +1,5 @@
 // Command stella-audit judges archives of evidence (stella.archive/1) a second time. It is written from docs/format.md, shares no code with stella, and is small enough to be read before it is believed. The comment of each check names the
-// part of that document that it follows. It holds in memory the manifest, a hash and a name for each run of all archives, and one line, with what it is parsed to: below 100 MB for ordinary archives, below 6 GiB for the largest.
+// part of that document that it follows. It holds in memory the manifest, a hash and a name for each run of all archives, and one line, of which it parses one entry at a time: below 100 MB for ordinary archives, below 3 GB for the largest.
 package main
 
 import (
@@ -354,7 +354,7 @@ func canonical(raw []byte, end string) {
 		if one[0] != '"' || bytes.ContainsAny(one, "\\\uFFFD") { // all other texts stand for themselves
 			v := parse[any](one)
 			f, _ := v.(float64)
-			demand(bytes.Equal(encode(v), one) && max(f, -f) < 1<<53 && string(one) != "-0", "the JSON is not in its canonical form: %.80q", one)
+			demand(n <= maxSmall && bytes.Equal(encode(v), one) && max(f, -f) < 1<<53 && string(one) != "-0", "the JSON is not in its canonical form: %.80q", one)
 		}
 		if raw[at+n] == ':' {
 			name := "=" + byUTF16.Replace(parse[string](one))
