@@ -23,8 +23,8 @@ func TestRunLinesAreNotDearerThanTheyAreLong(t *testing.T) {
 		"65 deep":                     {`,"run":{`, `,"run":{"a":` + deep(63, "") + `,`, "64 deep"},
 		"thousands deep":              {`,"run":{`, `,"run":{"a":` + deep(9900, `"`+strings.Repeat("x", 4<<20)+`"`) + `,`, "64 deep"},
 		"an event of many values":     {`"events":[`, `"events":[{"data":[` + strings.Repeat("{},", 1<<20) + `0]},`, "event is too large"},
-		"many events that are none":   {`"events":[`, `"events":[` + strings.Repeat("0,", 2<<20), "event is too large"},
-		"many events without members": {`"events":[`, `"events":[` + strings.Repeat("{},", 2<<20), "no JSON"},
+		"many events that are none":   {`"events":[`, `"events":[` + strings.Repeat("0,", 2<<20), "cannot unmarshal"},
+		"many events without members": {`"events":[`, `"events":[` + strings.Repeat("{},", 2<<20), "other members"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := takeApart(t, s, original)
@@ -49,6 +49,27 @@ func TestRunLinesAreNotDearerThanTheyAreLong(t *testing.T) {
 			verdict, _, out := audit(t, s.auditor(), path)
 			if row := rowOf(out, "runs"); tc.says != "" && (verdict != "FAILED" || !strings.Contains(row, tc.says)) {
 				t.Errorf("stella-audit: %s: %s, want FAILED: %s", verdict, row, tc.says)
+			}
+		})
+	}
+}
+
+// A run has its members and no others, whichever a parser would take for them.
+func TestARunHasItsMembersAlone(t *testing.T) {
+	s := busySite(t)
+	for name, c := range map[string][2]string{
+		"one more":             {`,"runId":`, `,"run2":1,"runId":`},
+		"one before":           {`{"events":`, `{"Events":[],"events":`},
+		"in other letters":     {`{"events":`, `{"Events":`},
+		"one that is null":     {`,"run":{`, `,"run":null,"run0":{`},
+		"one more in an event": {`{"data":`, `{"Data":{},"data":`},
+		"an event of others":   {`{"data":`, `{"DATA":`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := takeApart(t, s, s.archive(window(4, 20)))
+			k.replace(runs, c[0], c[1])
+			if r := check(t, k.pack(k.assemble()), s.auditor()); r.Verdict != export.Failed || failed(r)[0] != "runs" {
+				t.Error(explain(r))
 			}
 		})
 	}

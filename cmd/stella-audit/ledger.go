@@ -271,9 +271,15 @@ func (a *audit) checkRuns() {
 		canonical(line, "") // so what stands in it is, too: one event after the other is made into values, and nothing else
 		r := parse[struct{ Events, Run, RunID, Steps json.RawMessage }](line)
 		id, in, before, whole, started, chain := parse[string](r.RunID), json.NewDecoder(bytes.NewReader(r.Events)), entry{seq: -1}, true, "", []byte(nil)
+		for i, member := range [][]byte{r.Events, r.Run, r.RunID, r.Steps} { // a parser takes other members, and Events for events
+			line = bytes.TrimPrefix(bytes.TrimPrefix(line, []byte([]string{`{"events":`, `,"run":`, `,"runId":`, `,"steps":`}[i])), member)
+		}
+		demand(string(line) == "}", "it has other members than a run has")
 		for in.Token(); in.More(); {
-			var event struct{ Data, Envelope json.RawMessage }
-			demand(in.Decode(&event) == nil && len(event.Data)+len(event.Envelope) <= maxLine, "an event is too large, or none")
+			raw := json.RawMessage(nil)
+			demand(in.Decode(&raw) == nil && len(raw) <= maxLine, "an event is too large, or none")
+			event := parse[struct{ Data, Envelope json.RawMessage }](raw)
+			demand(string(raw) == fmt.Sprintf(`{"data":%s,"envelope":%s}`, event.Data, event.Envelope), "an event has other members than data and envelope")
 			e := parseEnvelope(event.Envelope)
 			demand(e.run == id && e.seq > before.seq && e.time >= before.time && e.seq < a.first+a.count, "entry %d does not belong into this place", e.seq)
 			demand(e.seq != a.first-1 || string(event.Envelope) == text(a.window, "before"), "entry %d is another than the one before the window", e.seq)
@@ -292,7 +298,7 @@ func (a *audit) checkRuns() {
 		}
 		demand(a.untold[id] && bytes.Equal(chain, a.runs[id]), "from entry %d on, not all entries that the run has, or others, or none in the window", a.since)
 		delete(a.untold, id)
-		demand(whole == (r.Run != nil) && (whole || r.Steps == nil), "run is there, and steps can be, exactly if no data is withheld")
+		demand(whole == bytes.HasPrefix(r.Run, []byte("{")) && (whole || r.Steps == nil), "run is there, and steps can be, exactly if no data is withheld")
 		order := fmt.Sprintf("%30s %s", started, id)
 		demand(order > last, "the run is not in its place")
 		last = order
