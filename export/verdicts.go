@@ -116,14 +116,28 @@ func (x *admissions) judge(env ledger.Envelope, a *ledger.BundleAdmission) error
 	if err := sameVerdict(said, *again); err != nil {
 		return err
 	}
-	if !at.After(now) {
-		return nil
+	if at.After(now) {
+		// A revocation between the two times would have come while the medium was read.
+		if _, err = past.Judge(manifest, signatures, attestations, at); revoked(err) {
+			return &skip{why: "a revocation began while they were let in"}
+		}
 	}
-	// A revocation between the two times would have come while the medium was read.
-	if _, err = past.Judge(manifest, signatures, attestations, at); revoked(err) {
-		return &skip{why: "a revocation began while they were let in"}
+	return x.unsure(said.Trust.Extension, at)
+}
+
+// unsure is a *skip where something cannot be told of an admission that holds in all else: nobody
+// is let in by what is withheld.
+func (x *admissions) unsure(extension string, at time.Time) error {
+	if extension != "" {
+		if _, there := x.v.c.index[evidencePath+extension]; !there {
+			return errEvidence
+		}
+		if !x.extended[extension] {
+			return &skip{why: "the extension of trust that they name came before the window"}
+		}
 	}
-	return nil
+	_, err := x.v.clock.from(at)
+	return err
 }
 
 // revoked says whether an error refuses a bundle because something of it was revoked.
@@ -140,9 +154,7 @@ func (x *admissions) inForce(said ledger.TrustRef) error {
 	extension := said.Extension
 	said.Extension = "" // no trust.changed names it
 	switch {
-	case extension != "" && !x.extended[extension] && x.unknown:
-		return &skip{why: "the extension of trust that they name came before the window"}
-	case extension != "" && !x.extended[extension]:
+	case extension != "" && !x.extended[extension] && !x.unknown:
 		return fmt.Errorf("its verdict names an extension of trust that was never in force: %s", extension)
 	case said.Root == "" || said.Policy == "":
 		return errors.New("its verdict names no root, or no policy")
@@ -154,17 +166,15 @@ func (x *admissions) inForce(said ledger.TrustRef) error {
 	return nil
 }
 
-// now is when a verdict was made, which cannot be far from when it was recorded.
+// now is when a verdict was made, which cannot be far from when it was recorded. Behind an
+// accepted time that is withheld it may be long before that.
 func (x *admissions) now(said string, at time.Time) (time.Time, error) {
 	now, err := stamp.Parse(said)
 	if err != nil {
 		return now, fmt.Errorf("now of its verdict: %w", err)
 	}
-	from, err := x.v.clock.from(at)
-	if err != nil {
-		return now, err
-	}
-	if now.Before(from.Add(-nowSlack)) || now.After(at.Add(nowSlack)) {
+	from, unknown := x.v.clock.from(at)
+	if unknown == nil && now.Before(from.Add(-nowSlack)) || now.After(at.Add(nowSlack)) {
 		return now, fmt.Errorf("its verdict is of %s, more than a day from when it was recorded", said)
 	}
 	return now, nil
@@ -180,12 +190,17 @@ func (x *admissions) recall(ref ledger.TrustRef) (*verify.Past, error) {
 		return nil, err
 	}
 	var extension []byte
+	gone := false // withheld: it has lifted what has expired, and nothing else
 	if ref.Extension != "" {
-		if extension, err = x.v.sealed(ref.Extension, manifests.MaxBytes); err != nil {
+		extension, err = x.v.sealed(ref.Extension, manifests.MaxBytes)
+		if gone = errors.Is(err, errEvidence); err != nil && !gone {
 			return nil, err
 		}
 	}
 	past, err := verify.Recall(files, extension, x.v.siteID)
+	if err == nil && gone {
+		past, err = past.Lifted(ref.Extension)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no stella believes the trust files that its verdict names: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
 )
 
 // Past is what a site believed at some time of its past. Only sealed evidence is judged under
@@ -25,6 +26,21 @@ func Recall(files Files, extension []byte, siteID string) (*Past, error) {
 	}
 	return &Past{t, siteID}, err
 }
+
+// Lifted is p under an extension that is not at hand, so that nothing of its trust expires: all
+// else is judged the same. A refusal is a [*RejectError].
+func (p *Past) Lifted(digest string) (*Past, error) {
+	next := *p.trust
+	if _, ok := next.root.Roles[RoleBreakGlass]; !ok {
+		return nil, extensionRefused("root %d has no break_glass role", next.root.Version)
+	}
+	next.extension = &manifests.Extension{Root: next.ref.Root, Policy: next.ref.Policy, Revocations: next.ref.Revocations, Until: never}
+	next.ref.Extension = digest
+	return &Past{&next, p.siteID}, nil
+}
+
+// never is behind all times that can be written.
+var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
 // Judge judges the evidence of an admission as the site has done at now, but for floors, and
 // for the version of stella that a manifest may demand. A refusal is a [*RejectError].

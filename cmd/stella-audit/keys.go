@@ -209,8 +209,8 @@ func (a *audit) trustChanges(e entry) {
 // trustExtends demands the same of an extension.
 func (a *audit) trustExtends(e entry) {
 	stopIf(e.data == nil || a.inForce["root"] == nil || a.hidden, "left out", verified, "an extension, or the trust that it extends, is not known")
-	x := parseTOML(a.sealed(text(e.data, "file")))
-	demand(text(x, "schema") == "stella.extension/1" && text(x, "site_id") == a.site && text(x, "root") == digest(a.inForce["root"]) && text(x, "until") == text(e.data, "until"), "it is not what the file says, or of another site or root")
+	x := a.extension(text(e.data, "file"), a.inForce["root"])
+	demand(text(x, "until") == text(e.data, "until"), "it is not what the file says")
 	stopIf(a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), revocations(a.inForce["revocations"])), "left out", verified, "a revocation began while it was signed")
 }
 
@@ -223,6 +223,14 @@ func revocations(file []byte) map[string]string {
 		by[name] = min(from, cmp.Or(by[name], from))
 	}
 	return by
+}
+
+// extension reads an extension of a root, which says how long one lasts.
+func (a *audit) extension(sum string, root []byte) any {
+	x := parseTOML(a.sealed(sum))
+	demand(text(x, "schema") == "stella.extension/1" && text(x, "site_id") == a.site && text(x, "root") == digest(root), "it is no extension, or of another site or root")
+	demand(parseTime(text(x, "until")).Sub(parseTime(text(x, "issued"))) <= try(time.ParseDuration(text(parseTOML(root), "max_extension"))), "it lasts longer than the root allows")
+	return x
 }
 
 // revoked says whether somebody or something is, for all times or from one on that is not after since.
@@ -279,19 +287,24 @@ func trustIn(v any) string {
 
 // verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out".
 func (a *audit) verdictHolds(e entry) {
-	v, now, trust := the[any](e.data, "verdict"), text(e.data, "verdict.now"), trustIn(the[any](e.data, "verdict.trust"))
+	v, now, trust, extension := the[any](e.data, "verdict"), text(e.data, "verdict.now"), trustIn(the[any](e.data, "verdict.trust")), text(e.data, "verdict.trust.extension")
+	why := map[bool]string{} // why[true] is what cannot be told of it, said once all else was judged
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
 	a.mustName = cmp.Or(a.mustName, trust)
 	demand(trust == a.mustName, "it is by other trust files than those in force")
-	stopIf(!a.extended[text(v, "trust.extension")] && a.extended["?"], "left out", verified, "extension from before the window, or withheld")
-	demand(a.extended[text(v, "trust.extension")], "it names an extension that was never in force")
+	demand(a.extended[extension] || a.extended["?"], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")
-	stopIf(e.earliest == "", "left out", verified, "clock withheld")
-	demand(!parseTime(now).Before(parseTime(e.earliest)) && !parseTime(now).After(parseTime(e.time).Add(24*time.Hour)), "its clock said %s at %s", now, e.time)
+	why[!a.extended[extension]] = "extension from before the window, or withheld"
+	demand(extension == "" || list(parseTOML(a.sealed(text(v, "trust.root"))), "roles.break_glass") != nil, "it names an extension, and the root has no break_glass role")
+	if a.members[evidence+extension] != nil {
+		a.extension(extension, a.sealed(text(v, "trust.root")))
+	}
+	why[e.earliest == ""] = "clock withheld"
+	demand((e.earliest == "" || !parseTime(now).Before(parseTime(e.earliest))) && !parseTime(now).After(parseTime(e.time).Add(24*time.Hour)), "its clock said %s at %s", now, e.time)
 	by := revocations(a.sealed(text(v, "trust.revocations")))
 	notRevoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
 		demand(!revoked(by, what, now) || timed && !revoked(by, what, ""), "%.200q was revoked", what)
-		stopIf(revoked(by, what, e.time), "left out", verified, "revoked between its clock and the entry, or after a trusted time")
+		why[revoked(by, what, e.time)] = "revoked between its clock and the entry, or after a trusted time"
 	}
 	notRevoked(text(v, "digest"), false)
 	if len(by) > 0 {
@@ -300,6 +313,7 @@ func (a *audit) verdictHolds(e entry) {
 		}
 	}
 	a.signersHold(e, v, func(who string) { notRevoked(who, text(v, "trustedTime") != "") })
+	stopIf(why[true] != "", "left out", verified, "%s", why[true])
 }
 
 // signersHold demands that as many have signed as must, and that each may.
