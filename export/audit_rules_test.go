@@ -98,10 +98,10 @@ func TestVerdictsAreOfTheirTime(t *testing.T) {
 		"by what is no policy": {"", func(s *site, d *ledger.BundleAdmission) {
 			d.Verdict.Trust.Policy = s.blob("not TOML")
 		}, "failed"},
-		"revoked between its clock and its entry": {"[[revoke]]\nkey = \"" + id + "\"\nfrom = \"" + second(1) + "\"\n", func(_ *site, d *ledger.BundleAdmission) {
+		"revoked between its clock and its entry": {"serial = 1\n[[revoke]]\nkey = \"" + id + "\"\nfrom = \"" + second(1) + "\"\n", func(_ *site, d *ledger.BundleAdmission) {
 			d.Verdict.Now = second(0)
 		}, "not judged"},
-		"by revocations with a time of another form": {"[[revoke]]\nkey = \"" + strings.Repeat("2", 64) + "\"\nfrom = \"tomorrow\"\n", nil, "failed"},
+		"by revocations with a time of another form": {"serial = 1\n[[revoke]]\nkey = \"" + strings.Repeat("2", 64) + "\"\nfrom = \"tomorrow\"\n", nil, "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := admitted{
@@ -139,7 +139,7 @@ func TestTrustFilesMayBeWrittenInAnyWay(t *testing.T) {
 		"another base":        "[[publisher]]\nname = \"acme\"\nthreshold = 0x1\n[[publisher.key]]\n" + key,
 		"a comment with name": "[[publisher]]\n# name = \"oops\"\n" + named + "[[publisher.key]]\n" + key,
 	} {
-		a := admitted{policy: policy, manifest: "schema = \"stella.bundle/1\"\n", signers: []*ecdsa.PrivateKey{p256(t, 13)}}
+		a := admitted{policy: "serial = 1\n" + policy, manifest: "schema = \"stella.bundle/1\"\n", signers: []*ecdsa.PrivateKey{p256(t, 13)}}
 		t.Run(name, func(t *testing.T) { a.judged(t, "ok") })
 	}
 	for name, revocations := range map[string]string{
@@ -148,10 +148,10 @@ func TestTrustFilesMayBeWrittenInAnyWay(t *testing.T) {
 		"single quotes":      "[[revoke]]\nkey = '" + id + "'\n",
 		"a quoted name":      "[[revoke]]\n\"key\" = \"" + id + "\"\n",
 		"in one line":        "revoke = [{ key = \"" + id + "\" }]\n",
-		"with CR LF":         "serial = 1\r\n[[revoke]]\r\nkey = \"" + id + "\"\r\n",
+		"with CR LF":         "[[revoke]]\r\nkey = \"" + id + "\"\r\n",
 	} {
 		a := admitted{
-			policy: policyWith(1, "", pemOf(t, 13)), manifest: "schema = \"stella.bundle/1\"\n", signers: []*ecdsa.PrivateKey{p256(t, 13)}, revocations: revocations,
+			policy: policyWith(1, "", pemOf(t, 13)), manifest: "schema = \"stella.bundle/1\"\n", signers: []*ecdsa.PrivateKey{p256(t, 13)}, revocations: "serial = 1\n" + revocations,
 		}
 		t.Run("revoked, "+name, func(t *testing.T) { a.judged(t, "failed") })
 	}

@@ -67,6 +67,7 @@ func (a *admitted) archive(t *testing.T) string {
 		d.Verdict.Signers = append(d.Verdict.Signers, ledger.SignerRef{ID: sig.ID, Publisher: "acme", Flow: "key", File: file})
 	}
 	a.s = s
+	s.beginsAnew(d.Verdict.Trust.Root, d.Verdict.Trust.Policy)
 	if a.lie != nil {
 		a.lie(s, d)
 	}
@@ -172,7 +173,21 @@ func asTrust(t *testing.T, n int64) func(*site, *ledger.BundleAdmission) {
 		}
 		d.Verdict.Trust.Root = s.blob("schema = \"stella.root/1\"\nversion = 1\n\n[roles.root]\nthreshold = 1\nkeys = [\"\"\"\n" + pemOf(t, 15) + "\"\"\"]\n\n" +
 			"[roles.policy]\nthreshold = 1\nkeys = [\"\"\"\n" + pemOf(t, n) + "\"\"\"]\n")
+		s.beginsAnew(d.Verdict.Trust.Root, d.Verdict.Trust.Policy)
 	}
+}
+
+// beginsAnew makes entry 0 name trust files that no change has put in force.
+func (s *site) beginsAnew(root, policy string) {
+	first, err := ledger.ParseEnvelope(s.entries[0].Envelope)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.at, err = stamp.Parse(first.Time); err != nil {
+		s.t.Fatal(err)
+	}
+	s.entries, s.hashes, s.byRun = nil, nil, map[string][]int{}
+	s.init(root, policy)
 }
 
 // rowOf is what the table says about a check.

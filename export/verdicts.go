@@ -26,6 +26,8 @@ type admissions struct {
 	v *verifier
 
 	trust    *ledger.TrustRef // in force; nil where no entry of the window says so
+	known    ledger.TrustRef  // that an entry has named last
+	begun    bool             // an entry has changed trust
 	extended map[string]bool  // extensions of it that entries of the window name
 	unknown  bool             // there may be others
 
@@ -42,9 +44,12 @@ type admissions struct {
 func (x *admissions) entry(e entry) {
 	switch e.Envelope.Type {
 	case ledger.TrustChanged:
-		x.trust = nil
+		x.trust, x.begun = nil, true
 		if c, ok := e.Data.(*ledger.TrustChange); ok {
 			ref := c.Ref()
+			if err := x.follows(ref); err != nil {
+				x.refuse(e.Envelope.Seq, fmt.Errorf("trust files come in force that are older than others before: %w", err))
+			}
 			x.trust = &ref
 		}
 	case ledger.TrustExtended:
@@ -71,11 +76,14 @@ func (x *admissions) admission(env ledger.Envelope, a *ledger.BundleAdmission) {
 	case errors.As(err, &unjudged):
 		x.left[unjudged.why]++
 	default:
-		if x.refused++; x.first == nil {
-			m := a.Verdict
-			err = fmt.Errorf("entry %d: %s/%s@%s was let in: %w", env.Seq, m.Publisher, m.Name, m.Version, err)
-			x.first = &badLine{dataPath, env.Seq - x.v.proof.First + 1, err}
-		}
+		m := a.Verdict
+		x.refuse(env.Seq, fmt.Errorf("%s/%s@%s was let in: %w", m.Publisher, m.Name, m.Version, err))
+	}
+}
+
+func (x *admissions) refuse(seq int64, err error) {
+	if x.refused++; x.first == nil {
+		x.first = &badLine{dataPath, seq - x.v.proof.First + 1, fmt.Errorf("entry %d: %w", seq, err)}
 	}
 }
 
@@ -149,7 +157,7 @@ func revoked(err error) bool {
 }
 
 // inForce demands that a verdict names the trust that was in force. Where no entry says which
-// that was, all verdicts must name the same.
+// that was, all verdicts must name the same, and it lies between what is known.
 func (x *admissions) inForce(said ledger.TrustRef) error {
 	extension := said.Extension
 	said.Extension = "" // no trust.changed names it
@@ -160,8 +168,48 @@ func (x *admissions) inForce(said ledger.TrustRef) error {
 		return errors.New("its verdict names no root, or no policy")
 	case x.trust == nil:
 		x.trust = &said
+		return x.assume(said)
 	case *x.trust != said:
 		return fmt.Errorf("its verdict names another trust than was in force: %s", differ(said, *x.trust))
+	}
+	return nil
+}
+
+// assume takes it from a verdict which trust was in force.
+func (x *admissions) assume(said ledger.TrustRef) error {
+	if g := x.v.genesis; g != nil && !x.begun {
+		if init, ok := g.Data.(*ledger.SiteInit); ok && (init.Root != said.Root || init.Policy != said.Policy) {
+			return errors.New("no trust files have come in force, and entry 0 names another root or policy than its verdict")
+		}
+	}
+	if err := x.follows(said); err != nil {
+		return fmt.Errorf("its verdict names trust files that are older than others before: %w", err)
+	}
+	return nil
+}
+
+// follows demands that trust files, whoever names them, are not older than those that an entry
+// before has named.
+func (x *admissions) follows(is ledger.TrustRef) error {
+	was := x.known
+	x.known = is
+	for _, f := range []struct {
+		what     string
+		was, is  int64
+		old, now string // digests
+	}{
+		{"root of version", was.RootVersion, is.RootVersion, was.Root, is.Root},
+		{"policy of serial", was.PolicySerial, is.PolicySerial, was.Policy, is.Policy},
+		{"revocations of serial", was.RevocationSerial, is.RevocationSerial, was.Revocations, is.Revocations},
+	} {
+		_, number, _ := strings.Cut(f.what, " of ")
+		switch {
+		case was.Root == "": // none is known
+		case f.is < f.was:
+			return fmt.Errorf("%s %d follows %s %d", f.what, f.is, number, f.was)
+		case f.is == f.was && f.old != f.now:
+			return fmt.Errorf("%s %d follows %s %d with other bytes", f.what, f.is, number, f.was)
+		}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // let is what the door has decided of a bundle.
-func let(t *testing.T, raw []byte, trust *verify.Trust, now time.Time) *verify.Result {
+func let(t testing.TB, raw []byte, trust *verify.Trust, now time.Time) *verify.Result {
 	t.Helper()
 	spool, err := os.CreateTemp(t.TempDir(), "spool")
 	if err != nil {
@@ -238,7 +238,11 @@ func TestAVerdictByWhatIsNoTrustFile(t *testing.T) {
 		s.blob(string(verifytest.NewTrust().Files().Revocations.Raw))
 		s.blob(string(verifytest.NewTrust().Files().Policy.Raw))
 		s.blob(string(verifytest.NewTrust().Files().Roots[0].Raw))
-		s.admit(res, func(d *ledger.BundleAdmission) { lie(s, &d.Verdict.Trust) })
+		s.admit(res, func(d *ledger.BundleAdmission) {
+			lie(s, &d.Verdict.Trust)
+			s.beginsAnew(d.Verdict.Trust.Root, d.Verdict.Trust.Policy)
+			s.at = verifytest.Now()
+		})
 		if verdict, c := s.verdictsOf(s.auditor()); verdict != export.Failed || !strings.Contains(c.Detail, "no stella believes") {
 			t.Errorf("%s: %s, %s", name, verdict, c.Detail)
 		}
@@ -255,6 +259,7 @@ func TestVerdictsOfAnUnknownTrustAgree(t *testing.T) {
 		"another":  {two(), export.Failed},
 	} {
 		s := newSite(t)
+		s.beginsWith(verifytest.NewTrust())
 		for _, trust := range []*verifytest.Trust{verifytest.NewTrust(), tc.second} {
 			s.at = verifytest.Now()
 			files := trust.Files()

@@ -156,7 +156,7 @@ var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "pol
 func (a *audit) checkTrust() {
 	a.inForce, a.extended = map[string][]byte{}, map[string]bool{"": true, "?": a.first > 0} // ? is of those that nothing here names
 	if b := a.before; b != nil && b.inForce != nil && b.worst != failed && b.first+b.count == a.first {
-		a.firstRoot, a.inForce, a.hidden, a.lacks, a.mustName, a.extended = b.firstRoot, b.inForce, b.hidden, b.lacks, b.mustName, b.extended
+		a.firstRoot, a.inForce, a.hidden, a.lacks, a.mustName, a.extended, a.known = b.firstRoot, b.inForce, b.hidden, b.lacks, b.mustName, b.extended, b.known
 	}
 	for e := range a.entries() {
 		found := outcome(func() {
@@ -264,7 +264,10 @@ func (a *audit) checkVerdicts() {
 	for e := range a.entries() {
 		switch e.typ {
 		case "trust.changed":
-			a.mustName = trustIn(e.data)
+			if a.mustName = trustIn(e.data); e.data != nil {
+				a.follows(e.data)
+			}
+			a.known = cmp.Or(a.known, any(object{})) // one that is withheld has been
 		case "trust.extended":
 			a.extended[cmp.Or(text(e.data, "file"), "?")] = true
 		case "bundle.admitted":
@@ -285,12 +288,26 @@ func trustIn(v any) string {
 	return strings.Trim(fmt.Sprint(list(v, "root"), list(v, "rootVersion"), list(v, "policy"), list(v, "policySerial"), list(v, "revocations"), list(v, "revocationSerial"), list(v, "trustedRoot")), "[] ")
 }
 
+// follows demands that trust files, whoever names them, have the versions and serials that he says, and are not older than those that were named before.
+func (a *audit) follows(is any) {
+	for _, t := range trustFiles {
+		sum, n, before := text(is, t[0]), number(is, t[1]), number(a.known, t[1])
+		demand(n > before || n == before && sum == text(a.known, t[0]) || list(a.known, "root") == nil, "%s of serial %d is named behind serial %d", t[0], n, before)
+		demand(sum != "" && a.members[evidence+sum] == nil || n == number(parseTOML(a.sealed(sum)), t[2]), "%s has another serial than %d", t[0], n)
+	}
+	a.known = is
+}
+
 // verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out".
 func (a *audit) verdictHolds(e entry) {
 	v, now, trust, extension := the[any](e.data, "verdict"), text(e.data, "verdict.now"), trustIn(the[any](e.data, "verdict.trust")), text(e.data, "verdict.trust.extension")
 	why := map[bool]string{} // why[true] is what cannot be told of it, said once all else was judged
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
-	a.mustName = cmp.Or(a.mustName, trust)
+	if a.mustName == "" { // no entry says what was in force: the first verdict does
+		demand(a.known != nil || a.genesis == nil || text(a.genesis, "root") == text(v, "trust.root") && text(a.genesis, "policy") == text(v, "trust.policy"), "entry 0 names another root or policy, and none came in force since")
+		a.mustName = trust
+		a.follows(the[any](v, "trust"))
+	}
 	demand(trust == a.mustName, "it is by other trust files than those in force")
 	demand(a.extended[extension] || a.extended["?"], "it names an extension that was never in force")
 	demand(text(v, "trust.root") != "" && text(v, "trust.policy") != "", "it names no root or no policy")

@@ -122,7 +122,7 @@ type audit struct {
 	before                                  *audit // of the archive before: what came before this one, that tells
 	file                                    *os.File
 	members                                 map[string]*member
-	manifest, window, genesis               any                // genesis is the data of entry 0
+	manifest, window, genesis, known        any                // genesis is the data of entry 0; known the trust files that an entry has named last, empty where it is withheld
 	open                                    []note             // checkpoints of archives before that cover more than any of them has shown so far
 	first, count, size, since               int64              // of the manifest's ledger: the window's entries, and the tree; since is where the first of the archives begins that meet up to here
 	siteID, root, from, to, site, witnessed string             // root is the SHA-256 of the first root.toml; witnessed what the verdict says of witnesses

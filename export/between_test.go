@@ -1,0 +1,150 @@
+package export_test
+
+import (
+	"testing"
+
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/verify/verifytest"
+)
+
+// serials is the usual trust, with a policy and revocations of these serials.
+func serials(policy, revocations int64) *verifytest.Trust {
+	trust := verifytest.NewTrust()
+	trust.Policy.Serial, trust.Revocations.Serial = policy, revocations
+	return trust
+}
+
+// ofItsOwn is the usual trust with a policy by which a stranger signs for acme.
+func ofItsOwn(serial int64) *verifytest.Trust {
+	trust := serials(serial, 1)
+	trust.Policy.Publishers[0] = verifytest.Publisher("acme", "stranger")
+	return trust
+}
+
+// lets seals trust files and records an admission under them, in force or not.
+func (s *site) lets(trust *verifytest.Trust, key string, lies ...func(d *ledger.BundleAdmission)) {
+	s.t.Helper()
+	s.sealed(trust)
+	s.admit(let(s.t, verifytest.NewPlugin().Sign(key), trust.Load(), verifytest.Now()), func(d *ledger.BundleAdmission) {
+		for _, lie := range lies {
+			lie(d)
+		}
+	})
+}
+
+// hidden records a change of which the data is withheld.
+func (s *site) hidden(trust *verifytest.Trust) {
+	s.t.Helper()
+	s.change(trust.Files())
+	s.hide("secret")
+}
+
+// Where no entry says which trust files were in force, they lie between those that are known.
+func TestVerdictsLieBetweenWhatIsKnown(t *testing.T) {
+	hides := func(n int64) func(o *export.VerifyOptions) { return func(o *export.VerifyOptions) { o.Withheld = n } }
+	later := func(s *site) { s.change(serials(1, 1).Files()) } // before the window
+	for name, tc := range map[string]struct {
+		before, story func(s *site)
+		opt           func(o *export.VerifyOptions)
+		want          export.Verdict
+		says, alone   string
+	}{
+		"newer ones behind a change that is withheld": {nil, func(s *site) {
+			s.change(serials(1, 1).Files())
+			s.hidden(serials(3, 1))
+			s.lets(serials(3, 1), "acme-1")
+			s.change(serials(4, 2).Files())
+		}, hides(1), export.Verified, "1 of 1", "ok"},
+		"what was known before it": {nil, func(s *site) {
+			s.change(serials(1, 1).Files())
+			s.hidden(serials(1, 1))
+			s.lets(serials(1, 1), "acme-1")
+		}, hides(1), export.Verified, "1 of 1", "ok"},
+		"older revocations behind it": {nil, func(s *site) {
+			f := serials(1, 1).Files()
+			s.change(f)
+			revocationsOf(9, "acme-1", "revocation")(&f)
+			s.change(f)
+			s.hidden(serials(1, 1))
+			s.lets(serials(1, 1), "acme-1")
+		}, hides(1), export.Failed, "revocations of serial 1 follows serial 9", "failed"},
+		"older revocations that are called newer": {nil, func(s *site) {
+			f := serials(1, 1).Files()
+			s.change(f)
+			revocationsOf(9, "acme-1", "revocation")(&f)
+			s.change(f)
+			s.hidden(serials(1, 1))
+			s.lets(serials(1, 1), "acme-1", func(d *ledger.BundleAdmission) { d.Verdict.Trust.RevocationSerial = 10 })
+		}, hides(1), export.Failed, "revocationSerial is", "failed"},
+		"none that are called newer": {nil, func(s *site) {
+			f := serials(1, 1).Files()
+			s.change(f)
+			s.hidden(serials(1, 1))
+			s.lets(serials(1, 1), "acme-1", func(d *ledger.BundleAdmission) {
+				d.Verdict.Trust.RevocationSerial, d.Verdict.Trust.Revocations = 10, ""
+			})
+		}, hides(1), export.Failed, "revocationSerial is", "failed"},
+		"a policy that is newer than what follows": {nil, func(s *site) {
+			s.change(serials(1, 1).Files())
+			s.hidden(serials(2, 1))
+			s.lets(ofItsOwn(77), "stranger")
+			s.change(serials(2, 1).Files())
+		}, hides(1), export.Failed, "policy of serial 2 follows serial 77", "failed"},
+		"two that fall": {nil, func(s *site) {
+			s.change(serials(1, 1).Files())
+			s.hidden(serials(5, 1))
+			s.lets(serials(5, 1), "acme-1")
+			s.hidden(serials(5, 1))
+			s.lets(serials(4, 1), "acme-1")
+		}, hides(2), export.Failed, "policy of serial 4 follows serial 5", "failed"},
+		"a later window": {later, func(s *site) {
+			s.lets(serials(1, 1), "acme-1")
+			s.change(serials(2, 1).Files())
+		}, hides(0), export.Verified, "1 of 1", "ok"},
+		"a later window, by a policy of its own": {later, func(s *site) {
+			s.lets(ofItsOwn(77), "stranger")
+			s.change(serials(2, 1).Files())
+		}, hides(0), export.Failed, "policy of serial 2 follows serial 77", "failed"},
+		"a later window, by one with the serial of what follows": {later, func(s *site) {
+			s.lets(ofItsOwn(1), "stranger")
+			s.change(serials(1, 1).Files())
+		}, hides(0), export.Failed, "policy of serial 1 follows serial 1 with other bytes", "failed"},
+		"before the first change, by what entry 0 names": {nil, func(s *site) {
+			s.beginsWith(serials(1, 1))
+			s.lets(serials(1, 1), "acme-1")
+			s.change(serials(1, 1).Files())
+		}, hides(0), export.Verified, "1 of 1", "ok"},
+		"before the first change, by another policy": {nil, func(s *site) {
+			s.beginsWith(serials(1, 1))
+			s.lets(ofItsOwn(1), "stranger")
+		}, hides(0), export.Failed, "entry 0 names another", "failed"},
+		"behind a first change that is withheld": {nil, func(s *site) {
+			s.beginsWith(serials(1, 1))
+			s.hidden(serials(1, 1))
+			s.lets(serials(2, 1), "acme-1")
+		}, hides(1), export.Verified, "1 of 1", "ok"}, // there may have been two in it
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			from := start
+			if tc.before != nil {
+				tc.before(s)
+				from = s.at
+			}
+			tc.story(s)
+			opt := s.auditor()
+			tc.opt(&opt)
+			s.bothJudge(from, opt, tc.want, tc.says, tc.alone)
+		})
+	}
+}
+
+// beginsWith makes entry 0 name trust files that no change has put in force.
+func (s *site) beginsWith(trust *verifytest.Trust) {
+	s.sealed(trust)
+	ref := trust.Load().Ref()
+	s.beginsAnew(ref.Root, ref.Policy)
+	s.at = verifytest.Now()
+}
