@@ -1,10 +1,13 @@
 package export_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify"
 	"github.com/stellarun/stella/verify/verifytest"
 )
 
@@ -147,4 +150,56 @@ func (s *site) beginsWith(trust *verifytest.Trust) {
 	ref := trust.Load().Ref()
 	s.beginsAnew(ref.Root, ref.Policy)
 	s.at = verifytest.Now()
+}
+
+// stella-audit goes on from archive to archive: neither what entry 0 names is forgotten, nor
+// what was known last.
+func TestWhatIsKnownGoesOnFromArchiveToArchive(t *testing.T) {
+	usual := serials(2, 2)
+	own := verifytest.NewTrust()
+	for role, r := range own.Root.Roles {
+		r.Keys = []string{verifytest.PEM("stranger")}
+		own.Root.Roles[role] = r
+	}
+	forged := usual.Files()
+	forged.Roots = []verify.RoleFile{verifytest.Signed(manifests.EncodeRoot(own.Root), "stranger")}
+	forged.Policy, forged.Revocations = verifytest.Signed(forged.Policy.Raw, "stranger"), verifytest.Signed(forged.Revocations.Raw, "stranger")
+	for name, tc := range map[string]struct {
+		first, second func(s *site)
+		root          string // that is expected
+		want          export.Verdict
+		check, row    string
+	}{
+		"the first change is in the second":  {nil, func(s *site) { s.change(usual.Files()) }, "", export.Verified, "trust", "ok"},
+		"it has another root than entry 0":   {nil, func(s *site) { s.change(forged) }, "", export.Failed, "trust", "failed"},
+		"another root than that is expected": {nil, func(s *site) { s.change(usual.Files()) }, digest(forged.Roots[0].Raw), export.Unauthenticated, "trust", "failed"},
+		"let in by another policy than its":  {nil, func(s *site) { s.lets(ofItsOwn(2), "stranger") }, "", export.Failed, "verdicts", "failed"},
+		"let in by its policy":               {nil, func(s *site) { s.lets(usual, "acme-1") }, "", export.Verified, "verdicts", "ok"},
+		"older revocations behind what is withheld": {func(s *site) { s.change(usual.Files()) }, func(s *site) {
+			s.hidden(usual)
+			s.lets(serials(2, 1), "acme-1")
+		}, "", export.Failed, "verdicts", "failed"},
+		"the same ones behind what is withheld": {func(s *site) { s.change(usual.Files()) }, func(s *site) {
+			s.hidden(usual)
+			s.lets(usual, "acme-1")
+		}, "", export.Incomplete, "verdicts", "ok"}, // as much is withheld
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.beginsWith(usual)
+			s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
+			if tc.first != nil {
+				tc.first(s)
+			}
+			middle := s.at
+			tc.second(s)
+			opt := s.auditor()
+			opt.Root = tc.root
+			paths := s.months(middle)
+			verdict, _, out := audit(t, opt, paths...)
+			if row := rowOf(out[lastTable(out):], tc.check); verdict != string(tc.want) || !strings.HasPrefix(row, tc.row) {
+				t.Errorf("%s, %s: %s; want %s\n%s", verdict, tc.check, row, tc.want, out)
+			}
+		})
+	}
 }

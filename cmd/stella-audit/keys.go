@@ -156,7 +156,7 @@ var trustFiles = [][3]string{{"root", "rootVersion", "version"}, {"policy", "pol
 func (a *audit) checkTrust() {
 	a.inForce, a.extended = map[string][]byte{}, map[string]bool{"": true, "?": a.first > 0} // ? is of those that nothing here names
 	if b := a.before; b != nil && b.inForce != nil && b.worst != failed && b.first+b.count == a.first {
-		a.firstRoot, a.inForce, a.hidden, a.lacks, a.mustName, a.extended, a.known = b.firstRoot, b.inForce, b.hidden, b.lacks, b.mustName, b.extended, b.known
+		a.firstRoot, a.inForce, a.hidden, a.lacks, a.mustName, a.extended, a.known, a.genesis = b.firstRoot, b.inForce, b.hidden, b.lacks, b.mustName, b.extended, b.known, cmp.Or(a.genesis, b.genesis)
 	}
 	for e := range a.entries() {
 		found := outcome(func() {
