@@ -105,7 +105,7 @@ func TestVerdictsAreOfTheirTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := admitted{
-				policy: policyWith(1, "", pemOf(t, 13)), manifest: "schema = \"stella.bundle/1\"\n", revocations: tc.revocations,
+				policy: policyWith(1, "", pemOf(t, 13)), manifest: said, revocations: tc.revocations,
 				signers: []*ecdsa.PrivateKey{p256(t, 13)}, lie: tc.lie,
 			}
 			a.judged(t, tc.want)
@@ -128,18 +128,18 @@ func (a *admitted) judged(t *testing.T, want string) {
 // writes a policy, and no revocation is overlooked.
 func TestTrustFilesMayBeWrittenInAnyWay(t *testing.T) {
 	key, id := "pem = \"\"\"\n"+pemOf(t, 13)+"\"\"\"\n", verify.KeyID(&p256(t, 13).PublicKey)
-	const named = "name = \"acme\"\nthreshold = 1\n"
+	const named = "name = \"acme\"\nthreshold = 1\nkinds = [\"plugin\"]\nnames = [\"acme.\"]\n"
 	for name, policy := range map[string]string{
 		"require before key":  "[[publisher]]\n" + named + "[publisher.require]\naudience = false\n[[publisher.key]]\n" + key,
-		"indented":            "  [[publisher]]\n  name = \"acme\"\n  threshold = 1\n  [[publisher.key]]\n  " + key,
+		"indented":            "  [[publisher]]\n  name = \"acme\"\n  threshold = 1\n  kinds = [\"plugin\"]\n  names = [\"acme.\"]\n  [[publisher.key]]\n  " + key,
 		"spaces in brackets":  "[[ publisher ]]\n" + named + "[[ publisher . key ]]\n" + key,
-		"single quotes":       "[[publisher]]\nname = 'acme'\nthreshold = 1\n[[publisher.key]]\n" + key,
-		"quoted names":        "[[publisher]]\n\"name\" = \"acme\"\n'threshold' = 1\n[[publisher.\"key\"]]\n" + key,
-		"a sign":              "[[publisher]]\nname = \"acme\"\nthreshold = +1\n[[publisher.key]]\n" + key,
-		"another base":        "[[publisher]]\nname = \"acme\"\nthreshold = 0x1\n[[publisher.key]]\n" + key,
+		"single quotes":       "[[publisher]]\nkinds = ['plugin']\nnames = ['acme.']\nname = 'acme'\nthreshold = 1\n[[publisher.key]]\n" + key,
+		"quoted names":        "[[publisher]]\nkinds = [\"plugin\"]\nnames = [\"acme.\"]\n\"name\" = \"acme\"\n'threshold' = 1\n[[publisher.\"key\"]]\n" + key,
+		"a sign":              "[[publisher]]\nkinds = [\"plugin\"]\nnames = [\"acme.\"]\nname = \"acme\"\nthreshold = +1\n[[publisher.key]]\n" + key,
+		"another base":        "[[publisher]]\nkinds = [\"plugin\"]\nnames = [\"acme.\"]\nname = \"acme\"\nthreshold = 0x1\n[[publisher.key]]\n" + key,
 		"a comment with name": "[[publisher]]\n# name = \"oops\"\n" + named + "[[publisher.key]]\n" + key,
 	} {
-		a := admitted{policy: "serial = 1\n" + policy, manifest: "schema = \"stella.bundle/1\"\n", signers: []*ecdsa.PrivateKey{p256(t, 13)}}
+		a := admitted{policy: "serial = 1\n" + policy, manifest: said, signers: []*ecdsa.PrivateKey{p256(t, 13)}}
 		t.Run(name, func(t *testing.T) { a.judged(t, "ok") })
 	}
 	for name, revocations := range map[string]string{
@@ -151,7 +151,7 @@ func TestTrustFilesMayBeWrittenInAnyWay(t *testing.T) {
 		"with CR LF":         "[[revoke]]\r\nkey = \"" + id + "\"\r\n",
 	} {
 		a := admitted{
-			policy: policyWith(1, "", pemOf(t, 13)), manifest: "schema = \"stella.bundle/1\"\n", signers: []*ecdsa.PrivateKey{p256(t, 13)}, revocations: "serial = 1\n" + revocations,
+			policy: policyWith(1, "", pemOf(t, 13)), manifest: said, signers: []*ecdsa.PrivateKey{p256(t, 13)}, revocations: "serial = 1\n" + revocations,
 		}
 		t.Run("revoked, "+name, func(t *testing.T) { a.judged(t, "failed") })
 	}

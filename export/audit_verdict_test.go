@@ -14,6 +14,9 @@ import (
 	"github.com/stellarun/stella/verify"
 )
 
+// said is what the verdict of an admitted says of its manifest.
+const said = "schema = \"stella.bundle/1\"\nkind = \"plugin\"\npublisher = \"acme\"\nname = \"acme.match\"\nversion = \"1.0.0\"\nsequence = 1\n"
+
 // admitted is a site with one bundle let in, by a verdict that lie may change;
 // policy and revocations are what it was judged by.
 type admitted struct {
@@ -31,7 +34,7 @@ func pemOf(t *testing.T, d int64) string { return string(publicPEM(t, &p256(t, d
 
 // policyWith names keys for acme, with a threshold and what else is given.
 func policyWith(threshold int, rest string, keys ...string) string {
-	p := fmt.Sprintf("schema = \"stella.policy/1\"\nserial = 1\n\n[[publisher]]\nname = \"other\" # somebody\nthreshold = 1\n\n[[publisher]]\nname = \"acme\"\nthreshold = %d\n", threshold)
+	p := fmt.Sprintf("schema = \"stella.policy/1\"\nserial = 1\n\n[[publisher]]\nname = \"other\" # somebody\nthreshold = 1\n\n[[publisher]]\nname = \"acme\"\nthreshold = %d\nkinds = [\"plugin\"]\nnames = [\"acme.\"]\n", threshold)
 	for _, k := range keys {
 		p += "\n[[publisher.key]]\nvalid_from = \"2026-01-01T00:00:00.000000000Z\"\npem = \"\"\"\n" + k + "\"\"\"\n"
 	}
@@ -82,7 +85,7 @@ func (a *admitted) archive(t *testing.T) string {
 func TestVerdictsAreJudgedAgain(t *testing.T) {
 	mine, other := p256(t, 13), p256(t, 14)
 	id := verify.KeyID(&mine.PublicKey)
-	manifest := "schema = \"stella.bundle/1\"\n\n[[file]]\nsha256 = \"" + strings.Repeat("b", 64) + "\"\n\n[trust]\npolicy = \"policy.toml\"\n"
+	manifest := said + "\n[[file]]\nsha256 = \"" + strings.Repeat("b", 64) + "\"\n\n[trust]\npolicy = \"policy.toml\"\n"
 	revoke := func(lines string) string {
 		return "schema = \"stella.revocations/1\"\nserial = 1\n\n[[revoke]]\nmanifest = \"" + strings.Repeat("1", 64) + "\"\n\n[[revoke]]\n" + lines + "\n"
 	}
@@ -154,6 +157,9 @@ func TestVerdictsAreJudgedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.manifest = manifest
+			if strings.HasPrefix(name, "trust ") {
+				tc.manifest = strings.Replace(manifest, "plugin", "trust", 1)
+			}
 			path := tc.archive(t)
 			verdict, _, out := audit(t, tc.s.auditor(), path)
 			want := map[string]string{"ok": "VERIFIED", "not judged": "VERIFIED", "failed": "FAILED"}[tc.want]

@@ -191,10 +191,7 @@ func (a *audit) trustChanges(e entry) {
 		gap = gap || t[0] == "root" && was != nil && n > before+1
 		demand(unsure || !gap, "root %d was passed over", before+1)
 		a.inForce[t[0]] = is
-		gone := by
-		if unsure || bytes.Equal(is, was) { // what was in force before was signed before
-			gone = nil
-		}
+		gone := map[bool]map[string]string{false: by}[unsure || bytes.Equal(is, was)] // what was in force before was signed before
 		if t[0] == "root" && was != nil && n == before+1 {
 			late = a.signedBy(e, was, "root", is, gone) || late
 		}
@@ -258,7 +255,7 @@ func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[
 	return file != nil && int64(len(signed)) < must
 }
 
-// checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). Not judged: certificates, timestamps, logs, attestations, the windows of keys. What was left out is counted, and makes no verdict worse.
+// checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). What part 7 leaves to "export verify", as certificates and attestations, is not judged. What was left out is counted, and makes no verdict worse.
 func (a *audit) checkVerdicts() {
 	all, left := 0, map[string]int{}
 	for e := range a.entries() {
@@ -323,36 +320,40 @@ func (a *audit) verdictHolds(e entry) {
 		demand(!revoked(by, what, now) || timed && !revoked(by, what, ""), "%.200q was revoked", what)
 		why[revoked(by, what, e.time)] = "revoked between its clock and the entry, or after a trusted time"
 	}
-	notRevoked(text(v, "digest"), false)
-	if len(by) > 0 {
-		for _, file := range list(parseTOML(a.sealed(text(v, "digest"))), "file.sha256") {
-			notRevoked(file, false)
-		}
+	m := parseTOML(a.sealed(text(v, "digest")))
+	for _, name := range strings.Fields("publisher name version kind sequence") {
+		demand(fmt.Sprint(list(v, name)) == fmt.Sprint(list(m, name)), "%s is %.200q, and in the manifest %.200q", name, list(v, name), list(m, name))
 	}
-	a.signersHold(e, v, func(who string) { notRevoked(who, text(v, "trustedTime") != "") })
+	for _, what := range append(list(m, "file.sha256"), text(v, "digest")) {
+		notRevoked(what, false)
+	}
+	demand(cmp.Or(text(m, "expires"), "~") > now && text(m, "not_before") <= now, "the manifest is not valid yet, or has expired")
+	a.signersHold(e, v, m, func(who string) { notRevoked(who, text(v, "trustedTime") != "") })
 	stopIf(why[true] != "", "left out", verified, "%s", why[true])
 }
 
-// signersHold demands that as many have signed as must, and that each may.
-func (a *audit) signersHold(e entry, v any, notRevoked func(who string)) {
+// signersHold demands that the publisher may publish this, that as many have signed as must, and that each may.
+func (a *audit) signersHold(e entry, v, m any, notRevoked func(who string)) {
 	publisher, manifest, most, judged := text(v, "publisher"), a.sealed(text(v, "digest")), int64(0), map[string]bool{}
 	tables := slices.DeleteFunc(list(parseTOML(a.sealed(text(v, "trust.policy"))), "publisher"), func(p any) bool { return text(p, "name") != publisher })
 	if text(v, "kind") == "trust" { // signed by the roles of root.toml whose files it brings
 		publisher, tables = "root.toml", nil
-		for file := range the[object](parseTOML(a.sealed(text(v, "digest"))), "trust") {
+		for file := range the[object](m, "trust") {
 			tables = append(tables, the[any](parseTOML(a.sealed(text(v, "trust.root"))), "roles."+strings.TrimSuffix(file, "s")))
 		}
 	}
-	keys := keysOf(tables...)
+	keys, p, softened, audience := keysOf(tables...), object{"": tables}, list(v, "softened") != nil, list(m, "audience")
+	named := func(prefix any) bool { return strings.HasPrefix(text(m, "name"), fmt.Sprint(prefix)) }
+	demand(text(v, "kind") == "trust" || slices.Contains(list(p, ".kinds"), any(text(m, "kind"))) && slices.ContainsFunc(list(p, ".names"), named), "%q may not publish this kind, or by this name", publisher)
+	demand(text(v, "decision") == "admitted" && !softened || text(v, "decision") == "admitted_under_audit" && softened && text(p, ".level") == "audit", "the decision is %.40q, with softened reasons: %t", text(v, "decision"), softened)
+	demand(audience == nil || slices.Contains(audience, any(a.site)) || slices.Contains(audience, any(text(parseTOML(a.sealed(text(v, "trust.root"))), "fleet_id"))), "it is for other sites")
 	for _, s := range list(v, "signers") {
 		id, file := text(s, "id"), text(s, "file")
 		demand(text(s, "publisher") == publisher && slices.Contains(list(e.data, "signatures"), any(file)), "signer %.64q is of somebody else, or did not sign what came in", id)
 		notRevoked(text(s, "issuer") + text(s, "san"))
 		notRevoked(id)
-		if text(s, "flow") == "key" {
-			demand(keys[id] != nil && verify(keys[id], manifest, unbase64(text(decode(a.sealed(file), ""), "messageSignature.signature"))), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
-			judged[id] = true
-		}
+		judged[id] = text(s, "flow") == "key"
+		demand(!judged[id] || keys[id] != nil && verify(keys[id], manifest, unbase64(text(decode(a.sealed(file), ""), "messageSignature.signature"))), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
 	}
 	others := len(slices.DeleteFunc(list(v, "signers"), func(s any) bool { return text(s, "flow") == "key" }))
 	demand(others == 0 || list(object{"": tables}, ".identity") != nil, "a certificate has signed, and %q has no identities in the trust files", publisher)

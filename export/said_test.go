@@ -1,0 +1,95 @@
+package export_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stellarun/stella/bundle"
+	"github.com/stellarun/stella/export"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify/verifytest"
+)
+
+// A verdict says of a bundle what its sealed manifest says, and by the policy it may be let in.
+func TestVerdictsSayWhatTheManifestSays(t *testing.T) {
+	now := verifytest.Now()
+	trust := func() *verifytest.Trust {
+		trust := verifytest.NewTrust()
+		trust.Policy.Publishers = append(trust.Policy.Publishers, verifytest.Publisher("tools", "stranger"))
+		return trust
+	}
+	audits := trust()
+	audits.Acme().Level = "audit"
+	audits.Acme().Require.Attestations = []manifests.RequiredAttestation{{PredicateType: verifytest.Review, Keys: []string{verifytest.PEM("reviewer")}}}
+	closed := trust()
+	closed.Acme().Kinds = []manifests.Kind{manifests.KindData}
+	const site, fleet = siteID, "f1ee0000000000000000000000000001"
+	for name, tc := range map[string]struct {
+		trust *verifytest.Trust         // nil for the usual
+		edit  func(m *manifests.Bundle) // of what is signed
+		lie   func(d *ledger.BundleAdmission)
+		want  export.Verdict
+		says  string // export verify
+		alone string // stella-audit
+	}{
+		"all of it":         {nil, nil, nil, export.Verified, "1 of 1", "ok"},
+		"another name":      {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.Name = "acme.other" }, export.Failed, "name is", "failed"},
+		"another version":   {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.Version = "9.9.9" }, export.Failed, "version is", "failed"},
+		"another sequence":  {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.Sequence = 1 << 30 }, export.Failed, "sequence is", "failed"},
+		"another kind":      {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.Kind = "data" }, export.Failed, "kind is", "failed"},
+		"no such decision":  {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.Decision = "junk" }, export.Failed, "decision is", "failed"},
+		"what was softened": {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.Softened = []string{"TLOG_MISSING"} }, export.Failed, "softened is", "failed"},
+		"under audit, of who is not": {nil, nil, func(d *ledger.BundleAdmission) {
+			d.Verdict.Decision, d.Verdict.Softened = "admitted_under_audit", []string{"TLOG_MISSING"}
+		}, export.Failed, "decision is", "failed"},
+		"under audit":                         {audits, nil, nil, export.Verified, "1 of 1", "ok"},
+		"under audit, with nothing to soften": {audits, nil, func(d *ledger.BundleAdmission) { d.Verdict.Softened = nil }, export.Failed, "softened is", "failed"},
+		"another publisher, who has signed it": {nil, nil, func(d *ledger.BundleAdmission) {
+			d.Verdict.Publisher = "tools"
+			d.Verdict.Signers[0].Publisher = "tools"
+		}, export.Failed, "SIGNER_FOREIGN", "failed"},
+		"a name that is not the publisher's": {nil, func(m *manifests.Bundle) { m.Name = "evil.x" }, nil, export.Failed, "NAME_NOT_ALLOWED", "failed"},
+		"a kind that is not the publisher's": {closed, nil, nil, export.Failed, "KIND_NOT_ALLOWED", "failed"},
+		"that it has expired":                {nil, func(m *manifests.Bundle) { m.Expires = verifytest.Created().Add(time.Minute) }, nil, export.Failed, "EXPIRED", "failed"},
+		"that it is not valid yet":           {nil, func(m *manifests.Bundle) { m.NotBefore = now.Add(time.Hour) }, nil, export.Failed, "NOT_YET_VALID", "failed"},
+		"that it is for another site":        {nil, func(m *manifests.Bundle) { m.Audience = []string{strings.Repeat("0", 32)} }, nil, export.Failed, "AUDIENCE_MISMATCH", "failed"},
+		"that it is for this site":           {nil, func(m *manifests.Bundle) { m.Audience = []string{strings.Repeat("0", 32), site} }, nil, export.Verified, "1 of 1", "ok"},
+		"that it is for this fleet":          {nil, func(m *manifests.Bundle) { m.Audience = []string{fleet} }, nil, export.Verified, "1 of 1", "ok"},
+		"that it is valid":                   {nil, func(m *manifests.Bundle) { m.NotBefore, m.Expires = now, now.Add(time.Second) }, nil, export.Verified, "1 of 1", "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = now
+			in := tc.trust
+			if in == nil {
+				in = trust()
+			}
+			s.change(in.Files())
+			good := let(t, verifytest.NewPlugin().Sign("acme-1"), verifytest.NewTrust().Load(), now)
+			if tc.trust == audits {
+				good = let(t, verifytest.NewPlugin().Sign("acme-1"), audits.Load(), now)
+			}
+			s.admit(good, func(d *ledger.BundleAdmission) {
+				b := verifytest.NewPlugin()
+				if tc.edit != nil {
+					tc.edit(&b.Manifest)
+				}
+				_, packed := b.Pack(bundle.PackOptions{})
+				key := "acme-1"
+				if strings.Contains(name, "who has signed it") {
+					key = "stranger"
+				}
+				sig := verifytest.Signatures(packed.Raw, key)[0]
+				d.Verdict.Digest, d.Verdict.Name, d.Verdict.Trust = s.blob(string(packed.Raw)), b.Manifest.Name, in.Load().Ref()
+				d.Signatures = []string{s.blob(string(sig.Data))}
+				d.Verdict.Signers = []ledger.SignerRef{{ID: sig.ID, Publisher: "acme", Flow: "key", File: d.Signatures[0]}}
+				if tc.lie != nil {
+					tc.lie(d)
+				}
+			})
+			s.bothJudge(start, s.auditor(), tc.want, tc.says, tc.alone)
+		})
+	}
+}
