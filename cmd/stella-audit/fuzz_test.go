@@ -193,6 +193,9 @@ func TestTOMLThatTakesLong(t *testing.T) {
 			t.Errorf("%s: %v", name, found)
 		}
 	}
+	if found := outcome(func() { parseTOML([]byte("a = \"" + strings.Repeat("x", 4096-6) + "\"\r\n")) }); found.status != "ok" {
+		t.Errorf("the longest line that a site reads: %v", found)
+	}
 	if found := outcome(func() {
 		parseTOML([]byte(strings.Repeat("[[publisher]]\nname = \"a.b\" # .\nkeys = [\"x\", { a = 1 }]\n", 10_000)))
 	}); found.status != "ok" {
