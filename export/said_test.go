@@ -93,3 +93,73 @@ func TestVerdictsSayWhatTheManifestSays(t *testing.T) {
 		})
 	}
 }
+
+// An entry says of an extension what the file says, and serials of extensions rise.
+func TestEntriesSayWhatTheExtensionSays(t *testing.T) {
+	now := verifytest.Now()
+	at := atSea(now)
+	is := lasting(at, now)
+	other := strings.Repeat("0", 64)
+	next := func(serial int64) manifests.Extension {
+		x := is
+		x.Serial, x.Until = serial, now.Add(2*time.Hour)
+		return x
+	}
+	long := is
+	long.Until = now.AddDate(5, 0, 0)
+	for name, tc := range map[string]struct {
+		all   []manifests.Extension
+		lie   func(c *ledger.TrustExtension) // of the last
+		want  export.Verdict
+		says  string // export verify
+		alone string // stella-audit
+	}{
+		"all of it":        {[]manifests.Extension{is}, nil, export.Verified, "2 of 2", "ok"},
+		"another serial":   {[]manifests.Extension{is}, func(c *ledger.TrustExtension) { c.Serial = 99 }, export.Failed, "other things of the extension", "failed"},
+		"another policy":   {[]manifests.Extension{is}, func(c *ledger.TrustExtension) { c.Policy = other }, export.Failed, "other things of the extension", "failed"},
+		"another root":     {[]manifests.Extension{is}, func(c *ledger.TrustExtension) { c.Root = other }, export.Failed, "other things of the extension", "failed"},
+		"too long a while": {[]manifests.Extension{long}, nil, export.Failed, "the root allows", "failed"},
+		"two":              {[]manifests.Extension{is, next(2)}, nil, export.Verified, "3 of 3", "ok"},
+		"one from before":  {[]manifests.Extension{next(2), is}, nil, export.Failed, "its serial is 1, one of serial 2 came before", "failed"},
+		"one serial twice": {[]manifests.Extension{is, next(1)}, nil, export.Failed, "its serial is 1, one of serial 1 came before", "failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = now
+			s.change(at.Files())
+			for i, x := range tc.all {
+				s.extend(x, "captain", func(c *ledger.TrustExtension) {
+					if tc.lie != nil && i == len(tc.all)-1 {
+						tc.lie(c)
+					}
+				})
+			}
+			opt := s.auditor()
+			opt.Root = at.Load().Ref().Root
+			s.bothSay(opt, tc.want, tc.says, tc.alone)
+		})
+	}
+}
+
+// A window that begins later does not know the serial of the extension before: stella-audit
+// does, if it has the archive before.
+func TestSerialsOfExtensionsFromArchiveToArchive(t *testing.T) {
+	now := verifytest.Now()
+	at := atSea(now)
+	is := lasting(at, now)
+	s := newSite(t)
+	s.at = now
+	s.change(at.Files())
+	two := is
+	two.Serial = 2
+	s.extend(two, "captain")
+	middle := s.at
+	s.extend(is, "captain")
+	paths := s.months(middle)
+	for n, want := range map[int]export.Verdict{0: export.Failed, 1: export.Verified} {
+		verdict, _, out := audit(t, s.auditor(), paths[n:]...)
+		if verdict != string(want) {
+			t.Errorf("from %d on: %s, want %s\n%s", n, verdict, want, out)
+		}
+	}
+}

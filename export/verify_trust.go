@@ -50,8 +50,9 @@ type lineage struct {
 	last       *verify.Lineage     // nil before the first that is known
 	judged     *ledger.TrustChange // what last is of; nil if others may have come since
 	first      *verify.Lineage
-	begun      bool  // an entry has changed trust files
-	early      int64 // admissions before that
+	extended   *manifests.Extension // by the last that holds
+	begun      bool                 // an entry has changed trust files
+	early      int64                // admissions before that
 	all        int64
 	left       unjudged
 	failed     error // of the first that does not hold
@@ -175,6 +176,10 @@ func (x *lineage) extension(env ledger.Envelope, c *ledger.TrustExtension) error
 	if c.Serial != is.Serial || c.Root != is.Root || c.Policy != is.Policy || c.Until != stamp.Format(is.Until) {
 		return errors.New("it says other things of the extension than the file does")
 	}
+	if was := x.extended; was != nil && was.Root == is.Root && is.Serial <= was.Serial {
+		return fmt.Errorf("its serial is %d, one of serial %d came before", is.Serial, was.Serial)
+	}
+	x.extended = is
 	if _, err := x.last.Extend(raw, signatures, x.v.siteID, at); err != nil {
 		return errBegan
 	}

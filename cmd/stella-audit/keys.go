@@ -206,8 +206,12 @@ func (a *audit) trustChanges(e entry) {
 // trustExtends demands the same of an extension.
 func (a *audit) trustExtends(e entry) {
 	stopIf(e.data == nil || a.inForce["root"] == nil || a.hidden, "left out", verified, "an extension, or the trust that it extends, is not known")
-	x := a.extension(text(e.data, "file"), a.inForce["root"])
-	demand(text(x, "until") == text(e.data, "until"), "it is not what the file says")
+	x, last := a.extension(text(e.data, "file"), a.inForce["root"]), parseTOML(a.inForce["extension"])
+	for _, name := range strings.Fields("serial root policy until") {
+		demand(fmt.Sprint(list(e.data, name)) == fmt.Sprint(list(x, name)), "%s is %.200q, and in the file %.200q", name, list(e.data, name), list(x, name))
+	}
+	demand(number(x, "serial") > number(last, "serial") || text(x, "root") != text(last, "root"), "the one before has the serial %d", number(last, "serial"))
+	a.inForce["extension"] = a.sealed(text(e.data, "file"))
 	stopIf(a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), revocations(a.inForce["revocations"])), "left out", verified, "a revocation began while it was signed")
 }
 

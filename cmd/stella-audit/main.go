@@ -128,7 +128,7 @@ type audit struct {
 	siteID, root, from, to, site, witnessed string             // root is the SHA-256 of the first root.toml; witnessed what the verdict says of witnesses
 	logIn, siteIn                           []byte             // the keys inside, as SPKI
 	roots                                   map[int64][]byte   // of the tree, at sizes that somebody asks for
-	runs, inForce                           map[string][]byte  // run → hash over its envelopes from since on; trust files, root policy revocations
+	runs, inForce                           map[string][]byte  // run → hash over its envelopes from since on; trust files, root policy revocations, and the last extension
 	reasons                                 map[string]string  // of what is declared as withheld
 	met, unknown, extended, untold          map[string]bool    // what of that some entry lacks; types of entries that are not known here; extensions that were in force; runs of the window without a line so far
 	firstRoot, lacks, judged, mustName      string             // the digest of the first root in force; what was not judged of trust files; the last change; what the next verdict must name as in force, "" where nothing says so
