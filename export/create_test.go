@@ -183,8 +183,8 @@ func TestResultIsTheArchives(t *testing.T) {
 func TestWithheldThingsMakeAnArchiveIncomplete(t *testing.T) {
 	for name, hide := range map[string]func(s *site){
 		"data of a run":         func(s *site) { s.entries[7].Data, s.entries[7].Withheld = nil, "erased" },
-		"data of an admission":  func(s *site) { s.entries[1].Data, s.entries[1].Withheld = nil, "erased" },
-		"data of entry 0":       func(s *site) { s.entries[0].Data, s.entries[0].Withheld = nil, "erased" },
+		"data of an admission":  func(s *site) { s.entries[1].Data, s.entries[1].Withheld = nil, "decided" },
+		"data of entry 0":       func(s *site) { s.entries[0].Data, s.entries[0].Withheld = nil, "decided" },
 		"data of a run's start": func(s *site) { s.entries[4].Data, s.entries[4].Withheld = nil, "gdpr-17" },
 		"a sealed file":         func(s *site) { s.gone[s.blob("plan")] = "collected" },
 		"a log segment":         func(s *site) { s.gone[s.segment("try 1", "oh no \x00\u2028").SHA256] = "archived" },

@@ -163,3 +163,22 @@ func TestSerialsOfExtensionsFromArchiveToArchive(t *testing.T) {
 		}
 	}
 }
+
+// Only what people have said is erased: other data that is called erased is hidden.
+func TestWhatCannotBeErasedIsNot(t *testing.T) {
+	for seq, want := range map[int]export.Verdict{1: export.Failed, 3: export.Failed, 4: export.Verified, 6: export.Failed, 7: export.Verified} {
+		s := busySite(t)
+		env, err := ledger.ParseEnvelope(s.entries[seq].Envelope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.entries[seq].Data, s.entries[seq].Withheld = nil, "erased"
+		opt := s.auditor()
+		opt.Withheld = 1
+		r := check(t, s.archive(window(0, 20)), opt)
+		alone, _, out := audit(t, opt, saved(t, s.archive(window(0, 20))))
+		if r.Verdict != want || alone != string(want) {
+			t.Errorf("%s: %s, want %s\n%s\n%s", env.Type, r.Verdict, want, explain(r), out)
+		}
+	}
+}

@@ -50,6 +50,9 @@ func (x *withheldIndex) check(e entry) error {
 	if reason := x.data[e.Envelope.Seq]; reason != e.withheld {
 		return fmt.Errorf("entry %d: its data is withheld for %q, and %q in the manifest", e.Envelope.Seq, e.withheld, reason)
 	}
+	if e.withheld == "erased" && !ledger.Erasable(e.Envelope.Type) {
+		return fmt.Errorf("entry %d: its data cannot be erased: nobody speaks in %s", e.Envelope.Seq, e.Envelope.Type)
+	}
 	return nil
 }
 

@@ -33,6 +33,18 @@ func Remains(t Type, data json.RawMessage) (raw json.RawMessage, ok bool, err er
 	return raw, true, nil
 }
 
+// Erasable says whether data of a type can be erased, since people speak in it. A type that is not
+// known here may be one of those.
+func Erasable(t Type) bool {
+	info, ok := lookup(t)
+	for i := 0; ok && i < info.data.NumField(); i++ {
+		if info.data.Field(i).Tag.Get("erase") == "text" {
+			return true
+		}
+	}
+	return !ok
+}
+
 // blank empties the marked fields of a struct, and says whether any held something.
 func blank(v reflect.Value) (held bool) {
 	for i := range v.NumField() {

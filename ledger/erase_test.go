@@ -73,6 +73,9 @@ func TestSaidIsWhatAnErasureTakesOut(t *testing.T) {
 		if err != nil || ok != (len(got) > 0) {
 			t.Errorf("%s: remains %v, %v; said %q", info.Type, ok, err, got)
 		}
+		if can := ledger.Erasable(info.Type); can != ok {
+			t.Errorf("%s can be erased: %t, want %t", info.Type, can, ok)
+		}
 		var before, after any
 		if err := json.Unmarshal(raw, &before); err != nil {
 			t.Fatal(err)
@@ -89,6 +92,9 @@ func TestSaidIsWhatAnErasureTakesOut(t *testing.T) {
 			}
 		}
 		said += len(got)
+	}
+	if !ledger.Erasable("moon.landed") {
+		t.Error("of a type that nobody knows it is known that it cannot be erased")
 	}
 	if said < 20 {
 		t.Errorf("%d texts in all types", said)

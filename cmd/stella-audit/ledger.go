@@ -169,7 +169,7 @@ func (a *audit) checkMeets() {
 }
 
 //go:embed types.json
-var types []byte // those of part 4, each with the members of its data that name sealed files (part 6, evidence)
+var types []byte // those of part 4, each with the members of its data that name sealed files (part 6, evidence), and, with *, in which people speak
 var naming = parse[map[string][]string](types)
 
 // dataOf is part 4, data line: the one that the entry names, or a place holder that the manifest declares.
@@ -177,6 +177,7 @@ func (a *audit) dataOf(e entry, line []byte) (data any, whole bool) {
 	if digest(line) != e.sum {
 		reason := a.withholds("data", e.seq, "")
 		demand(reason != "" && string(line) == fmt.Sprintf(`{"seq":%d,"withheld":"%s"}`, e.seq, reason), "entry %d: not the data that the entry names, nor declared as withheld", e.seq)
+		demand(reason != "erased" || naming[e.typ] == nil || strings.Contains(fmt.Sprint(naming[e.typ]), "*"), "entry %d: in %s nobody speaks, and it cannot be erased", e.seq, e.typ)
 		return nil, false
 	}
 	o := decode(line, "")
