@@ -193,6 +193,9 @@ func TestTOMLThatTakesLong(t *testing.T) {
 			t.Errorf("%s: %v", name, found)
 		}
 	}
+	if found := outcome(func() { parseTOML([]byte("a = " + strings.Repeat("1", 4000) + "\n")) }); found.status != "failed" || len(found.text) > 400 {
+		t.Errorf("the fault of what is no TOML has %d bytes: %.100s", len(found.text), found.text)
+	}
 	if found := outcome(func() { parseTOML([]byte("a = \"" + strings.Repeat("x", 4096-6) + "\"\r\n")) }); found.status != "ok" {
 		t.Errorf("the longest line that a site reads: %v", found)
 	}

@@ -100,7 +100,7 @@ func stopIf(stop bool, status string, verdict int, why string, args ...any) {
 }
 
 func demand(ok bool, why string, args ...any) { stopIf(!ok, "failed", failed, why, args...) }
-func try[T any](v T, err error) T             { demand(err == nil, "%v", err); return v }
+func try[T any](v T, err error) T             { demand(err == nil, "%.300v", err); return v }
 
 func outcome(f func()) (found finding) {
 	defer func() {
