@@ -203,3 +203,73 @@ func TestWhatIsKnownGoesOnFromArchiveToArchive(t *testing.T) {
 		})
 	}
 }
+
+// Where some of the files of a change are withheld, the others are judged; and what comes in
+// force again is signed again.
+func TestTrustFilesOfWhichSomeAreWithheld(t *testing.T) {
+	gone := func(s *site, raw []byte) { s.gone[digest(raw)] = "secret" }
+	then := func(by ...string) func(s *site, f *verify.Files) { // root 2, with its policy withheld
+		return func(s *site, f *verify.Files) {
+			rotated(2, "stranger", by...)(f)
+			policyOf(3, "stranger")(f)
+			s.change(*f)
+			gone(s, f.Policy.Raw)
+		}
+	}
+	for name, tc := range map[string]struct {
+		story func(s *site, f *verify.Files)
+		want  export.Verdict
+		says  string // export verify
+		alone string // stella-audit
+	}{
+		"a root that the one before has signed": {then("root"), export.Verified, "1 of 2 changes judged again; 1 not, since evidence", "not judged"},
+		"a root of its own":                     {then(), export.Failed, "by the root before", "failed"},
+		"another version than its own": {func(s *site, f *verify.Files) {
+			rotated(2, "stranger", "root")(f)
+			policyOf(3, "stranger")(f)
+			s.change(*f, func(c *ledger.TrustChange) { c.RootVersion = 7 })
+			gone(s, f.Policy.Raw)
+		}, export.Failed, "rootVersion is", "failed"},
+		"the root after it": {func(s *site, f *verify.Files) {
+			then("root")(s, f)
+			rotated(3, "reviewer", "stranger")(f)
+			policyOf(4, "reviewer")(f)
+			s.change(*f)
+		}, export.Verified, "2 of 3", "not judged"},
+		"a root of its own after it": {func(s *site, f *verify.Files) {
+			then("root")(s, f)
+			rotated(3, "reviewer")(f)
+			policyOf(4, "reviewer")(f)
+			s.change(*f)
+		}, export.Failed, "by the root before", "failed"},
+		"a policy of nobody, with its revocations withheld": {func(s *site, f *verify.Files) {
+			policyOf(2)(f)
+			revocationsOf(9, "", "revocation")(f)
+			s.change(*f)
+			gone(s, f.Revocations.Raw)
+		}, export.Failed, "signed by 0 of the 1", "failed"},
+		"a policy of the role, with its revocations withheld": {func(s *site, f *verify.Files) {
+			policyOf(2, "policy")(f)
+			revocationsOf(9, "", "revocation")(f)
+			s.change(*f)
+			gone(s, f.Revocations.Raw)
+		}, export.Verified, "1 of 2", "not judged"},
+		"a root again, and none of its signatures": {func(s *site, f *verify.Files) {
+			again := *f
+			again.Roots = []verify.RoleFile{{Raw: f.Roots[0].Raw}}
+			policyOf(2, "policy")(&again)
+			s.change(again)
+		}, export.Failed, "signed by 0 of the 1", "failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			f := verifytest.NewTrust().Files()
+			s.change(f)
+			tc.story(s, &f)
+			opt := s.auditor()
+			opt.Withheld = int64(len(s.gone))
+			s.bothSay(opt, tc.want, tc.says, tc.alone)
+		})
+	}
+}

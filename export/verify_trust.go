@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -109,9 +110,14 @@ var (
 
 // change is a *skip where a change of trust cannot be judged.
 func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
-	files, err := x.v.trustFiles(c.Ref())
-	if err != nil {
-		return err
+	if g := x.v.genesis; g != nil && !x.begun {
+		if init, ok := g.Data.(*ledger.SiteInit); ok && (init.Root != c.Root || init.Policy != c.Policy) {
+			return errors.New("root or policy are not those that entry 0 names")
+		}
+	}
+	files, lacks := x.v.trustFiles(c.Ref())
+	if lacks != nil && !errors.Is(lacks, errEvidence) {
+		return lacks
 	}
 	signatures, err := x.roleSignatures(c.Signatures)
 	if err != nil {
@@ -125,17 +131,15 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 	if before != nil && x.judged != nil && x.judged.Same(*c) {
 		return nil // it was in force already
 	}
+	if lacks != nil {
+		return x.partly(files, c, signatures, from)
+	}
 	now, err := before.Follow(files, signatures, from)
 	if err != nil {
 		return fmt.Errorf("trust files came in force that no stella takes: %w", err)
 	}
 	if d := differ(c.Ref(), now.Trust().Ref()); d != "" {
 		return fmt.Errorf("it names trust files otherwise than they are: %s", d)
-	}
-	if g := x.v.genesis; g != nil && !x.begun {
-		if init, ok := g.Data.(*ledger.SiteInit); ok && (init.Root != c.Root || init.Policy != c.Policy) {
-			return errors.New("root or policy are not those that entry 0 names")
-		}
 	}
 	x.last, x.judged = now, c
 	if x.first == nil {
@@ -148,6 +152,23 @@ func (x *lineage) change(env ledger.Envelope, c *ledger.TrustChange) error {
 		return errBegan
 	}
 	return nil
+}
+
+// partly judges what is there of the trust files of a change: a root, and a policy, hold by
+// themselves.
+func (x *lineage) partly(files verify.Files, c *ledger.TrustChange, signatures []*verify.RoleSignature, from time.Time) error {
+	next, err := x.last.Partly(files, signatures, from)
+	if err != nil {
+		return fmt.Errorf("trust files came in force that no stella takes: %w", err)
+	}
+	if next != nil {
+		x.last, x.judged = next, nil
+		is, said := next.Trust().Ref(), c.Ref()
+		if is.Root == said.Root && is.RootVersion != said.RootVersion || is.Policy == said.Policy && is.PolicySerial != said.PolicySerial {
+			return fmt.Errorf("it names trust files otherwise than they are: %s", differ(said, is))
+		}
+	}
+	return errEvidence
 }
 
 func (x *lineage) extension(env ledger.Envelope, c *ledger.TrustExtension) error {
@@ -263,7 +284,8 @@ func (x *lineage) lacks() string {
 	return ""
 }
 
-// trustFiles loads the files that an entry names, without their signatures.
+// trustFiles loads the files that an entry names, without their signatures. With errEvidence
+// come those that are there.
 func (v *verifier) trustFiles(ref ledger.TrustRef) (files verify.Files, err error) {
 	files.Roots = make([]verify.RoleFile, 1)
 	for _, f := range []struct {
@@ -277,11 +299,13 @@ func (v *verifier) trustFiles(ref ledger.TrustRef) (files verify.Files, err erro
 		if f.digest == "" {
 			continue
 		}
-		if *f.to, err = v.sealed(f.digest, f.limit); err != nil {
-			return files, err
+		raw, lacks := v.sealed(f.digest, f.limit)
+		if lacks != nil && !errors.Is(lacks, errEvidence) {
+			return files, lacks
 		}
+		*f.to, err = raw, cmp.Or(err, lacks)
 	}
-	return files, nil
+	return files, err
 }
 
 // sealed reads a file of evidence.

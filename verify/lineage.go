@@ -64,25 +64,12 @@ func (l *Lineage) Follow(files Files, signatures []*RoleSignature, now time.Time
 		return nil, reject(TrustInvalid, "root.toml", "%v", err).because(err)
 	}
 	next := &Lineage{files: files}
-	next.files.Roots = []RoleFile{root}
+	if next.files.Roots, next.gap, err = l.lead(root, newest.Version); err != nil {
+		return nil, err
+	}
 	next.files.Policy = signedFile(files.Policy.Raw, signatures)
 	if len(files.Revocations.Raw) > 0 {
 		next.files.Revocations = signedFile(files.Revocations.Raw, signatures)
-	}
-	if l != nil {
-		last := l.trust.root.Version
-		switch {
-		case l.trust.ref.Root == bundle.Digest(root.Raw):
-			next.files.Roots = l.files.Roots
-		case newest.Version == last+1:
-			next.files.Roots = []RoleFile{l.files.Roots[0], root}
-		case newest.Version <= last:
-			return nil, reject(TrustRollback, "root.toml", "it is root %d, root %d was in force", newest.Version, last)
-		case !l.hidden:
-			return nil, reject(TrustInvalid, "root.toml", "it is root %d, root %d was in force: none can be passed over", newest.Version, last)
-		default:
-			next.gap = true
-		}
 	}
 	if l != nil && !l.hidden {
 		next.trust, err = l.trust.Follow(next.files, now)
@@ -92,9 +79,68 @@ func (l *Lineage) Follow(files Files, signatures []*RoleSignature, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	newestOnly := len(next.trust.roots) - 1
-	next.trust.roots, next.files.Roots = next.trust.roots[newestOnly:], next.files.Roots[newestOnly:]
+	next.newestOnly()
 	return next, nil
+}
+
+// lead gives the roots from that of l to the next one, and says whether some between them are
+// hidden. The same root is verified as any file that an entry names again.
+func (l *Lineage) lead(root RoleFile, version int64) (roots []RoleFile, gap bool, err error) {
+	if l == nil || l.trust.ref.Root == bundle.Digest(root.Raw) {
+		return []RoleFile{root}, false, nil
+	}
+	switch last := l.trust.root.Version; {
+	case version == last+1:
+		return []RoleFile{l.files.Roots[0], root}, false, nil
+	case version <= last:
+		return nil, false, reject(TrustRollback, "root.toml", "it is root %d, root %d was in force", version, last)
+	case !l.hidden:
+		return nil, false, reject(TrustInvalid, "root.toml", "it is root %d, root %d was in force: none can be passed over", version, last)
+	}
+	return []RoleFile{root}, true, nil
+}
+
+// newestOnly forgets the roots before the last, which have been verified.
+func (l *Lineage) newestOnly() {
+	last := len(l.trust.roots) - 1
+	l.trust.roots, l.files.Roots = l.trust.roots[last:], l.files.Roots[last:]
+}
+
+// Partly is Follow for an entry of which files are withheld: root, and policy, hold as far as
+// they are there. What it returns has all else from l, and is [Lineage.Hidden].
+func (l *Lineage) Partly(files Files, signatures []*RoleSignature, now time.Time) (*Lineage, error) {
+	if len(files.Roots[0].Raw) == 0 {
+		return l.Hidden(), nil
+	}
+	root := signedFile(files.Roots[0].Raw, signatures)
+	newest, err := manifests.ParseRoot("root.toml", root.Raw)
+	if err != nil {
+		return nil, reject(TrustInvalid, "root.toml", "%v", err).because(err)
+	}
+	roots, _, err := l.lead(root, newest.Version)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trust{revocations: new(manifests.Revocations)}
+	if l != nil {
+		before := *l.trust
+		t, before.root, before.roots, before.signatures = &before, nil, nil, nil
+	}
+	next := &Lineage{trust: t, files: Files{Roots: roots, Policy: signedFile(files.Policy.Raw, signatures)}, hidden: true}
+	if err = t.loadRoots(roots); err == nil && len(files.Policy.Raw) > 0 {
+		err = t.loadPolicy(next.files.Policy)
+	}
+	if err != nil {
+		return nil, reject(TrustInvalid, "", "%v", err).because(err)
+	}
+	if l == nil {
+		return nil, nil
+	}
+	if err = l.trust.serials(t); err == nil && !l.hidden {
+		err = l.trust.unrevoked(next.files, t, now)
+	}
+	next.newestOnly()
+	return next, err
 }
 
 // load loads what follows l, of which nothing but serials is held to l.
