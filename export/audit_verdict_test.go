@@ -139,7 +139,7 @@ func TestVerdictsAreJudgedAgain(t *testing.T) {
 		}, "ok"},
 		"another key is revoked": {admitted{policy: policyWith(1, "", pemOf(t, 13)), signers: one, revocations: revoke("key = \"" + strings.Repeat("2", 64) + "\"")}, "ok"},
 		"a revoked key with a trusted time": {admitted{
-			policy: policyWith(1, "", pemOf(t, 13)), signers: one, revocations: revoke("key = \"" + id + "\"\nfrom = \"" + second(1) + "\""),
+			policy: policyWith(1, "\n[publisher.require]\ntlog = 1\n", pemOf(t, 13)), signers: one, revocations: revoke("key = \"" + id + "\"\nfrom = \"" + second(1) + "\""),
 			lie: func(_ *site, d *ledger.BundleAdmission) { d.Verdict.TrustedTime = second(0) },
 		}, "not judged"},
 		"by a certificate":                   {admitted{policy: policyWith(1, identity, pemOf(t, 14)), signers: one, lie: byCertificate}, "not judged"},

@@ -46,6 +46,7 @@ func TestVerdictsSayWhatTheManifestSays(t *testing.T) {
 		}, export.Failed, "decision is", "failed"},
 		"under audit":                         {audits, nil, nil, export.Verified, "1 of 1", "ok"},
 		"under audit, with nothing to soften": {audits, nil, func(d *ledger.BundleAdmission) { d.Verdict.Softened = nil }, export.Failed, "softened is", "failed"},
+		"a time that nobody vouches for":      {nil, nil, func(d *ledger.BundleAdmission) { d.Verdict.TrustedTime = second(1) }, export.Failed, "trustedTime is", "failed"},
 		"another publisher, who has signed it": {nil, nil, func(d *ledger.BundleAdmission) {
 			d.Verdict.Publisher = "tools"
 			d.Verdict.Signers[0].Publisher = "tools"

@@ -301,8 +301,8 @@ func (a *audit) follows(is any) {
 
 // verdictHolds demands that a verdict holds; why that cannot be told here ends it as "left out".
 func (a *audit) verdictHolds(e entry) {
-	v, now, trust, extension := the[any](e.data, "verdict"), text(e.data, "verdict.now"), trustIn(the[any](e.data, "verdict.trust")), text(e.data, "verdict.trust.extension")
-	why := map[bool]string{} // why[true] is what cannot be told of it, said once all else was judged
+	// why[true] is what cannot be told of it, said once all else was judged.
+	v, now, trust, extension, why := the[any](e.data, "verdict"), text(e.data, "verdict.now"), trustIn(the[any](e.data, "verdict.trust")), text(e.data, "verdict.trust.extension"), map[bool]string{}
 	stopIf(e.data == nil, "left out", verified, "verdict withheld")
 	if a.mustName == "" { // no entry says what was in force: the first verdict does
 		demand(a.known != nil || a.genesis == nil || text(a.genesis, "root") == text(v, "trust.root") && text(a.genesis, "policy") == text(v, "trust.policy"), "entry 0 names another root or policy, and none came in force since")
@@ -319,12 +319,11 @@ func (a *audit) verdictHolds(e entry) {
 	}
 	why[e.earliest == ""] = "clock withheld"
 	demand((e.earliest == "" || !parseTime(now).Before(parseTime(e.earliest))) && !parseTime(now).After(parseTime(e.time).Add(24*time.Hour)), "its clock said %s at %s", now, e.time)
-	by := revocations(a.sealed(text(v, "trust.revocations")))
+	by, m := revocations(a.sealed(text(v, "trust.revocations"))), parseTOML(a.sealed(text(v, "digest")))
 	notRevoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
 		demand(!revoked(by, what, now) || timed && !revoked(by, what, ""), "%.200q was revoked", what)
 		why[revoked(by, what, e.time)] = "revoked between its clock and the entry, or after a trusted time"
 	}
-	m := parseTOML(a.sealed(text(v, "digest")))
 	for _, name := range strings.Fields("publisher name version kind sequence") {
 		demand(fmt.Sprint(list(v, name)) == fmt.Sprint(list(m, name)), "%s is %.200q, and in the manifest %.200q", name, list(v, name), list(m, name))
 	}
@@ -351,6 +350,7 @@ func (a *audit) signersHold(e entry, v, m any, notRevoked func(who string)) {
 	demand(text(v, "kind") == "trust" || slices.Contains(list(p, ".kinds"), any(text(m, "kind"))) && slices.ContainsFunc(list(p, ".names"), named), "%q may not publish this kind, or by this name", publisher)
 	demand(text(v, "decision") == "admitted" && !softened || text(v, "decision") == "admitted_under_audit" && softened && text(p, ".level") == "audit", "the decision is %.40q, with softened reasons: %t", text(v, "decision"), softened)
 	demand(audience == nil || slices.Contains(audience, any(a.site)) || slices.Contains(audience, any(text(parseTOML(a.sealed(text(v, "trust.root"))), "fleet_id"))), "it is for other sites")
+	demand(text(v, "trustedTime") == "" || number(p, ".require.tlog")+number(p, ".require.timestamps") > 0, "it has a trusted time, and %q need not have one", publisher)
 	for _, s := range list(v, "signers") {
 		id, file := text(s, "id"), text(s, "file")
 		demand(text(s, "publisher") == publisher && slices.Contains(list(e.data, "signatures"), any(file)), "signer %.64q is of somebody else, or did not sign what came in", id)
