@@ -68,8 +68,8 @@ func TestBothHoldEpochsToTheTree(t *testing.T) {
 	}
 }
 
-// Of an epoch whose entry was erased the number is not known.
-func TestAnErasedEpochAccusesNobody(t *testing.T) {
+// Of an epoch whose entry is withheld the number is not known.
+func TestAWithheldEpochAccusesNobody(t *testing.T) {
 	s := busySite(t)
 	s.notes, s.sizes = nil, nil
 	for epoch := int64(2); epoch < 4; epoch++ {
@@ -84,7 +84,7 @@ func TestAnErasedEpochAccusesNobody(t *testing.T) {
 		s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
 	}
 	s.checkpoint()
-	s.entries[24].Data, s.entries[24].Withheld = nil, "erased"
+	s.entries[24].Data, s.entries[24].Withheld = nil, "secret"
 	opt := s.auditor()
 	opt.Withheld = 1
 	if r := check(t, s.archive(window(20, 27)), opt); r.Verdict != export.Verified {
