@@ -178,7 +178,7 @@ func TestWhatHasExpiredStaysRevoked(t *testing.T) {
 	}
 	l.closed()
 	later := func() time.Time { return time.Now().Add(3 * 365 * 24 * time.Hour) }
-	r, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x", DryRun: true, Now: later})
+	r, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x", Accept: later(), Now: later})
 	if err != nil || r.Trust == nil || r.Trust.Revocations != 1 || r.Trust.Why != "" {
 		t.Errorf("%+v, %v", r.Trust, err)
 	}
