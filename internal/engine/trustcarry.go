@@ -147,23 +147,29 @@ func step(last *inForce, changes []ledger.TrustChange, files func(digest string)
 		if x.RevocationSerial <= last.Ref().RevocationSerial {
 			continue
 		}
-		f := last.files
-		f.Revocations = verify.RoleFile{}
-		if alone, err := filesOf(ledger.TrustChange{Revocations: x.Revocations}, nil, files); err == nil {
-			for _, digest := range x.Signatures {
-				if raw, err := files(digest); err == nil {
-					if s, err := readRoleSignature(raw); err == nil {
-						s.attach(&alone)
-					}
-				}
-			}
-			f.Revocations = alone.Revocations
-		}
-		if next := try(f, nil); next != nil {
+		f, err := last.files, error(nil)
+		f.Revocations, err = revocationsOf(x, files)
+		if next := try(f, err); next != nil {
 			return next, nil
 		}
 	}
 	return nil, cmp.Or(fault, errors.New("it does not follow what is in force: there are two histories"))
+}
+
+// revocationsOf are the revocations that a change names, with those of its signatures that are here.
+func revocationsOf(x ledger.TrustChange, files func(digest string) ([]byte, error)) (verify.RoleFile, error) {
+	raw, err := files(x.Revocations)
+	alone := verify.Files{Revocations: verify.RoleFile{Raw: raw}}
+	for _, digest := range x.Signatures {
+		sig, err := files(digest)
+		if err != nil {
+			continue
+		}
+		if s, err := readRoleSignature(sig); err == nil {
+			s.attach(&alone)
+		}
+	}
+	return alone.Revocations, err
 }
 
 // files reads the trust files of a home by their digests: sealed, or what trust/ has.

@@ -143,6 +143,10 @@ func TestNewerTrust(t *testing.T) {
 			p.remove(p.sealed(p.files.Revocations.Raw))
 			p.folder(1)
 		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 2, Why: "no such file"}},
+		"revocations that are nowhere": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.remove(p.sealed(p.files.Revocations.Raw), filepath.Join(p.home, "trust"))
+		}, 0, all, 0, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Why: "no such file"}},
 		"two histories": {func(p *place) {
 			p.revoke(1, "other-1")
 			p.files.Revocations = verify.RoleFile{}
