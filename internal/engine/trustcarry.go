@@ -174,17 +174,16 @@ func revocationsOf(x ledger.TrustChange, files func(digest string) ([]byte, erro
 
 // files reads the trust files of a home by their digests: sealed, or what trust/ has.
 func (h had) files() func(digest string) ([]byte, error) {
-	loose := map[string][]byte{}
-	dir := filepath.Join(h.home, "trust")
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+	loose := map[string]string{} // digest → path, since a chain of roots may be long
+	_ = filepath.WalkDir(filepath.Join(h.home, "trust"), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || !d.Type().IsRegular():
 			return nil
-		}
-		if len(loose) == maxRootChain {
+		case len(loose) == maxRootChain*(1+maxSignatures):
 			return fs.SkipAll
 		}
 		if raw, err := fsx.ReadFile(path, maxTrustFile); err == nil {
-			loose[bundle.Digest(raw)] = raw
+			loose[bundle.Digest(raw)] = path
 		}
 		return nil
 	})
@@ -192,12 +191,10 @@ func (h had) files() func(digest string) ([]byte, error) {
 		if _, err := ledger.ParseHash(digest); err != nil {
 			return nil, err
 		}
-		if raw := loose[digest]; raw != nil {
-			return raw, nil
-		}
-		raw, err := fsx.ReadFile(filepath.Join(h.home, "sealed", "sha256", digest[:2], digest), maxTrustFile)
+		path := cmp.Or(loose[digest], filepath.Join(h.home, "sealed", "sha256", digest[:2], digest))
+		raw, err := fsx.ReadFile(path, maxTrustFile)
 		if err == nil && bundle.Digest(raw) != digest {
-			err = fmt.Errorf("the sealed file %s is another", digest)
+			err = fmt.Errorf("%s is another file than it was", path)
 		}
 		return raw, err
 	}
