@@ -5,13 +5,9 @@ import (
 	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"github.com/BurntSushi/toml"
@@ -31,7 +27,7 @@ func parseKey(raw []byte, isLog bool) []byte {
 	key := try(x509.ParsePKIXPublicKey(block.Bytes))
 	_, ed := key.(ed25519.PublicKey)
 	ec, _ := key.(*ecdsa.PublicKey)
-	demand(isLog && ed || !isLog && ec != nil && ec.Curve == elliptic.P256(), "the key of a log is Ed25519, that of a site ECDSA P-256")
+	demand(isLog && ed || !isLog && ec != nil && ec.Params().BitSize == 256, "the key of a log is Ed25519, that of a site ECDSA P-256")
 	return try(x509.MarshalPKIXPublicKey(key))
 }
 
@@ -42,7 +38,7 @@ func verify(spki, message, signature []byte) bool {
 	ec, _ := key.(*ecdsa.PublicKey)
 	short, long := sha256.Sum256(message), sha512.Sum384(message)
 	return ed != nil && ed25519.Verify(ed, message, signature) ||
-		ec != nil && (ec.Curve == elliptic.P256() && ecdsa.VerifyASN1(ec, short[:], signature) || ec.Curve == elliptic.P384() && ecdsa.VerifyASN1(ec, long[:], signature))
+		ec != nil && (ec.Params().BitSize == 256 && ecdsa.VerifyASN1(ec, short[:], signature) || ec.Params().BitSize == 384 && ecdsa.VerifyASN1(ec, long[:], signature))
 }
 
 // checkSignature is part 6, SHA256SUMS.sigstore.json: all of it but the signature follows from sums and key, and is compared. The key is the one inside; whether that is the auditor's is for the check keys to say.
@@ -82,8 +78,8 @@ type note struct {
 
 // named is a signature in a note, or the key of a witness: somebody outside the site who signs tree heads (part 5).
 type named struct {
-	name    string
-	id, raw []byte
+	name, id string
+	raw      []byte
 }
 
 func parseNote(raw []byte) note {
@@ -98,42 +94,37 @@ func parseNote(raw []byte) note {
 		name, b64, _ := strings.Cut(rest, " ")
 		sig := unbase64(b64)
 		demand(ok && len(sig) > 4 && strings.Count(tail, line) == 1 && name == strings.Join(strings.Fields(name), "") && name != "" && !strings.Contains(name, "+"), "no line of a signature, or there twice: %.100q", line)
-		n.lines = append(n.lines, named{name, sig[:4], sig[4:]})
+		n.lines = append(n.lines, named{name, fmt.Sprintf("%x", sig[:4]), sig[4:]})
 	}
 	log := n.lines[0]
-	demand(log.name == n.origin && len(log.raw) == 64 && !slices.ContainsFunc(n.lines[1:], func(l named) bool { return l.name == log.name && bytes.Equal(l.id, log.id) }), "the log's own signature is not the first, or there are two")
+	demand(log.name == n.origin && len(log.raw) == 64 && !slices.ContainsFunc(n.lines[1:], func(l named) bool { return l.name == log.name && l.id == log.id }), "the log's own signature is not the first, or there are two")
 	return n
 }
 
-// keyID is what a note calls a key: algorithm 1 is Ed25519, 4 cosignature/v1.
-func keyID(name string, kind byte, key []byte) []byte {
-	sum := sha256.Sum256(append(append([]byte(name), '\n', kind), key...))
-	return sum[:4]
-}
+// keyID is what a note calls a key, which begins with its algorithm: 1 is Ed25519, 4 cosignature/v1.
+func keyID(name, key string) string { return digest([]byte(name + "\n" + key))[:8] }
 
 // signedBy is about the signature of a log, the first, whose name is the origin. An SPKI of Ed25519 ends with the key.
 func (n note) signedBy(spki []byte) bool {
-	return bytes.Equal(n.lines[0].id, keyID(n.origin, 1, spki[len(spki)-32:])) && verify(spki, []byte(n.text), n.lines[0].raw)
+	return n.lines[0].id == keyID(n.origin, "\x01"+string(spki[len(spki)-32:])) && verify(spki, []byte(n.text), n.lines[0].raw)
 }
 
 // parseWitness reads NAME+ID+BASE64, or a file with that.
 func parseWitness(arg string) named {
-	if raw, err := os.ReadFile(arg); err == nil {
-		arg = string(raw)
-	}
-	name, rest, _ := strings.Cut(strings.TrimSpace(arg), "+")
+	raw, _ := os.ReadFile(arg)
+	name, rest, _ := strings.Cut(strings.TrimSpace(cmp.Or(string(raw), arg)), "+")
 	id, b64, _ := strings.Cut(rest, "+")
-	key, ok := bytes.CutPrefix(unbase64(b64), []byte{4})
-	demand(ok && len(key) == 32 && name != "" && id == fmt.Sprintf("%x", keyID(name, 4, key)), "%.100q is neither the public key of a witness nor a file with it", arg)
-	return named{name, keyID(name, 4, key), key}
+	key := unbase64(b64)
+	demand(len(key) == 1+32 && key[0] == 4 && name != "" && id == keyID(name, string(key)), "%.100q is neither the public key of a witness nor a file with it", arg)
+	return named{name, id, key[1:]}
 }
 
 // cosignedBy says when w has signed n, 0 for never; a signature of his must verify.
 func (n note) cosignedBy(w named) (at int64) {
 	for _, l := range n.lines {
-		if l.name == w.name && bytes.Equal(l.id, w.id) {
+		if l.name == w.name && l.id == w.id {
 			demand(len(l.raw) == 8+64, "the cosignature of %q is malformed", w.name)
-			at = int64(binary.BigEndian.Uint64(l.raw))
+			at = try(strconv.ParseInt(fmt.Sprintf("%x", l.raw[:8]), 16, 64))
 			demand(0 < at && at < 1<<53 && ed25519.Verify(w.raw, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at, n.text), l.raw[8:]), "the cosignature of %q does not verify", w.name)
 			return at
 		}
@@ -142,9 +133,10 @@ func (n note) cosignedBy(w named) (at int64) {
 }
 
 func hashes(list []any) (out [][]byte) {
-	for _, item := range list {
+	for i, item := range list {
+		out = append(out, nil)
 		demand(isDigest(fmt.Sprint(item)), "%.100q is no hash", item)
-		out = append(out, try(hex.DecodeString(fmt.Sprint(item))))
+		try(fmt.Sscanf(fmt.Sprint(item), "%x", &out[i]))
 	}
 	return out
 }
@@ -178,7 +170,7 @@ func (a *audit) checkTrust() {
 
 // trustChanges demands that what comes in force is what the entry names, newer than what was, and signed by the roles: a root by that of the root before, too.
 func (a *audit) trustChanges(e entry) {
-	unsure, gap, late, by, now := a.hidden, false, false, revocations(a.inForce["revocations"]), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
+	unsure, gap, by, now := a.hidden, false, revocations(a.inForce["revocations"]), fmt.Sprint(trustIn(e.data), list(e.data, "signatures"))
 	stopIf(now == a.judged && !unsure, "ok", verified, "") // it was in force already
 	a.hidden, a.judged = true, now                         // hidden until all of it was judged
 	stopIf(e.data == nil, "left out", verified, "data of a change is withheld")
@@ -193,14 +185,13 @@ func (a *audit) trustChanges(e entry) {
 		a.inForce[t[0]] = is
 		gone := map[bool]map[string]string{false: by}[unsure || bytes.Equal(is, was)] // what was in force before was signed before
 		if t[0] == "root" && was != nil && n == before+1 {
-			late = a.signedBy(e, was, "root", is, gone) || late
+			a.signedBy(e, was, "root", is, gone)
 		}
-		late = a.signedBy(e, a.inForce["root"], strings.TrimSuffix(t[0], "s"), is, gone) || late
+		a.signedBy(e, a.inForce["root"], strings.TrimSuffix(t[0], "s"), is, gone)
 	}
 	demand(text(parseTOML(a.inForce["policy"]), "trusted_root_sha256") == text(e.data, "trustedRoot"), "the policy names another trusted root")
 	a.hidden, a.firstRoot = false, cmp.Or(a.firstRoot, text(e.data, "root"))
 	stopIf(gap, "left out", verified, "roots before one are withheld")
-	stopIf(late, "left out", verified, "a revocation began while files were signed")
 }
 
 // trustExtends demands the same of an extension.
@@ -212,7 +203,7 @@ func (a *audit) trustExtends(e entry) {
 	}
 	demand(number(x, "serial") > number(last, "serial") || text(x, "root") != text(last, "root"), "the one before has the serial %d", number(last, "serial"))
 	a.inForce["extension"] = a.sealed(text(e.data, "file"))
-	stopIf(a.signedBy(e, a.inForce["root"], "break_glass", a.sealed(text(e.data, "file")), revocations(a.inForce["revocations"])), "left out", verified, "a revocation began while it was signed")
+	a.signedBy(e, a.inForce["root"], "break_glass", a.inForce["extension"], revocations(a.inForce["revocations"]))
 }
 
 // revocations give from when on somebody or something is revoked: each the first time, behind a =, which stands alone for all times.
@@ -235,12 +226,12 @@ func (a *audit) extension(sum string, root []byte) any {
 }
 
 // revoked says whether somebody or something is, for all times or from one on that is not after since.
-func revoked(by map[string]string, what any, since string) bool {
-	return cmp.Or(by[fmt.Sprint(what)], "none") <= "="+since
+func revoked(by map[string]string, what, since string) bool {
+	return cmp.Or(by[what], "none") <= "="+since
 }
 
-// signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names. It says whether that hangs on a revocation which began meanwhile.
-func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[string]string) bool {
+// signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names. Where that hangs on a revocation which began meanwhile, it cannot be told.
+func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[string]string) {
 	table, signed, last := the[any](parseTOML(root), "roles."+role), map[string]bool{}, ""
 	keys, must, short, long := keysOf(table), max(number(table, "threshold"), 1), sha256.Sum256(file), sha512.Sum384(file)
 	maps.DeleteFunc(keys, func(id string, _ []byte) bool { return revoked(by, id, e.earliest) })
@@ -256,7 +247,7 @@ func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[
 	}
 	demand(file == nil || int64(len(signed)) >= must, "%d keys of the role %s have signed its file", len(signed), role)
 	maps.DeleteFunc(signed, func(id string, _ bool) bool { return revoked(by, id, e.time) })
-	return file != nil && int64(len(signed)) < must
+	a.lacks = cmp.Or(a.lacks, map[bool]string{true: "a revocation began while files were signed"}[file != nil && int64(len(signed)) < must])
 }
 
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). What part 7 leaves to "export verify", as certificates and attestations, is not judged. What was left out is counted, and makes no verdict worse.
@@ -320,7 +311,7 @@ func (a *audit) verdictHolds(e entry) {
 	why[e.earliest == ""] = "clock withheld"
 	demand((e.earliest == "" || !parseTime(now).Before(parseTime(e.earliest))) && !parseTime(now).After(parseTime(e.time).Add(24*time.Hour)), "its clock said %s at %s", now, e.time)
 	by, m := revocations(a.sealed(text(v, "trust.revocations"))), parseTOML(a.sealed(text(v, "digest")))
-	notRevoked := func(what any, timed bool) { // a trusted time may excuse a signature: that is not judged here
+	notRevoked := func(what string, timed bool) { // a trusted time may excuse a signature: that is not judged here
 		demand(!revoked(by, what, now) || timed && !revoked(by, what, ""), "%.200q was revoked", what)
 		why[revoked(by, what, e.time)] = "revoked between its clock and the entry, or after a trusted time"
 	}
@@ -328,7 +319,7 @@ func (a *audit) verdictHolds(e entry) {
 		demand(fmt.Sprint(list(v, name)) == fmt.Sprint(list(m, name)), "%s is %.200q, and in the manifest %.200q", name, list(v, name), list(m, name))
 	}
 	for _, what := range append(list(m, "file.sha256"), text(v, "digest")) {
-		notRevoked(what, false)
+		notRevoked(fmt.Sprint(what), false)
 	}
 	demand(cmp.Or(text(m, "expires"), "~") > now && text(m, "not_before") <= now, "the manifest is not valid yet, or has expired")
 	a.signersHold(e, v, m, func(who string) { notRevoked(who, text(v, "trustedTime") != "") })
@@ -404,7 +395,7 @@ func parseTOML(raw []byte) any {
 		demand(!long && max(strings.Count(bare, "="), strings.Count(bare, ",")) <= 1<<16, "TOML with lines over 4 KiB, or too many keys or items")
 		try(0, toml.Unmarshal(raw, &o))
 		maps.DeleteFunc(parsed, func(string, any) bool { return len(parsed) >= 16 }) // trust files come again and again, manifests may be many
-		parsed[sum] = parse[any](try(json.Marshal(o)))
+		parsed[sum] = parse[any](encode(o))
 	}
 	return parsed[sum]
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
@@ -23,9 +24,7 @@ var hasher = rfc6962.DefaultHasher
 func (a *audit) checkWindow() {
 	a.window = decode(a.read("ledger/window.json", maxSmall), "\n")
 	form := object{"after": text(a.window, "after"), "first": a.first, "count": a.count, "treeSize": a.size, "left": append([]any{}, list(a.window, "left")...), "right": append([]any{}, list(a.window, "right")...)}
-	if a.first > 0 {
-		form["before"] = text(a.window, "before")
-	}
+	maps.Copy(form, map[bool]object{true: {"before": text(a.window, "before")}}[a.first > 0])
 	demand(bytes.Equal(encode(form), encode(a.window)), "it is not of the window of the manifest, or not in the one accepted form")
 }
 
@@ -39,9 +38,8 @@ type entry struct {
 func parseEnvelope(line []byte) entry {
 	o := decode(line, "")
 	e := entry{o, nil, number(o, "seq"), text(o, "time"), text(o, "runId"), text(o, "type"), text(o, "dataHash"), fmt.Sprintf("%q %q %q %q", text(o, "tenant"), text(o, "dagId"), text(o, "dagVersion"), text(o, "traceId")), ""}
-	known := slices.DeleteFunc(strings.Fields("actor attempt dagId dagVersion dataHash runId seq stepId tenant time traceId type v"), func(name string) bool { return o[name] == nil })
 	parseTime(e.time)
-	demand(len(known) == len(o) && len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
+	demand(has(o, "actor attempt dagId dagVersion dataHash runId seq stepId tenant time traceId type v") && len(line) <= 8<<10 && text(o, "actor") != "" && e.typ != "" && number(o, "v") > 0 && isDigest(e.sum), "not an envelope")
 	demand((e.typ == "site.initialized") == (e.seq == 0), "a site is initialized by entry 0, and never again")
 	n := max(about[strings.Split(e.typ, ".")[0]], about[e.typ])
 	demand(!e.known() || (e.run != "") == (n > 0) && (text(o, "stepId") != "") == (n > 1) && (number(o, "attempt") > 0) == (n > 2), "entry %d, %s, does not say what it is about, or more", e.seq, e.typ)
@@ -202,9 +200,7 @@ func (a *audit) entries() iter.Seq[entry] {
 			if e.data, _ = a.dataOf(e, line); e.typ == "clock.accepted" {
 				clock = e
 			}
-			if e.earliest = e.time; e.time == clock.time {
-				e.earliest = text(clock.data, "clock")
-			}
+			e.earliest = map[bool]string{false: e.time, true: text(clock.data, "clock")}[e.time == clock.time]
 			if e.earliest != "" {
 				e.earliest = parseTime(e.earliest).Add(-24 * time.Hour).Format(timeForm)
 			}
@@ -219,9 +215,8 @@ func (a *audit) entries() iter.Seq[entry] {
 func (a *audit) checkData() {
 	epochs, last := "", int64(0)
 	for e := range a.entries() {
-		if e.seq == 0 {
-			a.genesis = e.data
-		} else if e.typ == "epoch.begun" && e.data != nil {
+		a.genesis = cmp.Or(a.genesis, map[int64]any{0: e.data}[e.seq])
+		if e.typ == "epoch.begun" && e.data != nil {
 			demand(number(e.data, "size") == e.seq && (a.roots[e.seq] == nil || fmt.Sprintf("%x", a.roots[e.seq]) == text(e.data, "root")), "an epoch begins elsewhere than behind what it has adopted, or has adopted something else")
 			demand(siteOf(text(e.data, "oldOrigin")) == a.site && epochOf(text(e.data, "oldOrigin")) >= last && number(e.data, "epoch") > epochOf(text(e.data, "oldOrigin")), "epoch %d does not follow those before it", number(e.data, "epoch"))
 			a.epochs, last = append(a.epochs, e.data), number(e.data, "epoch")
@@ -270,36 +265,31 @@ func (a *audit) checkRuns() {
 	last := ""
 	for line := range a.lines("ledger/runs.ndjson.zst", maxRun) {
 		canonical(line, "") // so what stands in it is, too: one event after the other is made into values, and nothing else
-		r := parse[struct{ Events, Run, RunID, Steps json.RawMessage }](line)
-		id, in, before, whole, started, chain := parse[string](r.RunID), json.NewDecoder(bytes.NewReader(r.Events)), entry{seq: -1}, true, "", []byte(nil)
-		for i, member := range [][]byte{r.Events, r.Run, r.RunID, r.Steps} { // a parser takes other members, and Events for events
-			line = bytes.TrimPrefix(bytes.TrimPrefix(line, []byte([]string{`{"events":`, `,"run":`, `,"runId":`, `,"steps":`}[i])), member)
-		}
-		demand(string(line) == "}", "it has other members than a run has")
+		r := parse[map[string]json.RawMessage](line)
+		demand(has(r, "events run runId steps"), "it has other members than a run has")
+		id, in, before, whole, started, chain := parse[string](r["runId"]), json.NewDecoder(bytes.NewReader(r["events"])), entry{seq: -1}, true, "", []byte(nil)
 		for in.Token(); in.More(); {
 			raw := json.RawMessage(nil)
 			demand(in.Decode(&raw) == nil && len(raw) <= maxLine, "an event is too large, or none")
-			event := parse[struct{ Data, Envelope json.RawMessage }](raw)
-			demand(string(raw) == fmt.Sprintf(`{"data":%s,"envelope":%s}`, event.Data, event.Envelope), "an event has other members than data and envelope")
-			e := parseEnvelope(event.Envelope)
+			event := parse[map[string]json.RawMessage](raw)
+			demand(len(event) == 2 && has(event, "data envelope"), "an event has other members than data and envelope")
+			e := parseEnvelope(event["envelope"])
 			demand(e.run == id && e.seq > before.seq && e.time >= before.time && e.seq < a.first+a.count, "entry %d does not belong into this place", e.seq)
-			demand(e.seq != a.first-1 || string(event.Envelope) == text(a.window, "before"), "entry %d is another than the one before the window", e.seq)
+			demand(e.seq != a.first-1 || string(event["envelope"]) == text(a.window, "before"), "entry %d is another than the one before the window", e.seq)
 			demand(e.seq >= a.first || e.time < a.from, "entry %d is not before the window", e.seq)
 			if e.seq >= a.since {
-				chain = hasher.HashChildren(chain, hasher.HashLeaf(event.Envelope))
+				chain = hasher.HashChildren(chain, hasher.HashLeaf(event["envelope"]))
 			}
-			_, there := a.dataOf(e, event.Data)
+			_, there := a.dataOf(e, event["data"])
 			a.checkTypes()
 			demand((before.seq < 0) == (e.typ == "run.started"), "a run begins with run.started, and only once")
 			demand(before.seq < 0 || e.of == before.of, "entry %d is of another tenant, DAG, version or trace than the one before it", e.seq)
 			before, whole = e, whole && there
-			if started == "" && e.typ == "attempt.started" {
-				started = e.time
-			}
+			started = cmp.Or(started, map[string]string{"attempt.started": e.time}[e.typ])
 		}
 		demand(a.untold[id] && bytes.Equal(chain, a.runs[id]), "from entry %d on, not all entries that the run has, or others, or none in the window", a.since)
 		delete(a.untold, id)
-		demand(whole == bytes.HasPrefix(r.Run, []byte("{")) && (whole || r.Steps == nil), "run is there, and steps can be, exactly if no data is withheld")
+		demand(whole == bytes.HasPrefix(r["run"], []byte("{")) && (whole || r["steps"] == nil), "run is there, and steps can be, exactly if no data is withheld")
 		order := fmt.Sprintf("%30s %s", started, id)
 		demand(order > last, "the run is not in its place")
 		last = order

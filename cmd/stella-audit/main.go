@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -27,8 +28,7 @@ const usage = `usage: stella-audit --log-key FILE --site-key FILE [flags] ARCHIV
 Judges archives without stella and without a site, by keys and notes from outside. Several archives of one site, in the order of their
 windows, must also meet: nothing was left out between them. --previous is about the first of them.
   stella-audit --log-key log.pub --site-key site.pub --previous october.note --cosigned november.note --witness w.pub --min 1 november.tar
-Exit 0 VERIFIED, 5 UNAUTHENTICATED, 8 INCOMPLETE, 7 FAILED, 1 not judged. Nobody can tell whether the site recorded all it did.
-`
+Exit 0 VERIFIED, 5 UNAUTHENTICATED, 8 INCOMPLETE, 7 FAILED, 1 not judged. Nobody can tell whether the site recorded all it did.`
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
@@ -36,7 +36,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	f, opt, worst, withheld := flag.NewFlagSet("stella-audit", flag.ContinueOnError), audit{worst: unjudged}, verified, ""
 	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.Usage = func() { fmt.Fprintln(stderr, usage); f.PrintDefaults() }
 	file := func(name, text string, use func(raw []byte)) {
 		f.Func(name, text, func(arg string) error {
 			bad := outcome(func() { use(try(io.ReadAll(io.LimitReader(try(os.Open(arg)), maxSmall)))) }) // what is larger is cut, and then malformed
@@ -103,13 +103,9 @@ func demand(ok bool, why string, args ...any) { stopIf(!ok, "failed", failed, wh
 func try[T any](v T, err error) T             { demand(err == nil, "%.300v", err); return v }
 
 func outcome(f func()) (found finding) {
-	defer func() {
-		if p := recover(); p != nil {
-			found = p.(finding)
-		}
-	}()
+	defer func() { found = cmp.Or(recover(), any(finding{status: "ok"})).(finding) }()
 	f()
-	return finding{status: "ok"}
+	return
 }
 
 // audit is one archive under judgement. What comes first the auditor knows from outside.
@@ -200,12 +196,10 @@ func (a *audit) checkForm() {
 		name, _, _ = strings.Cut(string(h[:100]), "\x00")
 		size, _ := strconv.ParseInt(string(h[124:135]), 8, 64)
 		seconds, _ := strconv.ParseInt(string(h[136:147]), 8, 64)
-		if name == fixed[next] {
+		sum, ok := strings.CutPrefix(name, evidence)
+		demand(name == fixed[next] || ok && isDigest(sum) && next == 11 && name > last, "block at %d: %q is not expected here", pos, name)
+		if last = map[bool]string{true: name}[ok]; !ok {
 			next++
-		} else {
-			sum, ok := strings.CutPrefix(name, evidence)
-			demand(ok && isDigest(sum) && next == 11 && name > last, "block at %d: %q is not expected here", pos, name)
-			last = name
 		}
 		a.members[name] = &member{pos + 512, size, seconds, ""}
 		var form bytes.Buffer // the standard library writes the one form of part 0
@@ -417,8 +411,13 @@ func digest(raw []byte) string       { return fmt.Sprintf("%x", sha256.Sum256(ra
 func unbase64(s string) []byte {
 	return inForm(s, base64.StdEncoding.EncodeToString)(base64.StdEncoding.DecodeString(s))
 }
-func parseTime(s string) time.Time {
-	return inForm(s, func(t time.Time) string { return t.Format(timeForm) })(time.Parse(timeForm, s))
+func parseTime(s string) time.Time  { return inForm(s, inTimeForm)(time.Parse(timeForm, s)) }
+func inTimeForm(t time.Time) string { return t.Format(timeForm) }
+
+// has says whether an object has no other members than these. Which of them must be there is for others to say.
+func has[T any](o map[string]T, members string) bool {
+	names := strings.Fields(members)
+	return !slices.ContainsFunc(slices.Collect(maps.Keys(o)), func(name string) bool { return !slices.Contains(names, name) })
 }
 
 // inForm demands that what was read of s is written as s.
