@@ -133,10 +133,7 @@ func (db *DB) loadRecord(t *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	db.clock.set(rec, db.lastTime)
-	if at, err := stamp.Parse(string(t.Bucket(bMeta).Get(kClockSeen))); err == nil && !db.clock.accepted.IsZero() && at.After(db.clock.accepted) {
-		db.clock.accepted = at
-	}
+	db.clock.set(rec, db.lastTime, string(t.Bucket(bMeta).Get(kClockSeen)))
 	return nil
 }
 
@@ -157,12 +154,16 @@ func (db *DB) moveClock() error {
 	})
 }
 
-// set takes over a record, when last is the time of the last entry.
-func (c *clock) set(rec clockRecord, last string) {
+// set takes over a record, when last is the time of the last entry, and seen the clock that it
+// was written by.
+func (c *clock) set(rec clockRecord, last, seen string) {
 	c.trusted, _ = stamp.Parse(rec.Trusted)
 	c.accepted, c.seen = time.Time{}, time.Time{}
 	if rec.Accepted != "" && last <= rec.Above {
 		c.accepted, _ = stamp.Parse(rec.Accepted)
+		if at, err := stamp.Parse(seen); err == nil && at.After(c.accepted) {
+			c.accepted = at
+		}
 	}
 }
 

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
+	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 )
 
@@ -103,6 +105,17 @@ type Head struct {
 	Init        *ledger.SiteInit     // nil where entry 0 cannot be read
 	Trust       []ledger.TrustChange // that can be read, the oldest first
 	TrustWhole  bool                 // there are no others: all entries can be read, and the data of each change
+
+	clock clock     // what can be read of it
+	last  time.Time // of the newest entry that can be read
+}
+
+// Behind is [ErrClockBehind] where now is before what was on record there: a ledger that takes the
+// place of this one shall not revive what had expired.
+func (h Head) Behind(now time.Time) error {
+	c := h.clock
+	c.gap = math.MaxInt64
+	return c.check(now, h.last)
 }
 
 // Peek reads as much of the head of a home's ledger as can be read, without changing
@@ -146,6 +159,8 @@ func (w *wreck) head() (h Head) {
 		}
 		return nil
 	})
+	var rec clockRecord
+	var seen string
 	_ = w.each(bMeta, func(k, v []byte) error {
 		switch string(k) {
 		case string(kSite):
@@ -154,6 +169,10 @@ func (w *wreck) head() (h Head) {
 			h.Epoch = site.Epoch
 		case string(kNotePaths):
 			h.NotesLost = h.NotesLost || json.Unmarshal(v, &h.NotePaths) != nil
+		case string(kClock):
+			_ = json.Unmarshal(v, &rec)
+		case string(kClockSeen):
+			seen = string(v)
 		}
 		return nil
 	})
@@ -161,8 +180,13 @@ func (w *wreck) head() (h Head) {
 		h.Init, _ = l.initialized()
 	}
 	var epoch int64
+	var last string
 	left := h.Size // entries of which it is not known whether they change trust
 	h.Erased, h.Said, epoch = w.gone(h.Size, func(l Lines) {
+		if last == "" {
+			env, _ := ledger.ParseEnvelope(l.Envelope)
+			last = env.Time
+		}
 		c, is := trustChange(l)
 		if c != nil {
 			h.Trust = append(h.Trust, *c)
@@ -174,6 +198,8 @@ func (w *wreck) head() (h Head) {
 	slices.Reverse(h.Trust)
 	h.TrustWhole = h.Size > 0 && left == 0 && h.Unread == 0
 	h.Epoch = max(h.Epoch, epoch)
+	h.last, _ = stamp.Parse(last)
+	h.clock.set(rec, last, seen)
 	return h
 }
 

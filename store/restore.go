@@ -71,9 +71,14 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 		return r, err
 	}
 	r.Snapshot, r.Kept = snap, unused(opt.Home, filepath.Join(replacedName, opt.Kept))
+	config := filepath.Join(opt.Home, "site.toml")
+	fresh := !exists(config)
 	defer func() {
 		if err != nil && !errors.Is(err, ErrRestoring) || opt.DryRun {
 			err = errors.Join(err, removeTree(ready))
+			if fresh { // another snapshot may have another
+				err = errors.Join(err, removeTree(config))
+			}
 		}
 	}()
 	if !opt.DryRun {

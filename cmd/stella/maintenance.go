@@ -135,8 +135,8 @@ func newRestoreCmd(a *app) *cobra.Command {
 			"than the snapshot knows. A restore that was cut off is finished by the same command, which\n" +
 			"then tells what that had told: another --id is refused meanwhile.\n\n" +
 			"Where the last entry of the snapshot is further from the clock than max_gap in site.toml\n" +
-			"allows (90 days), nothing is written before somebody types the time that another clock\n" +
-			"shows (--accept-time).",
+			"allows (90 days), or the ledger that it replaces knew a later time than the clock says,\n" +
+			"nothing is written before somebody types the time that another clock shows (--accept-time).",
 		Example: "  stella maintenance restore-snapshot --latest --dry-run\n" +
 			"  stella maintenance restore-snapshot --id 0000004711-20261126T221500Z --from /mnt/backup --reason \"disk failed\"",
 		Args: cobra.NoArgs,

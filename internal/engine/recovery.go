@@ -31,6 +31,9 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		opt.Now = time.Now
 	}
 	x := &recovering{opt: opt, out: api.RecoveredLedger{NewEpoch: api.NewEpoch{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}}
+	if err := typedNow(opt.Accept, opt.Now()); err != nil {
+		return x.out, err
+	}
 	u, err := finishCutOff(opt.Home, "", opt.DryRun)
 	if err != nil {
 		return x.out, err
@@ -53,6 +56,9 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 	}
 	if x.out.Sound {
 		x.out.Trust = nil // what is in force stays so
+	}
+	if x.far != nil && !x.out.Sound {
+		return x.out, x.far
 	}
 	if opt.DryRun || x.out.Sound {
 		return x.out, nil
@@ -78,6 +84,7 @@ type recovering struct {
 	inForce *inForce // by what was adopted
 	newer   *carry
 	typed   time.Time
+	far     error    // why nothing can be written: the clock
 	copies  []string // paths of checkpoints that count as written, where the ledger does not say which are
 }
 
@@ -120,9 +127,7 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 		return err
 	}
 	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
-	if x.typed, err = acceptable(db, x.opt.Home, x.opt.Accept, x.opt.Now()); err != nil {
-		return err
-	}
+	x.typed, x.far = k.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home)
 	return x.trusted(db, k)
 }
 
@@ -204,6 +209,9 @@ func (x *recovering) trust(dir string) error { return writeTrust(dir, x.inForce.
 
 // begin begins the epoch with what was adopted.
 func (x *recovering) begin(db *store.DB, evidence string) error {
+	if x.far != nil {
+		return x.far
+	}
 	if len(x.copies) > 0 {
 		if err := db.PutNotePaths(x.copies); err != nil {
 			return err

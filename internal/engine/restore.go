@@ -52,6 +52,9 @@ func Restore(ctx context.Context, opt RestoreOptions) (api.Restored, error) {
 		opt.Now = time.Now
 	}
 	out := api.Restored{NewEpoch: api.NewEpoch{DryRun: opt.DryRun, Floors: []string{}, Runs: []string{}}}
+	if err := typedNow(opt.Accept, opt.Now()); err != nil {
+		return out, err
+	}
 	u, err := finishCutOff(opt.Home, opt.ID, opt.DryRun)
 	if err != nil {
 		return out, err
@@ -251,31 +254,10 @@ func (x *restoring) adopted(db *store.DB, was store.Head) (err error) {
 	}
 	x.out.Floors, x.out.Known, x.out.Unread = x.known.floors, x.known.size, x.known.unread
 	x.out.Lost = max(0, x.out.Known-db.Size())
-	if x.typed, err = acceptable(db, x.opt.Home, x.opt.Accept, x.opt.Now()); err != nil {
+	if x.typed, err = x.known.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home, x.from); err != nil {
 		return err
 	}
 	return x.trusted(db)
-}
-
-// acceptable says which time has to be accepted before anything can be written to the copy that
-// takes the place of a ledger, zero for none: a snapshot may be old.
-func acceptable(db *store.DB, home string, typed, now time.Time) (time.Time, error) {
-	if site, _, err := readSite(home); err == nil {
-		db.SetMaxGap(site.MaxGap)
-	}
-	_, err := db.Clock()
-	if err == nil {
-		return time.Time{}, nil
-	}
-	if !typed.IsZero() {
-		return typed, clockError(store.Near(now, typed))
-	}
-	var known *api.Error
-	if errors.As(clockError(err), &known) {
-		known.Hint = "the site is as it was; set the clock, or where it is right type the time that another clock shows: --accept-time TIME"
-		return typed, known
-	}
-	return typed, err
 }
 
 // trusted looks for the trust that is in force by the copy, and for what is newer. A snapshot has

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
@@ -21,7 +22,8 @@ type surroundings struct {
 	gone   vanished
 	trust  []ledger.TrustChange // that its ledger has, the oldest first
 	whole  bool                 // these are all that there ever were
-	empty  []string             // floors without a checkpoint in them
+	behind func(now time.Time) error
+	empty  []string // floors without a checkpoint in them
 	notes  []knownNote
 	copies []string // of the checkpoint, outside of the home, where the ledger does not say which were written
 
@@ -49,7 +51,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	}
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
-	k.trust, k.whole = head.Trust, head.TrustWhole
+	k.trust, k.whole, k.behind = head.Trust, head.TrustWhole, head.Behind
 	k.blind = head.Size == 0
 	for _, note := range head.Notes {
 		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {
