@@ -33,6 +33,7 @@ var table = [...]TypeInfo{
 	{FloorWaived, 1, "A floor outside the ledger was lost or is ahead of it, and somebody decided to go on without it.", reflect.TypeFor[FloorWaiver]()},
 	{EpochBegun, 1, "The ledger goes on under another origin after it was restored or recovered.", reflect.TypeFor[EpochStart]()},
 	{BundleAdmitted, 1, "A bundle was judged and let in, with the verdict.", reflect.TypeFor[BundleAdmission]()},
+	{BundlesRemembered, 1, "Admissions were lost with the ledger that was there before; their sequences and references hold.", reflect.TypeFor[BundleMemory]()},
 	{BundleRejected, 1, "A bundle was judged and refused, with the reason.", reflect.TypeFor[BundleRejection]()},
 	{BundlesRejected, 1, "Bundles were refused faster than one entry each.", reflect.TypeFor[BundleRejections]()},
 	{ImportReceived, 1, "A medium was imported: what came of each file is in the sealed receipt.", reflect.TypeFor[MediaImport]()},

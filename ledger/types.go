@@ -20,6 +20,7 @@ const (
 	EpochBegun         Type = "epoch.begun"         // EpochStart; what follows is of another origin
 	BundleAdmitted     Type = "bundle.admitted"     // BundleAdmission
 	BundleRejected     Type = "bundle.rejected"     // BundleRejection
+	BundlesRemembered  Type = "bundles.remembered"  // BundleMemory; of admissions that were lost
 	BundlesRejected    Type = "bundles.rejected"    // BundleRejections; what came faster than one entry each
 	ImportReceived     Type = "import.received"     // MediaImport; after the entries of the bundles themselves
 	GCCompleted        Type = "gc.completed"        // GarbageCollection; on disk before anything is moved away
@@ -311,6 +312,31 @@ type BundleAdmission struct {
 	Blobs         int      `json:"blobs"`                  // files named by the manifest
 	Bytes         int64    `json:"bytes"`                  // their size
 }
+
+// BundleMemory is the data of [BundlesRemembered]: the ledger that this one has taken the place
+// of had admitted these bundles, and their admissions are lost. What is older than they are is
+// refused all the same, and so are other bytes under their names; they themselves are not here
+// before they are admitted again.
+type BundleMemory struct {
+	Bundles []RememberedBundle `json:"bundles"` // at most [MaxRemembered]
+}
+
+// MaxRemembered bounds how many bundles one entry names.
+const MaxRemembered = 100
+
+// RememberedBundle is what counts of an admission that is lost.
+type RememberedBundle struct {
+	Kind      string `json:"kind"`
+	Publisher string `json:"publisher"`
+	Name      string `json:"name"`
+	Version   string `json:"version"`
+	Sequence  int64  `json:"sequence"`
+	Epoch     int64  `json:"epoch,omitempty"` // of the sequence
+	Digest    string `json:"digest"`
+}
+
+// Ref is publisher/name@version.
+func (b RememberedBundle) Ref() string { return b.Publisher + "/" + b.Name + "@" + b.Version }
 
 // BundleRejection is the data of [BundleRejected]. It holds no text chosen by
 // the sender.

@@ -185,7 +185,8 @@ func (db *DB) Floor(kind, publisher, name string) (f Floor, err error) {
 	return f, err
 }
 
-// DigestOf reads which digest publisher/name@version means, "" if none yet.
+// DigestOf reads which digest publisher/name@version means, "" if none yet. The bundle may be
+// one that is only remembered.
 func (db *DB) DigestOf(ref string) (digest string, err error) {
 	err = db.view(func(t *bolt.Tx) error {
 		digest = string(t.Bucket(bRefs).Get([]byte(ref)))
@@ -235,11 +236,12 @@ func (db *DB) Versions(publisher, name string) ([]BundleRecord, error) {
 	var out []BundleRecord
 	err := scan(db, bRefs, []byte(publisher+"/"+name+"@"), func(t *bolt.Tx, _, digest []byte) error {
 		var rec BundleRecord
-		if err := getJSON(t, bBundles, digest, &rec); err != nil {
-			return err
+		err := getJSON(t, bBundles, digest, &rec)
+		if errors.Is(err, ErrNotFound) {
+			return nil // it is only remembered
 		}
 		out = append(out, rec)
-		return nil
+		return err
 	})
 	return out, err
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -105,6 +104,7 @@ type Head struct {
 	Init        *ledger.SiteInit     // nil where entry 0 cannot be read
 	Trust       []ledger.TrustChange // that can be read, the oldest first
 	TrustWhole  bool                 // there are no others: all entries can be read, and the data of each change
+	Decided     Decided              // by entries that can be read
 
 	clock clock     // what can be read of it
 	last  time.Time // of the newest entry that can be read
@@ -181,8 +181,10 @@ func (w *wreck) head() (h Head) {
 	}
 	var epoch int64
 	var last string
+	decided := deciding{map[string]ledger.RememberedBundle{}, map[string]*DisabledDAG{}}
 	left := h.Size // entries of which it is not known whether they change trust
 	h.Erased, h.Said, epoch = w.gone(h.Size, func(l Lines) {
+		decided.see(l)
 		if last == "" {
 			env, _ := ledger.ParseEnvelope(l.Envelope)
 			last = env.Time
@@ -196,6 +198,7 @@ func (w *wreck) head() (h Head) {
 		}
 	})
 	slices.Reverse(h.Trust)
+	h.Decided = decided.all()
 	h.TrustWhole = h.Size > 0 && left == 0 && h.Unread == 0
 	h.Epoch = max(h.Epoch, epoch)
 	h.last, _ = stamp.Parse(last)
@@ -206,7 +209,7 @@ func (w *wreck) head() (h Head) {
 // trustChange is the change of trust that an entry is, nil where the data is not what the envelope
 // names.
 func trustChange(l Lines) (c *ledger.TrustChange, is bool) {
-	if !bytes.Contains(l.Envelope, []byte(`"type":"`+string(ledger.TrustChanged)+`"`)) {
+	if !l.is(ledger.TrustChanged) {
 		return nil, false
 	}
 	if ledger.CheckDataHash(l.Envelope, l.Data) == nil {

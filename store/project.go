@@ -59,6 +59,11 @@ type Floor struct {
 	Epoch    int64  `json:"epoch,omitempty"`
 }
 
+// below says whether a sequence of an epoch is above the floor, or there is none.
+func (f Floor) below(epoch, sequence int64) bool {
+	return f.Digest == "" || epoch > f.Epoch || epoch == f.Epoch && sequence > f.Sequence
+}
+
 // DAGRecord is the projection of a published DAG version.
 type DAGRecord struct {
 	DAGID     string `json:"dagId"`
@@ -87,6 +92,8 @@ func (tx *Tx) project(env ledger.Envelope, data any) error {
 		return tx.projectTrust(d)
 	case *ledger.BundleAdmission:
 		return tx.projectAdmission(env, d)
+	case *ledger.BundleMemory:
+		return tx.projectMemory(d)
 	case *ledger.ClockAcceptance:
 		return tx.projectClock(env, d)
 	case *ledger.TrustExtension:
@@ -174,14 +181,8 @@ func (tx *Tx) projectAdmission(env ledger.Envelope, d *ledger.BundleAdmission) e
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}
-	floor, err := floorOf(tx.bolt, v.Kind, v.Publisher, v.Name)
-	if err != nil {
-		return err
-	}
-	if d.Epoch > floor.Epoch || d.Epoch == floor.Epoch && v.Sequence > floor.Sequence || floor.Digest == "" {
-		err = tx.putJSON(bFloors, floorKey(v.Kind, v.Publisher, v.Name), Floor{v.Sequence, v.Digest, d.Epoch})
-	}
-	return errors.Join(err,
+	return errors.Join(
+		tx.raiseFloor(remembered(d)),
 		tx.putJSON(bBundles, []byte(v.Digest), rec),
 		tx.put(bRefs, []byte(rec.Ref()), []byte(v.Digest)),
 		tx.projectTrusted(v.TrustedTime))

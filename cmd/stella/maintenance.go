@@ -238,7 +238,7 @@ func renderRestored(s *screen, r api.Restored) {
 	if len(r.Asked) > 0 {
 		kv = append(kv, "asked again", strings.Join(r.Asked, " "))
 	}
-	s.fields(slices.Concat(kv, newerTrust(r.Trust), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
+	s.fields(slices.Concat(kv, newerTrust(r.Trust), stays(r.NewEpoch), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return
@@ -269,6 +269,24 @@ func newerTrust(t *api.NewerTrust) (kv []string) {
 	}
 	if t.Unsure != "" {
 		kv = append(kv, "not known", "whether that is all the home had: "+t.Unsure)
+	}
+	return kv
+}
+
+// stays are fields of a restore or a recovery: what the ledger before had decided for good.
+func stays(r api.NewEpoch) (kv []string) {
+	for _, x := range []struct {
+		name string
+		list []string
+		says string
+	}{
+		{"remembered", r.Remembered, "older versions stay refused; these are to be imported again"},
+		{"disabled", r.Disabled, "stays so"},
+		{"not disabled", r.Unpublished, "it was, and is not published here: disable it once it is"},
+	} {
+		if len(x.list) > 0 {
+			kv = append(kv, x.name, strings.Join(x.list, " ")+": "+x.says)
+		}
 	}
 	return kv
 }

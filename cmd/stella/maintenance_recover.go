@@ -127,7 +127,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 			kv = append(kv, x[0], x[1])
 		}
 	}
-	s.fields(slices.Concat(kv, newerTrust(r.Trust), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
+	s.fields(slices.Concat(kv, newerTrust(r.Trust), stays(r.NewEpoch), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return

@@ -313,13 +313,11 @@ func (e *Engine) floors(j *judging, m *manifests.Bundle, digest string) (verify.
 			return f, err
 		}
 	}
-	_, err := e.db.Bundle(digest)
-	if f.Admitted = err == nil; err != nil && !store.IsNotFound(err) {
-		return f, err
-	}
+	var err error
 	if f.Version, err = e.db.DigestOf(m.Ref()); err != nil {
 		return f, err
 	}
+	f.Admitted = f.Version == digest // here, or by the ledger before
 	j.floor, err = e.db.Floor(string(m.Kind), m.Publisher, m.Name)
 	f.Sequence, f.Digest, f.Epoch = j.floor.Sequence, j.floor.Digest, j.floor.Epoch
 	return f, err

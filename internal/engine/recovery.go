@@ -83,6 +83,7 @@ type recovering struct {
 	gone    vanished // by entries that may be lost
 	inForce *inForce // by what was adopted
 	newer   *carry
+	forgot  store.Forgotten
 	typed   time.Time
 	far     error    // why nothing can be written: the clock
 	copies  []string // paths of checkpoints that count as written, where the ledger does not say which are
@@ -121,6 +122,10 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	}
 	x.note, x.gone, x.unread, x.copies = k.note, k.gone, r.Unread > 0, k.copies
 	x.out.Floors = k.floors
+	if x.forgot, err = db.Forgotten(k.before); err != nil {
+		return err
+	}
+	tellForgotten(&x.out.NewEpoch, x.forgot)
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
 	if x.epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
@@ -225,6 +230,9 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
 	if x.out.Trust, err = x.newer.putInForce(db, x.opt.Actor); err != nil {
+		return err
+	}
+	if err := remember(db, x.opt.Actor, "recovered", x.forgot); err != nil {
 		return err
 	}
 	lost := x.out.Lost > 0 || x.unread

@@ -149,6 +149,7 @@ type restoring struct {
 	typed   time.Time
 	newer   *carry
 	anew    *inForce // trust/ is to be made of this, in the copy
+	forgot  store.Forgotten
 
 	snapEpoch int64 // of the snapshot
 	epoch     int64 // that begins
@@ -254,6 +255,10 @@ func (x *restoring) adopted(db *store.DB, was store.Head) (err error) {
 	}
 	x.out.Floors, x.out.Known, x.out.Unread = x.known.floors, x.known.size, x.known.unread
 	x.out.Lost = max(0, x.out.Known-db.Size())
+	if x.forgot, err = db.Forgotten(x.known.before); err != nil {
+		return err
+	}
+	tellForgotten(&x.out.NewEpoch, x.forgot)
 	if x.typed, err = x.known.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home, x.from); err != nil {
 		return err
 	}
@@ -322,6 +327,9 @@ func (x *restoring) begin(db *store.DB) error {
 		}
 	}
 	if x.out.Trust, err = x.newer.putInForce(db, x.opt.Actor); err != nil {
+		return err
+	}
+	if err := remember(db, x.opt.Actor, "restored", x.forgot); err != nil {
 		return err
 	}
 	lost := x.out.Lost > 0 || x.known.blind || x.out.Unread > 0

@@ -261,20 +261,19 @@ func (s *sealed) evidence(rec store.BundleRecord) (verify.Evidence, error) {
 
 // Resolve finds what a reference of a DAG means, if it may be used now.
 func (s *sealed) Resolve(ref manifests.Ref, kind manifests.Kind) (string, *manifests.Bundle, error) {
-	digest, err := s.e.db.DigestOf(ref.String())
+	rec, err := s.e.db.Bundle(ref.String())
+	if store.IsNotFound(err) {
+		return "", nil, fmt.Errorf("%s has not been imported", ref)
+	}
 	if err != nil {
 		return "", nil, err
 	}
-	if digest == "" {
-		return "", nil, fmt.Errorf("%s has not been imported", ref)
-	}
+	digest := rec.Digest
 	m, err := s.Manifest(digest)
 	if err != nil {
 		return "", nil, err
 	}
-	if rec, err := s.e.db.Bundle(digest); err != nil {
-		return "", nil, err
-	} else if rec.Removed > 0 {
+	if rec.Removed > 0 {
 		return "", nil, fmt.Errorf("the contents of %s were given up by a collection, entry %d: bring them back with stella bundle import of the same bundle", ref, rec.Removed)
 	}
 	if m.Kind != kind {

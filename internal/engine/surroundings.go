@@ -22,6 +22,7 @@ type surroundings struct {
 	gone   vanished
 	trust  []ledger.TrustChange // that its ledger has, the oldest first
 	whole  bool                 // these are all that there ever were
+	before store.Decided        // what it has decided
 	behind func(now time.Time) error
 	empty  []string // floors without a checkpoint in them
 	notes  []knownNote
@@ -51,7 +52,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	}
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
-	k.trust, k.whole, k.behind = head.Trust, head.TrustWhole, head.Behind
+	k.trust, k.whole, k.behind, k.before = head.Trust, head.TrustWhole, head.Behind, head.Decided
 	k.blind = head.Size == 0
 	for _, note := range head.Notes {
 		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {

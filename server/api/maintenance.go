@@ -115,6 +115,13 @@ type NewEpoch struct {
 	Waits    string   `json:"waits,omitempty"`    // why that is still on disk: nobody is shown it, and it is tried again (see [ErasureReport])
 	Unsure   []int64  `json:"unsure,omitempty"`   // entries whose data is there, and of which only meta of the ledger before says that it was erased
 
+	// What the ledger before had decided and the adopted entries do not say, the first 20 of each:
+	// bundles whose sequences and references hold again though they are not here, versions of DAGs
+	// that are disabled again, and such that cannot be, since they are not published here.
+	Remembered  []string `json:"remembered,omitempty"`
+	Disabled    []string `json:"disabled,omitempty"`
+	Unpublished []string `json:"unpublished,omitempty"`
+
 	Trust *NewerTrust `json:"trust,omitempty"` // that the home had; absent where what is restored has the same
 }
 

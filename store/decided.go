@@ -1,0 +1,177 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+)
+
+// Decided is what a ledger says was decided for good: that bundles were let in, which older ones
+// and other bytes under their names are refused for, and that versions of DAGs are disabled.
+type Decided struct {
+	Bundles  []ledger.RememberedBundle
+	Disabled []DisabledDAG
+}
+
+// DisabledDAG is a version that is disabled, by an entry with this seq and leaf.
+type DisabledDAG struct {
+	DAGID, Version string
+
+	seq  int64
+	leaf ledger.Hash
+}
+
+// Forgotten is what of it another ledger does not say that takes the place of the first.
+type Forgotten struct {
+	Decided
+	Unpublished []DisabledDAG // versions that are not even published in it
+}
+
+// deciding gathers what is decided from entries, the newest first.
+type deciding struct {
+	bundles map[string]ledger.RememberedBundle // by reference
+	dags    map[string]*DisabledDAG            // by DAG and version, nil for one that is enabled
+}
+
+// see looks at an entry. One whose data is not what its envelope names says nothing.
+func (d *deciding) see(l Lines) {
+	if l.Data != nil && ledger.CheckDataHash(l.Envelope, l.Data) != nil {
+		return
+	}
+	for _, t := range []ledger.Type{ledger.BundleAdmitted, ledger.BundlesRemembered, ledger.DAGDisabled, ledger.DAGEnabled} {
+		if !l.is(t) {
+			continue
+		}
+		switch data, _ := l.data(t); data := data.(type) {
+		case *ledger.BundleAdmission:
+			d.admitted(remembered(data))
+		case *ledger.BundleMemory:
+			for _, b := range data.Bundles {
+				d.admitted(b)
+			}
+		case *ledger.DAGSwitch:
+			key := string(pair(data.DAGID, data.Version))
+			if _, newer := d.dags[key]; newer {
+				return
+			}
+			d.dags[key] = nil
+			if t == ledger.DAGDisabled {
+				d.dags[key] = &DisabledDAG{data.DAGID, data.Version, l.Seq, ledger.LeafHash(l.Envelope)}
+			}
+		}
+	}
+}
+
+// remembered is what is remembered of an admission.
+func remembered(d *ledger.BundleAdmission) ledger.RememberedBundle {
+	v := d.Verdict
+	return ledger.RememberedBundle{
+		Kind: v.Kind, Publisher: v.Publisher, Name: v.Name, Version: v.Version, Sequence: v.Sequence, Digest: v.Digest, Epoch: d.Epoch,
+	}
+}
+
+func (d *deciding) admitted(b ledger.RememberedBundle) {
+	if _, newer := d.bundles[b.Ref()]; !newer {
+		d.bundles[b.Ref()] = b
+	}
+}
+
+// all is what was gathered, in an order that says nothing.
+func (d *deciding) all() (out Decided) {
+	for _, b := range d.bundles {
+		out.Bundles = append(out.Bundles, b)
+	}
+	for _, x := range d.dags {
+		if x != nil {
+			out.Disabled = append(out.Disabled, *x)
+		}
+	}
+	slices.SortFunc(out.Bundles, func(a, b ledger.RememberedBundle) int {
+		return cmp.Or(cmp.Compare(a.Publisher, b.Publisher), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Sequence, b.Sequence), cmp.Compare(a.Version, b.Version))
+	})
+	slices.SortFunc(out.Disabled, func(a, b DisabledDAG) int {
+		return cmp.Or(cmp.Compare(a.DAGID, b.DAGID), cmp.Compare(a.Version, b.Version))
+	})
+	return out
+}
+
+// is says whether an entry is of a type, by its envelope alone.
+func (l Lines) is(t ledger.Type) bool {
+	return bytes.Contains(l.Envelope, []byte(`"type":"`+string(t)+`"`))
+}
+
+// Forgotten says what of the decisions of another ledger this one does not have.
+func (db *DB) Forgotten(d Decided) (f Forgotten, err error) {
+	err = db.view(func(t *bolt.Tx) error {
+		for _, b := range d.Bundles {
+			floor, err := floorOf(t, b.Kind, b.Publisher, b.Name)
+			if err != nil {
+				return err
+			}
+			known := t.Bucket(bRefs).Get([]byte(b.Ref()))
+			if known == nil || string(known) == b.Digest && floor.below(b.Epoch, b.Sequence) {
+				f.Bundles = append(f.Bundles, b)
+			}
+		}
+		for _, x := range d.Disabled {
+			var rec DAGRecord
+			err := getJSON(t, bDAGs, pair(x.DAGID, x.Version), &rec)
+			switch {
+			case errors.Is(err, ErrNotFound):
+				f.Unpublished = append(f.Unpublished, x)
+			case err != nil:
+				return err
+			case rec.Enabled && !hasLeaf(t, x.seq, x.leaf): // else it was enabled again after that
+				f.Disabled = append(f.Disabled, x)
+			}
+		}
+		return nil
+	})
+	return f, err
+}
+
+// hasLeaf says whether an entry is the one with this leaf.
+func hasLeaf(t *bolt.Tx, seq int64, leaf ledger.Hash) bool {
+	_, l, err := entryAt(t, seq)
+	return err == nil && ledger.LeafHash(l.Envelope) == leaf
+}
+
+// Remember lets what was forgotten hold again.
+func (db *DB) Remember(actor, reason string, f Forgotten) error {
+	for some := range slices.Chunk(f.Bundles, ledger.MaxRemembered) {
+		if _, err := db.Append(ledger.BundlesRemembered, actor, &ledger.BundleMemory{Bundles: some}); err != nil {
+			return err
+		}
+	}
+	for _, x := range f.Disabled {
+		if _, _, err := db.SwitchDAG(actor, false, &ledger.DAGSwitch{DAGID: x.DAGID, Version: x.Version, Reason: reason}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// projectMemory moves floors, and lets references mean what they meant. The bundles themselves
+// are not here.
+func (tx *Tx) projectMemory(d *ledger.BundleMemory) error {
+	for _, b := range d.Bundles {
+		if err := errors.Join(tx.raiseFloor(b), tx.put(bRefs, []byte(b.Ref()), []byte(b.Digest))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// raiseFloor moves the floor of a name to a bundle, if that is higher.
+func (tx *Tx) raiseFloor(b ledger.RememberedBundle) error {
+	floor, err := floorOf(tx.bolt, b.Kind, b.Publisher, b.Name)
+	if err != nil || !floor.below(b.Epoch, b.Sequence) {
+		return err
+	}
+	return tx.putJSON(bFloors, floorKey(b.Kind, b.Publisher, b.Name), Floor{b.Sequence, b.Digest, b.Epoch})
+}
