@@ -63,7 +63,7 @@ func ReadSnapshot(dir string) (s Snapshot, err error) {
 	return s, nil
 }
 
-// Snapshots lists the snapshots in a folder, oldest first. What is not one is left out.
+// Snapshots lists the snapshots in a folder, by their IDs. What is not one is left out.
 func Snapshots(dir string) ([]Snapshot, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,8 +81,5 @@ func Snapshots(dir string) ([]Snapshot, error) {
 			out = append(out, s)
 		}
 	}
-	slices.SortFunc(out, func(a, b Snapshot) int {
-		return strings.Compare(a.Created+a.ID, b.Created+b.ID)
-	})
 	return out, nil
 }

@@ -33,7 +33,7 @@ func newSnapshotCmd(a *app) *cobra.Command {
 			"list of all files is signed. Archives of runs that are here are in it too. A snapshot has its\n" +
 			"name only when all of that is done and on disk.\n\n" +
 			"Where site.toml names recovery_recipients it is one file that is encrypted to these keys of\n" +
-			"age, ID.tar.age.",
+			"age, ID.tar.age, and of an epoch N after the first ID.epochN.tar.age.",
 		Example: "  stella maintenance snapshot\n  stella maintenance snapshot --out /mnt/backup\n  stella maintenance snapshot --dry-run",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshot(c.Context(), a, req) },
@@ -78,8 +78,9 @@ func newSnapshotsCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "snapshots",
 		Short: "List snapshots",
-		Long: "List snapshots, oldest first, by what they say of themselves: a restore verifies it. The site\n" +
-			"is not opened, and may be damaged, closed or gone.",
+		Long: "List snapshots, oldest first, by what they say of themselves: a restore verifies it. The oldest\n" +
+			"is that of the first epoch with the fewest entries, since clocks may go wrong. The site is not\n" +
+			"opened, and may be damaged, closed or gone.",
 		Example: "  stella maintenance snapshots\n  stella maintenance snapshots --from /mnt/backup --output json",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return runSnapshots(c.Context(), a, from) },
@@ -148,7 +149,7 @@ func newRestoreCmd(a *app) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.BoolVar(&opt.Latest, "latest", false, "the newest one")
+	f.BoolVar(&opt.Latest, "latest", false, "the newest one: of the last epoch, the one with the most entries")
 	f.StringVar(&opt.ID, "id", "", "the one with this `ID`")
 	f.StringVar(&opt.Dir, "from", "", "`FOLDER` that it lies in (default: snapshots/ of the home)")
 	f.StringVar(&identity, "identity", "", "`FILE` with the age key of a snapshot that is encrypted")

@@ -18,16 +18,26 @@ import (
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
 )
 
-// Where site.toml names recovery_recipients a snapshot is one file, ID.tar.age, which age
-// decrypts without stella. It is made in the home, which holds all of it anyway, and is in
+// Where site.toml names recovery_recipients a snapshot is one file, ID.tar.age, or
+// ID.epochN.tar.age of an epoch after the first, which age decrypts without stella. It is made in the home, which holds all of it anyway, and is in
 // the clear nowhere else.
 
-// sealedSnapshot is the name of an encrypted snapshot: entries, and when it was made.
-var sealedSnapshot = regexp.MustCompile(`^([0-9]{10,16})-([0-9]{8}T[0-9]{6}Z)\.tar\.age$`)
+// sealedSnapshot is the name of an encrypted snapshot: entries, when it was made, and the epoch
+// but for the first.
+var sealedSnapshot = regexp.MustCompile(`^([0-9]{10,16})-([0-9]{8}T[0-9]{6}Z)(?:\.epoch([0-9]{1,16}))?\.tar\.age$`)
+
+// encryptedName is the name of an encrypted snapshot.
+func encryptedName(id string, epoch int64) string {
+	if epoch > 1 {
+		id = fmt.Sprintf("%s.epoch%d", id, epoch)
+	}
+	return id + ".tar.age"
+}
 
 // opened begins the names of folders of a home with snapshots that were decrypted.
 const opened = "decrypted-"
@@ -72,7 +82,11 @@ func (e *Engine) sweepLeftovers() error {
 // encryptSnapshot puts a snapshot that was made into a folder, encrypted.
 func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string, recipients []string, p api.Progress) (api.Snapshot, error) {
 	from := s.Path
-	s.Path, s.Encrypted = filepath.Join(dir, s.ID+".tar.age"), true
+	_, epoch, err := ledger.ParseOrigin(s.Origin)
+	if err != nil {
+		return s, internal(err)
+	}
+	s.Path, s.Encrypted = filepath.Join(dir, encryptedName(s.ID, epoch)), true
 	f, err := fsx.Create(s.Path, 0o600)
 	if err != nil {
 		return s, spaceError(err)
@@ -93,7 +107,8 @@ func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string
 }
 
 // Snapshots lists the snapshots in a folder, snapshots/ of the home for "", encrypted ones
-// too, oldest first. No site is opened: those who look for a snapshot may have none that opens.
+// too, oldest first: by epoch, and in each by entries, since a clock may have run ahead. No site
+// is opened: those who look for a snapshot may have none that opens.
 func Snapshots(home, dir string) ([]api.Snapshot, error) {
 	lies := dir
 	if dir == "" {
@@ -109,9 +124,10 @@ func Snapshots(home, dir string) ([]api.Snapshot, error) {
 	if err != nil {
 		return nil, unlisted(err)
 	}
-	out := []api.Snapshot{}
+	var dated []datedSnapshot
 	for _, x := range all {
-		out = append(out, showSnapshot(x, filepath.Join(dir, x.ID)))
+		_, epoch, _ := ledger.ParseOrigin(x.Origin) // a restore says what is wrong with it
+		dated = append(dated, datedSnapshot{showSnapshot(x, filepath.Join(dir, x.ID)), epoch})
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -119,11 +135,23 @@ func Snapshots(home, dir string) ([]api.Snapshot, error) {
 	}
 	for _, x := range entries {
 		if s, ok := sealedAs(dir, x); ok {
-			out = append(out, s)
+			dated = append(dated, s)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b api.Snapshot) int { return strings.Compare(a.Created+a.ID, b.Created+b.ID) })
+	slices.SortStableFunc(dated, func(a, b datedSnapshot) int {
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.Size, b.Size), strings.Compare(a.Created, b.Created))
+	})
+	out := []api.Snapshot{}
+	for _, x := range dated {
+		out = append(out, x.Snapshot)
+	}
 	return out, nil
+}
+
+// datedSnapshot is a snapshot with the epoch that it was made in.
+type datedSnapshot struct {
+	api.Snapshot
+	epoch int64
 }
 
 // unlisted says why a folder of snapshots could not be listed.
@@ -135,7 +163,7 @@ func unlisted(err error) error {
 }
 
 // sealedAs is what the name of an encrypted snapshot says of it.
-func sealedAs(dir string, x fs.DirEntry) (s api.Snapshot, ok bool) {
+func sealedAs(dir string, x fs.DirEntry) (s datedSnapshot, ok bool) {
 	m := sealedSnapshot.FindStringSubmatch(x.Name())
 	fi, err := x.Info()
 	if m == nil || err != nil || !fi.Mode().IsRegular() {
@@ -143,9 +171,10 @@ func sealedAs(dir string, x fs.DirEntry) (s api.Snapshot, ok bool) {
 	}
 	size, serr := strconv.ParseInt(m[1], 10, 64)
 	at, terr := time.Parse("20060102T150405Z", m[2])
-	return api.Snapshot{
+	epoch, eerr := strconv.ParseInt(cmp.Or(m[3], "1"), 10, 64)
+	return datedSnapshot{api.Snapshot{
 		ID: m[1] + "-" + m[2], Path: filepath.Join(dir, x.Name()), Size: size, Created: stamp.Format(at), Bytes: fi.Size(), Encrypted: true,
-	}, serr == nil && terr == nil
+	}, epoch}, serr == nil && terr == nil && eerr == nil
 }
 
 // sweepDecrypted removes decrypted snapshots of restores that were cut off.
