@@ -239,7 +239,7 @@ func renderRestored(s *screen, r api.Restored) {
 	if len(r.Asked) > 0 {
 		kv = append(kv, "asked again", strings.Join(r.Asked, " "))
 	}
-	s.fields(slices.Concat(kv, newerTrust(r.Trust), stays(r.NewEpoch), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
+	s.fields(slices.Concat(kv, newerTrust(r.Trust), stays(r.NewEpoch), erasedAgain(r.Erased, r.Unsure, r.Waits), willBe(r.NewEpoch))...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return

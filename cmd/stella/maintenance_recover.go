@@ -127,7 +127,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 			kv = append(kv, x[0], x[1])
 		}
 	}
-	s.fields(slices.Concat(kv, newerTrust(r.Trust), stays(r.NewEpoch), erasedAgain(r.Erased, r.Unsure, r.Waits))...)
+	s.fields(slices.Concat(kv, newerTrust(r.Trust), stays(r.NewEpoch), erasedAgain(r.Erased, r.Unsure, r.Waits), willBe(r.NewEpoch))...)
 	if r.DryRun {
 		s.printf("nothing was changed\n")
 		return
@@ -158,6 +158,17 @@ func renderUntold(s *screen, kv []string) {
 // unreadPages says that what is lost is not all known.
 func unreadPages(n int) string {
 	return count(int64(n), "page", "pages") + " of ledger.db: more may be lost than is known"
+}
+
+// willBe are fields of a dry run: what will be left to do, as [renderNext] says it afterwards.
+func willBe(r api.NewEpoch) (kv []string) {
+	if r.DryRun && len(r.Floors) > 0 {
+		kv = append(kv, "to waive", strings.Join(r.Floors, " "))
+	}
+	if r.DryRun && r.Paused {
+		kv = append(kv, "queue", "will be paused: look at open runs and at schedules then")
+	}
+	return kv
 }
 
 // renderNext says what is to be done before a site goes on in a new epoch.

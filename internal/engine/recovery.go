@@ -55,7 +55,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		}
 	}
 	if x.out.Sound {
-		x.out.Trust = nil // what is in force stays so
+		x.out.Trust, x.out.Runs, x.out.Asked, x.out.Paused = nil, []string{}, nil, false // all stays as it is
 	}
 	if x.far != nil && !x.out.Sound {
 		return x.out, x.far
@@ -79,7 +79,6 @@ type recovering struct {
 	note  string // the highest checkpoint that is known
 	epoch int64  // that begins
 
-	unread  bool     // pages that may have had more
 	gone    vanished // by entries that may be lost
 	inForce *inForce // by what was adopted
 	newer   *carry
@@ -120,7 +119,7 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if err := k.hold(db); err != nil {
 		return err
 	}
-	x.note, x.gone, x.unread, x.copies = k.note, k.gone, r.Unread > 0, k.copies
+	x.note, x.gone, x.copies = k.note, k.gone, k.copies
 	x.out.Floors = k.floors
 	if x.forgot, err = db.Forgotten(k.before); err != nil {
 		return err
@@ -128,6 +127,9 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	tellForgotten(&x.out.NewEpoch, x.forgot)
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
+	if err := tellOpen(&x.out.NewEpoch, db, x.out.Lost > 0 || r.Unread > 0); err != nil {
+		return err
+	}
 	if x.epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
 		return err
 	}
@@ -235,10 +237,10 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 	if err := remember(db, x.opt.Actor, "recovered", x.forgot); err != nil {
 		return err
 	}
-	lost := x.out.Lost > 0 || x.unread
-	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "recovered", x.opt.Now(), lost)
-	x.out.Paused = len(x.out.Runs) > 0 || lost
-	return err
+	if !x.out.Paused {
+		return nil
+	}
+	return distrust(db, x.opt.Actor, "recovered", x.opt.Now())
 }
 
 func recoverError(home string, err error) error {

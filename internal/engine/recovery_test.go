@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,9 +170,11 @@ func TestARestoreAsksAgain(t *testing.T) {
 	if err := l.e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	res, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x"})
-	if err != nil || len(res.Asked) != 1 || res.Asked[0] != id || !res.Paused {
-		t.Fatalf("%+v, %v", res, err)
+	for _, dry := range []bool{true, false} { // a dry run says the same
+		res, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x", DryRun: dry})
+		if err != nil || !slices.Equal(res.Asked, []string{id}) || !slices.Equal(res.Runs, []string{run.RunID}) || !res.Paused {
+			t.Fatalf("dry %v: %+v, %v", dry, res, err)
+		}
 	}
 	if l.tryOpen() != nil {
 		l.waive("checkpoint.note")

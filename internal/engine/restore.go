@@ -259,6 +259,9 @@ func (x *restoring) adopted(db *store.DB, was store.Head) (err error) {
 		return err
 	}
 	tellForgotten(&x.out.NewEpoch, x.forgot)
+	if err := tellOpen(&x.out.NewEpoch, db, x.out.Lost > 0 || x.known.blind || x.out.Unread > 0); err != nil {
+		return err
+	}
 	if x.typed, err = x.known.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home, x.from); err != nil {
 		return err
 	}
@@ -332,50 +335,68 @@ func (x *restoring) begin(db *store.DB) error {
 	if err := remember(db, x.opt.Actor, "restored", x.forgot); err != nil {
 		return err
 	}
-	lost := x.out.Lost > 0 || x.known.blind || x.out.Unread > 0
-	x.out.Runs, x.out.Asked, err = distrust(db, x.opt.Actor, "restored", x.opt.Now(), lost)
-	x.out.Paused = len(x.out.Runs) > 0 || lost
+	if !x.out.Paused {
+		return nil
+	}
+	return distrust(db, x.opt.Actor, "restored", x.opt.Now())
+}
+
+// tellOpen says what is open in what was adopted, and whether the queue will be paused: where
+// runs are, or entries are lost, more may have been done than it knows, by runs or for the
+// instants of schedules.
+func tellOpen(out *api.NewEpoch, db *store.DB, lost bool) error {
+	open, err := db.ActiveRuns()
+	out.Runs, out.Asked, out.Paused = []string{}, nil, lost || len(open) > 0
+	for _, run := range open {
+		steps, serr := asking(db, run)
+		err = errors.Join(err, serr)
+		for _, s := range steps {
+			out.Asked = append(out.Asked, state.ApprovalID(run.RunID, s.StepID, s.Approval.Attempt))
+		}
+		out.Runs = append(out.Runs, run.RunID)
+	}
+	out.Runs, out.Asked = out.Runs[:min(len(out.Runs), maxRunsShown)], out.Asked[:min(len(out.Asked), maxRunsShown)]
 	return err
 }
 
-// distrust pauses the queue where runs are open, of which it returns the first, or entries are
-// lost: what was adopted does not know what was done after it, by runs, or for the instants
-// of schedules. What people have decided of open runs counts no more, and they are asked
-// again: the rest of what was decided may be lost.
-func distrust(db *store.DB, actor, how string, now time.Time, lost bool) (runs, asked []string, err error) {
+// distrust pauses the queue. What people have decided of open runs counts no more, and they are
+// asked again: the rest of what was decided may be lost.
+func distrust(db *store.DB, actor, how string, now time.Time) error {
 	open, err := db.ActiveRuns()
-	runs = []string{}
-	if err != nil || len(open) == 0 && !lost {
-		return runs, nil, err
+	if err != nil {
+		return err
 	}
-	for i, run := range open {
-		if i < maxRunsShown {
-			runs = append(runs, run.RunID)
+	for _, run := range open {
+		if err := askAgain(db, actor, run, now); err != nil {
+			return err
 		}
-		ids, err := askAgain(db, actor, run, now)
-		if err != nil {
-			return runs, asked, err
-		}
-		asked = append(asked, ids...)
 	}
 	_, err = db.ChangeQueue(ledger.QueuePaused, actor, ledger.QueueChange{
 		Reason: how + ": more may have been done than is known; look at open runs and at schedules before the queue is resumed",
 	})
-	return runs, asked[:min(len(asked), maxRunsShown)], err
+	return err
+}
+
+// asking are the steps of a run whose approvals are open, by id.
+func asking(db *store.DB, run state.Run) (open []state.Step, err error) {
+	steps, err := db.Steps(run.RunID)
+	for _, id := range slices.Sorted(maps.Keys(steps)) {
+		if a := steps[id].Approval; a != nil && a.Status == state.ApprovalPending {
+			open = append(open, steps[id])
+		}
+	}
+	return open, err
 }
 
 // askAgain withdraws the open approvals of a run and asks for them anew, with as much time as
 // there was.
-func askAgain(db *store.DB, actor string, run state.Run, now time.Time) (ids []string, err error) {
-	steps, err := db.Steps(run.RunID)
+func askAgain(db *store.DB, actor string, run state.Run, now time.Time) error {
+	steps, err := asking(db, run)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, id := range slices.Sorted(maps.Keys(steps)) {
-		a := steps[id].Approval
-		if a == nil || a.Status != state.ApprovalPending {
-			continue
-		}
+	for _, s := range steps {
+		a := s.Approval
 		req := a.Request
 		req.Generation = run.Generation
 		if expires, err := stamp.Parse(req.Expires); err == nil {
@@ -383,16 +404,15 @@ func askAgain(db *store.DB, actor string, run state.Run, now time.Time) (ids []s
 				req.Expires = stamp.Format(now.Add(expires.Sub(asked)))
 			}
 		}
-		of := state.Proposal{Actor: actor, StepID: id, Attempt: a.Attempt}
+		of := state.Proposal{Actor: actor, StepID: s.StepID, Attempt: a.Attempt}
 		closed, again := of, of
 		closed.Type, closed.Data = ledger.ApprovalClosed, &ledger.ApprovalClosing{Result: state.ApprovalWithdrawn}
 		again.Type, again.Data = ledger.ApprovalRequested, &req
 		if _, err := db.Commit(run.RunID, closed, again); err != nil {
-			return ids, err
+			return err
 		}
-		ids = append(ids, state.ApprovalID(run.RunID, id, a.Attempt))
 	}
-	return ids, nil
+	return nil
 }
 
 func restoreError(home string, err error) error {

@@ -108,7 +108,7 @@ type NewEpoch struct {
 	Lost     int64    `json:"lost"`               // of these, entries that were not adopted
 	Unread   int      `json:"unread,omitempty"`   // pages of the ledger that is replaced that cannot be read: more may be lost
 	Floors   []string `json:"floors,omitzero"`    // that must be waived before the site opens
-	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open
+	Paused   bool     `json:"paused,omitempty"`   // the queue is, since runs are open or entries are lost
 	Runs     []string `json:"runs,omitzero"`      // that are open, the first 20
 	Asked    []string `json:"asked,omitempty"`    // approvals that people are asked for again, the first 20
 	Erased   []int64  `json:"erased,omitempty"`   // adopted entries whose data had been erased since, and is again
