@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/stellarun/stella/internal/failpoint"
 	"github.com/stellarun/stella/internal/fsx"
@@ -30,6 +31,7 @@ type journal struct {
 	ID     string   `json:"id"`   // of the snapshot, recoveredID for a recovery
 	Kept   string   `json:"kept"` // where what is replaced goes, in the home
 	Parts  []string `json:"parts"`
+	Had    []string `json:"had,omitempty"` // those that are replaced, since the home had them
 
 	Told json.RawMessage `json:"told,omitempty"` // what is told when it is done; absent in a journal of an older stella
 }
@@ -122,6 +124,11 @@ func (j *journal) write(home string) error {
 
 // carryOut writes the journal and does what it says; see [journal.finish] for its errors.
 func (j *journal) carryOut(home string) error {
+	for _, part := range j.Parts {
+		if exists(filepath.Join(home, part)) && exists(filepath.Join(home, restoringName, part)) {
+			j.Had = append(j.Had, part)
+		}
+	}
 	if err := j.write(home); err != nil {
 		return j.stays(home, err)
 	}
@@ -142,6 +149,9 @@ func (*journal) stays(home string, err error) error {
 // swap puts each part that is ready into its place, and ends the restore. It can be cut off
 // anywhere, and be done again.
 func (j *journal) swap(home string) error {
+	if part := j.lost(home); part != "" {
+		return errors.Join(fmt.Errorf("%w: %s", ErrUndone, filepath.Join(home, restoringName, part)), j.undo(home))
+	}
 	for _, part := range j.Parts {
 		ready, place, kept := filepath.Join(home, restoringName, part), filepath.Join(home, part), filepath.Join(home, j.Kept, part)
 		if !exists(ready) {
@@ -156,6 +166,11 @@ func (j *journal) swap(home string) error {
 			return err
 		}
 	}
+	return j.end(home)
+}
+
+// end takes the journal away, and what is ready with it.
+func (*journal) end(home string) error {
 	if err := removeTree(filepath.Join(home, restoringName)); err != nil {
 		return err
 	}
@@ -163,6 +178,37 @@ func (j *journal) swap(home string) error {
 		return fmt.Errorf("store: restore: %w", err)
 	}
 	return fsx.SyncDir(home)
+}
+
+// lost is a part that is neither ready nor in its place, "" for none: somebody has taken it away.
+func (j *journal) lost(home string) string {
+	for _, part := range j.Parts {
+		if exists(filepath.Join(home, restoringName, part)) {
+			continue
+		}
+		moved := exists(filepath.Join(home, j.Kept, part))
+		if moved && !exists(filepath.Join(home, part)) || !moved && slices.Contains(j.Had, part) {
+			return part
+		}
+	}
+	return ""
+}
+
+// undo puts back what was replaced. It can be cut off anywhere, and be done again.
+func (j *journal) undo(home string) error {
+	for _, part := range j.Parts {
+		place, kept := filepath.Join(home, part), filepath.Join(home, j.Kept, part)
+		if !exists(kept) {
+			continue
+		}
+		if err := removeTree(place); err != nil {
+			return err
+		}
+		if err := fsx.Rename(kept, place); err != nil {
+			return fmt.Errorf("store: restore: %w", err)
+		}
+	}
+	return j.end(home)
 }
 
 func (*journal) move(from, to string) error {

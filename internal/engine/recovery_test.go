@@ -67,6 +67,57 @@ func TestWhatWasCutOffIsFinishedByEitherCommand(t *testing.T) {
 	l.verify()
 }
 
+// Where somebody has taken away what was made ready nothing is finished: all is put back, and it
+// can be done again.
+func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
+	for _, c := range []struct {
+		name                       string
+		inPlace, ready, kept, want string // parts, with "old" or "new" in them
+		undone                     bool
+	}{
+		{"before the first", "trust:old secrets:old ledger.db:old", "", "", "trust:old secrets:old ledger.db:old", true},
+		{"one is in its place", "trust:new secrets:old ledger.db:old", "", "trust:old", "trust:old secrets:old ledger.db:old", true},
+		{"one was moved away", "trust:new secrets:new", "", "trust:old secrets:old ledger.db:old", "trust:old secrets:old ledger.db:old", true},
+		{"one of two is gone", "trust:new secrets:old ledger.db:old", "secrets:new", "trust:old", "trust:old secrets:old ledger.db:old", true},
+		{"all are in their places", "trust:new secrets:new ledger.db:new", "", "trust:old secrets:old ledger.db:old", "trust:new secrets:new ledger.db:new", false},
+		{"the last is ready", "trust:new secrets:new ledger.db:old", "ledger.db:new", "trust:old secrets:old", "trust:new secrets:new ledger.db:new", false},
+	} {
+		home := t.TempDir()
+		put := func(dir, parts string) {
+			for _, x := range strings.Fields(parts) {
+				name, text, _ := strings.Cut(x, ":")
+				err := os.MkdirAll(filepath.Join(home, dir), 0o700)
+				if err == nil {
+					err = os.WriteFile(filepath.Join(home, dir, name), []byte(text), 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		put("", c.inPlace)
+		put("restoring", c.ready)
+		put("replaced/x", c.kept)
+		const journal = `{"had":["trust","secrets","ledger.db"],"id":"x","kept":"replaced/x","parts":["trust","secrets","ledger.db"],"schema":"stella.restore/1"}`
+		put("", "restore.json:"+journal)
+		r, err := engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who})
+		if c.undone != (codeOf(err) == api.CodeDamaged) || c.undone == r.Finished {
+			t.Errorf("%s: %+v, %v", c.name, r, err)
+		}
+		for _, x := range strings.Fields(c.want) {
+			name, text, _ := strings.Cut(x, ":")
+			if got, err := os.ReadFile(filepath.Join(home, name)); string(got) != text {
+				t.Errorf("%s: %s is %q, %v, want %q", c.name, name, got, err, text)
+			}
+		}
+		for _, gone := range []string{"restore.json", "restoring"} {
+			if _, err := os.Lstat(filepath.Join(home, gone)); err == nil {
+				t.Errorf("%s: %s is there", c.name, gone)
+			}
+		}
+	}
+}
+
 // Whoever finishes what was cut off is told what it was, and what it would have told; where
 // nobody knows that any more nothing false is said.
 func TestWhatWasCutOffIsTold(t *testing.T) {

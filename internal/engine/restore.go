@@ -433,6 +433,8 @@ func restoreError(home string, err error) error {
 		}
 		return &api.Error{Code: api.CodeRestoring, Message: err.Error(),
 			Hint: "see to what the system says, then let it finish: stella maintenance restore-snapshot --latest, or stella maintenance recover"}
+	case errors.Is(err, store.ErrUndone):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "the site is as it was before; do it again"}
 	case errors.Is(err, store.ErrNewerSchema):
 		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
 	case errors.As(err, &damage), errors.Is(err, os.ErrNotExist):
