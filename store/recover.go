@@ -27,7 +27,7 @@ import (
 
 // Errors of a recovery.
 var (
-	ErrHopeless    = errors.New("store: not even the first entry of the ledger can be read")
+	ErrHopeless    = errors.New("store: not even the first two entries of the ledger can be read")
 	ErrOlderSchema = errors.New("store: the ledger is of an older schema")
 	ErrForked      = errors.New("store: a checkpoint that was signed contradicts the ledger")
 )
@@ -163,6 +163,9 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	}
 	if err := db.load(); err != nil {
 		return err
+	}
+	if _, _, err := db.Trust(); IsNotFound(err) { // nobody could say what is admitted
+		return fmt.Errorf("%w: %s", ErrHopeless, r.Damage)
 	}
 	if err := errors.Join(db.signed(opt, r.SiteID), opt.Adopted(db, *r)); err != nil {
 		return err

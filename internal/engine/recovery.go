@@ -255,5 +255,8 @@ func recoverError(home string, err error) error {
 		return &api.Error{Code: api.CodeConflict, Message: err.Error(),
 			Hint: "if no command opens it, restore a snapshot (stella maintenance snapshots), or ask the stella that wrote it; the site is as it was"}
 	}
-	return restoreError(home, err)
+	if known := swapError(home, err); known != nil {
+		return known
+	}
+	return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "the site is as it was; if that does not pass, restore a snapshot: " + restoreCommand(home)}
 }

@@ -416,7 +416,18 @@ func askAgain(db *store.DB, actor string, run state.Run, now time.Time) error {
 }
 
 func restoreError(home string, err error) error {
-	var damage *store.Damage
+	known := swapError(home, err)
+	switch {
+	case known != nil:
+		return known
+	case errors.Is(err, store.ErrNewerSchema):
+		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
+	}
+	return snapshotDamaged("%v", err)
+}
+
+// swapError is what both a restore and a recovery say of an error, nil for any other.
+func swapError(home string, err error) error {
 	var known *api.Error
 	switch {
 	case errors.As(err, &known):
@@ -435,12 +446,6 @@ func restoreError(home string, err error) error {
 			Hint: "see to what the system says, then let it finish: stella maintenance restore-snapshot --latest, or stella maintenance recover"}
 	case errors.Is(err, store.ErrUndone):
 		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "the site is as it was before; do it again"}
-	case errors.Is(err, store.ErrNewerSchema):
-		return &api.Error{Code: api.CodeNewer, Message: "the snapshot was made by a newer stella", Hint: "use that one; the site is as it was"}
-	case errors.As(err, &damage), errors.Is(err, os.ErrNotExist):
-		return snapshotDamaged("%v", err)
-	case Unwritable(home, err) != nil:
-		return Unwritable(home, err)
 	}
-	return snapshotDamaged("%v", err)
+	return Unwritable(home, err)
 }

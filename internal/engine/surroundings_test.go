@@ -248,3 +248,34 @@ func (l *lab) edit(f func(*bolt.Tx) error) {
 		l.t.Fatal(err)
 	}
 }
+
+// Where a recovery is no way out the hint names what is: it has no other snapshot to try.
+func TestARecoveryThatCannotBeNamesAnotherWay(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(l *lab)
+		want  string
+	}{
+		"the first entry": {func(l *lab) { l.spoil("site.initialized") }, "not even the first two entries of the ledger can be read"},
+		"the first trust": {func(l *lab) { l.spoil("trust.changed") }, "not even the first two entries of the ledger can be read"},
+		"a file that trust is of": {func(l *lab) {
+			l.spoil("snapshot.created")
+			if err := os.RemoveAll(filepath.Join(l.home, "sealed")); err != nil {
+				t.Fatal(err)
+			}
+		}, "sealed"},
+	} {
+		l := newLab(t)
+		if _, err := l.site().CreateSnapshot(context.Background(), api.SnapshotRequest{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		l.closed()
+		filepath.WalkDir(filepath.Join(l.home, "sealed"), func(p string, d os.DirEntry, _ error) error { return os.Chmod(p, 0o700) })
+		c.spoil(l)
+		_, err := engine.Recover(context.Background(), engine.RecoverOptions{Home: l.home, Actor: who})
+		var known *api.Error
+		if !errors.As(err, &known) || known.Code != api.CodeDamaged || !strings.Contains(known.Message, c.want) ||
+			!strings.Contains(known.Hint, "restore a snapshot: stella maintenance restore-snapshot --latest") {
+			t.Errorf("%s: %+v", name, err)
+		}
+	}
+}
