@@ -26,8 +26,9 @@ func newRecoverCmd(a *app) *cobra.Command {
 		Long: "Verify a ledger entry by entry, make a new ledger.db of the longest prefix that is intact, and\n" +
 			"put it in the place of the damaged one, which is kept in replaced/. What can be read of later\n" +
 			"entries is sealed as evidence, and never becomes part of the tree. The ledger goes on in a new\n" +
-			"epoch, whose first entry says what was adopted. A ledger that is sound is left alone. Look for\n" +
-			"a newer snapshot first: it may have more than the prefix.\n\n" +
+			"epoch, whose first entry says what was adopted. A ledger that is sound is left alone; where\n" +
+			"trust/ is not what it names, that is made anew of sealed files. Look for a newer snapshot\n" +
+			"first: it may have more than the prefix.\n\n" +
 			"A checkpoint.note, or a copy of it, that covers more than the prefix keeps the site closed\n" +
 			"until it is waived by name (trust waive). Where runs are open the queue is paused. Where the\n" +
 			"last entry is far from the clock, type the time that another clock shows (--accept-time).",
@@ -72,7 +73,7 @@ func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api
 		dry := opt
 		dry.DryRun = true
 		plan, err := engine.Recover(ctx, dry)
-		if err == nil && plan.Sound {
+		if err == nil && plan.Sound && !plan.TrustAnew {
 			plan.DryRun = false // that is what was asked for
 			return plan, nil
 		}
@@ -96,7 +97,14 @@ func cutOff(err error) bool {
 
 func renderRecovery(s *screen, r api.RecoveredLedger) {
 	if r.Sound {
-		s.fields("ledger", fmt.Sprintf("sound, %d entries; nothing was done", r.Size))
+		kv := []string{"ledger", fmt.Sprintf("sound, %d entries; nothing was done", r.Size)}
+		if r.TrustAnew {
+			kv = []string{"ledger", fmt.Sprintf("sound, %d entries; nothing is done to it", r.Size), "trust", "not what the ledger names: trust/ is made anew of sealed files"}
+		}
+		if r.Kept != "" {
+			kv = append(kv, "kept", r.Kept)
+		}
+		s.fields(kv...)
 		return
 	}
 	var kv []string

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/store"
@@ -25,7 +27,7 @@ type RecoverOptions struct {
 }
 
 // Recover goes on with the longest intact prefix of a ledger that is damaged, in a new epoch.
-// It does nothing to one that is sound. It is never done unasked.
+// To one that is sound it does nothing, but for trust/ if that is not what the ledger names. It is never done unasked.
 func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -193,6 +195,9 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 		_, err = db.Check(ctx, store.CheckOptions{OpenNote: func(note []byte) (ledger.Checkpoint, error) {
 			return x.openNote(db.SiteID(), note)
 		}})
+		if err == nil {
+			err = x.remakeTrust(db)
+		}
 		err = errors.Join(err, db.Close())
 	}
 	var damage *store.Damage
@@ -204,6 +209,32 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 		return false, recoverError(x.opt.Home, err)
 	}
 	return true, nil
+}
+
+// remakeTrust makes trust/ anew, of sealed files, where it is not what a sound ledger names. What
+// was there is kept. A change that was cut off is ended by whoever opens the site.
+func (x *recovering) remakeTrust(db *store.DB) error {
+	dir, replaced := filepath.Join(x.opt.Home, "trust"), filepath.Join(x.opt.Home, "replaced")
+	now, before, err := db.Trust()
+	look := lookAtTrust(dir)
+	if err != nil || look.is(now) || before != nil && underWay(look.files, *before, now) {
+		return err
+	}
+	if x.out.TrustAnew = true; x.opt.DryRun {
+		return nil
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		if err := os.MkdirAll(replaced, 0o700); err != nil {
+			return err
+		}
+		if x.out.Kept, err = os.MkdirTemp(replaced, "trust-"); err != nil {
+			return err
+		}
+		if err := fsx.Rename(dir, filepath.Join(x.out.Kept, "trust")); err != nil {
+			return err
+		}
+	}
+	return writeTrust(dir, x.inForce.files)
 }
 
 // openNote verifies a checkpoint of the site.

@@ -183,3 +183,54 @@ func TestWhatHasExpiredStaysRevoked(t *testing.T) {
 		t.Errorf("%+v, %v", r.Trust, err)
 	}
 }
+
+// Where trust/ is not what a sound ledger names, a recovery makes it anew and begins no epoch.
+func TestALostTrustFolderIsMadeAnew(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		spoil func(l *lab)
+		anew  bool
+		kept  bool
+	}{
+		"nothing is wrong":     {func(*lab) {}, false, false},
+		"it is gone":           {func(l *lab) { l.unsign("") }, true, false},
+		"a change was cut off": {func(l *lab) { l.unsign("policy.toml") }, false, false}, // the next who opens it ends that
+		"a policy of others": {func(l *lab) {
+			if err := os.WriteFile(filepath.Join(l.home, "trust", "policy.toml"), []byte("x"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, true, true},
+	} {
+		l := newLab(t)
+		if _, err := l.site().RotateTrust(ctx, api.TrustRotation{}); err != nil {
+			t.Fatal(err)
+		}
+		before, err := l.site().ShowTrust(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.closed()
+		c.spoil(l)
+		if err := l.tryOpen(); (codeOf(err) == api.CodeTrustChanged) != c.anew {
+			t.Errorf("%s: opened with %v", name, err)
+		}
+		opt := engine.RecoverOptions{Home: l.home, Actor: who, DryRun: true}
+		dry, err := engine.Recover(ctx, opt)
+		if err != nil || !dry.Sound || dry.TrustAnew != c.anew || dry.Kept != "" || (l.tryOpen() == nil) == c.anew {
+			t.Errorf("%s: a dry run: %+v, %v", name, dry, err)
+		}
+		opt.DryRun = false
+		r, err := engine.Recover(ctx, opt)
+		if err != nil || !r.Sound || r.TrustAnew != c.anew || (r.Kept != "") != c.kept || r.Paused {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		if _, err := os.Stat(filepath.Join(r.Kept, "trust", "policy.toml")); c.kept && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		l.open()
+		l.verify()
+		if after, err := l.site().ShowTrust(ctx); err != nil || after.Trust != before.Trust {
+			t.Errorf("%s: trust is %+v, %v, want %+v", name, after.Trust, err, before.Trust)
+		}
+	}
+}

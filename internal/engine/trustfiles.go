@@ -283,6 +283,11 @@ type trustLook struct {
 	lerr  error // of judging
 }
 
+// is says whether that is the trust which the ledger names.
+func (l trustLook) is(now ledger.TrustChange) bool {
+	return l.err == nil && l.lerr == nil && l.trust.Change("").Same(now)
+}
+
 func lookAtTrust(dir string) (l trustLook) {
 	if l.files, l.err = readTrust(dir); l.err == nil || errors.Is(l.err, fs.ErrNotExist) {
 		l.trust, l.lerr = verify.Load(l.files)
@@ -300,7 +305,7 @@ func loadTrustFiles(db *store.DB, dir string, look trustLook) (*inForce, error) 
 		return nil, &trustChangedError{err}
 	}
 	switch {
-	case err == nil && lerr == nil && t.Change("").Same(now):
+	case look.is(now):
 		return &inForce{t, files}, nil
 	case before == nil || !underWay(files, *before, now):
 		return nil, &trustChangedError{errors.Join(errors.New("the files below trust/ are not those that the ledger names"), err, lerr)}

@@ -173,13 +173,17 @@ func idOf(id string) *snapshotID {
 // RecoveredLedger is what a recovery of a damaged ledger did, or would do.
 type RecoveredLedger struct {
 	Snapshot string `json:"snapshot,omitempty"` // it has finished a restore of the snapshot with this ID
-	Sound    bool   `json:"sound,omitempty"`    // nothing is damaged, and nothing was done
+	Sound    bool   `json:"sound,omitempty"`    // nothing of the ledger is damaged, and nothing was done to it
 	Damage   string `json:"damage,omitempty"`   // the first thing that is wrong
 	Size     int64  `json:"size"`               // entries that are adopted
 	Survived int64  `json:"survived"`           // of the lost, entries that can be read: they become evidence
 	Evidence string `json:"evidence,omitempty"` // SHA-256 of the sealed list of these
 	Sealed   int64  `json:"sealed,omitempty"`   // small sealed files, and secrets, that are lost
 	Unsent   int64  `json:"unsent,omitempty"`   // events that a sink had not taken, and will not be offered
+
+	// TrustAnew is set where trust/ was not what a sound ledger names, and was made anew of sealed
+	// files. Kept has what was there, absent if there was nothing.
+	TrustAnew bool `json:"trustAnew,omitempty"`
 	NewEpoch
 }
 
