@@ -156,7 +156,7 @@ func (x *recovering) trusted(db *store.DB, k surroundings) error {
 	if err != nil {
 		return err
 	}
-	x.newer = newerTrust(x.inForce, history, had{x.opt.Home, k.trust, k.whole}, x.opt.Now().UTC())
+	x.newer = newerTrust(x.inForce, history, had{home: x.opt.Home, changes: k.trust, whole: k.whole}, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
 	return nil
 }

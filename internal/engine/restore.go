@@ -145,7 +145,7 @@ type restoring struct {
 	sitePub []byte
 	siteID  string
 	known   surroundings
-	foreign bool // the home has another site's
+	fresh   bool // there was nothing in the home
 	typed   time.Time
 	newer   *carry
 	anew    *inForce // trust/ is to be made of this, in the copy
@@ -159,6 +159,7 @@ type restoring struct {
 // snapshot.
 func (x *restoring) prepare() (err error) {
 	home := x.opt.Home
+	x.fresh = freshPlace(home)
 	if x.keys, err = readKeys(filepath.Join(home, "keys")); err != nil {
 		return notRead(home, err, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("keys of the site: %v", err),
 			Hint: "a snapshot has none: put the copy of the keys into " + filepath.Join(home, "keys") + " (0700) first"})
@@ -228,7 +229,7 @@ func (x *restoring) look(was store.Head) (err error) {
 	switch {
 	case was.Init == nil:
 	case was.Init.SiteID != x.siteID: // what another site had or erased is nothing to this one
-		was, x.foreign = store.Head{Unread: 1, NotesLost: true}, true
+		was = store.Head{Unread: 1, NotesLost: true}
 	default:
 		if err := x.keys.belong(was.Init); err != nil {
 			return err
@@ -286,14 +287,11 @@ func (x *restoring) trusted(db *store.DB) error {
 		}
 		x.anew = own
 	}
-	if x.foreign {
-		return nil
-	}
 	history, err := db.TrustChanges()
 	if err != nil {
 		return err
 	}
-	x.newer = newerTrust(own, history, had{x.opt.Home, x.known.trust, x.known.whole}, x.opt.Now().UTC())
+	x.newer = newerTrust(own, history, had{x.opt.Home, x.known.trust, x.known.whole, x.fresh}, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
 	return nil
 }

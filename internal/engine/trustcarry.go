@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -36,18 +37,16 @@ type had struct {
 	home    string
 	changes []ledger.TrustChange // that its ledger names, the oldest first
 	whole   bool                 // there are no others
+	fresh   bool                 // there never was a ledger, as far as could be seen before the restore began
 }
 
 // newerTrust finds what a home had beyond own, which is in force by the copy that takes the place
 // of its ledger; nil where that is nothing. history are the changes of that copy, own's the last.
 func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time) *carry {
 	c, last := &carry{}, own
-	want, unsure := h.last()
+	want, unsure := h.last(own)
 	is := func(x ledger.TrustChange) bool { return x.Ref() == want.Ref() }
 	if want != nil && !slices.ContainsFunc(history, is) {
-		if unsure == "" && !h.whole && !slices.ContainsFunc(h.changes, is) {
-			unsure = "no entry that can be read says that it was in force, trust/ alone does"
-		}
 		files, fault := h.files(), error(nil)
 		last, fault = c.reach(own, append(slices.Clone(h.changes), *want), files, now)
 		c.told.Root, c.told.Policy, c.told.Revocations = want.RootVersion, want.PolicySerial, want.RevocationSerial
@@ -58,8 +57,8 @@ func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time
 			}
 		}
 	}
-	if c.told.Unsure = unsure; unsure == "" && c.told.Why == "" {
-		c.told.Unsure = h.strangeKey(last)
+	if c.told.Unsure = unsure; c.told.Why == "" { // else it is known to have had a newer one
+		c.told.Unsure = cmp.Or(h.strangeKey(last), unsure)
 	}
 	if len(c.steps) == 0 && c.told.Why == "" && c.told.Unsure == "" {
 		return nil
@@ -68,28 +67,44 @@ func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time
 }
 
 // last is what was in force in the home, nil where nothing says so; unsure is why there may have
-// been another.
-func (h had) last() (want *ledger.TrustChange, unsure string) {
+// been another. Only a ledger that is whole says which was the last, and even that may be a copy
+// of before: trust/ shows it.
+func (h had) last(own *inForce) (want *ledger.TrustChange, unsure string) {
 	if n := len(h.changes); n > 0 {
 		want = &h.changes[n-1]
 	}
-	dir := filepath.Join(h.home, "trust")
-	if h.whole || want == nil && gone(dir) && gone(filepath.Join(h.home, "ledger.db")) { // or it is a fresh place
-		return want, ""
+	if h.fresh {
+		return want, "nothing is left of the ledger that this replaces; what was revoked after the snapshot is believed again"
 	}
+	files, err := readTrust(filepath.Join(h.home, "trust"))
 	var there *verify.Trust
-	files, err := readTrust(dir)
 	if err == nil {
 		there, err = verify.Load(files)
+	}
+	if err == nil && !bytes.Equal(files.Roots[0].Raw, own.files.Roots[0].Raw) {
+		err = errors.New("it begins with the root of another site")
+	}
+	if h.whole && want != nil {
+		if err == nil && follows(there.Ref(), want.Ref()) && follows(there.Ref(), own.Ref()) {
+			unsure = "trust/ has newer files than the ledger that is replaced says there were"
+		}
+		return want, unsure
 	}
 	if err != nil {
 		return want, fmt.Sprintf("not all of the ledger that is replaced can be read, nor trust/: %v", err)
 	}
 	is := there.Change("")
 	if want == nil || want.Ref() == is.Ref() || follows(is.Ref(), want.Ref()) {
-		return &is, ""
+		return &is, "not all of the ledger that is replaced can be read, and trust/ alone says that this was the last"
 	}
 	return want, "not all of the ledger that is replaced can be read, and trust/ has other files than what can"
+}
+
+// freshPlace says that there never was a ledger in this home, as far as can be seen.
+func freshPlace(home string) bool {
+	return !slices.ContainsFunc([]string{"ledger.db", noteName, "sealed", "trust"}, func(name string) bool {
+		return !gone(filepath.Join(home, name))
+	})
 }
 
 func gone(path string) bool {

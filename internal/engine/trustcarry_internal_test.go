@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/ledger"
@@ -162,7 +163,7 @@ func TestNewerTrust(t *testing.T) {
 			p.files.Revocations = verify.RoleFile{}
 			p.policy(9, "reviewer")
 			p.had = p.had[:2]
-		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1}},
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "trust/ has newer files"}},
 		"what somebody has put into trust/, and no ledger": {func(p *place) {
 			p.policy(9, "reviewer")
 		}, 0, none, 1, api.NewerTrust{Root: 1, Policy: 9, Unsure: "trust/ alone"}},
@@ -194,17 +195,45 @@ func TestNewerTrust(t *testing.T) {
 			p.revoke(1, "acme-1")
 			p.revoke(2, "acme-1", "other-1")
 		}, 0, 2, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 2, Unsure: "trust/ alone"}},
+		"a part can be read, and trust/ has the same": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.revoke(2, "acme-1", "other-1")
+			p.folder(1)
+		}, 1, 2, 0, api.NewerTrust{Unsure: "trust/ alone"}},
+		"nothing can be read, and trust/ has what the copy has": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.folder(0)
+		}, 0, none, 0, api.NewerTrust{Unsure: "trust/ alone"}},
+		"all can be read, and trust/ has newer files": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.had = p.had[:1]
+		}, 0, all, 0, api.NewerTrust{Unsure: "trust/ has newer files"}},
+		"all can be read, and trust/ has newer files of another site": {func(p *place) {
+			p.elsewhere()
+		}, 0, all, 0, api.NewerTrust{}},
+		"nothing can be read, and trust/ is of another site": {func(p *place) {
+			p.elsewhere()
+		}, 0, none, 0, api.NewerTrust{Unsure: "begins with the root of another site"}},
+		"ledger and trust/ are lost, and sealed files are here": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
+		}, 0, none, 0, api.NewerTrust{Unsure: "nor trust/"}},
 		"a fresh place": {func(p *place) {
-			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
-		}, 0, none, 0, api.NewerTrust{}},
+			p.leave("")
+		}, 0, none, 0, api.NewerTrust{Unsure: "nothing is left"}},
+		"a fresh place but for a checkpoint": {func(p *place) {
+			p.leave(noteName)
+		}, 0, none, 0, api.NewerTrust{Unsure: "nor trust/"}},
 		"a fresh place with the key of a newer root": {func(p *place) {
-			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
-			p.key("stranger")
+			p.leave("")
+			p.key(rootKey, "stranger")
 		}, 0, none, 0, api.NewerTrust{Unsure: "keys/root.key has no role"}},
 		"a fresh place with the root's key": {func(p *place) {
-			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
-			p.key("root")
-		}, 0, none, 0, api.NewerTrust{}},
+			p.leave("")
+			p.key(rootKey, "root")
+		}, 0, none, 0, api.NewerTrust{Unsure: "nothing is left"}},
+		"the key of a newer root":         {func(p *place) { p.key(rootKey, "stranger") }, 0, all, 0, api.NewerTrust{Unsure: "keys/root.key has no role"}},
+		"the next key of who knows where": {func(p *place) { p.key(nextKey, "stranger") }, 0, none, 0, api.NewerTrust{Unsure: "keys/root.key.next has no role"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
@@ -217,7 +246,7 @@ func TestNewerTrust(t *testing.T) {
 			if strings.Contains(name, "two histories") {
 				changes = append(slices.Clone(changes[:1]), changes[2:]...)
 			}
-			h := had{p.home, changes[:min(c.known, len(changes))], c.known == all}
+			h := had{p.home, changes[:min(c.known, len(changes))], c.known == all, freshPlace(p.home)}
 			got := newerTrust(p.had[c.from], history, h, verifytest.Now())
 			if got == nil {
 				got = &carry{}
@@ -248,14 +277,36 @@ func revoked(t *testing.T, in *inForce, key string) *inForce {
 	return &inForce{trust, f}
 }
 
-// key has a key as that of the root.
-func (p *place) key(name string) {
+// elsewhere has trust/ of another site, with more in it.
+func (p *place) elsewhere() {
+	other := verifytest.NewTrust()
+	other.Root.Issued = other.Root.Issued.Add(time.Second)
+	files := other.Files()
+	if err := writeTrust(filepath.Join(p.home, "trust"), files); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// leave has nothing in the home but one file.
+func (p *place) leave(file string) {
+	p.remove(p.home)
+	err := os.MkdirAll(p.home, 0o700)
+	if err == nil && file != "" {
+		err = os.WriteFile(filepath.Join(p.home, file), nil, 0o600)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// key has a key in a file of keys/.
+func (p *place) key(file, name string) {
 	raw, err := verify.MarshalPrivateKey(verifytest.Key(name))
 	if err == nil {
 		err = os.MkdirAll(filepath.Join(p.home, "keys"), 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(p.home, "keys", rootKey), raw, 0o600)
+		err = os.WriteFile(filepath.Join(p.home, "keys", file), raw, 0o600)
 	}
 	if err != nil {
 		p.t.Fatal(err)

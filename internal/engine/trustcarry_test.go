@@ -49,6 +49,10 @@ func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
 				continue // the first change is spoilt, too: nothing is left that could be recovered
 			}
 			t.Run(name+" "+how, func(t *testing.T) {
+				want := c.want
+				if name == "nothing" && how == "recovered" {
+					want = &api.NewerTrust{Unsure: "trust/ alone"} // an entry that cannot be read may be of more
+				}
 				l := newLab(t)
 				if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
 					t.Fatal(err)
@@ -59,12 +63,12 @@ func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
 				}
 				got := l.goBack(how)
 				switch {
-				case (got == nil) != (c.want == nil):
-					t.Fatalf("trust: %+v, want %+v", got, c.want)
+				case (got == nil) != (want == nil):
+					t.Fatalf("trust: %+v, want %+v", got, want)
 				case got == nil:
-				case got.Root != c.want.Root || got.Policy != c.want.Policy || got.Revocations != c.want.Revocations,
-					(got.Seq > 0) != (c.want.Why == "" && c.want.Root > 0), !strings.Contains(got.Why, c.want.Why), !strings.Contains(got.Unsure, c.want.Unsure):
-					t.Errorf("trust: %+v, want %+v", got, c.want)
+				case got.Root != want.Root || got.Policy != want.Policy || got.Revocations != want.Revocations,
+					(got.Seq > 0) != (want.Why == "" && want.Root > 0), !strings.Contains(got.Why, want.Why), !strings.Contains(got.Unsure, want.Unsure):
+					t.Errorf("trust: %+v, want %+v", got, want)
 				}
 				if l.tryOpen() != nil {
 					l.waive("checkpoint.note")
@@ -75,7 +79,7 @@ func TestTrustGoesForwardWhereTheLedgerGoesBack(t *testing.T) {
 				if err != nil || now.Trust.RootVersion != c.root {
 					t.Errorf("root %d, %v", now.Trust.RootVersion, err)
 				}
-				if revoked := strings.Contains(now.Revocations, strings.Repeat("0", 64)); c.want != nil && revoked != (c.want.Revocations > 0 && got.Seq > 0) {
+				if revoked := strings.Contains(now.Revocations, strings.Repeat("0", 64)); want != nil && revoked != (want.Revocations > 0 && got.Seq > 0) {
 					t.Errorf("what was revoked is so: %v", revoked)
 				}
 				if name != "two roots and no ledger" && !l.signs() {
@@ -231,6 +235,57 @@ func TestALostTrustFolderIsMadeAnew(t *testing.T) {
 		l.verify()
 		if after, err := l.site().ShowTrust(ctx); err != nil || after.Trust != before.Trust {
 			t.Errorf("%s: trust is %+v, %v, want %+v", name, after.Trust, err, before.Trust)
+		}
+	}
+}
+
+// A ledger of another site says nothing of this one: trust/ is believed as where there is none.
+func TestTrustStaysWhereTheLedgerIsOfAnotherSite(t *testing.T) {
+	ctx := context.Background()
+	l, other := newLab(t), newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().RevokeTrust(ctx, api.TrustRevocation{Manifest: strings.Repeat("0", 64), Reason: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	other.closed()
+	raw, err := os.ReadFile(filepath.Join(other.home, "ledger.db"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(l.home, "ledger.db"), raw, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := l.goBack("restored")
+	if got == nil || got.Revocations != 1 || got.Seq == 0 || got.Why != "" || !strings.Contains(got.Unsure, "trust/ alone") {
+		t.Errorf("trust: %+v", got)
+	}
+}
+
+// In a fresh place nothing is left that could be newer, and that is said; a restore makes the
+// place before it looks for trust.
+func TestAFreshPlaceIsToldWhatItCannotKnow(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	home := filepath.Join(t.TempDir(), "site")
+	removable(t, home)
+	if err := os.CopyFS(filepath.Join(home, "keys"), os.DirFS(filepath.Join(l.home, "keys"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dry := range []bool{true, false} {
+		opt := engine.RestoreOptions{Home: home, Dir: filepath.Join(l.home, "snapshots"), Latest: true, Actor: who, Reason: "x", DryRun: dry}
+		r, err := engine.Restore(ctx, opt)
+		if err != nil || r.Trust == nil || !strings.Contains(r.Trust.Unsure, "nothing is left") {
+			t.Errorf("a dry run: %v; trust: %+v, %v", dry, r.Trust, err)
 		}
 	}
 }
