@@ -233,6 +233,7 @@ func TestNewerTrust(t *testing.T) {
 			p.key(rootKey, "root")
 		}, 0, none, 0, api.NewerTrust{Unsure: "nothing is left"}},
 		"the key of a newer root":         {func(p *place) { p.key(rootKey, "stranger") }, 0, all, 0, api.NewerTrust{Unsure: "keys/root.key has no role"}},
+		"a rotation that was cut off":     {func(p *place) { p.key(nextKey, "stranger") }, 0, all, 0, api.NewerTrust{}},
 		"the next key of who knows where": {func(p *place) { p.key(nextKey, "stranger") }, 0, none, 0, api.NewerTrust{Unsure: "keys/root.key.next has no role"}},
 	} {
 		t.Run(name, func(t *testing.T) {
