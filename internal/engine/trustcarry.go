@@ -154,7 +154,7 @@ func step(last *inForce, changes []ledger.TrustChange, files func(digest string)
 		if x.RootVersion > last.Ref().RootVersion+1 || !follows(x.Ref(), last.Ref()) {
 			continue
 		}
-		if next := try(filesOf(x, last.files.Roots, files)); next != nil {
+		if next := try(filesBehind(last, x, files)); next != nil {
 			return next, nil
 		}
 	}
@@ -162,29 +162,49 @@ func step(last *inForce, changes []ledger.TrustChange, files func(digest string)
 		if x.RevocationSerial <= last.Ref().RevocationSerial {
 			continue
 		}
-		f, err := last.files, error(nil)
-		f.Revocations, err = revocationsOf(x, files)
-		if next := try(f, err); next != nil {
+		is := last.Ref()
+		x.Root, x.Policy, x.TrustedRoot = is.Root, is.Policy, is.TrustedRoot
+		if next := try(filesBehind(last, x, files)); next != nil {
 			return next, nil
 		}
 	}
 	return nil, cmp.Or(fault, errors.New("it does not follow what is in force: there are two histories"))
 }
 
-// revocationsOf are the revocations that a change names, with those of its signatures that are here.
-func revocationsOf(x ledger.TrustChange, files func(digest string) ([]byte, error)) (verify.RoleFile, error) {
-	raw, err := files(x.Revocations)
-	alone := verify.Files{Revocations: verify.RoleFile{Raw: raw}}
+// filesBehind are the files of a change that comes behind what is in force: that one's, and what is
+// new with those signatures that are here. There may be more than have to sign.
+func filesBehind(last *inForce, x ledger.TrustChange, files func(digest string) ([]byte, error)) (f verify.Files, err error) {
+	f = last.files
+	f.Roots = slices.Clone(f.Roots)
+	read := func(digest string) (raw []byte) {
+		if digest != "" && err == nil {
+			raw, err = files(digest)
+		}
+		return raw
+	}
+	is := last.Ref()
+	if x.Root != is.Root {
+		f.Roots = append(f.Roots, verify.RoleFile{Raw: read(x.Root)})
+	}
+	if x.Policy != is.Policy {
+		f.Policy = verify.RoleFile{Raw: read(x.Policy)}
+	}
+	if x.Revocations != is.Revocations {
+		f.Revocations = verify.RoleFile{Raw: read(x.Revocations)}
+	}
+	if x.TrustedRoot != is.TrustedRoot {
+		f.TrustedRoot = read(x.TrustedRoot)
+	}
 	for _, digest := range x.Signatures {
-		sig, err := files(digest)
+		raw, err := files(digest)
 		if err != nil {
 			continue
 		}
-		if s, err := readRoleSignature(sig); err == nil {
-			s.attach(&alone)
+		if s, err := readRoleSignature(raw); err == nil {
+			s.attach(&f)
 		}
 	}
-	return alone.Revocations, err
+	return f, err
 }
 
 // files reads the trust files of a home by their digests: sealed, or what trust/ has.

@@ -74,10 +74,10 @@ func (p *place) seal(raw []byte) {
 	}
 }
 
-func (p *place) policy(serial int64, by string) {
+func (p *place) policy(serial int64, by ...string) {
 	trust := verifytest.NewTrust()
 	trust.Policy.Serial = serial
-	p.files.Policy = verifytest.Signed(manifests.EncodePolicy(trust.Policy), by)
+	p.files.Policy = verifytest.Signed(manifests.EncodePolicy(trust.Policy), by...)
 	p.change()
 }
 
@@ -158,6 +158,16 @@ func TestNewerTrust(t *testing.T) {
 			p.files.Revocations = verify.RoleFile{}
 			p.revoke(1, "acme-1")
 		}, 1, none, 0, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Why: "two histories", Unsure: "trust/ alone", Lost: []string{"key " + verifytest.KeyID("acme-1")}}},
+		"a signature that is lost and not needed": {func(p *place) {
+			p.policy(2, "policy", "reviewer")
+			p.revoke(1, "acme-1")
+			p.remove(p.sealed(p.files.Policy.Signatures[1].Data), filepath.Join(p.home, "trust"))
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 2, Revocations: 1}},
+		"a signature that is lost and needed": {func(p *place) {
+			p.policy(2, "policy")
+			p.revoke(1, "acme-1")
+			p.remove(p.sealed(p.files.Policy.Signatures[0].Data), filepath.Join(p.home, "trust"))
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 2, Revocations: 1, Why: "signed by 0 of the 1 keys"}},
 		"what somebody has put into trust/": {func(p *place) {
 			p.revoke(1, "reviewer")
 			p.files.Revocations = verify.RoleFile{}
