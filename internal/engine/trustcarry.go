@@ -48,7 +48,8 @@ func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time
 	is := func(x ledger.TrustChange) bool { return x.Ref() == want.Ref() }
 	if want != nil && !slices.ContainsFunc(history, is) {
 		files, fault := h.files(), error(nil)
-		last, fault = c.reach(own, append(slices.Clone(h.changes), *want), files, now)
+		c.steps, fault = reach(own, h.changes, *want, files, now)
+		last = end(own, c.steps)
 		c.told.Root, c.told.Policy, c.told.Revocations = want.RootVersion, want.PolicySerial, want.RevocationSerial
 		if last.Ref() != want.Ref() {
 			c.told.Why = fault.Error()
@@ -118,23 +119,60 @@ func follows(a, b ledger.TrustRef) bool {
 	return !older && (a.RootVersion > b.RootVersion || a.PolicySerial > b.PolicySerial || a.RevocationSerial > b.RevocationSerial)
 }
 
-// reach takes steps from own towards the last of these changes, by as few as there can be: each
-// root is signed by the one before. Dates are left alone: what has expired lets nothing in, and
-// what it revokes is revoked. It returns how far that led, and why not to the end.
-func (c *carry) reach(own *inForce, changes []ledger.TrustChange, files func(digest string) ([]byte, error), now time.Time) (last *inForce, fault error) {
-	last = own
+// reach is the way from own to a change, by as few steps as there can be: each root is signed by
+// the one before. Dates are left alone: what has expired lets nothing in, and what it revokes is
+// revoked. It ends where it can go no further, and fault is why; nil at the end.
+func reach(own *inForce, changes []ledger.TrustChange, want ledger.TrustChange, files func(digest string) ([]byte, error), now time.Time) (steps []*inForce, fault error) {
+	all := append(slices.Clone(changes), want)
+	if steps, fault = way(own, all, files, now); fault == nil {
+		return steps, nil
+	}
+	// A key may have signed a root, and be revoked since. That the roots were in force which the
+	// ledger names is known: they come first, what it revokes behind them, and last what trust/
+	// alone has.
+	var roots []ledger.TrustChange
+	for _, x := range changes {
+		x.Revocations, x.RevocationSerial = own.Ref().Revocations, own.Ref().RevocationSerial
+		roots = append(roots, x)
+	}
+	var other []*inForce
+	var why error
+	for _, to := range [][]ledger.TrustChange{roots, changes, all} {
+		var more []*inForce
+		more, why = way(end(own, other), to, files, now)
+		other = append(other, more...)
+	}
+	if follows(end(own, other).Ref(), end(own, steps).Ref()) {
+		return other, why
+	}
+	return steps, fault
+}
+
+// way takes steps from own towards the last of these changes, each as far as it can go.
+func way(own *inForce, changes []ledger.TrustChange, files func(digest string) ([]byte, error), now time.Time) (steps []*inForce, fault error) {
+	if len(changes) == 0 {
+		return nil, nil
+	}
 	want := changes[len(changes)-1]
-	for last.Ref() != want.Ref() {
-		var next *inForce
-		if next, fault = step(last, changes, files, now); next == nil {
-			break
+	for end(own, steps).Ref() != want.Ref() {
+		next, fault := step(end(own, steps), changes, files, now)
+		if n := end(own, steps).Ref().RootVersion; next == nil && want.RootVersion > n+1 {
+			fault = fmt.Errorf("root %d is in force, and what root %d came with is not known", n, n+1)
 		}
-		c.steps, last = append(c.steps, next), next
+		if next == nil {
+			return steps, fault
+		}
+		steps = append(steps, next)
 	}
-	if n := last.Ref().RootVersion; want.RootVersion > n+1 {
-		fault = fmt.Errorf("root %d is in force, and what root %d came with is not known", n, n+1)
+	return steps, nil
+}
+
+// end is what is in force at the end of a way from own.
+func end(own *inForce, steps []*inForce) *inForce {
+	if n := len(steps); n > 0 {
+		return steps[n-1]
 	}
-	return last, fault
+	return own
 }
 
 // step is the newest of these changes that follows what is in force; else newer revocations alone,

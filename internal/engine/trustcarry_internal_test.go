@@ -91,6 +91,27 @@ func (p *place) revoke(serial int64, keys ...string) {
 	p.change()
 }
 
+// root adds a root to the chain, with keys of its own role; no change yet.
+func (p *place) root(version int64, keys []string, by ...string) {
+	trust := verifytest.NewTrust()
+	trust.Root.Version = version
+	role := manifests.Role{Threshold: 1}
+	for _, k := range keys {
+		role.Keys = append(role.Keys, verifytest.PEM(k))
+	}
+	trust.Root.Roles["root"] = role
+	p.files.Roots = append(slices.Clip(p.files.Roots), verifytest.Signed(manifests.EncodeRoot(trust.Root), by...))
+}
+
+// leaver has two more roots, of which the first comes with revocations of the key that signs both:
+// from later on, when the second is in force.
+func (p *place) leaver() {
+	p.root(2, []string{"root", "second"}, "root")
+	p.revoke(1, "root")
+	p.root(3, []string{"second", "third"}, "root", "third")
+	p.revoke(2, "acme-1", "root")
+}
+
 // folder has trust/ as it was behind a change.
 func (p *place) folder(i int) {
 	if err := os.RemoveAll(filepath.Join(p.home, "trust")); err != nil {
@@ -168,6 +189,16 @@ func TestNewerTrust(t *testing.T) {
 			p.revoke(1, "acme-1")
 			p.remove(p.sealed(p.files.Policy.Signatures[0].Data), filepath.Join(p.home, "trust"))
 		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 2, Revocations: 1, Why: "signed by 0 of the 1 keys"}},
+		"roots by a key that was revoked from later on": {func(p *place) {
+			p.leaver()
+		}, 0, all, 3, api.NewerTrust{Root: 3, Policy: 1, Revocations: 2}},
+		"roots by a key that was revoked, and one of them is lost": {func(p *place) {
+			p.leaver()
+			p.remove(p.sealed(p.files.Roots[2].Raw), filepath.Join(p.home, "trust"))
+		}, 0, all, 2, api.NewerTrust{Root: 3, Policy: 1, Revocations: 2, Why: "no such file"}},
+		"a root by a key that was revoked, in trust/ alone": {func(p *place) {
+			p.leaver()
+		}, 0, 2, 2, api.NewerTrust{Root: 3, Policy: 1, Revocations: 2, Why: "without revoked keys", Unsure: "trust/ alone"}},
 		"what somebody has put into trust/": {func(p *place) {
 			p.revoke(1, "reviewer")
 			p.files.Revocations = verify.RoleFile{}
