@@ -146,9 +146,10 @@ func (x *recovering) trusted(db *store.DB, k surroundings) error {
 	if err != nil {
 		return err
 	}
-	if x.inForce, err = sealedTrust(db, nil, now); err != nil { // roots by keys on P-384 alone are found in trust/ only
+	h := had{home: x.opt.Home, changes: k.trust, whole: k.whole}
+	if x.inForce, err = trustOf(now, nil, h.files()); err != nil { // roots by keys on P-384 alone are found in trust/ only
 		roots, _ := readRoots(filepath.Join(x.opt.Home, "trust", "root"))
-		if x.inForce, err = sealedTrust(db, roots, now); err != nil {
+		if x.inForce, err = trustOf(now, roots, h.files()); err != nil {
 			return err
 		}
 	}
@@ -156,7 +157,7 @@ func (x *recovering) trusted(db *store.DB, k surroundings) error {
 	if err != nil {
 		return err
 	}
-	x.newer = newerTrust(x.inForce, history, had{home: x.opt.Home, changes: k.trust, whole: k.whole}, x.opt.Now().UTC())
+	x.newer = newerTrust(x.inForce, history, h, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
 	return nil
 }
@@ -262,6 +263,9 @@ func (x *recovering) begin(db *store.DB, evidence string) error {
 		return err
 	}
 	x.out.Erased, x.out.Unsure, x.out.Waits = again.erased, again.unsure, again.waits
+	if err := sealTrust(db.Blobs(), x.inForce.files); err != nil { // trust/ may have had what was lost of it
+		return err
+	}
 	if x.out.Trust, err = x.newer.putInForce(db, x.opt.Actor); err != nil {
 		return err
 	}

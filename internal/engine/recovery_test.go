@@ -3,12 +3,14 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/runner/state"
 	"github.com/stellarun/stella/server/api"
@@ -260,6 +262,37 @@ func (l *lab) executing() (stop func()) {
 		cancel()
 		if err := <-done; err != nil {
 			l.t.Error(err)
+		}
+	}
+}
+
+// A sealed trust file that is lost keeps nobody from recovering where trust/ has it: the recovery
+// seals it again.
+func TestRecoverReadsTrustFromWhereItIs(t *testing.T) {
+	ctx := context.Background()
+	for _, sound := range []bool{true, false} {
+		l := newLab(t)
+		if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		l.closed()
+		if !sound {
+			l.spoil("snapshot.created")
+		}
+		policy, err := os.ReadFile(filepath.Join(l.home, "trust", "policy.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed := l.sealedFile(bundle.Digest(policy))
+		if err := errors.Join(os.Chmod(filepath.Dir(sealed), 0o755), os.Remove(sealed)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who})
+		if err != nil || r.Sound != sound {
+			t.Fatalf("a sound ledger: %v; got %+v, %v", sound, r, err)
+		}
+		if _, err := os.Stat(sealed); !sound && err != nil {
+			t.Errorf("it is not sealed again: %v", err)
 		}
 	}
 }

@@ -280,7 +280,7 @@ func (x *restoring) trusted(db *store.DB) error {
 		if terr != nil {
 			return terr
 		}
-		if own, err = sealedTrust(db, look.files.Roots, now); err != nil {
+		if own, err = trustOf(now, look.files.Roots, sealedFiles(db)); err != nil {
 			x.newer = &carry{told: api.NewerTrust{Why: fmt.Sprintf("trust/ of the snapshot is not what its ledger names, and cannot be made anew: %v", err)}}
 			x.out.Trust = x.newer.tell()
 			return nil

@@ -355,7 +355,7 @@ func (e *trustChangedError) Unwrap() error { return e.err }
 
 // refreshTrust rebuilds trust/ from the sealed blobs that the ledger names.
 func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustChange) (*inForce, error) {
-	t, err := sealedTrust(db, old.Roots, now)
+	t, err := trustOf(now, old.Roots, sealedFiles(db))
 	if err != nil {
 		return nil, err
 	}
@@ -365,9 +365,15 @@ func refreshTrust(db *store.DB, dir string, old verify.Files, now ledger.TrustCh
 	return t, nil
 }
 
-// sealedTrust is the trust that the ledger names, of its sealed blobs; see [filesOf].
-func sealedTrust(db *store.DB, roots []verify.RoleFile, now ledger.TrustChange) (*inForce, error) {
-	files, err := filesOf(now, roots, func(digest string) ([]byte, error) { return db.Blobs().Read(digest, maxTrustFile) })
+// sealedFiles reads sealed trust files by their digests.
+func sealedFiles(db *store.DB) func(digest string) ([]byte, error) {
+	return func(digest string) ([]byte, error) { return db.Blobs().Read(digest, maxTrustFile) }
+}
+
+// trustOf is the trust that the ledger names, of its files, which are read by their digests; see
+// [filesOf].
+func trustOf(now ledger.TrustChange, roots []verify.RoleFile, read func(digest string) ([]byte, error)) (*inForce, error) {
+	files, err := filesOf(now, roots, read)
 	if err != nil {
 		return nil, err
 	}
@@ -376,7 +382,7 @@ func sealedTrust(db *store.DB, roots []verify.RoleFile, now ledger.TrustChange) 
 		return nil, err
 	}
 	if !t.Change("").Same(now) {
-		return nil, &trustChangedError{errors.New("the sealed trust files do not give what the ledger names")}
+		return nil, &trustChangedError{errors.New("the trust files do not give what the ledger names")}
 	}
 	return &inForce{t, files}, nil
 }
