@@ -253,7 +253,7 @@ func newerTrust(t *api.NewerTrust) (kv []string) {
 	case t == nil:
 		return nil
 	case t.Why != "":
-		kv = append(kv, "trust", "goes back, in part or all of it; newer files are among what was kept: "+t.Why)
+		kv = append(kv, "trust", "goes back, in part or all of it: "+t.Why)
 	case t.Root > 0:
 		text := fmt.Sprintf("root %d, policy %d", t.Root, t.Policy)
 		if t.Revocations > 0 {

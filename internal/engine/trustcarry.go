@@ -53,8 +53,11 @@ func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time
 		c.told.Root, c.told.Policy, c.told.Revocations = want.RootVersion, want.PolicySerial, want.RevocationSerial
 		if last.Ref() != want.Ref() {
 			c.told.Why = fault.Error()
-			if raw, err := files(want.Revocations); err == nil {
+			raw, err := files(want.Revocations)
+			if err == nil {
 				c.told.Lost = revokesMore(raw, last.Revocations())
+			} else if want.Revocations != last.Ref().Revocations {
+				c.told.Why += fmt.Sprintf("; what revocations %d revoke is not known", want.RevocationSerial)
 			}
 		}
 	}

@@ -168,7 +168,7 @@ func TestNewerTrust(t *testing.T) {
 		"revocations that are nowhere": {func(p *place) {
 			p.revoke(1, "acme-1")
 			p.remove(p.sealed(p.files.Revocations.Raw), filepath.Join(p.home, "trust"))
-		}, 0, all, 0, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Why: "no such file"}},
+		}, 0, all, 0, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Why: "no such file or directory; what revocations 1 revoke is not known"}},
 		"two histories": {func(p *place) {
 			p.revoke(1, "other-1")
 			p.files.Revocations = verify.RoleFile{}
