@@ -259,8 +259,10 @@ func TestARecoveryThatCannotBeNamesAnotherWay(t *testing.T) {
 		"the first trust": {func(l *lab) { l.spoil("trust.changed") }, "not even the first two entries of the ledger can be read"},
 		"a file that trust is of": {func(l *lab) {
 			l.spoil("snapshot.created")
-			if err := os.RemoveAll(filepath.Join(l.home, "sealed")); err != nil {
-				t.Fatal(err)
+			for _, name := range []string{"sealed", "trust"} {
+				if err := os.RemoveAll(filepath.Join(l.home, name)); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}, "sealed"},
 	} {
