@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/verify/verifytest"
 )
 
 // What a line of runs.ndjson holds costs neither judge more than its length: archives like these
@@ -49,6 +51,41 @@ func TestRunLinesAreNotDearerThanTheyAreLong(t *testing.T) {
 			verdict, _, out := audit(t, s.auditor(), path)
 			if row := rowOf(out, "runs"); tc.says != "" && (verdict != "FAILED" || !strings.Contains(row, tc.says)) {
 				t.Errorf("stella-audit: %s: %s, want FAILED: %s", verdict, row, tc.says)
+			}
+		})
+	}
+}
+
+// A verdict that names more than a bundle has is refused before any of it is read.
+func TestAdmissionsAreNotDearerThanABundle(t *testing.T) {
+	trust := verifytest.NewTrust()
+	for name, c := range map[string]struct {
+		files int
+		bytes int
+		want  string
+	}{
+		"as many attestations as there can be": {64, 256 << 10, "attestation"},
+		"one more":                             {65, 100, "names 65 files where a bundle has at most 64"},
+		"more bytes in all":                    {5, 4 << 20, "larger files than a bundle has"},
+		"one, again and again":                 {800, 4 << 20, "names 800 files"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			s.change(trust.Files())
+			s.admit(let(t, verifytest.NewPlugin().Sign("acme-1"), trust.Load(), s.at), func(d *ledger.BundleAdmission) {
+				file := s.blob(strings.Repeat("a", c.bytes))
+				d.Attestations = slices.Repeat([]string{file}, c.files)
+			})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			verdict, found := s.verdictsOf(s.auditor())
+			runtime.ReadMemStats(&after)
+			if verdict != export.Failed || !strings.Contains(found.Detail, c.want) {
+				t.Errorf("%s: %s, want %s", verdict, found.Detail, c.want)
+			}
+			if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 200 {
+				t.Errorf("%d MiB were allocated", used)
 			}
 		})
 	}

@@ -1,6 +1,8 @@
 package export
 
 import (
+	"math"
+
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/telemetry"
 )
@@ -14,6 +16,7 @@ type deriver struct {
 	metrics  *telemetry.Metrics
 	runs     map[string]bool  // that have an entry in the window
 	evidence map[string]int64 // digest → seq of the first entry that names it
+	most     int              // of these: where there are more one of them is not there, and no others are kept
 	fault    error            // of telemetry, where the deriver's user goes on without it
 }
 
@@ -23,7 +26,7 @@ func newDeriver(siteID string, win Window, first int64, emit func(line []byte) e
 	return deriver{
 		first: first,
 		spans: telemetry.NewSpans(siteID, emit), metrics: telemetry.NewMetrics(siteID, from, to),
-		runs: map[string]bool{}, evidence: map[string]int64{},
+		runs: map[string]bool{}, evidence: map[string]int64{}, most: math.MaxInt,
 	}
 }
 
@@ -33,7 +36,7 @@ func (d *deriver) entry(e entry) error {
 	}
 	if e.Data != nil {
 		for _, digest := range ledger.Evidence(e.Data) {
-			if _, ok := d.evidence[digest]; !ok {
+			if _, ok := d.evidence[digest]; !ok && len(d.evidence) <= d.most {
 				d.evidence[digest] = e.Envelope.Seq
 			}
 		}

@@ -109,11 +109,11 @@ func (x *admissions) judge(env ledger.Envelope, a *ledger.BundleAdmission) error
 	if err != nil {
 		return err
 	}
-	signatures, err := x.v.sealedAll(a.Signatures, bundle.MaxSignature)
+	signatures, err := x.v.sealedAll(a.Signatures, bundle.MaxSignatures, bundle.MaxSignature, bundle.MaxSignatures*bundle.MaxSignature)
 	if err != nil {
 		return err
 	}
-	attestations, err := x.v.sealedAll(a.Attestations, bundle.MaxAttestation)
+	attestations, err := x.v.sealedAll(a.Attestations, bundle.MaxAttestations, bundle.MaxAttestation, bundle.MaxAttested)
 	if err != nil {
 		return err
 	}

@@ -143,7 +143,7 @@ func (v *verifier) entry(e entry) {
 	}
 	// A limit of package telemetry is kept and reported as a fault of metrics
 	// and traces; the other derivations go on.
-	v.derive.fault = errors.Join(v.derive.fault, v.derive.entry(e))
+	v.derive.fault = cmp.Or(v.derive.fault, v.derive.entry(e))
 	v.clock.entry(e)
 	v.lineage.entry(e)
 	v.admitted.entry(e)
@@ -219,6 +219,7 @@ func (v *verifier) openDerived() error {
 		}
 		return nil
 	})
+	v.derive.most = len(v.m.Files) + len(v.withheld.evidence)
 	return nil
 }
 
@@ -359,7 +360,7 @@ func (v *verifier) oneRun(line []byte, last runKey, first bool) (runKey, error) 
 	if string(again) != string(line) {
 		return runKey{}, fmt.Errorf("run %s: its entries fold to something else", s.runID)
 	}
-	v.derive.fault = errors.Join(v.derive.fault, v.derive.run(s))
+	v.derive.fault = cmp.Or(v.derive.fault, v.derive.run(s))
 	return key, nil
 }
 
@@ -404,6 +405,11 @@ func (v *verifier) evidence() (string, error) {
 		}
 		delete(need, digest)
 	}
+	for _, digest := range slices.Sorted(maps.Keys(need)) {
+		if _, ok := v.c.index[evidencePath+digest]; !ok {
+			return "", fmt.Errorf("entry %d names %s, which is not there", need[digest], digest)
+		}
+	}
 	for _, f := range v.m.Files {
 		digest, ok := evidenceSum(f.Path)
 		if !ok {
@@ -412,11 +418,6 @@ func (v *verifier) evidence() (string, error) {
 		if _, ok := need[digest]; !ok {
 			return "", badFile(f.Path, errors.New("no entry of the window names it, or it is withheld"))
 		}
-		delete(need, digest)
-	}
-	if len(need) > 0 {
-		digest := slices.Min(slices.Collect(maps.Keys(need)))
-		return "", fmt.Errorf("entry %d names %s, which is not there", need[digest], digest)
 	}
 	return fmt.Sprintf("%d sealed files", len(v.derive.evidence)-len(v.withheld.evidence)), nil
 }

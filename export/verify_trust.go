@@ -317,11 +317,18 @@ func (v *verifier) sealed(digest string, limit int64) ([]byte, error) {
 	return v.small(path, limit)
 }
 
-func (v *verifier) sealedAll(digests []string, limit int64) (out [][]byte, err error) {
+// sealedAll reads what came with a bundle: no more files, of no more bytes in all, than a bundle has.
+func (v *verifier) sealedAll(digests []string, most int, limit, mostBytes int64) (out [][]byte, err error) {
+	if len(digests) > most {
+		return nil, fmt.Errorf("it names %d files where a bundle has at most %d", len(digests), most)
+	}
 	for _, d := range digests {
 		raw, err := v.sealed(d, limit)
 		if err != nil {
 			return nil, err
+		}
+		if mostBytes -= int64(len(raw)); mostBytes < 0 {
+			return nil, errors.New("it names larger files than a bundle has")
 		}
 		out = append(out, raw)
 	}
