@@ -91,3 +91,46 @@ func TestAWithheldEpochAccusesNobody(t *testing.T) {
 		t.Error(explain(r))
 	}
 }
+
+// What the entries of one archive say of epochs binds the next one.
+func TestEpochsGoOnFromArchiveToArchive(t *testing.T) {
+	begin := func(s *site, old string) {
+		size := int64(len(s.entries))
+		root, err := ledger.TreeHash(size, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.origin = ledger.Origin(siteID, 2)
+		s.add(ledger.Envelope{Type: ledger.EpochBegun, Actor: "uid:0(root)"}, &ledger.EpochStart{Epoch: 2, Cause: "restored", OldOrigin: old, Size: size, Root: ledger.HexHash(root), Reason: "x"})
+	}
+	stop := func(s *site) string {
+		s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
+		return stamp.Format(s.at)
+	}
+	for name, c := range map[string]struct {
+		then func(s *site)
+		want string
+	}{
+		"honest":                              {func(*site) {}, "VERIFIED"},
+		"the next is signed by epoch 1":       {func(s *site) { s.origin = ledger.Origin(siteID, 1) }, "FAILED"},
+		"epoch 2 begins again, after epoch 1": {func(s *site) { begin(s, ledger.Origin(siteID, 1)) }, "FAILED"},
+	} {
+		s := busySite(t)
+		s.notes, s.sizes = nil, nil
+		begin(s, s.origin)
+		middle := stop(s)
+		stop(s)
+		s.checkpoint()
+		c.then(s)
+		end := stop(s)
+		stop(s)
+		s.checkpoint()
+		row := []string{saved(t, s.archive(export.Window{From: second(0), To: middle})), saved(t, s.archive(export.Window{From: middle, To: end}))}
+		if verdict, _, out := audit(t, s.auditor(), row...); verdict != c.want {
+			t.Errorf("%s: %s, want %s\n%s", name, verdict, c.want, out)
+		}
+		if r := check(t, s.archive(export.Window{From: second(0), To: end}), s.auditor()); string(r.Verdict) != c.want {
+			t.Errorf("%s, in one: %s, want %s\n%s", name, r.Verdict, c.want, explain(r))
+		}
+	}
+}

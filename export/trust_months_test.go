@@ -1,6 +1,7 @@
 package export_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -163,5 +164,45 @@ func TestTrustFilesBehindAnArchiveThatFails(t *testing.T) {
 		if strings.Contains(string(out), "panic") || !strings.Contains(string(out), "\nUNAUTHENTICATED UNWITNESSED\n") {
 			t.Errorf("%v\n%s", err, out)
 		}
+	}
+}
+
+// A month in which no trust files came in force lacks nothing, where entry 0 names the root that
+// the auditor knows: the next month's first are held to it.
+func TestAMonthBeforeTheFirstTrustFiles(t *testing.T) {
+	files := verifytest.NewTrust().Files()
+	root := bundle.Digest(files.Roots[0].Raw)
+	for name, c := range map[string]struct {
+		lie      func(s *site)
+		withheld int64
+		want     [2]export.Verdict // of the first month alone, and of both, "" where that is not asked
+	}{
+		"honest":              {func(*site) {}, 0, [2]export.Verdict{export.Verified, export.Verified}},
+		"entry 0 of another":  {func(s *site) { s.beginsAnew(s.blob("another"), bundle.Digest(files.Policy.Raw)) }, 0, [2]export.Verdict{export.Incomplete, export.Failed}},
+		"entry 0 is withheld": {func(s *site) { s.hide("secret") }, 1, [2]export.Verdict{export.Incomplete}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.beginsAnew(root, bundle.Digest(files.Policy.Raw))
+			c.lie(s)
+			s.at = verifytest.Now()
+			s.add(ledger.Envelope{Type: ledger.SiteStopped, Actor: "system:stop"}, &ledger.SiteStop{Reason: "x"})
+			middle := s.at.Add(time.Hour)
+			s.at = middle
+			s.change(files)
+			paths := s.months(middle)
+			opt := s.auditor()
+			opt.Root, opt.Withheld = root, c.withheld
+			r, err := export.Verify(context.Background(), paths[0], opt)
+			if err != nil || r.Verdict != c.want[0] {
+				t.Errorf("%v, want %s\n%s", err, c.want[0], explain(r))
+			}
+			if verdict, _, out := audit(t, opt, paths[0]); verdict != string(c.want[0]) {
+				t.Errorf("stella-audit: %s, want %s\n%s", verdict, c.want[0], out)
+			}
+			if verdict, _, out := audit(t, opt, paths...); c.want[1] != "" && verdict != string(c.want[1]) {
+				t.Errorf("both months: %s, want %s\n%s", verdict, c.want[1], out)
+			}
+		})
 	}
 }

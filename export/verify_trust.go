@@ -249,6 +249,11 @@ func (v *verifier) trust() (string, error) {
 	if x.failed != nil {
 		return "", x.failed
 	}
+	if x.all+x.early == 0 && v.opt.Root != "" && v.genesis != nil {
+		if init, ok := v.genesis.Data.(*ledger.SiteInit); ok && init.Root == v.opt.Root {
+			return "no trust files came in force so far, and entry 0 names the root given", nil
+		}
+	}
 	lacks := x.lacks()
 	if x.first != nil {
 		ref := x.first.Trust().Ref()

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/BurntSushi/toml"
 
 	"github.com/stellarun/stella/internal/jcs"
+	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
 )
 
@@ -50,7 +53,7 @@ func TestJSONHasOneForm(t *testing.T) {
 		"no object":                   {`[]`, ""},
 		"nothing":                     {``, ""},
 	} {
-		found := outcome(func() { decode([]byte(c.raw), "") })
+		found := outcome(func() { decode([]byte(c.raw), maxRun, "") })
 		if found.status+found.text != "ok" && c.says == "ok" || found.status == "ok" && c.says != "ok" || c.says != "ok" && !strings.Contains(found.text, c.says) {
 			t.Errorf("%s: %s %s, want %q", name, found.status, found.text, c.says)
 		}
@@ -60,7 +63,7 @@ func TestJSONHasOneForm(t *testing.T) {
 // How often an object is asked for memory does not depend on what is in it.
 func TestTheFormIsSeenWithoutMemory(t *testing.T) {
 	raw := []byte(`{"a":[` + strings.Repeat(`{},[],"x",{"":[]},`, 100_000) + `"x"],"b":0}`)
-	if n := testing.AllocsPerRun(1, func() { canonical(raw, "") }); n > 400_000 { // of names
+	if n := testing.AllocsPerRun(1, func() { canonical(raw, maxRun, "") }); n > 400_000 { // of names
 		t.Errorf("%.0f allocations", n)
 	}
 }
@@ -76,7 +79,7 @@ func TestOneFormForBoth(t *testing.T) {
 		}
 		raw = `{"":` + raw + `}`
 		other := jcs.Check([]byte(raw)) == nil
-		if found := outcome(func() { decode([]byte(raw), "") }); (found.status == "ok") != other {
+		if found := outcome(func() { decode([]byte(raw), maxRun, "") }); (found.status == "ok") != other {
 			t.Fatalf("%q: %s %s, and the other judge takes it: %t", raw, found.status, found.text, other)
 		}
 		if other {
@@ -232,5 +235,49 @@ func TestRevocationsAreFoundAtOnce(t *testing.T) {
 		if found := outcome(func() { revocations([]byte(bad)) }); found.status != "failed" {
 			t.Errorf("%q: %s", bad, found.status)
 		}
+	}
+}
+
+// An envelope has one form for both.
+func TestOneFormOfEnvelopesForBoth(t *testing.T) {
+	const hash = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	site := `{"actor":"a","dataHash":"` + hash + `","seq":1,"tenant":"","time":"2026-11-22T09:00:01.000000000Z","type":"site.stopped","v":1}`
+	run := `{"actor":"a\"","attempt":1,"dagId":"d","dagVersion":"1.0.0","dataHash":"` + hash + `","runId":"r","seq":7,"stepId":"s","tenant":"t","time":"2026-11-22T09:00:01.000000000Z","traceId":"x","type":"attempt.started","v":1}`
+	good := 0
+	for _, c := range [][3]string{
+		{site}, {run}, {run, `"tenant":"t"`, `"tenant":""`}, {site, `"type":"site.stopped"`, `"type":"moon.landed"`},
+		{site, `"tenant":"",`, ""}, {site, `"tenant":""`, `"tenant":3`}, {site, `"tenant":""`, `"tenant":null`}, {site, `{"actor":"a"`, `{"actor":""`},
+		{site, `"actor":"a",`, ""}, {site, `{"actor":"a"`, `{"actor":"a","attempt":0`}, {site, `"seq":1`, `"seq":1,"stepId":""`}, {site, `"seq":1,`, ""},
+		{site, `"seq":1`, `"runId":"","seq":1`}, {site, `"seq":1`, `"seq":-1`}, {site, `"seq":1`, `"seq":1.5`}, {site, `"seq":1`, `"seq":"1"`}, {site, `"v":1`, `"v":0`},
+		{site, `"v":1`, `"v":1,"w":1`}, {site, `"type":"site.stopped"`, `"type":""`}, {site, `"type":"site.stopped",`, ""}, {site, hash, "00"}, {site, `01.0`, `1.0`},
+		{run, `"attempt":1`, `"attempt":"1"`}, {run, `"attempt":1`, `"attempt":-1`}, {run, `"attempt":1,`, ""}, {run, `"dagId":"d"`, `"dagId":5`}, {run, `"dagId":"d"`, `"dagId":{}`},
+		{run, `"runId":"r"`, `"runId":null`}, {run, `"traceId":"x"`, `"traceId":""`}, {run, `"dagVersion":"1.0.0"`, `"dagVersion":["1.0.0"]`}, {run, `"stepId":"s",`, ""},
+	} {
+		line := []byte(strings.Replace(c[0], c[1], c[2], 1))
+		env, err := ledger.ParseEnvelope(line)
+		err = cmp.Or(err, env.CheckSubject())
+		if err == nil {
+			good++
+		}
+		if found := outcome(func() { parseEnvelope(line) }); (found.status == "ok") != (err == nil) {
+			t.Errorf("%s: %s %s, and the other judge says %v", line, found.status, found.text, err)
+		}
+	}
+	if good != 4 {
+		t.Errorf("%d are envelopes, want the first 4", good)
+	}
+}
+
+// Of types that nobody here knows some are named, and no name is long.
+func TestTypesOfANewerStellaAreNamedInShort(t *testing.T) {
+	a := &audit{unknown: map[string]bool{}}
+	for n := range 10_000 {
+		e := entry{typ: strings.Repeat("x", 7000) + strconv.Itoa(n), all: object{"v": 1.0}}
+		line := []byte(`{"data":{},"salt":"` + strings.Repeat("0", 64) + `","seq":0}`)
+		e.sum = digest(line)
+		a.dataOf(e, line)
+	}
+	if found := outcome(a.checkTypes); found.verdict != incomplete || len(found.text) > 5000 || len(a.unknown) > 21 {
+		t.Errorf("%d are kept; %s, %d bytes", len(a.unknown), found.status, len(found.text))
 	}
 }

@@ -62,8 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fault := outcome(func() {
 		err := f.Parse(args)
 		stopIf(err == flag.ErrHelp, "ok", verified, "")
-		demand(err == nil && f.NArg() > 0, "no archive to judge; see -h")
-		demand(!slices.ContainsFunc(f.Args(), func(path string) bool { return strings.HasPrefix(path, "-") }), "flags stand before the archives")
+		demand(err == nil && f.NArg() > 0 && !strings.Contains("\x00"+strings.Join(f.Args(), "\x00"), "\x00-"), "nothing to judge, or a flag behind it: flags stand before the archives; see -h")
 		demand(0 <= opt.min && opt.min <= len(opt.witnesses), "%d witnesses are demanded, and %d are named", opt.min, len(opt.witnesses))
 		known := strings.Split(withheld, ",")
 		demand(regexp.MustCompile(`^[0-9]{1,9}(,[0-9]{1,9})*$`).MatchString(withheld) && (len(known) == 1 || len(known) == f.NArg()), "--withheld %s is neither a number, nor one for each of %d archives", withheld, f.NArg())
@@ -75,7 +74,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			if unread := outcome(func() { a.judge(path, stdout) }); unread.status != "ok" { // the others can be judged nevertheless
 				fmt.Fprintf(stderr, "stella-audit: %s: %s\n", path, unread.text)
 			}
-			opt.before, opt.open, a.before, worst = &a, a.open, nil, max(worst, a.worst)
+			a.before, a.members, a.manifest, a.window, a.reasons = nil, nil, nil, nil, nil // the next is as large
+			opt.before, opt.open, worst = &a, a.open, max(worst, a.worst)
 		}
 	})
 	if fault.status != "ok" {
@@ -120,7 +120,7 @@ type audit struct {
 	members                                 map[string]*member
 	manifest, window, genesis, known        any                // genesis is the data of entry 0; known the trust files that an entry has named last, empty where it is withheld
 	open                                    []note             // checkpoints of archives before that cover more than any of them has shown so far
-	first, count, size, since               int64              // of the manifest's ledger: the window's entries, and the tree; since is where the first of the archives begins that meet up to here
+	first, count, size, since, epoch        int64              // of the manifest's ledger: the window's entries, and the tree; since is where the first of the archives begins that meet up to here, epoch the last that they begin
 	siteID, root, from, to, site, witnessed string             // root is the SHA-256 of the first root.toml; witnessed what the verdict says of witnesses
 	logIn, siteIn                           []byte             // the keys inside, as SPKI
 	roots                                   map[int64][]byte   // of the tree, at sizes that somebody asks for
@@ -139,8 +139,7 @@ func (a *audit) judge(path string, stdout io.Writer) {
 	a.file = try(os.Open(path))
 	defer a.file.Close()
 	head, rows := string(try(io.ReadAll(io.NewSectionReader(a.file, 0, 18)))), ""
-	demand(head != "age-encryption.org", "it is encrypted: age -d -i KEY FILE makes the archive of it")
-	demand(!regexp.MustCompile(`\.[0-9]{3}$`).MatchString(path), "it is a part of an archive: cat joins them all, in their order")
+	demand(head != "age-encryption.org" && !regexp.MustCompile(`\.[0-9]{3}$`).MatchString(path), "it is encrypted, or a part: cat joins all parts, in their order, and age -d -i KEY FILE makes the archive of what is encrypted")
 	a.worst, a.witnessed = verified, "UNWITNESSED"
 	for _, c := range []struct {
 		name, needs string
@@ -166,8 +165,9 @@ func (a *audit) judge(path string, stdout io.Writer) {
 		rows, [...]string{"VERIFIED", "INCOMPLETE", "NOT JUDGED", "UNAUTHENTICATED", "FAILED"}[a.worst], a.witnessed)
 }
 
-// Limits, in bytes. What is over them is refused unread (part 6): the tar; all of a compressed file; manifest.json and SHA256SUMS; notes, keys, proofs, and sealed files that are parsed; a line of runs.ndjson, and of other files.
-const maxArchive, maxContent, maxManifest, maxSmall, maxRun, maxLine, evidence, timeForm = 64 << 30, 256 << 30, 32 << 20, 1 << 20, 256 << 20, 1 << 20, "evidence/sha256/", "2006-01-02T15:04:05.000000000Z"
+// Limits, in bytes. What is over them is refused unread (part 6): the tar; all of a compressed file; manifest.json and SHA256SUMS; notes, keys,
+// proofs, and sealed files that are parsed; signatures; a line of runs.ndjson, and of other files.
+const maxArchive, maxContent, maxManifest, maxSmall, maxSignature, maxRun, maxLine, evidence, timeForm = 64 << 30, 256 << 30, 32 << 20, 1 << 20, 64 << 10, 256 << 20, 1 << 20, "evidence/sha256/", "2006-01-02T15:04:05.000000000Z"
 
 // fixed are the files of every archive in their order (part 6). Evidence stands before the telemetry.
 var fixed = strings.Fields(`manifest.json SHA256SUMS SHA256SUMS.sigstore.json README.txt keys/log.pub keys/site.pub ledger/envelopes.ndjson.zst
@@ -198,9 +198,7 @@ func (a *audit) checkForm() {
 		seconds, _ := strconv.ParseInt(string(h[136:147]), 8, 64)
 		sum, ok := strings.CutPrefix(name, evidence)
 		demand(name == fixed[next] || ok && isDigest(sum) && next == 11 && name > last, "block at %d: %q is not expected here", pos, name)
-		if last = map[bool]string{true: name}[ok]; !ok {
-			next++
-		}
+		last, next = map[bool]string{true: name}[ok], next+map[bool]int{false: 1}[ok]
 		a.members[name] = &member{pos + 512, size, seconds, ""}
 		var form bytes.Buffer // the standard library writes the one form of part 0
 		try(0, tar.NewWriter(&form).WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(a.members[fixed[0]].seconds, 0), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}))
@@ -250,7 +248,7 @@ func epochOf(origin string) int64 { return try(strconv.ParseInt(origin[len("stel
 
 // checkManifest is part 6, manifest.json.
 func (a *audit) checkManifest() {
-	m := decode(a.read("manifest.json", maxManifest), "\n")
+	m := decode(a.read("manifest.json", maxManifest), maxManifest, "\n")
 	a.manifest = m
 	demand(text(m, "schema") == "stella.archive/1", "the schema is %.100q", text(m, "schema"))
 	a.site, a.from, a.to = siteOf(text(m, "origin")), text(m, "window.from"), text(m, "window.to")
@@ -260,7 +258,7 @@ func (a *audit) checkManifest() {
 	demand(from.Before(to) && from.Year() >= 1970 && to.Year() <= 2200 && to.Unix() == a.members["manifest.json"].seconds, "the window is none, or the files have another time than its end")
 	demand(a.first >= 0 && a.count >= 0 && a.count <= 8<<20 && a.size < 1<<53 && a.first < a.size-a.count, "ledger is no window of a tree, or over the limit")
 	_, said := m["withheld"].([]any)
-	demand(said && (m["redactionPolicySha256"] == nil || isDigest(text(m, "redactionPolicySha256"))), "withheld or redactionPolicySha256 are malformed")
+	demand(said && has(m, "dropped files ledger origin redactionPolicySha256 schema stella window withheld") && isDigest(cmp.Or(text(m, "redactionPolicySha256"), digest(nil))), "members are missing, malformed, or none that a manifest has")
 	for i, w := range list(m, "withheld") {
 		key := fmt.Sprint(text(w, "what"), " of ", number(w, "seq"), " ", text(w, "sha256"))
 		a.reasons[key] = text(w, "reason")
@@ -327,12 +325,15 @@ func (a *audit) checkContent() {
 }
 
 // decode reads a JSON object in its one form, with what must stand behind it.
-func decode(raw []byte, end string) object { canonical(raw, end); return parse[object](raw) }
+func decode(raw []byte, limit int, end string) object {
+	canonical(raw, limit, end)
+	return parse[object](raw)
+}
 
 // canonical demands a JSON object in the one form of part 0 (RFC 8785), before anything is made of it: no white space, no other orders or escapes,
 // no name twice, no depth over 64. It takes no memory, and time that grows with the length alone.
-func canonical(raw []byte, end string) {
-	demand(json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, or does not end as it must")
+func canonical(raw []byte, limit int, end string) {
+	demand(len(raw) <= limit && json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, does not end as it must, or has more than %d bytes", limit)
 	names, depth, n, escaped := [66]string{}, 0, 0, false // names are the last ones of the objects that are open
 	for at := 0; at < len(raw)-len(end); at += n {
 		if c := string(raw[at]); strings.Contains("{[]},:", c) {
@@ -416,8 +417,7 @@ func inTimeForm(t time.Time) string { return t.Format(timeForm) }
 
 // has says whether an object has no other members than these. Which of them must be there is for others to say.
 func has[T any](o map[string]T, members string) bool {
-	names := strings.Fields(members)
-	return !slices.ContainsFunc(slices.Collect(maps.Keys(o)), func(name string) bool { return !slices.Contains(names, name) })
+	return !slices.ContainsFunc(slices.Collect(maps.Keys(o)), func(name string) bool { return !slices.Contains(strings.Fields(members), name) })
 }
 
 // inForm demands that what was read of s is written as s.
