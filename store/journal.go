@@ -115,11 +115,17 @@ func (j *journal) write(home string) error {
 	if err != nil {
 		return fmt.Errorf("store: restore: %w", err)
 	}
-	kept := filepath.Join(home, j.Kept)
-	if err := fsx.Mkdir(kept, 0o700); err != nil {
-		return fmt.Errorf("store: restore: %w", err)
-	}
 	return fsx.WriteFile(filepath.Join(home, journalName), append(raw, '\n'), 0o600)
+}
+
+// keep makes the folder for what is replaced.
+func (j *journal) keep(home string) error {
+	for _, dir := range []string{filepath.Dir(j.Kept), j.Kept} {
+		if err := fsx.Mkdir(filepath.Join(home, dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("store: restore: %w", err)
+		}
+	}
+	return nil
 }
 
 // carryOut writes the journal and does what it says; see [journal.finish] for its errors.
@@ -129,7 +135,11 @@ func (j *journal) carryOut(home string) error {
 			j.Had = append(j.Had, part)
 		}
 	}
-	if err := j.write(home); err != nil {
+	err := j.keep(home)
+	if err == nil {
+		err = j.write(home)
+	}
+	if err != nil {
 		return j.stays(home, err)
 	}
 	return j.finish(home)
@@ -151,6 +161,15 @@ func (*journal) stays(home string, err error) error {
 func (j *journal) swap(home string) error {
 	if part := j.lost(home); part != "" {
 		return errors.Join(fmt.Errorf("%w: %s", ErrUndone, filepath.Join(home, restoringName, part)), j.undo(home))
+	}
+	if !exists(filepath.Join(home, j.Kept)) && exists(filepath.Join(home, restoringName)) {
+		j.Had = nil // of what was replaced nothing can be put back any more
+		if err := j.write(home); err != nil {
+			return err
+		}
+		if err := j.keep(home); err != nil {
+			return err
+		}
 	}
 	for _, part := range j.Parts {
 		ready, place, kept := filepath.Join(home, restoringName, part), filepath.Join(home, part), filepath.Join(home, j.Kept, part)
@@ -181,13 +200,15 @@ func (*journal) end(home string) error {
 }
 
 // lost is a part that is neither ready nor in its place, "" for none: somebody has taken it away.
+// Where it is what was replaced that somebody has taken, there is no way but on.
 func (j *journal) lost(home string) string {
+	back := exists(filepath.Join(home, j.Kept)) || !exists(filepath.Join(home, restoringName))
 	for _, part := range j.Parts {
 		if exists(filepath.Join(home, restoringName, part)) {
 			continue
 		}
 		moved := exists(filepath.Join(home, j.Kept, part))
-		if moved && !exists(filepath.Join(home, part)) || !moved && slices.Contains(j.Had, part) {
+		if moved && !exists(filepath.Join(home, part)) || !moved && back && slices.Contains(j.Had, part) {
 			return part
 		}
 	}

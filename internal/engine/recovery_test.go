@@ -82,6 +82,7 @@ func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
 		{"one was moved away", "trust:new secrets:new", "", "trust:old secrets:old ledger.db:old", "trust:old secrets:old ledger.db:old", true},
 		{"one of two is gone", "trust:new secrets:old ledger.db:old", "secrets:new", "trust:old", "trust:old secrets:old ledger.db:old", true},
 		{"all are in their places", "trust:new secrets:new ledger.db:new", "", "trust:old secrets:old ledger.db:old", "trust:new secrets:new ledger.db:new", false},
+		{"what was replaced is gone", "trust:new secrets:old ledger.db:old", "secrets:new ledger.db:new", "", "trust:new secrets:new ledger.db:new", false},
 		{"the last is ready", "trust:new secrets:new ledger.db:old", "ledger.db:new", "trust:old secrets:old", "trust:new secrets:new ledger.db:new", false},
 	} {
 		home := t.TempDir()
