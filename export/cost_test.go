@@ -136,3 +136,51 @@ func TestTrustFilesAreNotDearerThanTheyAreLong(t *testing.T) {
 		})
 	}
 }
+
+// A signature is what part 1 calls one, and a bundle has at most 16. What else is called so fails
+// by both judges, and costs no more than to be read once.
+func TestOnlySignaturesSign(t *testing.T) {
+	files := verifytest.NewTrust().Files()
+	honest := string(files.Policy.Signatures[0].Data)
+	sixteen := func(s *site, raw []byte) (sums []string) {
+		for i := range 16 {
+			sums = append(sums, s.blob(string(verifytest.Signatures(raw, "x"+strings.Repeat("x", i))[0].Data)))
+		}
+		return sums
+	}
+	for name, tc := range map[string]struct {
+		trust, bundle func(s *site, manifest string) []string // further signatures
+		want          export.Verdict
+	}{
+		"those alone":           {nil, nil, export.Verified},
+		"strangers":             {func(s *site, _ string) []string { return sixteen(s, []byte("x")) }, func(s *site, m string) []string { return sixteen(s, s.blobs[m])[:15] }, export.Verified},
+		"a 17th of a bundle":    {nil, func(s *site, m string) []string { return sixteen(s, s.blobs[m]) }, export.Failed},
+		"an object":             {func(s *site, _ string) []string { return []string{s.blob(`{"a":0}`)} }, nil, export.Failed},
+		"an empty object":       {func(s *site, _ string) []string { return []string{s.blob(`{}`)} }, nil, export.Failed},
+		"a text":                {func(s *site, _ string) []string { return []string{s.blob("a")} }, nil, export.Failed},
+		"one with a new member": {func(s *site, _ string) []string { return []string{s.blob(`{"a":0,` + honest[1:])} }, nil, export.Failed},
+		"one of more than 64 KiB": {func(s *site, _ string) []string {
+			return []string{s.blob(strings.Replace(honest, `"hint":"`, `"hint":"`+strings.Repeat("A", 64<<10), 1))}
+		}, nil, export.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.at = verifytest.Now()
+			s.change(files, func(c *ledger.TrustChange) {
+				if tc.trust != nil {
+					c.Signatures = append(c.Signatures, tc.trust(s, "")...)
+					slices.Sort(c.Signatures)
+				}
+			})
+			s.admit(let(t, verifytest.NewPlugin().Sign("acme-1"), verifytest.NewTrust().Load(), s.at), func(d *ledger.BundleAdmission) {
+				if tc.bundle != nil {
+					d.Signatures = append(d.Signatures, tc.bundle(s, d.Verdict.Digest)...)
+				}
+			})
+			verdict, checks, alone, out := s.bothOf(s.auditor())
+			if verdict != tc.want || alone != string(tc.want) {
+				t.Errorf("%s, stella-audit %s, want %s\n%+v\n%s", verdict, alone, tc.want, checks, out)
+			}
+		})
+	}
+}

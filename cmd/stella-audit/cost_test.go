@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -279,5 +281,24 @@ func TestTypesOfANewerStellaAreNamedInShort(t *testing.T) {
 	}
 	if found := outcome(a.checkTypes); found.verdict != incomplete || len(found.text) > 5000 || len(a.unknown) > 21 {
 		t.Errorf("%d are kept; %s, %d bytes", len(a.unknown), found.status, len(found.text))
+	}
+}
+
+// Lines name the same signatures again and again, and of one of them there may be hundreds.
+func TestSignaturesAreReadOnce(t *testing.T) {
+	raw := []byte(`{"messageSignature":{"signature":""},"verificationMaterial":{"tlogEntries":[` + strings.Repeat("{},", 20_000) + `{}]}}`)
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	a := &audit{file: file, members: map[string]*member{evidence + digest(raw): {size: int64(len(raw)), sum: digest(raw)}}}
+	a.signature(digest(raw))
+	if n := testing.AllocsPerRun(10, func() { a.signature(digest(raw)) }); n > 10 {
+		t.Errorf("%.0f allocations for what is known", n)
 	}
 }

@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"github.com/BurntSushi/toml"
 	"maps"
-	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,7 +84,7 @@ func parseNote(raw []byte) note {
 	text, tail, _ := strings.Cut(string(raw), "\n\n")
 	head := strings.Split(text, "\n")
 	demand(len(head) == 3 && strings.HasSuffix(tail, "\n") && strings.Count(tail, "\n") <= 100 && len(raw) <= 128<<10, "no signed tree head: three lines, an empty one, at most 100 signatures")
-	demand(!regexp.MustCompile(`[\x00-\x09\x0b-\x1f]`).Match(raw) && strings.ToValidUTF8(string(raw), "") == string(raw), "it has controls, or is not UTF-8")
+	demand(!strings.ContainsFunc(string(raw), func(c rune) bool { return c < ' ' && c != '\n' }) && strings.ToValidUTF8(string(raw), "") == string(raw), "it has controls, or is not UTF-8")
 	n := note{text + "\n", head[0], try(strconv.ParseInt(head[1], 10, 54)), unbase64(head[2]), nil}
 	demand(n.size > 0 && strconv.FormatInt(n.size, 10) == head[1] && len(n.root) == 32 && siteOf(n.origin) != "", "size or root of the tree are malformed")
 	for line := range strings.Lines(tail) {
@@ -107,16 +105,6 @@ func keyID(name, key string) string { return digest([]byte(name + "\n" + key))[:
 // signedBy is about the signature of a log, the first, whose name is the origin. An SPKI of Ed25519 ends with the key.
 func (n note) signedBy(spki []byte) bool {
 	return n.lines[0].id == keyID(n.origin, "\x01"+string(spki[len(spki)-32:])) && verify(spki, []byte(n.text), n.lines[0].raw)
-}
-
-// parseWitness reads NAME+ID+BASE64, or a file with that.
-func parseWitness(arg string) named {
-	raw, _ := os.ReadFile(arg)
-	name, rest, _ := strings.Cut(strings.TrimSpace(cmp.Or(string(raw), arg)), "+")
-	id, b64, _ := strings.Cut(rest, "+")
-	key := unbase64(b64)
-	demand(len(key) == 1+32 && key[0] == 4 && name != "" && id == keyID(name, string(key)), "%.100q is neither the public key of a witness nor a file with it", arg)
-	return named{name, id, key[1:]}
 }
 
 // cosignedBy says when w has signed n, 0 for never; a signature of his must verify.
@@ -226,10 +214,8 @@ func (a *audit) extension(sum string, root []byte) any {
 	return x
 }
 
-// revoked says whether somebody or something is, for all times or from one on that is not after since.
-func revoked(by map[string]string, what, since string) bool {
-	return cmp.Or(by[what], "none") <= "="+since
-}
+// revoked says whether somebody or something is, for all times or from one on that is not after at.
+func revoked(by map[string]string, what, at string) bool { return cmp.Or(by[what], "none") <= "="+at }
 
 // signedBy demands that as many keys of a role in a root as must have signed a file, if there is one, by signatures that the entry names. Where that hangs on a revocation which began meanwhile, it cannot be told.
 func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[string]string) {
@@ -239,16 +225,27 @@ func (a *audit) signedBy(e entry, root []byte, role string, file []byte, by map[
 	for _, s := range list(e.data, "signatures") {
 		demand(fmt.Sprint(s) > last, "its signatures are not in their order, or one is there twice")
 		last = fmt.Sprint(s)
-		sig := decode(a.sealed(last), maxSignature, "")
-		id, over := fmt.Sprintf("%x", unbase64(text(sig, "verificationMaterial.publicKey.hint"))), unbase64(text(sig, "messageSignature.messageDigest.digest"))
-		if keys[id] != nil && !signed[id] && (bytes.Equal(over, short[:]) || bytes.Equal(over, long[:])) {
-			signed[id] = verify(keys[id], file, unbase64(text(sig, "messageSignature.signature")))
-			demand(signed[id], "the signature of %.64q does not verify", id)
+		s := a.signature(last)
+		if id := s[0]; keys[id] != nil && !signed[id] && (s[1] == string(short[:]) || s[1] == string(long[:])) {
+			signed[id] = verify(keys[id], file, []byte(s[2]))
+			demand(signed[id] && len(signed) <= 16, "the signature of %.64q does not verify, or is one of more than 16", id)
 		}
 	}
 	demand(file == nil || int64(len(signed)) >= must, "%d keys of the role %s have signed its file", len(signed), role)
 	maps.DeleteFunc(signed, func(id string, _ bool) bool { return revoked(by, id, e.time) })
 	a.lacks = cmp.Or(a.lacks, map[bool]string{true: "a revocation began while files were signed"}[file != nil && int64(len(signed)) < must])
+}
+
+// signature gives of a sealed signature (part 1) which key it names, what digest it is over, and itself; of certificates, log entries and timestamps nothing. Entries name the same ones again and again: they are read once.
+func (a *audit) signature(sum string) []string {
+	if signatures[sum] == nil {
+		o := decode(a.sealed(sum), maxSignature, "")
+		by, is, members := the[object](o, "verificationMaterial"), the[object](o, "messageSignature"), "mediaType verificationMaterial messageSignature"
+		demand(has(o, members) && has(by, "publicKey certificate tlogEntries timestampVerificationData") && has(is, "messageDigest signature") && len(by)*len(is) > 0, "%.64q is no signature", sum)
+		maps.DeleteFunc(signatures, func(string, []string) bool { return len(signatures) >= 4096 })
+		signatures[sum] = []string{fmt.Sprintf("%x", unbase64(text(by, "publicKey.hint"))), string(unbase64(text(is, "messageDigest.digest"))), string(unbase64(text(is, "signature")))}
+	}
+	return signatures[sum]
 }
 
 // checkVerdicts judges again what was let in, as far as keys go (parts 1, 2, 7). What part 7 leaves to "export verify", as certificates and attestations, is not judged. What was left out is counted, and makes no verdict worse.
@@ -349,17 +346,17 @@ func (a *audit) signersHold(e entry, v, m any, notRevoked func(who string)) {
 		notRevoked(text(s, "issuer") + text(s, "san"))
 		notRevoked(id)
 		judged[id] = text(s, "flow") == "key"
-		demand(!judged[id] || keys[id] != nil && verify(keys[id], manifest, unbase64(text(decode(a.sealed(file), maxSignature, ""), "messageSignature.signature"))), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
+		demand(!judged[id] || keys[id] != nil && verify(keys[id], manifest, []byte(a.signature(file)[2])), "%.64q is no key of %q, or has not signed the manifest", id, publisher)
 	}
 	others := len(slices.DeleteFunc(list(v, "signers"), func(s any) bool { return text(s, "flow") == "key" }))
-	demand(others == 0 || list(object{"": tables}, ".identity") != nil, "a certificate has signed, and %q has no identities in the trust files", publisher)
+	demand(others == 0 || list(p, ".identity") != nil, "a certificate has signed, and %q has no identities in the trust files", publisher)
 	for _, t := range tables {
 		mine, threshold := keysOf(t), number(t, "threshold")
 		maps.DeleteFunc(mine, func(id string, _ []byte) bool { return !judged[id] })
 		demand(int64(len(mine)+others) >= threshold && threshold > 0, "%d signers, and the threshold of %q is %d", len(mine)+others, publisher, threshold)
 		most = max(most, threshold)
 	}
-	demand(most > 0 && most == number(v, "threshold"), "%q has the threshold %d in the trust files", publisher, most)
+	demand(most > 0 && most == number(v, "threshold") && len(list(e.data, "signatures")) <= 16, "%q has the threshold %d in the trust files, or has signed more than 16 times", publisher, most)
 	stopIf(others > 0, "left out", verified, "certificate")
 }
 

@@ -192,19 +192,17 @@ func (a *audit) checkForm() {
 		demand(string(at(pos, n)) == string(make([]byte, n)), "%q: not zeros from byte %d on, behind it", name, pos)
 	}
 	for next < len(fixed) {
-		h := at(pos, 512)
-		name, _, _ = strings.Cut(string(h[:100]), "\x00")
-		size, _ := strconv.ParseInt(string(h[124:135]), 8, 64)
-		seconds, _ := strconv.ParseInt(string(h[136:147]), 8, 64)
+		is := try(tar.NewReader(bytes.NewReader(at(pos, 512))).Next())
+		name = is.Name
 		sum, ok := strings.CutPrefix(name, evidence)
 		demand(name == fixed[next] || ok && isDigest(sum) && next == 11 && name > last, "block at %d: %q is not expected here", pos, name)
 		last, next = map[bool]string{true: name}[ok], next+map[bool]int{false: 1}[ok]
-		a.members[name] = &member{pos + 512, size, seconds, ""}
+		a.members[name] = &member{pos + 512, is.Size, is.ModTime.Unix(), ""}
 		var form bytes.Buffer // the standard library writes the one form of part 0
-		try(0, tar.NewWriter(&form).WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(a.members[fixed[0]].seconds, 0), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}))
-		demand(bytes.Equal(h, form.Bytes()), "%q: its header is not in the one accepted form", name)
-		zeros(pos+512+size, -size&511)
-		pos += 512 + size + -size&511
+		try(0, tar.NewWriter(&form).WriteHeader(&tar.Header{Name: name, Size: is.Size, Mode: 0o644, ModTime: time.Unix(a.members[fixed[0]].seconds, 0), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}))
+		demand(bytes.Equal(at(pos, 512), form.Bytes()), "%q: its header is not in the one accepted form", name)
+		zeros(pos+512+is.Size, -is.Size&511)
+		pos += 512 + is.Size + -is.Size&511
 	}
 	zeros(pos, 1024)
 	demand(end == pos+1024, "something follows the end")
@@ -234,6 +232,16 @@ func (a *audit) checkSums() {
 		}
 	}
 	demand(rest == "", "SHA256SUMS names what is not there: %.200q", rest)
+}
+
+// parseWitness reads NAME+ID+BASE64, or a file with that.
+func parseWitness(arg string) named {
+	raw, _ := os.ReadFile(arg)
+	name, rest, _ := strings.Cut(strings.TrimSpace(cmp.Or(string(raw), arg)), "+")
+	id, b64, _ := strings.Cut(rest, "+")
+	key := unbase64(b64)
+	demand(len(key) == 1+32 && key[0] == 4 && name != "" && id == keyID(name, string(key)), "%.100q is neither the public key of a witness nor a file with it", arg)
+	return named{name, id, key[1:]}
 }
 
 // siteOf is the site of an origin (part 5).
@@ -325,15 +333,12 @@ func (a *audit) checkContent() {
 }
 
 // decode reads a JSON object in its one form, with what must stand behind it.
-func decode(raw []byte, limit int, end string) object {
-	canonical(raw, limit, end)
-	return parse[object](raw)
-}
+func decode(raw []byte, most int, end string) object { return parse[object](canonical(raw, most, end)) }
 
 // canonical demands a JSON object in the one form of part 0 (RFC 8785), before anything is made of it: no white space, no other orders or escapes,
 // no name twice, no depth over 64. It takes no memory, and time that grows with the length alone.
-func canonical(raw []byte, limit int, end string) {
-	demand(len(raw) <= limit && json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, does not end as it must, or has more than %d bytes", limit)
+func canonical(raw []byte, most int, end string) []byte {
+	demand(len(raw) <= most && json.Valid(raw) && bytes.HasSuffix(raw, []byte("}"+end)), "it is no JSON, does not end as it must, or has more than %d bytes", most)
 	names, depth, n, escaped := [66]string{}, 0, 0, false // names are the last ones of the objects that are open
 	for at := 0; at < len(raw)-len(end); at += n {
 		if c := string(raw[at]); strings.Contains("{[]},:", c) {
@@ -357,16 +362,18 @@ func canonical(raw []byte, limit int, end string) {
 			names[depth] = name
 		}
 	}
+	return raw
 }
 
-// texts are what is text in TOML, or a comment; parts go up to a bracket, comma, = or line feed; parsed remembers some files by their digest.
+// texts are what is text in TOML, or a comment; parts go up to a bracket, comma, = or line feed; parsed and signatures remember some files by their digest.
 // unescape makes strings of RFC 8785 of what encoding/json writes, and byUTF16 the order of its names: UTF-16 code units from U+E000 on (UTF-8: EE, EF) come behind the two of a character beyond U+FFFF (F0 to F4).
 var unescape = strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
+var padded = base64.StdEncoding
 var isDigest = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
 var byUTF16 = strings.NewReplacer("\xee", "\xfe", "\xef", "\xff")
 var texts = regexp.MustCompile(`"""(?s:\\.|[^\\])*?"{3,}|'''(?s:.*?)'{3,}|"(\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*`)
 var parts = regexp.MustCompile(`[^\[\]{},=\n]*[\[\]{},=\n]`)
-var parsed = map[string]any{}
+var parsed, signatures = map[string]any{}, map[string][]string{}
 
 type object = map[string]any
 
@@ -409,11 +416,9 @@ func text(v any, path string) string { return the[string](v, path) }
 func parse[T any](raw []byte) (v T)  { try(0, json.Unmarshal(raw, &v)); return v }
 func parseProof(raw []byte) any      { hashes(list(parse[any](raw), "proof")); return parse[any](raw) }
 func digest(raw []byte) string       { return fmt.Sprintf("%x", sha256.Sum256(raw)) }
-func unbase64(s string) []byte {
-	return inForm(s, base64.StdEncoding.EncodeToString)(base64.StdEncoding.DecodeString(s))
-}
-func parseTime(s string) time.Time  { return inForm(s, inTimeForm)(time.Parse(timeForm, s)) }
-func inTimeForm(t time.Time) string { return t.Format(timeForm) }
+func unbase64(s string) []byte       { return inForm(s, padded.EncodeToString)(padded.DecodeString(s)) }
+func parseTime(s string) time.Time   { return inForm(s, inTimeForm)(time.Parse(timeForm, s)) }
+func inTimeForm(t time.Time) string  { return t.Format(timeForm) }
 
 // has says whether an object has no other members than these. Which of them must be there is for others to say.
 func has[T any](o map[string]T, members string) bool {
