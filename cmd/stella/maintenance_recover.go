@@ -27,8 +27,9 @@ func newRecoverCmd(a *app) *cobra.Command {
 			"put it in the place of the damaged one, which is kept in replaced/. What can be read of later\n" +
 			"entries is sealed as evidence, and never becomes part of the tree. The ledger goes on in a new\n" +
 			"epoch, whose first entry says what was adopted. A ledger that is sound is left alone; where\n" +
-			"trust/ is not what it names, that is made anew of sealed files. Look for a newer snapshot\n" +
-			"first: it may have more than the prefix.\n\n" +
+			"trust/ is not what it names, that is made anew of sealed files, unless its files are newer:\n" +
+			"then ledger.db may be a copy from before. Look for a newer snapshot first: it may have more\n" +
+			"than the prefix.\n\n" +
 			"A checkpoint.note, or a copy of it, that covers more than the prefix keeps the site closed\n" +
 			"until it is waived by name (trust waive). Where runs are open the queue is paused. Where the\n" +
 			"last entry is far from the clock, type the time that another clock shows (--accept-time).",

@@ -63,7 +63,7 @@ func faults(code api.Code, message string, err error) *api.Error {
 func trustChanged(dir string, err error) *api.Error {
 	lines := strings.Split(err.Error(), "\n") // that is how joined errors and faults are written
 	return &api.Error{Code: api.CodeTrustChanged, Message: "trust: " + lines[0], Faults: lines[1:],
-		Hint: "restore " + dir + " from a copy, or let stella maintenance recover make it anew of sealed files; nothing runs until it is what the ledger names"}
+		Hint: "restore " + dir + " from a copy, or let stella maintenance recover make it anew of sealed files, unless its files are newer; nothing runs until it is what the ledger names"}
 }
 
 func openError(home string, err error) error {

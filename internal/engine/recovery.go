@@ -213,13 +213,18 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 }
 
 // remakeTrust makes trust/ anew, of sealed files, where it is not what a sound ledger names. What
-// was there is kept. A change that was cut off is ended by whoever opens the site.
+// was there is kept. A change that was cut off is ended by whoever opens the site. Newer files are
+// left: without them what was revoked would be believed again.
 func (x *recovering) remakeTrust(db *store.DB) error {
 	dir, replaced := filepath.Join(x.opt.Home, "trust"), filepath.Join(x.opt.Home, "replaced")
 	now, before, err := db.Trust()
 	look := lookAtTrust(dir)
 	if err != nil || look.is(now) || before != nil && underWay(look.files, *before, now) {
 		return err
+	}
+	if look.err == nil && look.lerr == nil && follows(look.trust.Ref(), now.Ref()) {
+		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before",
+			Hint: "restore the newest snapshot, or put back the ledger.db that they belong to; who knows that they were never in force moves " + dir + " away first"}
 	}
 	if x.out.TrustAnew = true; x.opt.DryRun {
 		return nil

@@ -289,3 +289,43 @@ func TestAFreshPlaceIsToldWhatItCannotKnow(t *testing.T) {
 		}
 	}
 }
+
+// A ledger that was put back from a copy is sound, and trust/ shows that it is not the last: what
+// was revoked since is not believed again by a recovery.
+func TestARecoveryLeavesNewerTrustAlone(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	l.closed()
+	old := map[string][]byte{}
+	for _, name := range []string{"ledger.db", "checkpoint.note"} {
+		raw, err := os.ReadFile(filepath.Join(l.home, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		old[name] = raw
+	}
+	l.open()
+	if _, err := l.site().RevokeTrust(ctx, api.TrustRevocation{Manifest: strings.Repeat("0", 64), Reason: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	for name, raw := range old {
+		if err := os.WriteFile(filepath.Join(l.home, name), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dry := range []bool{true, false} {
+		r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, DryRun: dry})
+		if codeOf(err) != api.CodeTrustChanged || r.Sound || r.TrustAnew || codeOf(l.tryOpen()) != api.CodeTrustChanged {
+			t.Errorf("a dry run: %t; %+v, %v; opened with %v", dry, r, err, l.tryOpen())
+		}
+	}
+	if err := os.Rename(filepath.Join(l.home, "trust"), filepath.Join(l.home, "aside")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who}); err != nil || !r.Sound || !r.TrustAnew {
+		t.Errorf("with trust/ moved away: %+v, %v", r, err)
+	}
+	l.open()
+	l.verify()
+}
