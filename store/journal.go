@@ -200,7 +200,8 @@ func (*journal) end(home string) error {
 }
 
 // lost is a part that is neither ready nor in its place, "" for none: somebody has taken it away.
-// Where it is what was replaced that somebody has taken, there is no way but on.
+// Where it is what was replaced that somebody has taken, there is no way but on. Without a ledger
+// nothing is finished, had there been one before or not.
 func (j *journal) lost(home string) string {
 	back := exists(filepath.Join(home, j.Kept)) || !exists(filepath.Join(home, restoringName))
 	for _, part := range j.Parts {
@@ -208,7 +209,7 @@ func (j *journal) lost(home string) string {
 			continue
 		}
 		moved := exists(filepath.Join(home, j.Kept, part))
-		if moved && !exists(filepath.Join(home, part)) || !moved && back && slices.Contains(j.Had, part) {
+		if (moved || part == fileName) && !exists(filepath.Join(home, part)) || !moved && back && slices.Contains(j.Had, part) {
 			return part
 		}
 	}

@@ -76,7 +76,7 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 	defer func() {
 		if err != nil && !errors.Is(err, ErrRestoring) || opt.DryRun {
 			err = errors.Join(err, removeTree(ready))
-			if fresh { // another snapshot may have another
+			if fresh && !opt.DryRun { // another snapshot may have another
 				err = errors.Join(err, removeTree(config))
 			}
 		}

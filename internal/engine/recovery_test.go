@@ -83,6 +83,7 @@ func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
 		{"one of two is gone", "trust:new secrets:old ledger.db:old", "secrets:new", "trust:old", "trust:old secrets:old ledger.db:old", true},
 		{"all are in their places", "trust:new secrets:new ledger.db:new", "", "trust:old secrets:old ledger.db:old", "trust:new secrets:new ledger.db:new", false},
 		{"what was replaced is gone", "trust:new secrets:old ledger.db:old", "secrets:new ledger.db:new", "", "trust:new secrets:new ledger.db:new", false},
+		{"the ledger was lost before", "trust:new secrets:new", "", "trust:old secrets:old", "trust:old secrets:old", true},
 		{"the last is ready", "trust:new secrets:new ledger.db:old", "ledger.db:new", "trust:old secrets:old", "trust:new secrets:new ledger.db:new", false},
 	} {
 		home := t.TempDir()
@@ -101,7 +102,8 @@ func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
 		put("", c.inPlace)
 		put("restoring", c.ready)
 		put("replaced/x", c.kept)
-		const journal = `{"had":["trust","secrets","ledger.db"],"id":"x","kept":"replaced/x","parts":["trust","secrets","ledger.db"],"schema":"stella.restore/1"}`
+		had := slices.DeleteFunc([]string{`"trust"`, `"secrets"`, `"ledger.db"`}, func(part string) bool { return !strings.Contains(c.inPlace+c.kept, strings.Trim(part, `"`)) })
+		journal := `{"had":[` + strings.Join(had, ",") + `],"id":"x","kept":"replaced/x","parts":["trust","secrets","ledger.db"],"schema":"stella.restore/1"}`
 		put("", "restore.json:"+journal)
 		r, err := engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who})
 		if c.undone != (codeOf(err) == api.CodeDamaged) || c.undone == r.Finished {
@@ -295,5 +297,32 @@ func TestRecoverReadsTrustFromWhereItIs(t *testing.T) {
 		if _, err := os.Stat(sealed); !sound && err != nil {
 			t.Errorf("it is not sealed again: %v", err)
 		}
+	}
+}
+
+// A dry run takes nothing away, not even what somebody puts there while it lasts.
+func TestADryRunLeavesASiteFileAlone(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	home := filepath.Join(t.TempDir(), "site")
+	removable(t, home)
+	if err := os.CopyFS(filepath.Join(home, "keys"), os.DirFS(filepath.Join(l.home, "keys"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config, put := filepath.Join(home, "site.toml"), false
+	_, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: filepath.Join(l.home, "snapshots"), Latest: true, Actor: who, DryRun: true, Progress: func(_, _ int64) {
+		if !put {
+			put = os.WriteFile(config, nil, 0o644) == nil
+		}
+	}})
+	if _, serr := os.Stat(config); err != nil || !put || serr != nil {
+		t.Errorf("put there: %t; %v, %v", put, err, serr)
 	}
 }

@@ -186,6 +186,9 @@ func step(last *inForce, changes []ledger.TrustChange, files func(digest string)
 		if err == nil {
 			t, err = last.Follow(f, now)
 		}
+		if err == nil && !follows(t.Ref(), last.Ref()) { // the ledger says more of its files than they do
+			err = errors.New("its files are not newer than what is in force")
+		}
 		if fault = cmp.Or(fault, err); err != nil {
 			return nil
 		}

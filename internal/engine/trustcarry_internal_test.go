@@ -354,3 +354,17 @@ func (p *place) key(file, name string) {
 		p.t.Fatal(err)
 	}
 }
+
+// An entry may say more of the files that it names than they do: each step is newer all the same,
+// and there is an end.
+func TestAWayEndsWhereAnEntryLies(t *testing.T) {
+	p := newPlace(t)
+	own := p.had[0]
+	lie := own.Change("")
+	lie.RevocationSerial, lie.PolicySerial = 99, lie.PolicySerial+1
+	h := had{home: p.home, changes: []ledger.TrustChange{own.Change(""), lie}, whole: true}
+	c := newerTrust(own, []ledger.TrustChange{own.Change("")}, h, time.Now())
+	if c == nil || len(c.steps) > 0 || !strings.Contains(c.told.Why, "not newer") {
+		t.Errorf("%+v", c)
+	}
+}
