@@ -27,7 +27,8 @@ type RecoverOptions struct {
 }
 
 // Recover goes on with the longest intact prefix of a ledger that is damaged, in a new epoch.
-// To one that is sound it does nothing, but for trust/ if that is not what the ledger names. It is never done unasked.
+// To one that is sound it does nothing, but for trust/ if that is not what the ledger names. It is
+// never done unasked.
 func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now

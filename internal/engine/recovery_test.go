@@ -308,14 +308,7 @@ func TestADryRunLeavesASiteFileAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.closed()
-	home := filepath.Join(t.TempDir(), "site")
-	removable(t, home)
-	if err := os.CopyFS(filepath.Join(home, "keys"), os.DirFS(filepath.Join(l.home, "keys"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(home, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	home := l.freshHome()
 	config, put := filepath.Join(home, "site.toml"), false
 	_, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: filepath.Join(l.home, "snapshots"), Latest: true, Actor: who, DryRun: true, Progress: func(_, _ int64) {
 		if !put {
@@ -325,4 +318,16 @@ func TestADryRunLeavesASiteFileAlone(t *testing.T) {
 	if _, serr := os.Stat(config); err != nil || !put || serr != nil {
 		t.Errorf("put there: %t; %v, %v", put, err, serr)
 	}
+}
+
+// freshHome is a home that has nothing but a copy of the keys.
+func (l *lab) freshHome() string {
+	l.t.Helper()
+	home := filepath.Join(l.t.TempDir(), "site")
+	removable(l.t, home)
+	err := os.CopyFS(filepath.Join(home, "keys"), os.DirFS(filepath.Join(l.home, "keys")))
+	if err = errors.Join(err, os.Chmod(home, 0o700)); err != nil {
+		l.t.Fatal(err)
+	}
+	return home
 }

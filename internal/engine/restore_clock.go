@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/stellarun/stella/server/api"
@@ -22,9 +21,10 @@ func typedNow(typed, now time.Time) error {
 // a later time than the clock says, which nobody gets rid of in this way. The first of these
 // folders that has a site.toml says how far the clock may be ahead.
 func (k *surroundings) acceptable(db *store.DB, typed, now time.Time, sites ...string) (time.Time, error) {
-	for _, dir := range slices.Backward(sites) {
+	for _, dir := range sites {
 		if site, _, err := readSite(dir); err == nil {
 			db.SetMaxGap(site.MaxGap)
+			break
 		}
 	}
 	_, far := db.Clock()

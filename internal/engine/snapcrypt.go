@@ -24,8 +24,8 @@ import (
 )
 
 // Where site.toml names recovery_recipients a snapshot is one file, ID.tar.age, or
-// ID.epochN.tar.age of an epoch after the first, which age decrypts without stella. It is made in the home, which holds all of it anyway, and is in
-// the clear nowhere else.
+// ID.epochN.tar.age of an epoch after the first, which age decrypts without stella. It is made in
+// the home, which holds all of it anyway, and is in the clear nowhere else.
 
 // sealedSnapshot is the name of an encrypted snapshot: entries, when it was made, and the epoch
 // but for the first.

@@ -273,14 +273,7 @@ func TestAFreshPlaceIsToldWhatItCannotKnow(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.closed()
-	home := filepath.Join(t.TempDir(), "site")
-	removable(t, home)
-	if err := os.CopyFS(filepath.Join(home, "keys"), os.DirFS(filepath.Join(l.home, "keys"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(home, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	home := l.freshHome()
 	for _, dry := range []bool{true, false} {
 		opt := engine.RestoreOptions{Home: home, Dir: filepath.Join(l.home, "snapshots"), Latest: true, Actor: who, Reason: "x", DryRun: dry}
 		r, err := engine.Restore(ctx, opt)
