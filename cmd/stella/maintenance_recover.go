@@ -28,8 +28,8 @@ func newRecoverCmd(a *app) *cobra.Command {
 			"entries is sealed as evidence, and never becomes part of the tree. The ledger goes on in a new\n" +
 			"epoch, whose first entry says what was adopted. A ledger that is sound is left alone; where\n" +
 			"trust/ is not what it names, that is made anew of sealed files, unless its files are newer:\n" +
-			"then ledger.db may be a copy from before. Look for a newer snapshot first: it may have more\n" +
-			"than the prefix.\n\n" +
+			"then ledger.db may be a copy from before. Trust files in force that are lost in sealed/ are\n" +
+			"sealed again. Look for a newer snapshot first: it may have more than the prefix.\n\n" +
 			"A checkpoint.note, or a copy of it, that covers more than the prefix keeps the site closed\n" +
 			"until it is waived by name (trust waive). Where runs are open the queue is paused. Where the\n" +
 			"last entry is far from the clock, type the time that another clock shows (--accept-time).",
@@ -74,13 +74,17 @@ func (a *app) recoverLedger(ctx context.Context, opt engine.RecoverOptions) (api
 		dry := opt
 		dry.DryRun = true
 		plan, err := engine.Recover(ctx, dry)
-		if err == nil && plan.Sound && !plan.TrustAnew {
+		if err == nil && plan.Sound && !plan.TrustAnew && plan.Resealed == 0 {
 			plan.DryRun = false // that is what was asked for
 			return plan, nil
 		}
 		if err == nil {
 			renderRecovery(a.stderr, plan)
-			err = a.confirm("Go on with what is intact?")
+			question := "Go on with what is intact?"
+			if plan.Sound {
+				question = "Go on?"
+			}
+			err = a.confirm(question)
 		}
 		if err != nil && !cutOff(err) {
 			return plan, err
@@ -99,8 +103,14 @@ func cutOff(err error) bool {
 func renderRecovery(s *screen, r api.RecoveredLedger) {
 	if r.Sound {
 		kv := []string{"ledger", fmt.Sprintf("sound, %d entries; nothing was done", r.Size)}
+		if r.TrustAnew || r.Resealed > 0 {
+			kv[1] = fmt.Sprintf("sound, %d entries; nothing is done to it", r.Size)
+		}
 		if r.TrustAnew {
-			kv = []string{"ledger", fmt.Sprintf("sound, %d entries; nothing is done to it", r.Size), "trust", "not what the ledger names: trust/ is made anew of sealed files"}
+			kv = append(kv, "trust", "not what the ledger names: trust/ is made anew of sealed files")
+		}
+		if r.Resealed > 0 {
+			kv = append(kv, "sealed again", count(int64(r.Resealed), "trust file", "trust files")+" that were lost or damaged in sealed/")
 		}
 		if r.Kept != "" {
 			kv = append(kv, "kept", r.Kept)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/stellarun/stella/bundle"
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
@@ -27,8 +28,8 @@ type RecoverOptions struct {
 }
 
 // Recover goes on with the longest intact prefix of a ledger that is damaged, in a new epoch.
-// To one that is sound it does nothing, but for trust/ if that is not what the ledger names. It is
-// never done unasked.
+// To one that is sound it does nothing, but for trust/ if that is not what the ledger names, and
+// for trust files that are not sealed any more. It is never done unasked.
 func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -215,33 +216,56 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 
 // remakeTrust makes trust/ anew, of sealed files, where it is not what a sound ledger names. What
 // was there is kept. A change that was cut off is ended by whoever opens the site. Newer files are
-// left: without them what was revoked would be believed again.
+// left: without them what was revoked would be believed again. What is sealed no more of what is in
+// force is sealed again, before anything is moved.
 func (x *recovering) remakeTrust(db *store.DB) error {
-	dir, replaced := filepath.Join(x.opt.Home, "trust"), filepath.Join(x.opt.Home, "replaced")
+	dir := filepath.Join(x.opt.Home, "trust")
 	now, before, err := db.Trust()
-	look := lookAtTrust(dir)
-	if err != nil || look.is(now) || before != nil && underWay(look.files, *before, now) {
+	if err != nil {
 		return err
 	}
-	if look.err == nil && look.lerr == nil && follows(look.trust.Ref(), now.Ref()) {
+	look := lookAtTrust(dir)
+	x.out.TrustAnew = !look.is(now) && (before == nil || !underWay(look.files, *before, now))
+	if x.out.TrustAnew && look.err == nil && look.lerr == nil && follows(look.trust.Ref(), now.Ref()) {
+		x.out.TrustAnew = false
 		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before",
 			Hint: "restore the newest snapshot, or put back the ledger.db that they belong to; who knows that they were never in force moves " + dir + " away first"}
 	}
-	if x.out.TrustAnew = true; x.opt.DryRun {
+	for _, raw := range trustRaws(x.inForce.files) {
+		if _, err := db.Blobs().Check(bundle.Digest(raw)); err != nil {
+			x.out.Resealed++
+		}
+	}
+	if x.opt.DryRun {
 		return nil
 	}
-	if _, err := os.Lstat(dir); err == nil {
-		if err := os.MkdirAll(replaced, 0o700); err != nil {
-			return err
-		}
-		if x.out.Kept, err = os.MkdirTemp(replaced, "trust-"); err != nil {
-			return err
-		}
-		if err := fsx.Rename(dir, filepath.Join(x.out.Kept, "trust")); err != nil {
+	if x.out.Resealed > 0 {
+		if err := sealTrust(db.Blobs(), x.inForce.files); err != nil {
 			return err
 		}
 	}
+	if !x.out.TrustAnew {
+		return nil
+	}
+	if x.out.Kept, err = setAside(x.opt.Home, dir); err != nil {
+		return err
+	}
 	return writeTrust(dir, x.inForce.files)
+}
+
+// setAside moves trust/ to replaced/, if it is there, and says where to.
+func setAside(home, dir string) (kept string, err error) {
+	if _, err := os.Lstat(dir); err != nil {
+		return "", nil
+	}
+	replaced := filepath.Join(home, "replaced")
+	if err := os.MkdirAll(replaced, 0o700); err != nil {
+		return "", err
+	}
+	if kept, err = os.MkdirTemp(replaced, "trust-"); err != nil {
+		return "", err
+	}
+	return kept, fsx.Rename(dir, filepath.Join(kept, "trust"))
 }
 
 // openNote verifies a checkpoint of the site.

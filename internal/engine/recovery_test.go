@@ -269,17 +269,17 @@ func (l *lab) executing() (stop func()) {
 	}
 }
 
-// A sealed trust file that is lost keeps nobody from recovering where trust/ has it: the recovery
-// seals it again.
+// A sealed trust file that is lost or damaged keeps nobody from recovering where trust/ has it: the
+// recovery seals it again, and says so.
 func TestRecoverReadsTrustFromWhereItIs(t *testing.T) {
 	ctx := context.Background()
-	for _, sound := range []bool{true, false} {
+	for _, c := range []struct{ sound, lost bool }{{true, true}, {true, false}, {false, true}} {
 		l := newLab(t)
 		if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		l.closed()
-		if !sound {
+		if !c.sound {
 			l.spoil("snapshot.created")
 		}
 		policy, err := os.ReadFile(filepath.Join(l.home, "trust", "policy.toml"))
@@ -287,15 +287,36 @@ func TestRecoverReadsTrustFromWhereItIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		sealed := l.sealedFile(bundle.Digest(policy))
-		if err := errors.Join(os.Chmod(filepath.Dir(sealed), 0o755), os.Remove(sealed)); err != nil {
+		err = errors.Join(os.Chmod(filepath.Dir(sealed), 0o755), os.Remove(sealed))
+		if !c.lost {
+			err = errors.Join(err, os.WriteFile(sealed, append(policy, '#'), 0o444))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who})
-		if err != nil || r.Sound != sound {
-			t.Fatalf("a sound ledger: %v; got %+v, %v", sound, r, err)
+		intact := func() bool {
+			raw, err := os.ReadFile(sealed)
+			return err == nil && bundle.Digest(raw) == bundle.Digest(policy)
 		}
-		if _, err := os.Stat(sealed); !sound && err != nil {
-			t.Errorf("it is not sealed again: %v", err)
+		want := 0
+		if c.sound {
+			want = 1
+		}
+		opt := engine.RecoverOptions{Home: l.home, Actor: who, DryRun: true}
+		if r, err := engine.Recover(ctx, opt); err != nil || r.Sound != c.sound || r.Resealed != want || intact() {
+			t.Errorf("%+v: a dry run: %+v, %v; sealed again: %t", c, r, err, intact())
+		}
+		opt.DryRun = false
+		if r, err := engine.Recover(ctx, opt); err != nil || r.Sound != c.sound || r.Resealed != want || !intact() {
+			t.Errorf("%+v: %+v, %v; sealed again: %t", c, r, err, intact())
+		}
+		if c.sound {
+			l.open()
+			l.verify()
+			l.closed()
+			if r, err := engine.Recover(ctx, opt); err != nil || !r.Sound || r.Resealed != 0 {
+				t.Errorf("%+v: once more: %+v, %v", c, r, err)
+			}
 		}
 	}
 }

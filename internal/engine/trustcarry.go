@@ -95,7 +95,11 @@ func (h had) last(own *inForce) (want *ledger.TrustChange, unsure string) {
 		return want, unsure
 	}
 	if err != nil {
-		return want, fmt.Sprintf("not all of the ledger that is replaced can be read, nor trust/: %v", err)
+		unsure = fmt.Sprintf("not all of the ledger that is replaced can be read, nor trust/: %v", err)
+		if want == nil {
+			unsure += "; what was revoked since is believed again"
+		}
+		return want, unsure
 	}
 	is := there.Change("")
 	if want == nil || want.Ref() == is.Ref() || follows(is.Ref(), want.Ref()) {

@@ -222,29 +222,24 @@ func writeRoleFile(path string, r verify.RoleFile) error {
 
 // sealTrust seals every trust file and signature.
 func sealTrust(b *store.Blobs, f verify.Files) error {
-	put := func(raws ...[]byte) error {
-		for _, raw := range raws {
-			if raw == nil {
-				continue
-			}
-			if _, err := b.PutFile(raw); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	files := append(slices.Clone(f.Roots), f.Policy, f.Revocations)
-	for _, r := range files {
-		if err := put(r.Raw); err != nil {
+	for _, raw := range trustRaws(f) {
+		if _, err := b.PutFile(raw); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// trustRaws are the bytes of every trust file and signature.
+func trustRaws(f verify.Files) (raws [][]byte) {
+	for _, r := range append(slices.Clone(f.Roots), f.Policy, f.Revocations) {
+		raws = append(raws, r.Raw)
 		for _, s := range r.Signatures {
-			if err := put(s.Data); err != nil {
-				return err
-			}
+			raws = append(raws, s.Data)
 		}
 	}
-	return put(f.TrustedRoot)
+	raws = append(raws, f.TrustedRoot)
+	return slices.DeleteFunc(raws, func(raw []byte) bool { return raw == nil })
 }
 
 // loadTrust loads the trust that the ledger says is in force. The folder

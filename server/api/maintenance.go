@@ -184,6 +184,7 @@ type RecoveredLedger struct {
 	// TrustAnew is set where trust/ was not what a sound ledger names, and was made anew of sealed
 	// files. Kept has what was there, absent if there was nothing.
 	TrustAnew bool `json:"trustAnew,omitempty"`
+	Resealed  int  `json:"resealed,omitempty"` // files of trust that a sound ledger names, were not sealed any more, and are again
 	NewEpoch
 }
 
