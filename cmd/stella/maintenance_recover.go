@@ -115,7 +115,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		if r.Kept != "" {
 			kv = append(kv, "kept", r.Kept)
 		}
-		s.fields(kv...)
+		s.fields(append(kv, newerTrust(r.Trust)...)...)
 		return
 	}
 	var kv []string

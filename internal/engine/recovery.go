@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,7 +60,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		}
 	}
 	if x.out.Sound {
-		x.out.Trust, x.out.Runs, x.out.Asked, x.out.Paused = nil, []string{}, nil, false // all stays as it is
+		x.out.Trust, x.out.Runs, x.out.Asked, x.out.Paused = x.anew, []string{}, nil, false // all stays as it is
 	}
 	if x.far != nil && !x.out.Sound {
 		return x.out, x.far
@@ -86,6 +87,8 @@ type recovering struct {
 	gone    vanished // by entries that may be lost
 	inForce *inForce // by what was adopted
 	newer   *carry
+	anew    *api.NewerTrust // what is not known where trust/ is made anew
+	later   string          // why a ledger of which nothing is lost is a copy from before
 	forgot  store.Forgotten
 	typed   time.Time
 	far     error    // why nothing can be written: the clock
@@ -131,19 +134,24 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	tellForgotten(&x.out.NewEpoch, x.forgot)
 	x.out.Known = k.size
 	x.out.Lost = max(0, x.out.Known-r.Size)
-	if err := tellOpen(&x.out.NewEpoch, db, x.out.Lost > 0 || r.Unread > 0); err != nil {
+	if k.epoch > r.Epoch {
+		x.later = fmt.Sprintf("it is of epoch %d, and there was an epoch %d: it is a copy from before", r.Epoch, k.epoch)
+	}
+	if err := tellOpen(&x.out.NewEpoch, db, x.out.Lost > 0 || r.Unread > 0 || x.later != ""); err != nil {
 		return err
 	}
-	if x.epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch)); err != nil {
+	if x.epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch, epochOf(x.opt.Home, "", r.SiteID))); err != nil {
 		return err
 	}
 	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
 	x.typed, x.far = k.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home)
-	return x.trusted(db, k)
+	return x.trusted(db, k, x.out.Lost > 0 || r.Unread > 0 || x.later != "")
 }
 
-// trusted looks for the trust that is in force by what was adopted, and for what is newer.
-func (x *recovering) trusted(db *store.DB, k surroundings) error {
+// trusted looks for the trust that is in force by what was adopted, and for what is newer. Where
+// nothing is lost there is none: then ledger.db may be a copy from before, and what was revoked
+// since would be believed again.
+func (x *recovering) trusted(db *store.DB, k surroundings, lost bool) error {
 	now, _, err := db.Trust()
 	if err != nil {
 		return err
@@ -159,6 +167,10 @@ func (x *recovering) trusted(db *store.DB, k surroundings) error {
 	if err != nil {
 		return err
 	}
+	if !lost && h.claim().beyond(x.inForce.Ref()) {
+		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before",
+			Hint: "restore the newest snapshot, which takes newer revocations over, or put back the ledger.db that they belong to; who knows that they were never in force moves " + filepath.Join(x.opt.Home, "trust") + " away first"}
+	}
 	x.newer = newerTrust(x.inForce, history, h, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
 	return nil
@@ -167,11 +179,14 @@ func (x *recovering) trusted(db *store.DB, k surroundings) error {
 // tell says what is, or would be, recovered.
 func (x *recovering) tell(r store.Recovery) {
 	x.out.Size, x.out.Survived, x.out.Sealed, x.out.Unread, x.out.Unsent = r.Size, r.Survived, r.Lost, r.Unread, r.Unsent
-	if r.Damage != "" { // else it is what a check has found
+	switch {
+	case r.Damage != "":
 		x.out.Damage = r.Damage
-	} else if x.out.Lost > 0 { // it ends before it should
+	case x.later != "":
+		x.out.Damage = x.later
+	case x.out.Lost > 0: // it ends before it should
 		x.out.Damage = fmt.Sprintf("it has %d entries, and a checkpoint covers %d", r.Size, x.out.Known)
-	}
+	} // else it is what a check has found
 }
 
 // done says what was recovered.
@@ -215,9 +230,8 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 }
 
 // remakeTrust makes trust/ anew, of sealed files, where it is not what a sound ledger names. What
-// was there is kept. A change that was cut off is ended by whoever opens the site. Newer files are
-// left: without them what was revoked would be believed again. What is sealed no more of what is in
-// force is sealed again, before anything is moved.
+// was there is kept. A change that was cut off is ended by whoever opens the site. What is sealed no
+// more of what is in force is sealed again, before anything is moved.
 func (x *recovering) remakeTrust(db *store.DB) error {
 	dir := filepath.Join(x.opt.Home, "trust")
 	now, before, err := db.Trust()
@@ -225,11 +239,9 @@ func (x *recovering) remakeTrust(db *store.DB) error {
 		return err
 	}
 	look := lookAtTrust(dir)
-	x.out.TrustAnew = !look.is(now) && (before == nil || !underWay(look.files, *before, now))
-	if x.out.TrustAnew && look.err == nil && look.lerr == nil && follows(look.trust.Ref(), now.Ref()) {
-		x.out.TrustAnew = false
-		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before",
-			Hint: "restore the newest snapshot, or put back the ledger.db that they belong to; who knows that they were never in force moves " + dir + " away first"}
+	if x.out.TrustAnew = !look.is(now) && (before == nil || !underWay(look.files, *before, now)); x.out.TrustAnew {
+		x.anew = &api.NewerTrust{Unsure: cmp.Or(had{home: x.opt.Home, whole: true}.strangeKey(x.inForce),
+			"trust/ is lost or was changed, which would show it where ledger.db is a copy from before")}
 	}
 	for _, raw := range trustRaws(x.inForce.files) {
 		if _, err := db.Blobs().Check(bundle.Digest(raw)); err != nil {

@@ -238,7 +238,8 @@ func (x *restoring) look(was store.Head) (err error) {
 	if x.known, err = lookAround(x.opt.Home, was, x.keys, x.siteID); err != nil {
 		return err
 	}
-	if x.epoch, err = nextEpoch(x.opt.Epoch, max(x.snapEpoch, x.known.epoch)); err != nil {
+	known := max(x.snapEpoch, x.known.epoch, epochOf(x.opt.Home, "", x.siteID), epochOf(x.opt.Home, x.opt.Dir, x.siteID))
+	if x.epoch, err = nextEpoch(x.opt.Epoch, known); err != nil {
 		return err
 	}
 	x.out.Origin = ledger.Origin(x.siteID, x.epoch)

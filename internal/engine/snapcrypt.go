@@ -110,6 +110,35 @@ func (e *Engine) encryptSnapshot(ctx context.Context, s api.Snapshot, dir string
 // too, oldest first: by epoch, and in each by entries, since a clock may have run ahead. No site
 // is opened: those who look for a snapshot may have none that opens.
 func Snapshots(home, dir string) ([]api.Snapshot, error) {
+	dated, err := datedSnapshots(home, dir)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Snapshot{}
+	for _, x := range dated {
+		out = append(out, x.Snapshot)
+	}
+	return out, nil
+}
+
+// epochOf is the last epoch that a snapshot in a folder is of, as it says itself. An encrypted one
+// does not say of which site: it counts, since a number that is left out does no harm, while
+// there are enough of them.
+func epochOf(home, dir, siteID string) (last int64) {
+	dated, err := datedSnapshots(home, dir)
+	if err != nil {
+		return 0
+	}
+	for _, x := range dated {
+		if id, _, _ := ledger.ParseOrigin(x.Origin); (x.Encrypted || id == siteID) && x.epoch < maxEpoch/2 {
+			last = max(last, x.epoch)
+		}
+	}
+	return last
+}
+
+// datedSnapshots lists the snapshots of a folder by their epochs.
+func datedSnapshots(home, dir string) (dated []datedSnapshot, err error) {
 	lies := dir
 	if dir == "" {
 		lies, dir = home, filepath.Join(home, snapshotsName)
@@ -124,7 +153,6 @@ func Snapshots(home, dir string) ([]api.Snapshot, error) {
 	if err != nil {
 		return nil, unlisted(err)
 	}
-	var dated []datedSnapshot
 	for _, x := range all {
 		_, epoch, _ := ledger.ParseOrigin(x.Origin) // a restore says what is wrong with it
 		dated = append(dated, datedSnapshot{showSnapshot(x, filepath.Join(dir, x.ID)), epoch})
@@ -141,11 +169,7 @@ func Snapshots(home, dir string) ([]api.Snapshot, error) {
 	slices.SortStableFunc(dated, func(a, b datedSnapshot) int {
 		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.Size, b.Size), strings.Compare(a.Created, b.Created))
 	})
-	out := []api.Snapshot{}
-	for _, x := range dated {
-		out = append(out, x.Snapshot)
-	}
-	return out, nil
+	return dated, nil
 }
 
 // datedSnapshot is a snapshot with the epoch that it was made in.

@@ -22,6 +22,7 @@ type surroundings struct {
 	gone   vanished
 	trust  []ledger.TrustChange // that its ledger has, the oldest first
 	whole  bool                 // these are all that there ever were
+	own    int64                // the epoch that its ledger says it is of
 	before store.Decided        // what it has decided
 	behind func(now time.Time) error
 	empty  []string // floors without a checkpoint in them
@@ -53,7 +54,7 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 	slices.Sort(paths[1:])
 	k.epoch, k.size, k.unread, k.gone = head.Epoch, head.Size, head.Unread, vanished{head.Erased, head.Said}
 	k.trust, k.whole, k.behind, k.before = head.Trust, head.TrustWhole, head.Behind, head.Decided
-	k.blind = head.Size == 0
+	k.blind, k.own = head.Size == 0, head.Epoch
 	for _, note := range head.Notes {
 		if c, err := ledger.OpenCheckpoint(note, keys.logPublic(), siteID); err == nil {
 			k.notes = append(k.notes, knownNote{"", note, c})
@@ -99,6 +100,7 @@ func (k *surroundings) hold(db *store.DB) error {
 	var best int64
 	for _, n := range k.notes {
 		_, epoch, _ := ledger.ParseOrigin(n.Origin)
+		k.whole = k.whole && epoch <= k.own // else it is a copy from before
 		_, gone := db.GivenUp(epoch, n.Size)
 		if n.Size > best && !gone {
 			best, k.note = n.Size, ledger.WithoutCosignatures(n.raw)

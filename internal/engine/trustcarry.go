@@ -47,20 +47,25 @@ func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time
 	want, unsure := h.last(own)
 	is := func(x ledger.TrustChange) bool { return x.Ref() == want.Ref() }
 	if want != nil && !slices.ContainsFunc(history, is) {
-		files, fault := h.files(), error(nil)
-		c.steps, fault = reach(own, h.changes, *want, files, now)
+		var fault error
+		c.steps, fault = reach(own, h.changes, *want, h.files(), now)
 		last = end(own, c.steps)
 		c.told.Root, c.told.Policy, c.told.Revocations = want.RootVersion, want.PolicySerial, want.RevocationSerial
 		if last.Ref() != want.Ref() {
 			c.told.Why = fault.Error()
-			raw, err := files(want.Revocations)
-			if err == nil {
-				c.told.Lost = revokesMore(raw, last.Revocations())
-			} else if want.Revocations != last.Ref().Revocations {
-				c.told.Why += fmt.Sprintf("; what revocations %d revoke is not known", want.RevocationSerial)
-			}
 		}
 	}
+	claim := h.claim()
+	if claim.beyond(last.Ref()) && (want == nil || claim.beyond(want.Ref())) {
+		unsure = cmp.Or(unsure, "trust/ has newer files than the ledger that is replaced says there were")
+	}
+	if next := claim.follow(last, now); next != nil {
+		c.steps, last = append(c.steps, next), next
+		if c.told.Why == "" {
+			c.told.Root, c.told.Policy, c.told.Revocations = next.Ref().RootVersion, next.Ref().PolicySerial, next.Ref().RevocationSerial
+		}
+	}
+	c.tellLost(last, want, claim, h)
 	if c.told.Unsure = unsure; c.told.Why == "" { // else it is known to have had a newer one
 		c.told.Unsure = cmp.Or(h.strangeKey(last), unsure)
 	}
@@ -70,15 +75,43 @@ func newerTrust(own *inForce, history []ledger.TrustChange, h had, now time.Time
 	return c
 }
 
+// tellLost lists what was revoked, as far as that can be read, and is not where last is in force.
+func (c *carry) tellLost(last *inForce, want *ledger.TrustChange, claim trustClaim, h had) {
+	if c.told.Why != "" && want.Revocations != last.Ref().Revocations {
+		raw, err := h.files()(want.Revocations)
+		if err != nil {
+			c.told.Why += fmt.Sprintf("; what revocations %d revoke is not known", want.RevocationSerial)
+		}
+		c.told.Lost = revokesMore(raw, last.Revocations())
+	}
+	if claim.revocations > last.Ref().RevocationSerial {
+		c.told.Lost = append(c.told.Lost, revokesMore(claim.revoked.Raw, last.Revocations())...)
+	}
+	slices.Sort(c.told.Lost)
+	c.told.Lost = slices.Compact(c.told.Lost)
+	c.told.Lost = c.told.Lost[:min(len(c.told.Lost), maxLost)]
+}
+
+// claim is what trust/ says of itself, nothing in a fresh place.
+func (h had) claim() trustClaim {
+	if h.fresh {
+		return trustClaim{}
+	}
+	return claimOf(filepath.Join(h.home, "trust"))
+}
+
 // last is what was in force in the home, nil where nothing says so; unsure is why there may have
 // been another. Only a ledger that is whole says which was the last, and even that may be a copy
-// of before: trust/ shows it.
+// from before: what trust/ claims shows it.
 func (h had) last(own *inForce) (want *ledger.TrustChange, unsure string) {
 	if n := len(h.changes); n > 0 {
 		want = &h.changes[n-1]
 	}
 	if h.fresh {
 		return want, "nothing is left of the ledger that this replaces; what was revoked after the snapshot is believed again"
+	}
+	if h.whole && want != nil {
+		return want, ""
 	}
 	files, err := readTrust(filepath.Join(h.home, "trust"))
 	var there *verify.Trust
@@ -87,12 +120,6 @@ func (h had) last(own *inForce) (want *ledger.TrustChange, unsure string) {
 	}
 	if err == nil && !bytes.Equal(files.Roots[0].Raw, own.files.Roots[0].Raw) {
 		err = errors.New("it begins with the root of another site")
-	}
-	if h.whole && want != nil {
-		if err == nil && follows(there.Ref(), want.Ref()) && follows(there.Ref(), own.Ref()) {
-			unsure = "trust/ has newer files than the ledger that is replaced says there were"
-		}
-		return want, unsure
 	}
 	if err != nil {
 		unsure = fmt.Sprintf("not all of the ledger that is replaced can be read, nor trust/: %v", err)

@@ -221,7 +221,11 @@ func TestNewerTrust(t *testing.T) {
 		"nothing can be read": {func(p *place) {
 			p.revoke(1, "acme-1")
 			p.remove(filepath.Join(p.home, "trust", "policy.toml.signatures"))
-		}, 0, none, 0, api.NewerTrust{Unsure: "nor trust/"}},
+		}, 0, none, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "nor trust/"}},
+		"nothing can be read, nor what revokes": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.remove(filepath.Join(p.home, "trust", "revocations.toml.signatures"))
+		}, 0, none, 0, api.NewerTrust{Unsure: "believed again", Lost: []string{"key " + verifytest.KeyID("acme-1")}}},
 		"a part can be read, and trust/ cannot": {func(p *place) {
 			p.revoke(1, "acme-1")
 			p.revoke(2, "acme-1", "other-1")
@@ -248,13 +252,28 @@ func TestNewerTrust(t *testing.T) {
 		"all can be read, and trust/ has newer files": {func(p *place) {
 			p.revoke(1, "acme-1")
 			p.had = p.had[:1]
-		}, 0, all, 0, api.NewerTrust{Unsure: "trust/ has newer files"}},
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "trust/ has newer files"}},
+		"all can be read, and trust/ has newer files, damaged": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.root(2, []string{"second"}, "root", "second")
+			p.policy(2, "policy")
+			p.had = p.had[:1]
+			p.remove(filepath.Join(p.home, "trust", "policy.toml.signatures"), filepath.Join(p.home, "trust", "root", "2.toml.signatures"))
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "trust/ has newer files"}},
+		"all can be read, and trust/ has newer revocations that are damaged": {func(p *place) {
+			p.revoke(1, "acme-1")
+			p.had = p.had[:1]
+			p.remove(filepath.Join(p.home, "trust", "revocations.toml.signatures"), filepath.Join(p.home, "trust", "root"))
+		}, 0, all, 0, api.NewerTrust{Unsure: "trust/ has newer files", Lost: []string{"key " + verifytest.KeyID("acme-1")}}},
 		"all can be read, and trust/ has newer files of another site": {func(p *place) {
-			p.elsewhere()
-		}, 0, all, 0, api.NewerTrust{}},
+			p.elsewhere("reviewer")
+		}, 0, all, 0, api.NewerTrust{Unsure: "trust/ has newer files"}},
 		"nothing can be read, and trust/ is of another site": {func(p *place) {
-			p.elsewhere()
+			p.elsewhere("reviewer")
 		}, 0, none, 0, api.NewerTrust{Unsure: "begins with the root of another site"}},
+		"trust/ is of another site, whose revocations are by the same key": {func(p *place) {
+			p.elsewhere("revocation")
+		}, 0, all, 1, api.NewerTrust{Root: 1, Policy: 1, Revocations: 1, Unsure: "trust/ has newer files"}},
 		"ledger and trust/ are lost, and sealed files are here": {func(p *place) {
 			p.revoke(1, "acme-1")
 			p.remove(filepath.Join(p.home, "trust"), filepath.Join(p.home, "ledger.db"))
@@ -319,11 +338,13 @@ func revoked(t *testing.T, in *inForce, key string) *inForce {
 	return &inForce{trust, f}
 }
 
-// elsewhere has trust/ of another site, with more in it.
-func (p *place) elsewhere() {
+// elsewhere has trust/ of another site, with revocations by a key in it.
+func (p *place) elsewhere(by string) {
 	other := verifytest.NewTrust()
 	other.Root.Issued = other.Root.Issued.Add(time.Second)
+	other.Root.Roles["revocation"] = manifests.Role{Threshold: 1, Keys: []string{verifytest.PEM(by)}}
 	files := other.Files()
+	files.Revocations = verifytest.Signed(files.Revocations.Raw, by)
 	if err := writeTrust(filepath.Join(p.home, "trust"), files); err != nil {
 		p.t.Fatal(err)
 	}

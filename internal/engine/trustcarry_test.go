@@ -284,41 +284,175 @@ func TestAFreshPlaceIsToldWhatItCannotKnow(t *testing.T) {
 }
 
 // A ledger that was put back from a copy is sound, and trust/ shows that it is not the last: what
-// was revoked since is not believed again by a recovery.
+// was revoked since is not believed again by a recovery, whatever else is wrong, and a snapshot that
+// is restored over it takes it over.
 func TestARecoveryLeavesNewerTrustAlone(t *testing.T) {
+	ctx := context.Background()
+	for name, spoil := range map[string]func(l *lab){
+		"all is there":              func(*lab) {},
+		"the policy is not signed":  func(l *lab) { l.unsign("policy.toml") },
+		"the root cannot be read":   func(l *lab) { l.write("trust/root/1.toml", []byte("x")) },
+		"the revocations are alone": func(l *lab) { l.unsign("revocations.toml"); l.unsign("root/1.toml"); l.unsign("policy.toml") },
+		"a checkpoint is damaged":   func(l *lab) { l.replace("ledger.db", "\n\n\u2014 ", "\n\n\u2014-") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+				t.Fatal(err)
+			}
+			l.closed()
+			old := map[string][]byte{"ledger.db": l.read("ledger.db"), "checkpoint.note": l.read("checkpoint.note")}
+			l.open()
+			if _, err := l.site().RevokeTrust(ctx, api.TrustRevocation{Manifest: strings.Repeat("0", 64), Reason: "x"}); err != nil {
+				t.Fatal(err)
+			}
+			l.closed()
+			for name, raw := range old {
+				l.write(name, raw)
+			}
+			spoil(l)
+			for _, dry := range []bool{true, false} {
+				r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, DryRun: dry})
+				if codeOf(err) != api.CodeTrustChanged || r.Sound || r.TrustAnew || l.tryOpen() == nil {
+					t.Errorf("a dry run: %t; %+v, %v; opened with %v", dry, r, err, l.tryOpen())
+				}
+			}
+			r, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x"})
+			signed := name != "the revocations are alone"
+			if err != nil || r.Trust == nil || !strings.Contains(r.Trust.Unsure, "trust/ has newer files") || (r.Trust.Seq > 0) != signed || (len(r.Trust.Lost) == 0) != signed {
+				t.Errorf("restored: %+v, %v", r.Trust, err)
+			}
+			l.waive("checkpoint.note")
+			l.open()
+			l.verify()
+			if now, err := l.site().ShowTrust(ctx); err != nil || strings.Contains(now.Revocations, strings.Repeat("0", 64)) != signed {
+				t.Errorf("in force: %+v, %v", now, err)
+			}
+		})
+	}
+}
+
+// Who knows that newer files of trust were never in force moves them away.
+func TestARecoveryWithTrustMovedAway(t *testing.T) {
 	ctx := context.Background()
 	l := newLab(t)
 	l.closed()
-	old := map[string][]byte{}
-	for _, name := range []string{"ledger.db", "checkpoint.note"} {
-		raw, err := os.ReadFile(filepath.Join(l.home, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		old[name] = raw
-	}
-	l.open()
-	if _, err := l.site().RevokeTrust(ctx, api.TrustRevocation{Manifest: strings.Repeat("0", 64), Reason: "x"}); err != nil {
-		t.Fatal(err)
-	}
-	l.closed()
-	for name, raw := range old {
-		if err := os.WriteFile(filepath.Join(l.home, name), raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, dry := range []bool{true, false} {
-		r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, DryRun: dry})
-		if codeOf(err) != api.CodeTrustChanged || r.Sound || r.TrustAnew || codeOf(l.tryOpen()) != api.CodeTrustChanged {
-			t.Errorf("a dry run: %t; %+v, %v; opened with %v", dry, r, err, l.tryOpen())
-		}
-	}
 	if err := os.Rename(filepath.Join(l.home, "trust"), filepath.Join(l.home, "aside")); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who}); err != nil || !r.Sound || !r.TrustAnew {
-		t.Errorf("with trust/ moved away: %+v, %v", r, err)
+	r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who})
+	if err != nil || !r.Sound || !r.TrustAnew || r.Trust == nil || !strings.Contains(r.Trust.Unsure, "a copy from before") {
+		t.Errorf("%+v, %v", r, err)
 	}
 	l.open()
 	l.verify()
+}
+
+// A ledger of an epoch before the one of a checkpoint is a copy from before, though nothing of it
+// is damaged and it has more entries: what is in trust/ counts as far as its signatures lead on.
+func TestALedgerOfAnEpochBefore(t *testing.T) {
+	ctx := context.Background()
+	for _, how := range []string{"restored", "recovered"} {
+		l := newLab(t)
+		if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 9 {
+			_, err := l.site().PauseQueue(ctx, api.QueueRequest{Reason: "x"})
+			if _, rerr := l.site().ResumeQueue(ctx, api.QueueRequest{Reason: "x"}); err != nil || rerr != nil {
+				t.Fatal(err, rerr)
+			}
+		}
+		l.closed()
+		old := l.read("ledger.db")
+		opt := engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, Reason: "x"}
+		if _, err := engine.Restore(ctx, opt); err != nil {
+			t.Fatal(err)
+		}
+		l.waive("checkpoint.note")
+		l.open()
+		if _, err := l.site().RotateTrust(ctx, api.TrustRotation{}); err != nil {
+			t.Fatal(err)
+		}
+		l.closed()
+		l.write("ledger.db", old)
+		var out api.NewEpoch
+		if how == "restored" {
+			r, err := engine.Restore(ctx, opt)
+			if out = r.NewEpoch; err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
+			if out = r.NewEpoch; err != nil || r.Sound || !strings.Contains(r.Damage, "there was an epoch 2") {
+				t.Fatalf("%+v, %v", r, err)
+			}
+		}
+		if !strings.HasSuffix(out.Origin, "/3") || !out.Paused || out.Trust == nil || out.Trust.Seq == 0 || out.Trust.Root != 2 || len(out.Floors) != 1 {
+			t.Errorf("%s: %+v, trust %+v", how, out, out.Trust)
+		}
+		l.waive("checkpoint.note")
+		l.open()
+		l.verify()
+	}
+}
+
+// An epoch that a snapshot is of never begins again, where nothing else tells of it any more.
+func TestAnEpochBeginsOnce(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	first, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	opt := engine.RestoreOptions{Home: l.home, ID: first.ID, Actor: who, Reason: "x"}
+	for _, origin := range []string{"/2", "/3"} {
+		r, err := engine.Restore(ctx, opt)
+		if err != nil || !strings.HasSuffix(r.Origin, origin) {
+			t.Fatalf("%+v, %v; want %s", r, err, origin)
+		}
+		if l.tryOpen() != nil {
+			l.waive("checkpoint.note")
+		}
+		l.open()
+		if origin == "/2" {
+			if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.closed()
+		for _, name := range []string{"ledger.db", "checkpoint.note"} {
+			if err := os.Remove(filepath.Join(l.home, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// read reads a file of the home.
+func (l *lab) read(name string) []byte {
+	l.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(l.home, filepath.FromSlash(name)))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return raw
+}
+
+func (l *lab) write(name string, raw []byte) {
+	l.t.Helper()
+	if err := os.WriteFile(filepath.Join(l.home, filepath.FromSlash(name)), raw, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// replace replaces bytes of a file of the home by as many others.
+func (l *lab) replace(name, from, to string) {
+	l.t.Helper()
+	raw := l.read(name)
+	if !bytes.Contains(raw, []byte(from)) || len(from) != len(to) {
+		l.t.Fatalf("%s has no %q", name, from)
+	}
+	l.write(name, bytes.ReplaceAll(raw, []byte(from), []byte(to)))
 }

@@ -244,7 +244,7 @@ func trustRaws(f verify.Files) (raws [][]byte) {
 
 // loadTrust loads the trust that the ledger says is in force. The folder
 // trust/ must hold the same; it is refreshed when it holds the state before,
-// which is what a power cut in the middle of a change leaves.
+// which is what a power cut in the middle of a change leaves, and nothing newer.
 func loadTrust(db *store.DB, dir string, look func() trustLook) (*inForce, error) {
 	t, err := loadTrustFiles(db, dir, look())
 	var unwritten *unwrittenError
@@ -302,7 +302,7 @@ func loadTrustFiles(db *store.DB, dir string, look trustLook) (*inForce, error) 
 	switch {
 	case look.is(now):
 		return &inForce{t, files}, nil
-	case before == nil || !underWay(files, *before, now):
+	case before == nil || !underWay(files, *before, now) || claimOf(dir).beyond(now.Ref()):
 		return nil, &trustChangedError{errors.Join(errors.New("the files below trust/ are not those that the ledger names"), err, lerr)}
 	}
 	return refreshTrust(db, dir, files, now)

@@ -1,0 +1,65 @@
+package engine
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stellarun/stella/internal/fsx"
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/verify"
+)
+
+// A trustClaim is what the files below trust/ say that they are, each for itself, signed or not
+// and whatever became of the others: enough to show that a ledger may be a copy from before.
+type trustClaim struct {
+	root, policy, revocations int64           // 0: no file says
+	revoked                   verify.RoleFile // the revocations, and what is there of their signatures
+}
+
+func claimOf(dir string) (c trustClaim) {
+	entries, _ := os.ReadDir(filepath.Join(dir, "root"))
+	for _, e := range entries[:min(len(entries), 2*maxRootChain)] { // each may have a folder of signatures
+		if filepath.Ext(e.Name()) != ".toml" {
+			continue
+		}
+		raw, err := fsx.ReadFile(filepath.Join(dir, "root", e.Name()), maxTrustFile)
+		if err != nil {
+			continue
+		}
+		if n, err := rootVersion(raw); err == nil {
+			c.root = max(c.root, n)
+		}
+	}
+	if raw, err := fsx.ReadFile(filepath.Join(dir, "policy.toml"), maxTrustFile); err == nil {
+		if p, err := manifests.ParsePolicy("policy.toml", raw); err == nil {
+			c.policy = p.Serial
+		}
+	}
+	f, _ := readRoleFile(filepath.Join(dir, "revocations.toml"))
+	if r, err := manifests.ParseRevocations("revocations.toml", f.Raw); err == nil {
+		c.revocations, c.revoked = r.Serial, f
+	}
+	return c
+}
+
+// beyond says whether a file claims to be newer than that of r.
+func (c trustClaim) beyond(r ledger.TrustRef) bool {
+	return c.root > r.RootVersion || c.policy > r.PolicySerial || c.revocations > r.RevocationSerial
+}
+
+// follow is what is in force with newer revocations of the claim, and nothing else of it: they
+// take nothing away that protects. It is nil where they are no newer, or do not follow.
+func (c trustClaim) follow(last *inForce, now time.Time) *inForce {
+	if c.revocations <= last.Ref().RevocationSerial {
+		return nil
+	}
+	f := last.files
+	f.Revocations = c.revoked
+	t, err := last.Follow(f, now)
+	if err != nil || !follows(t.Ref(), last.Ref()) {
+		return nil
+	}
+	return &inForce{t, f}
+}
