@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -88,6 +89,86 @@ func TestDecisionsThatAreForgotten(t *testing.T) {
 	}
 	if f, err = db.Forgotten(decided); err != nil || len(f.Bundles) > 0 || len(f.Disabled) > 0 {
 		t.Errorf("still forgotten: %+v, %v", f, err)
+	}
+}
+
+// What an entry has decided that is damaged is told by the tables that follow from the entries, as
+// far as they can be believed; and how many entries are not clear is said, of those beyond a copy.
+func TestDecisionsOfDamagedEntries(t *testing.T) {
+	home, older := newHome(t), newHome(t)
+	db := create(t, home)
+	if _, err := db.PublishDAG("x", &ledger.DAGPublication{DAGID: "audit", Version: "1.0.0", Digest: digest, Spec: digest, Publisher: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	size := db.Size()
+	end := func() {
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end()
+	raw, err := os.ReadFile(filepath.Join(home, "ledger.db"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(older, "ledger.db"), raw, 0o600)
+	}
+	if err == nil {
+		db, err = store.Open(home, store.Options{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := func(version string, sequence int64) ledger.RememberedBundle {
+		return ledger.RememberedBundle{Kind: "plugin", Publisher: "acme", Name: "work", Version: version, Sequence: sequence, Digest: fmt.Sprintf("%064x", sequence), Epoch: 2}
+	}
+	for _, b := range []ledger.RememberedBundle{bundle("1.0.0", 1), bundle("1.1.0", 2)} {
+		if err := db.Remember("x", "", store.Forgotten{Decided: store.Decided{Bundles: []ledger.RememberedBundle{b}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := db.SwitchDAG("x", false, &ledger.DAGSwitch{DAGID: "audit", Version: "1.0.0", Reason: "it is wrong"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ChangeQueue(ledger.QueuePaused, "x", ledger.QueueChange{Reason: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	intact, err := os.ReadFile(filepath.Join(home, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		spoil   func(raw []byte) []byte
+		unclear int64
+		want    string
+	}{
+		"nothing":              {func(raw []byte) []byte { return raw }, 0, "[acme/work@1.0.0 acme/work@1.1.0] 1.0.0"},
+		"the data of a switch": {func(raw []byte) []byte { return bytes.ReplaceAll(raw, []byte("it is wrong"), []byte("it is wronG")) }, 1, "[acme/work@1.0.0 acme/work@1.1.0] 1.0.0"},
+		"the envelopes of all": {func(raw []byte) []byte { return bytes.ReplaceAll(raw, []byte(`"actor":"x"`), []byte(`"actor":"y"`)) }, 4, "[acme/work@1.1.0] 1.0.0"},
+		"and of what is older": {func(raw []byte) []byte { return bytes.ReplaceAll(raw, []byte(`"actor"`), []byte(`"actoR"`)) }, 4, "[acme/work@1.1.0] 1.0.0"},
+		"all, and the floor is none": {func(raw []byte) []byte {
+			return bytes.ReplaceAll(bytes.ReplaceAll(raw, []byte(`"actor"`), []byte(`"actoR"`)), []byte(`"sequence":2,`), []byte(`"sequence":-,`))
+		}, 4, "[] 1.0.0"},
+	} {
+		if err := os.WriteFile(filepath.Join(home, "ledger.db"), c.spoil(bytes.Clone(intact)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		decided := store.Peek(home).Decided
+		copied, err := store.Open(older, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := copied.Forgotten(decided)
+		var refs []string
+		for _, b := range f.Bundles {
+			refs = append(refs, b.Ref())
+		}
+		got := fmt.Sprint(refs, " ", versionsOf(f.Disabled))
+		if err := copied.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil || copied.Size() != size || f.Unclear != c.unclear || got != c.want {
+			t.Errorf("%s: %d not clear, %s, %v; want %d, %s", name, f.Unclear, got, err, c.unclear, c.want)
+		}
 	}
 }
 

@@ -181,7 +181,7 @@ func (w *wreck) head() (h Head) {
 	}
 	var epoch int64
 	var last string
-	decided := deciding{map[string]ledger.RememberedBundle{}, map[string]*DisabledDAG{}}
+	decided := deciding{bundles: map[string]ledger.RememberedBundle{}, dags: map[string]*DisabledDAG{}, next: h.Size}
 	left := h.Size // entries of which it is not known whether they change trust
 	h.Erased, h.Said, epoch = w.gone(h.Size, func(l Lines) {
 		decided.see(l)
@@ -198,9 +198,12 @@ func (w *wreck) head() (h Head) {
 		}
 	})
 	slices.Reverse(h.Trust)
-	h.Decided = decided.all()
 	h.TrustWhole = h.Size > 0 && left == 0 && h.Unread == 0
 	h.Epoch = max(h.Epoch, epoch)
+	decided.upTo(0)
+	decided.tables(w)
+	h.Decided = decided.all()
+	h.Decided.epoch = h.Epoch
 	h.last, _ = stamp.Parse(last)
 	h.clock.set(rec, last, seen)
 	return h

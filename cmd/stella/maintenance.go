@@ -289,6 +289,9 @@ func stays(r api.NewEpoch) (kv []string) {
 			kv = append(kv, x.name, strings.Join(x.list, " ")+": "+x.says)
 		}
 	}
+	if r.Unclear > 0 {
+		kv = append(kv, "not known", fmt.Sprintf("what else %s decided: import the newest of each name first, and look at stella orch dag list", count(r.Unclear, "entry that cannot be read has", "entries that cannot be read have")))
+	}
 	return kv
 }
 

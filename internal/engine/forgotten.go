@@ -15,7 +15,7 @@ func tellForgotten(out *api.NewEpoch, f store.Forgotten) {
 	for _, b := range f.Bundles[:min(len(f.Bundles), maxForgottenShown)] {
 		refs = append(refs, b.Ref())
 	}
-	out.Remembered, out.Disabled, out.Unpublished = refs, versions(f.Disabled), versions(f.Unpublished)
+	out.Remembered, out.Disabled, out.Unpublished, out.Unclear = refs, versions(f.Disabled), versions(f.Unpublished), f.Unclear
 }
 
 // versions are the first of these.

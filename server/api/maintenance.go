@@ -121,6 +121,7 @@ type NewEpoch struct {
 	Remembered  []string `json:"remembered,omitempty"`
 	Disabled    []string `json:"disabled,omitempty"`
 	Unpublished []string `json:"unpublished,omitempty"`
+	Unclear     int64    `json:"unclear,omitempty"` // its entries beyond these that cannot be read: what else they decided is not known
 
 	Trust *NewerTrust `json:"trust,omitempty"` // that the home had; absent where what is restored has the same
 }
