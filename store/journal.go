@@ -18,11 +18,13 @@ const (
 	journalName   = "restore.json"
 	journalSchema = "stella.restore/1"
 	recoveredID   = "recovered"
+	configName    = "site.toml"
 	maxTold       = maxSnapshot / 2 // beyond it a journal could not be read again
 )
 
 // swapped are the parts of a home that a restore swaps, in this order. The checkpoint of the
-// home stays: it is a floor, and may be newer than the snapshot.
+// home stays: it is a floor, and may be newer than the snapshot. So does its configuration: only
+// where it has none that of the snapshot is the last part.
 func swapped() []string { return []string{"trust", "secrets", fileName} }
 
 // journal is what a restore has decided.
@@ -130,6 +132,9 @@ func (j *journal) keep(home string) error {
 
 // carryOut writes the journal and does what it says; see [journal.finish] for its errors.
 func (j *journal) carryOut(home string) error {
+	if exists(filepath.Join(home, restoringName, configName)) && !exists(filepath.Join(home, configName)) {
+		j.Parts = append(j.Parts, configName)
+	}
 	for _, part := range j.Parts {
 		if exists(filepath.Join(home, part)) && exists(filepath.Join(home, restoringName, part)) {
 			j.Had = append(j.Had, part)
@@ -173,8 +178,8 @@ func (j *journal) swap(home string) error {
 	}
 	for _, part := range j.Parts {
 		ready, place, kept := filepath.Join(home, restoringName, part), filepath.Join(home, part), filepath.Join(home, j.Kept, part)
-		if !exists(ready) {
-			continue // it is in its place
+		if !exists(ready) || part == configName && exists(place) {
+			continue // it is in its place, or somebody has put another there meanwhile
 		}
 		if exists(place) && !exists(kept) {
 			if err := j.move(place, kept); err != nil {
@@ -216,10 +221,17 @@ func (j *journal) lost(home string) string {
 	return ""
 }
 
-// undo puts back what was replaced. It can be cut off anywhere, and be done again.
+// undo puts back what was replaced, and takes away the configuration if it has come with the rest.
+// It can be cut off anywhere, and be done again.
 func (j *journal) undo(home string) error {
+	ready := filepath.Join(home, restoringName)
 	for _, part := range j.Parts {
 		place, kept := filepath.Join(home, part), filepath.Join(home, j.Kept, part)
+		if part == configName && exists(ready) && !exists(filepath.Join(ready, part)) {
+			if err := removeTree(place); err != nil {
+				return err
+			}
+		}
 		if !exists(kept) {
 			continue
 		}

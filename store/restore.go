@@ -51,8 +51,9 @@ type Restored struct {
 }
 
 // Restore puts the ledger, trust and secrets of a snapshot into the place of those of a home,
-// and adds what is sealed. Nobody may hold the site: else [ErrLocked]. The signature of the
-// snapshot is verified before anything else of it is read, and every file is hashed.
+// and adds what is sealed, and the configuration where the home has none. Nobody may hold the
+// site: else [ErrLocked]. The signature of the snapshot is verified before anything else of it is
+// read, and every file is hashed.
 func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 	unlock, err := lockHome(opt.Home, true)
 	if err != nil {
@@ -71,14 +72,9 @@ func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
 		return r, err
 	}
 	r.Snapshot, r.Kept = snap, unused(opt.Home, filepath.Join(replacedName, opt.Kept))
-	config := filepath.Join(opt.Home, "site.toml")
-	fresh := !exists(config)
 	defer func() {
 		if err != nil && !errors.Is(err, ErrRestoring) || opt.DryRun {
 			err = errors.Join(err, removeTree(ready))
-			if fresh && !opt.DryRun { // another snapshot may have another
-				err = errors.Join(err, removeTree(config))
-			}
 		}
 	}()
 	if !opt.DryRun {
@@ -247,8 +243,8 @@ func (c *copier) batch(blobs *Blobs, batch []fileSum) error {
 			err = c.archive(filepath.Dir(c.to), x)
 		case x.path == fileName, strings.HasPrefix(x.path, "trust/"), strings.HasPrefix(x.path, "secrets/"):
 			err = c.listed(x)
-		case x.path == "site.toml":
-			err = c.config(filepath.Dir(c.to), x)
+		case x.path == configName:
+			err = c.config(x)
 		} // the rest says what the snapshot is
 		if err != nil {
 			return err
@@ -341,12 +337,8 @@ func (c *copier) listed(x fileSum) error {
 	return nil
 }
 
-// config puts the configuration into a home that has none.
-func (c *copier) config(home string, x fileSum) error {
-	to := filepath.Join(home, x.path)
-	if c.dry || exists(to) {
-		return nil
-	}
+// config makes the configuration ready, for a home that has none.
+func (c *copier) config(x fileSum) error {
 	raw, err := fsx.ReadFile(filepath.Join(c.from, x.path), maxSnapshot)
 	if err != nil {
 		return fmt.Errorf("store: restore: %w", err)
@@ -354,7 +346,7 @@ func (c *copier) config(home string, x fileSum) error {
 	if hexSum(raw) != x.sha256 {
 		return damaged(ErrDigest, "%s of the snapshot", x.path)
 	}
-	return fsx.WriteFile(to, raw, 0o644)
+	return fsx.WriteFile(filepath.Join(c.to, x.path), raw, 0o644)
 }
 
 // begin checks the copy and lets the new epoch begin in it.

@@ -15,6 +15,7 @@ import (
 	"github.com/stellarun/stella/internal/engine"
 	"github.com/stellarun/stella/internal/failpoint"
 	"github.com/stellarun/stella/server/api"
+	"github.com/stellarun/stella/store"
 )
 
 // TestCrashRestoreChild is the process that is killed: it makes a snapshot, compacts, and
@@ -155,4 +156,64 @@ func afterRestoreCrash(home, told string) error {
 		}
 	}
 	return nil
+}
+
+// A restore in a fresh place that is cut off leaves nothing of one snapshot in force that another,
+// restored after it, does not have.
+func TestCrashInAFreshPlace(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	config := filepath.Join(l.home, "site.toml")
+	first, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(config)
+	if err == nil {
+		err = os.WriteFile(config, []byte(strings.Replace(string(raw), "allow_plain = true", "allow_plain = false", 1)), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.reopen()
+	second, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	for _, name := range []string{failpoint.FSXWrite, failpoint.FSXSync, failpoint.FSXRename, failpoint.FSXSyncDir, failpoint.StoreCommitBefore, failpoint.SealBlob, failpoint.RestoreSwap} {
+		for hit := 1; ; hit++ {
+			home := l.freshHome()
+			fail := fmt.Sprintf("%s=%d:kill", name, hit)
+			cmd := exec.Command(os.Args[0], "-test.run=^TestCrashInAFreshPlaceChild$")
+			cmd.Env = append(os.Environ(), "STELLA_CRASH_FRESH="+home, "STELLA_CRASH_SNAPSHOT="+first.Path, failpoint.Env+"="+fail)
+			if out, err := cmd.CombinedOutput(); err == nil {
+				if hit == 1 {
+					t.Errorf("%s is not on the way: %s", name, out)
+				}
+				break
+			}
+			_, err := os.Stat(filepath.Join(home, "ledger.db"))
+			if u, uerr := store.CutOff(home); uerr == nil && u == nil && err == nil {
+				continue // all was done
+			}
+			r, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: filepath.Dir(second.Path), Latest: true, Actor: who})
+			want, werr := os.ReadFile(filepath.Join(r.Snapshot.Path, "site.toml"))
+			got, gerr := os.ReadFile(filepath.Join(home, "site.toml"))
+			if err := errors.Join(err, werr, gerr); err != nil || r.Finished != (r.Snapshot.ID == first.ID) || string(got) != string(want) {
+				t.Errorf("%s: %+v, %v: site.toml is %q", fail, r, err, got)
+			}
+		}
+	}
+}
+
+// TestCrashInAFreshPlaceChild is the process that is killed.
+func TestCrashInAFreshPlaceChild(t *testing.T) {
+	home, snap := os.Getenv("STELLA_CRASH_FRESH"), os.Getenv("STELLA_CRASH_SNAPSHOT")
+	if home == "" {
+		t.Skip("it is started by TestCrashInAFreshPlace")
+	}
+	if _, err := engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Dir: filepath.Dir(snap), ID: filepath.Base(snap), Actor: who}); err != nil {
+		t.Fatal(err)
+	}
 }

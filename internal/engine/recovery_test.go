@@ -85,6 +85,10 @@ func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
 		{"what was replaced is gone", "trust:new secrets:old ledger.db:old", "secrets:new ledger.db:new", "", "trust:new secrets:new ledger.db:new", false},
 		{"the ledger was lost before", "trust:new secrets:new", "", "trust:old secrets:old", "trust:old secrets:old", true},
 		{"the last is ready", "trust:new secrets:new ledger.db:old", "ledger.db:new", "trust:old secrets:old", "trust:new secrets:new ledger.db:new", false},
+		{"a site.toml is ready", "trust:new secrets:new ledger.db:new", "site.toml:new", "trust:old secrets:old ledger.db:old", "trust:new secrets:new ledger.db:new site.toml:new", false},
+		{"somebody has put one there", "trust:new secrets:new ledger.db:new site.toml:other", "site.toml:new", "trust:old secrets:old ledger.db:old", "trust:new secrets:new ledger.db:new site.toml:other", false},
+		{"it is there, and nothing is ready", "trust:old secrets:old ledger.db:old site.toml:other", "", "", "trust:old secrets:old ledger.db:old site.toml:other", true},
+		{"it is in its place, the ledger gone", "trust:new secrets:new site.toml:new", "-:", "trust:old secrets:old ledger.db:old", "trust:old secrets:old ledger.db:old site.toml:", true},
 	} {
 		home := t.TempDir()
 		put := func(dir, parts string) {
@@ -103,7 +107,7 @@ func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
 		put("restoring", c.ready)
 		put("replaced/x", c.kept)
 		had := slices.DeleteFunc([]string{`"trust"`, `"secrets"`, `"ledger.db"`}, func(part string) bool { return !strings.Contains(c.inPlace+c.kept, strings.Trim(part, `"`)) })
-		journal := `{"had":[` + strings.Join(had, ",") + `],"id":"x","kept":"replaced/x","parts":["trust","secrets","ledger.db"],"schema":"stella.restore/1"}`
+		journal := `{"had":[` + strings.Join(had, ",") + `],"id":"x","kept":"replaced/x","parts":["trust","secrets","ledger.db","site.toml"],"schema":"stella.restore/1"}`
 		put("", "restore.json:"+journal)
 		r, err := engine.Restore(context.Background(), engine.RestoreOptions{Home: home, Latest: true, Actor: who})
 		if c.undone != (codeOf(err) == api.CodeDamaged) || c.undone == r.Finished {
@@ -111,7 +115,7 @@ func TestWhatIsNotReadyAnyMoreIsUndone(t *testing.T) {
 		}
 		for _, x := range strings.Fields(c.want) {
 			name, text, _ := strings.Cut(x, ":")
-			if got, err := os.ReadFile(filepath.Join(home, name)); string(got) != text {
+			if got, err := os.ReadFile(filepath.Join(home, name)); string(got) != text || text == "" && err == nil {
 				t.Errorf("%s: %s is %q, %v, want %q", c.name, name, got, err, text)
 			}
 		}
@@ -321,23 +325,87 @@ func TestRecoverReadsTrustFromWhereItIs(t *testing.T) {
 	}
 }
 
-// A dry run takes nothing away, not even what somebody puts there while it lasts.
-func TestADryRunLeavesASiteFileAlone(t *testing.T) {
+// A site.toml that somebody puts into a fresh place meanwhile stays in force, whatever comes of it.
+func TestASiteFileIsLeftAlone(t *testing.T) {
 	ctx := context.Background()
 	l := newLab(t)
-	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	broken := filepath.Join(t.TempDir(), "snapshots")
+	copySite(t, filepath.Join(l.home, "snapshots"), broken)
+	policy := filepath.Join(broken, snap.ID, "trust", "policy.toml") // it comes behind site.toml
+	if err := errors.Join(os.Chmod(policy, 0o600), os.WriteFile(policy, []byte("#"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	const mine = "allow_plain = false\n"
+	for _, c := range []struct {
+		dir       string
+		dry, fail bool
+	}{{filepath.Join(l.home, "snapshots"), true, false}, {broken, true, true}, {broken, false, true}, {filepath.Join(l.home, "snapshots"), false, false}} {
+		home := l.freshHome()
+		config, put := filepath.Join(home, "site.toml"), false
+		_, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: c.dir, Latest: true, Actor: who, DryRun: c.dry, Progress: func(_, _ int64) {
+			if !put {
+				put = os.WriteFile(config, []byte(mine), 0o644) == nil
+			}
+		}})
+		if raw, rerr := os.ReadFile(config); c.fail != (codeOf(err) == api.CodeDamaged) || !put || string(raw) != mine {
+			t.Errorf("%+v: put there: %t; %q, %v, %v", c, put, raw, rerr, err)
+		}
+	}
+}
+
+// A site.toml that was changed in a snapshot is damage, to a dry run too.
+func TestASiteFileOfASnapshotIsHashed(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	config := filepath.Join(snap.Path, "site.toml")
+	if err := errors.Join(os.Chmod(config, 0o600), os.WriteFile(config, []byte("allow_plain = true\nworkers = 2\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, home := range []string{l.freshHome(), l.home} {
+		for _, dry := range []bool{true, false} {
+			_, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: filepath.Dir(snap.Path), Latest: true, Actor: who, DryRun: dry})
+			if codeOf(err) != api.CodeDamaged || !strings.Contains(err.Error(), "site.toml of the snapshot") {
+				t.Errorf("dry run %t: %v", dry, err)
+			}
+		}
+	}
+}
+
+// In a fresh place the site.toml of the snapshot says where copies of the checkpoint are, to a dry
+// run too.
+func TestCopiesAreKnownInAFreshPlace(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	l.closed()
+	note := filepath.Join(t.TempDir(), "copy.note")
+	if err := os.WriteFile(filepath.Join(l.home, "site.toml"), []byte("schema = \"stella.site/1\"\nallow_plain = true\ncheckpoint_copies = [\""+note+"\"]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l.open()
+	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err == nil {
+		_, err = l.site().Checkpoint(ctx)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	l.closed()
 	home := l.freshHome()
-	config, put := filepath.Join(home, "site.toml"), false
-	_, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: filepath.Join(l.home, "snapshots"), Latest: true, Actor: who, DryRun: true, Progress: func(_, _ int64) {
-		if !put {
-			put = os.WriteFile(config, nil, 0o644) == nil
+	for _, dry := range []bool{true, false} {
+		r, err := engine.Restore(ctx, engine.RestoreOptions{Home: home, Dir: filepath.Dir(snap.Path), Latest: true, Actor: who, DryRun: dry})
+		if err != nil || !slices.Contains(r.Floors, note) || r.Lost == 0 {
+			t.Errorf("dry run %t: %+v, %v", dry, r, err)
 		}
-	}})
-	if _, serr := os.Stat(config); err != nil || !put || serr != nil {
-		t.Errorf("put there: %t; %v, %v", put, err, serr)
 	}
 }
 

@@ -224,8 +224,9 @@ func (x *restoring) roomFor(need int64) error {
 	return e.roomOf("the snapshot", need)
 }
 
-// look gathers what is known of the ledger that is replaced.
-func (x *restoring) look(was store.Head) (err error) {
+// look gathers what is known of the ledger that is replaced, by a configuration in one of these
+// folders where the home has none.
+func (x *restoring) look(was store.Head, others ...string) (err error) {
 	switch {
 	case was.Init == nil:
 	case was.Init.SiteID != x.siteID: // what another site had or erased is nothing to this one
@@ -235,7 +236,7 @@ func (x *restoring) look(was store.Head) (err error) {
 			return err
 		}
 	}
-	if x.known, err = lookAround(x.opt.Home, was, x.keys, x.siteID); err != nil {
+	if x.known, err = lookAround(x.opt.Home, was, x.keys, x.siteID, others...); err != nil {
 		return err
 	}
 	known := max(x.snapEpoch, x.known.epoch, epochOf(x.opt.Home, "", x.siteID), epochOf(x.opt.Home, x.opt.Dir, x.siteID))
@@ -249,7 +250,7 @@ func (x *restoring) look(was store.Head) (err error) {
 // adopted looks again, now that nobody else holds the site, and says what is lost with the
 // copy, as far as that is known.
 func (x *restoring) adopted(db *store.DB, was store.Head) (err error) {
-	if err := x.look(was); err != nil {
+	if err := x.look(was, db.Home()); err != nil {
 		return err
 	}
 	if err := x.known.hold(db); err != nil {
@@ -264,7 +265,7 @@ func (x *restoring) adopted(db *store.DB, was store.Head) (err error) {
 	if err := tellOpen(&x.out.NewEpoch, db, x.out.Lost > 0 || x.known.blind || x.out.Unread > 0); err != nil {
 		return err
 	}
-	if x.typed, err = x.known.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home, x.from); err != nil {
+	if x.typed, err = x.known.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home, db.Home()); err != nil {
 		return err
 	}
 	return x.trusted(db)

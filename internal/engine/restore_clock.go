@@ -21,11 +21,8 @@ func typedNow(typed, now time.Time) error {
 // a later time than the clock says, which nobody gets rid of in this way. The first of these
 // folders that has a site.toml says how far the clock may be ahead.
 func (k *surroundings) acceptable(db *store.DB, typed, now time.Time, sites ...string) (time.Time, error) {
-	for _, dir := range sites {
-		if site, _, err := readSite(dir); err == nil {
-			db.SetMaxGap(site.MaxGap)
-			break
-		}
+	if site := firstSite(sites...); site != nil {
+		db.SetMaxGap(site.MaxGap)
 	}
 	_, far := db.Clock()
 	if far == nil {

@@ -40,15 +40,14 @@ type knownNote struct {
 	ledger.Checkpoint
 }
 
-// lookAround gathers what is known of the ledger of a home, which says so of itself.
-func lookAround(home string, head store.Head, keys *keys, siteID string) (k surroundings, err error) {
+// lookAround gathers what is known of the ledger of a home, which says so of itself. A site.toml
+// in these folders counts where the home has none.
+func lookAround(home string, head store.Head, keys *keys, siteID string, others ...string) (k surroundings, err error) {
 	paths := append([]string{noteName}, head.NotePaths...)
-	if raw, err := fsx.ReadFile(filepath.Join(home, "site.toml"), 64<<10); err == nil {
-		if site, err := manifests.ParseSite("site.toml", raw); err == nil {
-			paths = append(paths, site.CheckpointCopies...)
-			if head.NotesLost {
-				k.copies = append(slices.Clone(head.NotePaths), site.CheckpointCopies...)
-			}
+	if site := firstSite(append([]string{home}, others...)...); site != nil {
+		paths = append(paths, site.CheckpointCopies...)
+		if head.NotesLost {
+			k.copies = append(slices.Clone(head.NotePaths), site.CheckpointCopies...)
 		}
 	}
 	slices.Sort(paths[1:])
@@ -80,6 +79,16 @@ func lookAround(home string, head store.Head, keys *keys, siteID string) (k surr
 		k.epoch = max(k.epoch, epoch)
 	}
 	return k, nil
+}
+
+// firstSite is the configuration in the first of these folders that has one, nil for none.
+func firstSite(dirs ...string) *manifests.Site {
+	for _, dir := range dirs {
+		if site, _, err := readSite(dir); err == nil {
+			return site
+		}
+	}
+	return nil
 }
 
 // hold finds what a ledger lacks that is to be the site's, and the floors that will have to be
