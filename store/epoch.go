@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -121,8 +120,7 @@ func (h Head) Behind(now time.Time) error {
 // Peek reads as much of the head of a home's ledger as can be read, without changing
 // anything: zero, where nothing can, because somebody holds it, or it is damaged.
 func Peek(home string) (h Head) {
-	path := filepath.Join(home, fileName)
-	lock, err := os.Open(path)
+	lock, err := openLedger(home)
 	if err != nil {
 		return h
 	}
@@ -135,10 +133,9 @@ func Peek(home string) (h Head) {
 
 // peek is [Peek] for whoever holds the home.
 func peek(home string) (h Head) {
-	path := filepath.Join(home, fileName)
-	w, err := openWreck(path, nil)
+	w, err := openWreck(home, nil)
 	if err != nil {
-		if exists(path) {
+		if exists(filepath.Join(home, fileName)) {
 			h.Unread, h.NotesLost = 1, true
 		}
 		return h

@@ -35,9 +35,9 @@ func WalkPages(raw []byte, visit func(bucket, k, v []byte)) (lost int, err error
 	return lost, nil
 }
 
-// ReadWreck is what can be read of a bucket of a damaged database.
-func ReadWreck(path, bucket string) (all map[string]string, unread int, err error) {
-	w, err := openWreck(path, nil)
+// ReadWreck is what can be read of a bucket of a damaged database in a home.
+func ReadWreck(home, bucket string) (all map[string]string, unread int, err error) {
+	w, err := openWreck(home, nil)
 	if err != nil {
 		return nil, 0, err
 	}

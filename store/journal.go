@@ -72,7 +72,7 @@ func (j *journal) unfinished() *Unfinished {
 
 // FinishRestore does the rest of what was cut off, nil for nothing, unless may has an error.
 func FinishRestore(home string, may func(*Unfinished) error) (*Unfinished, error) {
-	unlock, err := lockHome(home, true)
+	unlock, err := lockHome(home)
 	if err != nil {
 		return nil, err
 	}

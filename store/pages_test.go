@@ -187,7 +187,7 @@ func TestABadPageTakesNothingElse(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	whole, unread, err := store.ReadWreck(filepath.Join(home, "ledger.db"), "small")
+	whole, unread, err := store.ReadWreck(home, "small")
 	if err != nil || unread != 0 || len(whole) != 400 {
 		t.Fatalf("%d, %d unread, %v", len(whole), unread, err)
 	}
@@ -199,7 +199,7 @@ func TestABadPageTakesNothingElse(t *testing.T) {
 	for i := range x.count(root) {
 		leaf, raw := x.child(root, i), bytes.Clone(x.raw)
 		raw[leaf*x.unit]++ // its id
-		got, unread, err := store.ReadWreck(filepath.Join(ruin(t, raw), "ledger.db"), "small")
+		got, unread, err := store.ReadWreck(ruin(t, raw), "small")
 		if err != nil || unread != 1 || len(got) != len(whole)-x.count(leaf) {
 			t.Errorf("without leaf %d: %d of %d, %d unread, %v", i, len(got), len(whole), unread, err)
 		}
@@ -210,7 +210,7 @@ func TestABadPageTakesNothingElse(t *testing.T) {
 		}
 		raw = bytes.Clone(x.raw)
 		raw[x.element(root, i)+6]++ // the size of a key
-		got, unread, err = store.ReadWreck(filepath.Join(ruin(t, raw), "ledger.db"), "small")
+		got, unread, err = store.ReadWreck(ruin(t, raw), "small")
 		if err != nil || unread != 0 || len(got) != len(whole) {
 			t.Errorf("with key %d of the branch damaged: %d of %d, %d unread, %v", i, len(got), len(whole), unread, err)
 		}

@@ -70,7 +70,7 @@ type Recovery struct {
 // not those that were signed, which no damage does. Where the file cannot be read, or what is
 // made of it not written, nothing is recovered: that is no damage, and may pass.
 func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
-	unlock, err := lockHome(opt.Home, true)
+	unlock, err := lockHome(opt.Home)
 	if err != nil {
 		return r, err
 	}
@@ -78,7 +78,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (r Recovery, err error) {
 	if err := nothingCutOff(opt.Home); err != nil { // see [FinishRestore]
 		return r, err
 	}
-	w, err := openWreck(filepath.Join(opt.Home, fileName), opt.Open.hooks.read)
+	w, err := openWreck(opt.Home, opt.Open.hooks.read)
 	var damage *Damage
 	switch {
 	case errors.Is(err, os.ErrNotExist):

@@ -55,7 +55,7 @@ type Restored struct {
 // site: else [ErrLocked]. The signature of the snapshot is verified before anything else of it is
 // read, and every file is hashed.
 func Restore(ctx context.Context, opt RestoreOptions) (r Restored, err error) {
-	unlock, err := lockHome(opt.Home, true)
+	unlock, err := lockHome(opt.Home)
 	if err != nil {
 		return r, err
 	}
@@ -105,37 +105,50 @@ func unused(home, name string) string {
 	}
 }
 
-// lockHome takes the lock of a home, whatever is the matter with its database, and that of
-// the database where there is one and the caller does not take that itself.
-func lockHome(home string, database bool) (unlock func(), err error) {
+// lockHome takes the lock of a home, whatever is the matter with its database, and that of the
+// database where there is one.
+func lockHome(home string) (unlock func(), err error) {
 	var files []*os.File
 	unlock = func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}
-	names := []string{home}
-	if database {
-		names = append(names, filepath.Join(home, fileName))
-	}
-	for _, name := range names {
-		f, err := os.Open(name)
-		if errors.Is(err, fs.ErrNotExist) && name != home {
-			continue
-		}
+	take := func(f *os.File, err error) error {
 		if err == nil {
 			files = append(files, f)
 			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		}
-		if err != nil {
-			unlock()
-			if errors.Is(err, syscall.EWOULDBLOCK) {
-				return nil, ErrLocked
-			}
-			return nil, fmt.Errorf("store: %w", err)
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return ErrLocked
 		}
+		return err
 	}
-	return unlock, nil
+	if err = take(os.Open(home)); err == nil {
+		err = take(openLedger(home))
+	}
+	switch {
+	case err == nil, len(files) > 0 && errors.Is(err, fs.ErrNotExist):
+		return unlock, nil
+	case !errors.Is(err, ErrLocked) && !errors.Is(err, ErrNoFile):
+		err = fmt.Errorf("store: %w", err)
+	}
+	unlock()
+	return nil, err
+}
+
+// openLedger opens the database of a home to read, also through a link. It waits for nobody: where
+// there is a pipe, say, the error is [ErrNoFile].
+func openLedger(home string) (*os.File, error) {
+	path, err := place(home)
+	if err != nil {
+		return nil, err
+	}
+	f, err := fsx.OpenRegular(path)
+	if errors.Is(err, fsx.ErrNotRegular) {
+		err = fmt.Errorf("%w: %s", ErrNoFile, path)
+	}
+	return f, err
 }
 
 // removeTree removes a folder of ours, if it is there.
@@ -174,7 +187,7 @@ func readSigned(opt RestoreOptions) (s Snapshot, sums []fileSum, err error) {
 	if s, err = ReadSnapshot(opt.From); err != nil {
 		return s, nil, err
 	}
-	meta, err := os.ReadFile(filepath.Join(opt.From, snapshotFile))
+	meta, err := fsx.ReadFile(filepath.Join(opt.From, snapshotFile), maxSnapshot)
 	if err != nil {
 		return s, nil, fmt.Errorf("store: restore: %w", err)
 	}

@@ -43,6 +43,7 @@ var (
 	ErrTokenTaken   = errors.New("store: the run token belongs to another start")
 	ErrFloorMoved   = errors.New("store: the floor moved since the bundle was judged")
 	ErrHeadMismatch = errors.New("store: the ledger does not extend its last checkpoint")
+	ErrNoFile       = errors.New("store: not a regular file")
 	ErrRestoring    = errors.New("store: a snapshot is being put in the place of the site, or that was cut off")
 	ErrUndone       = errors.New("store: what was made ready is gone, and all was put back as it was before")
 	ErrUnsynced     = errors.New("store: the site is in the form of this stella now, but its folder could not be synced")

@@ -45,11 +45,11 @@ type entryPlace struct {
 // leastEntry is less than any entry takes in ledger.db, in bytes: its hash and its envelope.
 const leastEntry = 64
 
-// openWreck looks for what can be read, through hook where that is not nil. It takes no lock.
-// What the system could not read is missing, and the source says so; where that is all, the
+// openWreck looks for what can be read in a home, through hook where that is not nil. It takes no
+// lock. What the system could not read is missing, and the source says so; where that is all, the
 // error is no *[Damage].
-func openWreck(path string, hook func(io.ReaderAt) io.ReaderAt) (w *wreck, err error) {
-	f, err := os.Open(path)
+func openWreck(home string, hook func(io.ReaderAt) io.ReaderAt) (w *wreck, err error) {
+	f, err := openLedger(home)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}

@@ -444,6 +444,8 @@ func swapError(home string, err error) error {
 		}
 		return &api.Error{Code: api.CodeRestoring, Message: err.Error(),
 			Hint: "see to what the system says, then let it finish: stella maintenance restore-snapshot --latest, or stella maintenance recover"}
+	case errors.Is(err, store.ErrNoFile):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "nobody reads a ledger from it; the site is as it was: move it away, then restore a snapshot: " + restoreCommand(home)}
 	case errors.Is(err, store.ErrUndone):
 		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: "the site is as it was before; do it again"}
 	}

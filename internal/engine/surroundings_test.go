@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -279,5 +281,56 @@ func TestARecoveryThatCannotBeNamesAnotherWay(t *testing.T) {
 			!strings.Contains(known.Hint, "restore a snapshot: stella maintenance restore-snapshot --latest") {
 			t.Errorf("%s: %+v", name, err)
 		}
+	}
+}
+
+// Nobody waits for what is no file in the place of the ledger, be it through a link, and it stays.
+func TestAPipeIsNoLedger(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	path, pipe := filepath.Join(l.home, "ledger.db"), filepath.Join(t.TempDir(), "pipe")
+	if err := errors.Join(os.Remove(path), syscall.Mkfifo(pipe, 0o600), os.Symlink(pipe, path)); err != nil {
+		t.Fatal(err)
+	}
+	for _, linked := range []bool{true, false} {
+		for _, dry := range []bool{true, false} {
+			for name, do := range map[string]func() error{
+				"restore": func() error {
+					_, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, DryRun: dry})
+					return err
+				},
+				"recover": func() error {
+					_, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, DryRun: dry})
+					return err
+				},
+			} {
+				told := make(chan error, 1)
+				go func() { told <- do() }()
+				select {
+				case err := <-told:
+					if codeOf(err) != api.CodeDamaged || !strings.Contains(err.Error(), "not a regular file: "+pipe) {
+						t.Errorf("%s, linked %t, dry run %t: %v", name, linked, dry, err)
+					}
+				case <-time.After(30 * time.Second):
+					t.Fatalf("%s, linked %t, dry run %t: it waits", name, linked, dry)
+				}
+			}
+		}
+		if linked {
+			if err := errors.Join(os.Remove(path), os.Rename(pipe, path)); err != nil {
+				t.Fatal(err)
+			}
+			pipe = path
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who}); err != nil {
+		t.Error(err)
 	}
 }
