@@ -193,15 +193,20 @@ func (j *journal) swap(home string) error {
 	return j.end(home)
 }
 
-// end takes the journal away, and what is ready with it.
+// end takes the journal away, and then what is ready: as long as there is a journal only somebody
+// else can have taken restoring/. What stays of that is in nobody's way, and the next one removes it.
 func (*journal) end(home string) error {
-	if err := removeTree(filepath.Join(home, restoringName)); err != nil {
-		return err
+	if err := failpoint.Hit(failpoint.RestoreSwap); err != nil {
+		return fmt.Errorf("store: restore: %w", err)
 	}
 	if err := os.Remove(filepath.Join(home, journalName)); err != nil {
 		return fmt.Errorf("store: restore: %w", err)
 	}
-	return fsx.SyncDir(home)
+	if err := fsx.SyncDir(home); err != nil {
+		return err
+	}
+	_ = removeTree(filepath.Join(home, restoringName))
+	return nil
 }
 
 // lost is a part that is neither ready nor in its place, "" for none: somebody has taken it away.

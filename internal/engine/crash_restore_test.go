@@ -217,3 +217,34 @@ func TestCrashInAFreshPlaceChild(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Where what was replaced is gone a restore that was cut off is finished: nothing says that it was
+// put back.
+func TestCrashAndNothingToPutBack(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	for hit := 1; ; hit++ {
+		home := filepath.Join(t.TempDir(), "site")
+		copySite(t, l.home, home)
+		cmd := exec.Command(os.Args[0], "-test.run=^TestCrashInAFreshPlaceChild$")
+		cmd.Env = append(os.Environ(), "STELLA_CRASH_FRESH="+home, "STELLA_CRASH_SNAPSHOT="+snap.Path, fmt.Sprintf("%s=%s=%d:kill", failpoint.Env, failpoint.RestoreSwap, hit))
+		if out, err := cmd.CombinedOutput(); err == nil {
+			if hit < 7 {
+				t.Errorf("after %d hits: %s", hit, out)
+			}
+			break
+		}
+		if err := os.RemoveAll(filepath.Join(home, "replaced")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := restoreLatest(home)
+		if _, serr := os.Stat(filepath.Join(home, "restoring")); err != nil || !r.Finished || !errors.Is(serr, os.ErrNotExist) {
+			t.Errorf("hit %d: %+v, %v; restoring/: %v", hit, r, err, serr)
+		}
+	}
+}

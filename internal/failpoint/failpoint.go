@@ -40,7 +40,7 @@ const (
 	ExportWrite       = "export.write"        // a part of an archive
 	SnapshotWrite     = "snapshot.write"      // a file of a snapshot
 	ArchiveWrite      = "archive.write"       // a file of an archive of runs, and its sync
-	RestoreSwap       = "restore.swap"        // a part of a home that is restored into its place
+	RestoreSwap       = "restore.swap"        // a part of a home that is restored into its place, and the end of that
 	OutboxWrite       = "outbox.write"        // events into the file of a sink
 	OutboxSettle      = "outbox.settle"       // events are delivered, nothing of it is recorded
 )
