@@ -117,6 +117,10 @@ func (h Head) Behind(now time.Time) error {
 	return c.check(now, h.last)
 }
 
+// MaxEpoch is the highest epoch that is believed of a ledger which nobody may open. A record that
+// says more is damaged: no epoch could come after it.
+const MaxEpoch = 1 << 41
+
 // Peek reads as much of the head of a home's ledger as can be read, without changing
 // anything: zero, where nothing can, because somebody holds it, or it is damaged.
 func Peek(home string) (h Head) {
@@ -162,8 +166,9 @@ func (w *wreck) head() (h Head) {
 		switch string(k) {
 		case string(kSite):
 			var site siteMeta
-			_ = json.Unmarshal(v, &site)
-			h.Epoch = site.Epoch
+			if json.Unmarshal(v, &site) == nil && site.Epoch <= MaxEpoch {
+				h.Epoch = site.Epoch
+			}
 		case string(kNotePaths):
 			h.NotesLost = h.NotesLost || json.Unmarshal(v, &h.NotePaths) != nil
 		case string(kClock):

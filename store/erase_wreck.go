@@ -29,7 +29,7 @@ func (w *wreck) gone(known int64, look func(Lines)) (named []Gone, only []int64,
 		if err != nil || !isLeaf(hashes, l.Envelope) {
 			continue
 		}
-		if d, ok := says.see(hashes, l).(*ledger.EpochStart); ok {
+		if d, ok := says.see(hashes, l).(*ledger.EpochStart); ok && d.Epoch <= MaxEpoch {
 			epoch = max(epoch, d.Epoch)
 		}
 		look(l)

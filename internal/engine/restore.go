@@ -298,8 +298,8 @@ func (x *restoring) trusted(db *store.DB) error {
 	return nil
 }
 
-// maxEpoch bounds the epochs that can be asked for: others come after it.
-const maxEpoch = 1 << 40
+// maxEpoch bounds the epochs that can be asked for: others come after it, and are believed.
+const maxEpoch = store.MaxEpoch / 2
 
 // nextEpoch is the epoch that is asked for, or the one after the highest that is known.
 func nextEpoch(asked, known int64) (int64, error) {

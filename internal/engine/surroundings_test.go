@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -236,6 +237,32 @@ func TestARestoreOverWhatCannotBeReadPauses(t *testing.T) {
 		if err != nil || !res.Paused || res.Known == 0 || res.Lost != 0 {
 			t.Errorf("%s: %+v, %v", what, res, err)
 		}
+	}
+}
+
+// An epoch that no ledger comes to is damage of the record that says it: others come after what else
+// is known.
+func TestAnEpochThatCannotBeIsNotBelieved(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	l.edit(func(tx *bolt.Tx) error {
+		meta := tx.Bucket([]byte("meta"))
+		return meta.Put([]byte("site"), bytes.Replace(meta.Get([]byte("site")), []byte(`"epoch":1`), []byte(`"epoch":9223372036854775807`), 1))
+	})
+	for _, dry := range []bool{true, false} {
+		if r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, DryRun: true}); err != nil || r.Damage == "" || r.Lost != 0 || !strings.HasSuffix(r.Origin, "/2") {
+			t.Errorf("recover: %+v, %v", r, err)
+		}
+		if r, err := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who, DryRun: dry}); err != nil || !strings.HasSuffix(r.Origin, "/2") {
+			t.Errorf("restore, dry run %t: %+v, %v", dry, r, err)
+		}
+	}
+	if err := l.tryOpen(); codeOf(err) != api.CodeFloorAhead {
+		t.Errorf("opened with %v", err)
 	}
 }
 
