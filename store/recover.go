@@ -61,6 +61,7 @@ type Recovery struct {
 	Survived int64  // entries beyond the damage that can be read
 	Evidence string // SHA-256 of the sealed list of these, "" for none
 	Lost     int64  // small sealed files, and secrets, that are not what they were
+	Secrets  int64  // of these, secrets, whatever has become of the ledger
 	Unsent   int64  // events that a sink had not taken, and now will not be offered; and sinks of which nobody knows
 	Kept     string // folder in the home with the damaged file
 }
@@ -170,7 +171,11 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	if err := errors.Join(db.signed(opt, r.SiteID), opt.Adopted(db, *r)); err != nil {
 		return err
 	}
-	if err := w.survivors(ctx, db, opt, r); err != nil || opt.DryRun {
+	if err := w.survivors(ctx, db, opt, r); err != nil {
+		return err
+	}
+	r.Secrets, err = copySecrets(filepath.Join(opt.Home, "secrets"), filepath.Join(dir, "secrets"), opt.DryRun)
+	if r.Lost += r.Secrets; err != nil || opt.DryRun {
 		return err
 	}
 	base.NoSync, base.NoGrowSync = false, false
@@ -180,9 +185,6 @@ func (w *wreck) rebuild(ctx context.Context, dir string, opt RecoverOptions, r *
 	db.start()
 	started = true
 	if err := opt.Trust(filepath.Join(dir, "trust")); err != nil {
-		return err
-	}
-	if r.Lost, err = copySecrets(filepath.Join(opt.Home, "secrets"), filepath.Join(dir, "secrets"), r.Lost); err != nil {
 		return err
 	}
 	return opt.Begin(db, r.Evidence)
@@ -201,9 +203,9 @@ func (db *DB) signed(opt RecoverOptions, siteID string) error {
 
 // copySecrets copies the files of secrets, which are encrypted, and syncs them. One that
 // cannot be read is left behind and counted, and the check of the ledger names it; all stay
-// in what is kept, also those that only lost entries name.
-func copySecrets(from, to string, lost int64) (int64, error) {
-	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+// in what is kept, also those that only lost entries name. A dry run only counts.
+func copySecrets(from, to string, dry bool) (lost int64, err error) {
+	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) && p == from {
 			return nil // there never was one
 		}
@@ -215,6 +217,8 @@ func copySecrets(from, to string, lost int64) (int64, error) {
 		case err != nil:
 			lost++
 			return fs.SkipDir
+		case d.IsDir() && dry:
+			return nil
 		case d.IsDir():
 			return fsx.Mkdir(filepath.Join(to, rel), 0o700)
 		}
@@ -224,6 +228,9 @@ func copySecrets(from, to string, lost int64) (int64, error) {
 		}
 		if err != nil {
 			lost++
+			return nil
+		}
+		if dry {
 			return nil
 		}
 		return fsx.WriteFile(filepath.Join(to, rel), raw, 0o600)

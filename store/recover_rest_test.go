@@ -193,8 +193,12 @@ func TestARecoveryTakesTheSecrets(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(home, bad), huge, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := recovered(home, false)
-	if err != nil || r.Lost != 1 {
+	r, err := recovered(home, true)
+	if err != nil || r.Secrets != 1 || r.Lost != 1 {
+		t.Errorf("a dry run: %+v, %v", r, err)
+	}
+	r, err = recovered(home, false)
+	if err != nil || r.Secrets != 1 || r.Lost != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if !bytes.Equal(read(t, home, good), file) {

@@ -54,7 +54,7 @@ func Recover(ctx context.Context, opt RecoverOptions) (api.RecoveredLedger, erro
 		return x.out, recoverError(opt.Home, err)
 	}
 	x.tell(plan)
-	if x.out.Damage == "" && plan.Lost == 0 && plan.Unsent == 0 {
+	if x.out.Damage == "" && plan.Lost == plan.Secrets && plan.Unsent == 0 {
 		if x.out.Sound, err = x.sound(ctx, plan); err != nil {
 			return x.out, err
 		}
@@ -226,6 +226,7 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 	if err != nil {
 		return false, recoverError(x.opt.Home, err)
 	}
+	x.out.Sealed = 0 // a secret that cannot be read stays where it is
 	return true, nil
 }
 

@@ -266,6 +266,38 @@ func TestAnEpochThatCannotBeIsNotBelieved(t *testing.T) {
 	}
 }
 
+// A secret that cannot be read is no damage of a ledger; one that is damaged leaves it behind, and a
+// dry run says so as well.
+func TestASecretThatCannotBeReadIsCounted(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().SetSecret(ctx, api.SecretRequest{Name: "token", Value: []byte("a long value")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	files, err := filepath.Glob(filepath.Join(l.home, "secrets", "*", "token", "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	if err := errors.Join(os.Remove(files[0]), syscall.Mkfifo(files[0], 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, sound := range []bool{true, false} {
+		if !sound {
+			l.spoil("snapshot.created")
+		}
+		for _, dry := range []bool{true, false} {
+			r, err := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who, DryRun: dry})
+			if err != nil || r.Sound != sound || sound != (r.Sealed == 0) || r.Sealed > 1 {
+				t.Errorf("dry run %t: sound %t: %+v, %v", dry, sound, r, err)
+			}
+		}
+	}
+}
+
 // edit changes ledger.db of a home that nobody holds.
 func (l *lab) edit(f func(*bolt.Tx) error) {
 	l.t.Helper()
