@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
@@ -209,6 +210,21 @@ func TestARecoveryTakesTheSecrets(t *testing.T) {
 	}
 	if !bytes.Equal(read(t, home, filepath.Join(r.Kept, bad)), huge) {
 		t.Error("what cannot be read was not kept")
+	}
+}
+
+// An entry that begins an epoch which cannot be is not believed, though all that it says fits.
+func TestAnEpochThatCannotBeIsNotTheHighest(t *testing.T) {
+	for epoch, want := range map[int64]int64{store.MaxEpoch: store.MaxEpoch, store.MaxEpoch + 1: 0} {
+		home := newHome(t)
+		db := create(t, home)
+		waits, err := db.BeginEpoch("uid:0(root)", ledger.EpochStart{Epoch: epoch, Cause: "restored", Reason: "a test"}, time.Time{})
+		if err := errors.Join(waits, err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got := store.Peek(home).Epoch; got != want {
+			t.Errorf("of %d: %d, want %d", epoch, got, want)
+		}
 	}
 }
 
