@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -136,7 +137,7 @@ func (d *deciding) tables(w *wreck) {
 // plausible says whether an entry can have said this of a bundle.
 func plausible(b ledger.RememberedBundle) bool {
 	_, err := ledger.ParseHash(b.Digest)
-	return err == nil && min(b.Sequence, b.Epoch) >= 0 && max(b.Sequence, b.Epoch) < 1<<53
+	return err == nil && utf8.ValidString(b.Kind) && min(b.Sequence, b.Epoch) >= 0 && max(b.Sequence, b.Epoch) < 1<<53
 }
 
 // remembered is what is remembered of an admission.

@@ -141,6 +141,9 @@ func lockHome(home string) (unlock func(), err error) {
 // there is a pipe, say, the error is [ErrNoFile].
 func openLedger(home string) (*os.File, error) {
 	path, err := place(home)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // links that lead to themselves
+		return nil, fmt.Errorf("%w: %s: %v", ErrNoFile, filepath.Join(home, fileName), err)
+	}
 	if err != nil {
 		return nil, err
 	}

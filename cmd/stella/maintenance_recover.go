@@ -110,7 +110,10 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 			kv = append(kv, "trust", "not what the ledger names: trust/ is made anew of sealed files")
 		}
 		if r.Resealed > 0 {
-			kv = append(kv, "sealed again", count(int64(r.Resealed), "trust file", "trust files")+" that were lost or damaged in sealed/")
+			kv = append(kv, "sealed again", count(int64(r.Resealed), "trust file that was", "trust files that were")+" lost or damaged in sealed/")
+		}
+		if r.Sealed > 0 {
+			kv = append(kv, "also damaged", count(r.Sealed, "secret", "secrets")+" that cannot be read: ledger verify names the first; put it back, or set it anew")
 		}
 		if r.Kept != "" {
 			kv = append(kv, "kept", r.Kept)

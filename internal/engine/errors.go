@@ -105,6 +105,8 @@ func ledgerLost(home string) error {
 	switch {
 	case err == nil && fi.Size() == 0:
 		what = "empty"
+	case err == nil && fi.Mode()&fs.ModeSymlink != 0 && dangling(filepath.Join(home, ledgerName)):
+		what = "a link to nothing"
 	case err == nil || !missing(err):
 		return nil
 	}
@@ -116,6 +118,11 @@ func ledgerLost(home string) error {
 		return nil
 	}
 	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("ledger.db of the site in %s is %s", home, what), Hint: "restore a snapshot: " + restoreCommand(home)}
+}
+
+func dangling(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // restoreCommand is what restores the newest snapshot, also where the home has none.

@@ -157,6 +157,7 @@ func (x *recovering) trusted(db *store.DB, k surroundings, lost bool) error {
 		return err
 	}
 	h := had{home: x.opt.Home, changes: k.trust, whole: k.whole}
+	claim := h.claim()
 	if x.inForce, err = trustOf(now, nil, h.files()); err != nil { // roots by keys on P-384 alone are found in trust/ only
 		roots, _ := readRoots(filepath.Join(x.opt.Home, "trust", "root"))
 		if x.inForce, err = trustOf(now, roots, h.files()); err != nil {
@@ -167,9 +168,12 @@ func (x *recovering) trusted(db *store.DB, k surroundings, lost bool) error {
 	if err != nil {
 		return err
 	}
-	if !lost && h.claim().beyond(x.inForce.Ref()) {
-		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before",
-			Hint: "restore the newest snapshot, which takes newer revocations over, or put back the ledger.db that they belong to; who knows that they were never in force moves " + filepath.Join(x.opt.Home, "trust") + " away first"}
+	if !lost && claim.beyond(x.inForce.Ref()) {
+		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before: " + claim.against(x.inForce.Ref()),
+			Hint: "put back the ledger.db that they belong to, or restore the newest snapshot, which takes newer revocations over; who knows that they are damaged or were never in force moves " + filepath.Join(x.opt.Home, "trust") + " away first"}
+	}
+	if n := len(k.trust); n > 0 && claim.beyond(k.trust[n-1].Ref()) {
+		h.whole = false // a copy from before, of which something is lost
 	}
 	x.newer = newerTrust(x.inForce, history, h, x.opt.Now().UTC())
 	x.out.Trust = x.newer.tell()
@@ -226,7 +230,6 @@ func (x *recovering) sound(ctx context.Context, plan store.Recovery) (bool, erro
 	if err != nil {
 		return false, recoverError(x.opt.Home, err)
 	}
-	x.out.Sealed = 0 // a secret that cannot be read stays where it is
 	return true, nil
 }
 

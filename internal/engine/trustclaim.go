@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/internal/fsx"
@@ -46,7 +48,21 @@ func claimOf(dir string) (c trustClaim) {
 
 // beyond says whether a file claims to be newer than that of r.
 func (c trustClaim) beyond(r ledger.TrustRef) bool {
-	return c.root > r.RootVersion || c.policy > r.PolicySerial || c.revocations > r.RevocationSerial
+	return c.against(r) != ""
+}
+
+// against says what is newer than that of r.
+func (c trustClaim) against(r ledger.TrustRef) string {
+	var said []string
+	for _, x := range []struct {
+		what       string
+		there, was int64
+	}{{"a root has version", c.root, r.RootVersion}, {"policy.toml has serial", c.policy, r.PolicySerial}, {"revocations.toml has serial", c.revocations, r.RevocationSerial}} {
+		if x.there > x.was {
+			said = append(said, fmt.Sprintf("%s %d, not %d", x.what, x.there, x.was))
+		}
+	}
+	return strings.Join(said, "; ")
 }
 
 // follow is what is in force with newer revocations of the claim, and nothing else of it: they
