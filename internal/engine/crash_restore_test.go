@@ -221,13 +221,7 @@ func TestCrashInAFreshPlaceChild(t *testing.T) {
 // Where what was replaced is gone a restore that was cut off is finished: nothing says that it was
 // put back.
 func TestCrashAndNothingToPutBack(t *testing.T) {
-	ctx := context.Background()
-	l := newLab(t)
-	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.closed()
+	l, snap := snapped(t)
 	for hit := 1; ; hit++ {
 		home := filepath.Join(t.TempDir(), "site")
 		copySite(t, l.home, home)

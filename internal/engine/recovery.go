@@ -137,7 +137,8 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	if k.epoch > r.Epoch {
 		x.later = fmt.Sprintf("it is of epoch %d, and there was an epoch %d: it is a copy from before", r.Epoch, k.epoch)
 	}
-	if err := tellOpen(&x.out.NewEpoch, db, x.out.Lost > 0 || r.Unread > 0 || x.later != ""); err != nil {
+	lost := x.out.Lost > 0 || r.Unread > 0 || x.later != ""
+	if err := tellOpen(&x.out.NewEpoch, db, lost); err != nil {
 		return err
 	}
 	if x.epoch, err = nextEpoch(x.opt.Epoch, max(r.Epoch, k.epoch, epochOf(x.opt.Home, "", r.SiteID))); err != nil {
@@ -145,7 +146,7 @@ func (x *recovering) adopted(db *store.DB, r store.Recovery) error {
 	}
 	x.out.Origin = ledger.Origin(r.SiteID, x.epoch)
 	x.typed, x.far = k.acceptable(db, x.opt.Accept, x.opt.Now(), x.opt.Home)
-	return x.trusted(db, k, x.out.Lost > 0 || r.Unread > 0 || x.later != "")
+	return x.trusted(db, k, lost)
 }
 
 // trusted looks for the trust that is in force by what was adopted, and for what is newer. Where

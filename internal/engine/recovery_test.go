@@ -328,12 +328,7 @@ func TestRecoverReadsTrustFromWhereItIs(t *testing.T) {
 // A site.toml that somebody puts into a fresh place meanwhile stays in force, whatever comes of it.
 func TestASiteFileIsLeftAlone(t *testing.T) {
 	ctx := context.Background()
-	l := newLab(t)
-	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.closed()
+	l, snap := snapped(t)
 	broken := filepath.Join(t.TempDir(), "snapshots")
 	copySite(t, filepath.Join(l.home, "snapshots"), broken)
 	policy := filepath.Join(broken, snap.ID, "trust", "policy.toml") // it comes behind site.toml
@@ -361,12 +356,7 @@ func TestASiteFileIsLeftAlone(t *testing.T) {
 // A site.toml that was changed in a snapshot is damage, to a dry run too.
 func TestASiteFileOfASnapshotIsHashed(t *testing.T) {
 	ctx := context.Background()
-	l := newLab(t)
-	snap, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.closed()
+	l, snap := snapped(t)
 	config := filepath.Join(snap.Path, "site.toml")
 	if err := errors.Join(os.Chmod(config, 0o600), os.WriteFile(config, []byte("allow_plain = true\nworkers = 2\n"), 0o600)); err != nil {
 		t.Fatal(err)
@@ -407,6 +397,18 @@ func TestCopiesAreKnownInAFreshPlace(t *testing.T) {
 			t.Errorf("dry run %t: %+v, %v", dry, r, err)
 		}
 	}
+}
+
+// snapped is a lab that is closed, and a snapshot of it.
+func snapped(t *testing.T) (*lab, api.Snapshot) {
+	t.Helper()
+	l := newLab(t)
+	snap, err := l.site().CreateSnapshot(context.Background(), api.SnapshotRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	return l, snap
 }
 
 // freshHome is a home that has nothing but a copy of the keys.

@@ -400,12 +400,7 @@ func TestALedgerOfAnEpochBefore(t *testing.T) {
 // An epoch that a snapshot is of never begins again, where nothing else tells of it any more.
 func TestAnEpochBeginsOnce(t *testing.T) {
 	ctx := context.Background()
-	l := newLab(t)
-	first, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.closed()
+	l, first := snapped(t)
 	opt := engine.RestoreOptions{Home: l.home, ID: first.ID, Actor: who, Reason: "x"}
 	for _, origin := range []string{"/2", "/3"} {
 		r, err := engine.Restore(ctx, opt)
