@@ -314,7 +314,7 @@ func (r *repair) redo() bool {
 			}
 			err = second(r.w.r.Retry(o, runner.Retry{Actor: "uid:7", StepID: id, Only: only, Repeat: repeat, Downstream: true}))
 		}
-		if r.mu.Lock(); only && err == nil {
+		if r.mu.Lock(); err == nil && (only || what != "downstream") { // what has completed behind it stays
 			r.alone[of] = true
 		}
 		r.mu.Unlock()
