@@ -3,9 +3,11 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"filippo.io/age"
@@ -242,5 +244,34 @@ func TestAttemptsThatWereGivenASecretAreFound(t *testing.T) {
 		if err != nil || (what != "") != want {
 			t.Errorf("InUse(%q) = %q, %v; want something: %v", text, what, err, want)
 		}
+	}
+}
+
+func TestWhatLiesInThePlaceOfASecretIsRemoved(t *testing.T) {
+	home := newHome(t)
+	v := vault(t, create(t, home), ageKey(t))
+	kept := filepath.Join(t.TempDir(), "kept")
+	if err := os.WriteFile(kept, []byte("not ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, put := range map[string]func(path string) error{
+		"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) }, // whoever opens it to write waits for a reader
+		"link":   func(path string) error { return os.Symlink(kept, path) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		add(t, v, "default", name, "the value", false)
+		path := filepath.Join(home, "secrets", "default", name, "1.age")
+		if err := errors.Join(os.Remove(path), put(path)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := v.Remove("x", "default", name, nil, ""); err != nil {
+			t.Errorf("a %s: %v", name, err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a %s is still there: %v", name, err)
+		}
+	}
+	if raw, err := os.ReadFile(kept); err != nil || string(raw) != "not ours" {
+		t.Errorf("what a link led to is now %q, %v", raw, err)
 	}
 }

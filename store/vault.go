@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"filippo.io/age"
 
@@ -30,6 +31,9 @@ const (
 	secretPadding = 1 << 10       // a payload is a multiple of it, so that files do not tell lengths
 	maxSecretFile = 2 * MaxSecret // of a file, with its head and age's own bytes
 )
+
+// ErrSecretFile says that the file of a secret is not there, or not the one that the ledger names.
+var ErrSecretFile = errors.New("its file is not what it was")
 
 // A Vault holds the values of secrets: one file for each version, encrypted to
 // the site's own age key, in secrets/TENANT/NAME/VERSION.age of the home. Which
@@ -106,7 +110,7 @@ func (db *DB) checkSecrets() error {
 			if nerr == nil && !slices.ContainsFunc(now.Versions, func(y SecretVersion) bool { return y.Version == x.Version }) {
 				continue // it was removed meanwhile
 			}
-			return damaged(err, "version %d of the secret %s of tenant %s", x.Version, rec.Name, rec.Tenant)
+			return damaged(fmt.Errorf("%w: %w", ErrSecretFile, err), "version %d of the secret %s of tenant %s", x.Version, rec.Name, rec.Tenant)
 		}
 	}
 	return nil
@@ -192,16 +196,17 @@ func (v *Vault) open(want secretHead, file string) ([]byte, error) {
 
 // remove overwrites the file of a version and removes it. On file systems that
 // write elsewhere what is overwritten, only the encryption protects what was.
+// What lies there instead of a file is only removed: a pipe would wait for a reader.
 func (v *Vault) remove(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		if fi, serr := f.Stat(); serr == nil {
-			_, err = f.Write(make([]byte, fi.Size()))
+	if err == nil && fi.Mode().IsRegular() {
+		f, ferr := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		if err = ferr; err == nil {
+			err = errors.Join(fsx.Zero(f), f.Close())
 		}
-		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err = errors.Join(err, os.Remove(path)); err != nil {
 		return fmt.Errorf("store: secret: %w", err)

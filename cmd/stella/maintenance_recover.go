@@ -113,7 +113,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 			kv = append(kv, "sealed again", count(int64(r.Resealed), "trust file that was", "trust files that were")+" lost or damaged in sealed/")
 		}
 		if r.Sealed > 0 {
-			kv = append(kv, "also damaged", count(r.Sealed, "secret", "secrets")+" that cannot be read: ledger verify names the first; put it back, or set it anew")
+			kv = append(kv, "also damaged", count(r.Sealed, "secret", "secrets")+" that cannot be read: ledger verify names the first, and what helps")
 		}
 		if r.Kept != "" {
 			kv = append(kv, "kept", r.Kept)

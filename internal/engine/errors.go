@@ -33,6 +33,9 @@ func helpsDamaged(runID string) string {
 // helpsSpoiled says what brings a sealed file of a bundle back.
 const helpsSpoiled = "stella bundle import of the same bundle brings it back; stella bundle audit names all that is damaged"
 
+// helpsSecret says what can be done with a secret whose file is lost or damaged.
+const helpsSecret = "put its file back from a snapshot; or stella secret rotate NAME sets it anew, and stella secret remove NAME --version N ends the one that is damaged"
+
 // helpsGivenUp says what can be done with a run that was given up for a fault of ours.
 const helpsGivenUp = "stella daemon restart takes it up again from its records; other runs go on. Please report the line of daemon.log"
 
@@ -101,12 +104,12 @@ func openError(home string, err error) error {
 // file of it: nil for any other. A new site that moves into its home brings the ledger last.
 func ledgerLost(home string) error {
 	fi, err := os.Lstat(filepath.Join(home, ledgerName))
-	what := "missing"
+	what, hint := "missing", "restore a snapshot: "
 	switch {
 	case err == nil && fi.Size() == 0:
 		what = "empty"
 	case err == nil && fi.Mode()&fs.ModeSymlink != 0 && dangling(filepath.Join(home, ledgerName)):
-		what = "a link to nothing"
+		what, hint = "a link to nothing", "see that the disk it leads to is mounted; else restore a snapshot: "
 	case err == nil || !missing(err):
 		return nil
 	}
@@ -117,7 +120,7 @@ func ledgerLost(home string) error {
 	if has(workName) || !slices.ContainsFunc([]string{"keys", "trust", noteName}, has) {
 		return nil
 	}
-	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("ledger.db of the site in %s is %s", home, what), Hint: "restore a snapshot: " + restoreCommand(home)}
+	return &api.Error{Code: api.CodeDamaged, Message: fmt.Sprintf("ledger.db of the site in %s is %s", home, what), Hint: hint + restoreCommand(home)}
 }
 
 func dangling(path string) bool {
@@ -250,6 +253,8 @@ func dbError(err error) error {
 		return archiveAway(err)
 	case errors.As(err, &spoiled):
 		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: helpsSpoiled}
+	case errors.Is(err, store.ErrSecretFile):
+		return &api.Error{Code: api.CodeDamaged, Message: err.Error(), Hint: helpsSecret}
 	case errors.As(err, &damage):
 		return damaged("%v", err) // before what it wraps: a sealed file that is missing is no wrong request
 	case errors.Is(err, store.ErrNotFound):
