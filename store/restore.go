@@ -141,10 +141,11 @@ func lockHome(home string) (unlock func(), err error) {
 // there is a pipe, say, the error is [ErrNoFile].
 func openLedger(home string) (*os.File, error) {
 	path, err := place(home)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // links that lead to themselves
-		return nil, fmt.Errorf("%w: %s: %v", ErrNoFile, filepath.Join(home, fileName), err)
-	}
 	if err != nil {
+		_, serr := os.Stat(filepath.Join(home, fileName))
+		if errors.Is(serr, syscall.ELOOP) || errors.Is(serr, syscall.ENOTDIR) { // links that lead to themselves, or through a file
+			err = fmt.Errorf("%w: %v", ErrNoFile, serr)
+		}
 		return nil, err
 	}
 	f, err := fsx.OpenRegular(path)

@@ -301,7 +301,7 @@ func TestASecretThatCannotBeReadIsCounted(t *testing.T) {
 // A link that leads nowhere, or to itself, is no ledger, and what is said of it leads on.
 func TestALinkIsNoLedger(t *testing.T) {
 	ctx := context.Background()
-	for to, want := range map[string]string{"elsewhere": "is a link to nothing", "ledger.db": "not a regular file: "} {
+	for to, want := range map[string]string{"elsewhere": "is a link to nothing", "ledger.db": "not a regular file: ", "site.toml/x": "not a regular file: "} {
 		l := newLab(t)
 		if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
 			t.Fatal(err)
@@ -319,7 +319,7 @@ func TestALinkIsNoLedger(t *testing.T) {
 			}
 		}
 		opt := engine.RestoreOptions{Home: l.home, Latest: true, Actor: who}
-		if to == "ledger.db" {
+		if to != "elsewhere" {
 			if _, err := engine.Restore(ctx, opt); codeOf(err) != api.CodeDamaged || !strings.Contains(err.Error(), want) {
 				t.Errorf("restored over a link to %s: %v", to, err)
 			}
@@ -329,6 +329,28 @@ func TestALinkIsNoLedger(t *testing.T) {
 		}
 		if _, err := engine.Restore(ctx, opt); err != nil {
 			t.Errorf("a link to %s: %v", to, err)
+		}
+	}
+}
+
+// A ledger behind a link that the system does not follow may be sound: nobody is told to move it
+// away. What stops the system here would be missing rights elsewhere.
+func TestALedgerOutOfReachIsNotCalledDamaged(t *testing.T) {
+	ctx := context.Background()
+	l := newLab(t)
+	if _, err := l.site().CreateSnapshot(ctx, api.SnapshotRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.closed()
+	path := filepath.Join(l.home, "ledger.db")
+	if err := errors.Join(os.Remove(path), os.Symlink(strings.Repeat("x", 300), path)); err != nil {
+		t.Fatal(err)
+	}
+	_, recovered := engine.Recover(ctx, engine.RecoverOptions{Home: l.home, Actor: who})
+	_, restored := engine.Restore(ctx, engine.RestoreOptions{Home: l.home, Latest: true, Actor: who})
+	for _, err := range []error{recovered, restored} {
+		if err == nil || codeOf(err) == api.CodeDamaged {
+			t.Errorf("%v: %v", codeOf(err), err)
 		}
 	}
 }
