@@ -170,8 +170,7 @@ func (x *recovering) trusted(db *store.DB, k surroundings, lost bool) error {
 		return err
 	}
 	if !lost && claim.beyond(x.inForce.Ref()) {
-		return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before: " + claim.against(x.inForce.Ref()),
-			Hint: "put back the ledger.db that they belong to, or restore the newest snapshot, which takes newer revocations over; who knows that they are damaged or were never in force moves " + filepath.Join(x.opt.Home, "trust") + " away first"}
+		return claim.rolledBack(x.opt.Home, x.inForce.Ref())
 	}
 	if n := len(k.trust); n > 0 && claim.beyond(k.trust[n-1].Ref()) {
 		h.whole = false // a copy from before, of which something is lost

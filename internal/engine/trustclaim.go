@@ -10,6 +10,7 @@ import (
 	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/manifests"
+	"github.com/stellarun/stella/server/api"
 	"github.com/stellarun/stella/verify"
 )
 
@@ -63,6 +64,16 @@ func (c trustClaim) against(r ledger.TrustRef) string {
 		}
 	}
 	return strings.Join(said, "; ")
+}
+
+// rolledBack says that a ledger may be a copy from before, since the claim is beyond that of r.
+func (c trustClaim) rolledBack(home string, r ledger.TrustRef) error {
+	snapshot := "the newest snapshot, which takes newer revocations over"
+	if c.root > r.RootVersion {
+		snapshot = "a snapshot from after the change of the root (one from before takes over nothing that keys of the new root have signed, and those keys cannot change its trust)"
+	}
+	return &api.Error{Code: api.CodeTrustChanged, Message: "trust/ has newer files than the ledger names: ledger.db may be a copy from before: " + c.against(r),
+		Hint: "put back the ledger.db that they belong to, or restore " + snapshot + "; who knows that they are damaged or were never in force moves " + filepath.Join(home, "trust") + " away first"}
 }
 
 // follow is what is in force with newer revocations of the claim, and nothing else of it: they
