@@ -142,8 +142,8 @@ func TestNoFileTakesThePlaceOfAnother(t *testing.T) {
 	if _, err := db.OpenVault([]byte("AGE-SECRET-KEY-1NOTAKEY")); err == nil || strings.Contains(err.Error(), "NOTAKEY") {
 		t.Errorf("a bad key: %v", err)
 	}
-	if _, _, err := vault(t, db, ageKey(t)).Take("default", "db"); err == nil {
-		t.Error("another key opened it")
+	if _, _, err := vault(t, db, ageKey(t)).Take("default", "db"); err == nil || errors.Is(err, store.ErrSecretFile) {
+		t.Errorf("by another key: %v", err)
 	}
 }
 
@@ -189,11 +189,14 @@ func TestACheckNamesSecretsThatAreDamaged(t *testing.T) {
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := check(); err == nil || !strings.Contains(err.Error(), "secret db") {
+	if err := check(); !errors.Is(err, store.ErrSecretFile) || !strings.Contains(err.Error(), "secret db") {
 		t.Errorf("changed: %v", err)
 	}
+	if _, _, err := v.Take("default", "db"); !errors.Is(err, store.ErrSecretFile) || !strings.Contains(err.Error(), "secret db") {
+		t.Errorf("taken where it is changed: %v", err)
+	}
 	os.Remove(path)
-	if err := check(); err == nil || !strings.Contains(err.Error(), "secret db") {
+	if err := check(); !errors.Is(err, store.ErrSecretFile) || !strings.Contains(err.Error(), "secret db") {
 		t.Errorf("missing: %v", err)
 	}
 	if _, _, err := v.Take("default", "db"); err == nil || store.IsNotFound(err) {
@@ -257,6 +260,7 @@ func TestWhatLiesInThePlaceOfASecretIsRemoved(t *testing.T) {
 	for name, put := range map[string]func(path string) error{
 		"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) }, // whoever opens it to write waits for a reader
 		"link":   func(path string) error { return os.Symlink(kept, path) },
+		"copy":   func(path string) error { return os.Link(kept, path) },
 		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
 	} {
 		add(t, v, "default", name, "the value", false)

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"filippo.io/age"
 
@@ -110,7 +109,7 @@ func (db *DB) checkSecrets() error {
 			if nerr == nil && !slices.ContainsFunc(now.Versions, func(y SecretVersion) bool { return y.Version == x.Version }) {
 				continue // it was removed meanwhile
 			}
-			return damaged(fmt.Errorf("%w: %w", ErrSecretFile, err), "version %d of the secret %s of tenant %s", x.Version, rec.Name, rec.Tenant)
+			return secretDamaged(err, rec.Tenant, rec.Name, x.Version)
 		}
 	}
 	return nil
@@ -153,23 +152,27 @@ func (v *Vault) write(tenant, name string, version int64, value []byte) (string,
 }
 
 // read decrypts the file of a version, which must be the one that the ledger
-// names. Errors are *[Damage].
+// names. Errors are *[Damage], of [ErrSecretFile] where it is not.
 func (v *Vault) read(tenant, name string, version int64, file string) ([]byte, error) {
-	value, err := v.open(secretHead{secretSchema, v.db.site.SiteID, tenant, name, version, 0}, file)
+	raw, err := fsx.ReadFile(v.path(tenant, name, version), maxSecretFile)
+	if sum := sha256.Sum256(raw); err == nil && hex.EncodeToString(sum[:]) != file {
+		err = ErrDigest
+	}
+	if err != nil {
+		return nil, secretDamaged(err, tenant, name, version)
+	}
+	value, err := v.open(secretHead{secretSchema, v.db.site.SiteID, tenant, name, version, 0}, raw)
 	if err != nil {
 		return nil, damaged(err, "secret %s, version %d", name, version)
 	}
 	return value, nil
 }
 
-func (v *Vault) open(want secretHead, file string) ([]byte, error) {
-	raw, err := fsx.ReadFile(v.path(want.Tenant, want.Name, want.Version), maxSecretFile)
-	if err != nil {
-		return nil, err
-	}
-	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != file {
-		return nil, ErrDigest
-	}
+func secretDamaged(err error, tenant, name string, version int64) error {
+	return damaged(fmt.Errorf("%w: %w", ErrSecretFile, err), "version %d of the secret %s of tenant %s", version, name, tenant)
+}
+
+func (v *Vault) open(want secretHead, raw []byte) ([]byte, error) {
 	r, err := age.Decrypt(bytes.NewReader(raw), v.key)
 	if err != nil {
 		return nil, errors.New("it is not encrypted to this site's key")
@@ -196,19 +199,11 @@ func (v *Vault) open(want secretHead, file string) ([]byte, error) {
 
 // remove overwrites the file of a version and removes it. On file systems that
 // write elsewhere what is overwritten, only the encryption protects what was.
-// What lies there instead of a file is only removed: a pipe would wait for a reader.
 func (v *Vault) remove(path string) error {
-	fi, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil && fi.Mode().IsRegular() {
-		f, ferr := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-		if err = ferr; err == nil {
-			err = errors.Join(fsx.Zero(f), f.Close())
-		}
-	}
-	if err = errors.Join(err, os.Remove(path)); err != nil {
+	if err := errors.Join(fsx.OverwriteFile(path), os.Remove(path)); err != nil {
 		return fmt.Errorf("store: secret: %w", err)
 	}
 	dir := filepath.Dir(path)

@@ -26,9 +26,8 @@ func Zero(f *os.File) error {
 	return errors.Join(err, f.Sync())
 }
 
-// Overwrite is [Zero] of the regular files that lie in a folder, not below it.
-// Links are not followed, and files with another name left alone; a folder that is
-// not there is no error.
+// Overwrite is [OverwriteFile] of what lies in a folder, not below it. A folder that is not there
+// is no error.
 func Overwrite(dir string) error {
 	fi, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
@@ -36,21 +35,28 @@ func Overwrite(dir string) error {
 	}
 	list, err := os.ReadDir(dir)
 	for _, e := range list {
-		fi, ierr := e.Info()
-		if ierr != nil || !fi.Mode().IsRegular() {
-			continue
-		}
-		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Nlink != 1 {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
-		cerr := os.Chmod(path, 0o600)
-		f, ferr := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-		if ferr != nil {
-			err = errors.Join(err, cerr, ferr)
-			continue
-		}
-		err = errors.Join(err, Zero(f), f.Close())
+		err = errors.Join(err, OverwriteFile(filepath.Join(dir, e.Name())))
 	}
 	return err
+}
+
+// OverwriteFile is [Zero] of a regular file. Anything else is left alone, and what a link leads
+// to; so is a file with another name, which is somebody's copy. One that is not there is no error.
+func OverwriteFile(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !fi.Mode().IsRegular() {
+		return err
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Nlink != 1 {
+		return nil
+	}
+	cerr := os.Chmod(path, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return errors.Join(cerr, err)
+	}
+	return errors.Join(Zero(f), f.Close())
 }
