@@ -306,7 +306,9 @@ func Match(env Envelope, data []byte) (DataLine, error) {
 // otherwise [ErrMismatch]. Of the envelope it reads nothing else: for lines that were parsed
 // before, such as those of a ledger.
 func CheckDataHash(envelope, data []byte) error {
-	const key = `"dataHash":"` // never in a string, where quotes have backslashes
+	// That of dataHash, and of no other; never in a string, where quotes have backslashes. It is
+	// looked for by its first byte, which is rarer than a quote.
+	const key = `Hash":"`
 	_, rest, ok := bytes.Cut(envelope, []byte(key))
 	sum := sha256.Sum256(data)
 	var want [2 * sha256.Size]byte

@@ -56,6 +56,7 @@ type CheckOptions struct {
 	Progress func(done, total int64)
 
 	archived *archived // set where Blobs is
+	part     int64     // entries a transaction of a quick check; 0: quickEntries
 }
 
 // Check reads everything, changes nothing, and returns the first damage it
@@ -117,7 +118,7 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 func (db *DB) checkPages() error {
 	var first error
 	check := func(t *bolt.Tx) error {
-		first = checkTx(db.file, t)
+		first = checkTx(db.base.Load().file, t)
 		return errNothingToKeep
 	}
 	err := db.view(func(*bolt.Tx) error { return nil }) // whether it is open

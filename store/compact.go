@@ -52,10 +52,10 @@ func (db *DB) squeeze(to *bolt.DB, opt Options) error {
 			return err
 		}
 	}
-	if err := checkFile(db.file, true); err != nil { // what leads bbolt astray in this would keep its locks
+	if err := checkFile(db.base.Load().file, true); err != nil { // what leads bbolt astray in this would keep its locks
 		return err
 	}
-	if err := guard(func() error { return bolt.Compact(to, db.base.Load(), compactTx) }); err != nil {
+	if err := guard(func() error { return bolt.Compact(to, db.base.Load().DB, compactTx) }); err != nil {
 		return err
 	}
 	want, err := ledger.TreeHash(db.size, db)

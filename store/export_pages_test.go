@@ -2,7 +2,10 @@ package store
 
 import (
 	"bytes"
+	"io"
 	"os"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // CheckPages verifies the pages of a file, or all but its leaves, without bbolt.
@@ -48,6 +51,17 @@ func ReadWreck(home, bucket string) (all map[string]string, unread int, err erro
 		return nil
 	})
 	return all, w.unread([]byte(bucket)), err
+}
+
+// EachAhead visits the records of a bucket from a key on, as a quick check does.
+func EachAhead(db *bolt.DB, f io.ReaderAt, bucket, from []byte, visit func(k, v []byte)) error {
+	var a ahead
+	return db.View(func(t *bolt.Tx) error {
+		return a.each(t, f, bucket, from, func(k, v []byte) error {
+			visit(k, v)
+			return nil
+		})
+	})
 }
 
 // Guard runs fn as what uses bbolt runs.

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -54,11 +55,11 @@ func inBolt() bool {
 var errStuck = &Damage{"pages of ledger.db", errors.New("what they led to could not be ended")}
 
 // begin begins a transaction. Where bbolt goes astray in that, it keeps its locks.
-func (db *DB) begin(base *bolt.DB, writable bool) (t *bolt.Tx, err error) {
+func (db *DB) begin(b *base, writable bool) (t *bolt.Tx, err error) {
 	if db.stuck.Load() {
 		return nil, errStuck
 	}
-	err = guard(func() (err error) { t, err = base.Begin(writable); return err })
+	err = guard(func() (err error) { t, err = b.Begin(writable); return err })
 	db.stuckBy(err)
 	return t, err
 }
@@ -74,17 +75,22 @@ func (db *DB) stuckBy(err error) {
 
 // view runs fn in a transaction that reads.
 func (db *DB) view(fn func(*bolt.Tx) error) error {
+	return db.viewFile(func(t *bolt.Tx, _ *os.File) error { return fn(t) })
+}
+
+// viewFile is view for who looks at the pages of the transaction in the file.
+func (db *DB) viewFile(fn func(*bolt.Tx, *os.File) error) error {
 	for {
-		base := db.base.Load()
-		t, err := db.begin(base, false)
-		if err == bolt.ErrDatabaseNotOpen && db.base.Load() != base { // another took its place a moment ago
+		b := db.base.Load()
+		t, err := db.begin(b, false)
+		if err == bolt.ErrDatabaseNotOpen && db.base.Load() != b { // another took its place a moment ago
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		defer db.rollBack(t)
-		return guard(func() error { return fn(t) })
+		return guard(func() error { return fn(t, b.file) })
 	}
 }
 

@@ -124,8 +124,8 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // one that was killed has left it
 		return err
 	}
-	var to *bolt.DB
-	var file, old *os.File
+	var to *base
+	var old *os.File
 	moved := false
 	if opt.erase != nil { // what was on its pages is to go
 		if old, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
@@ -145,11 +145,11 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 			err = errors.Join(err, to.Close())
 		}
 	}()
-	if to, file, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, aMoment, opt); err != nil {
+	if to, err = openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, aMoment, opt); err != nil {
 		return err
 	}
 	to.NoSync, to.NoGrowSync = true, true // what is half done is thrown away
-	if err := fill(to, opt); err != nil {
+	if err := fill(to.DB, opt); err != nil {
 		return err
 	}
 	to.NoSync, to.NoGrowSync = false, false
@@ -161,16 +161,16 @@ func (db *DB) moveTo(name, path string, opt Options, fill func(*bolt.DB, Options
 		rename = opt.hooks.rename
 	}
 	synced := rename(name, path)
-	if moved = synced == nil || inPlace(file, path) == nil; !moved {
+	if moved = synced == nil || inPlace(to.file, path) == nil; !moved {
 		return synced
 	}
 	if opt.hooks.moved != nil {
 		opt.hooks.moved(nil)
 	}
-	was, wasFile := db.base.Swap(to), db.file
-	db.file, to = file, nil
+	was := db.base.Swap(to)
+	to = nil
 	db.retired.Go(func() {
-		retire(was, wasFile)
+		retire(was)
 		if old != nil {
 			overwrite(old)
 		}
@@ -208,8 +208,8 @@ func (db *DB) upgrade(to *bolt.DB, opt Options) error {
 // opened it a moment ago gets its lock now, and must not write to it. If that cannot be
 // said to it, nothing is lost but that. Where the file has another name still, a copy of
 // the home by hard links has it: there it is whole, and stays what it says that it is.
-func retire(old *bolt.DB, file *os.File) {
-	if fi, err := file.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {
+func retire(old *base) {
+	if fi, err := old.file.Stat(); err == nil && fi.Sys().(*syscall.Stat_t).Nlink == 0 {
 		_ = guard(func() error {
 			return old.Update(func(t *bolt.Tx) error { return t.Bucket(bMeta).Put(kSchema, be64(schemaVersion)) })
 		})

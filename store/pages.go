@@ -34,7 +34,9 @@ type pages struct {
 	meta pagesMeta
 	lame bool   // the other meta page is damaged: it may have been the newest
 	free bitmap // pages that nothing may lead to
-	seen bitmap // pages that were reached
+	seen bitmap // pages that were reached; nil: it is not kept
+
+	ahead *ahead // may be nil; else a leaf is good until the next is read
 }
 
 // pagesMeta is what a meta page says.
@@ -219,7 +221,11 @@ func (x *page) ordered() error {
 // header reads the header of a page in its place.
 func (p *pages) header(id uint64, raw []byte) (*page, error) {
 	flags := binary.NativeEndian.Uint16(raw[8:])
-	x := &page{id: id, span: uint64(binary.NativeEndian.Uint32(raw[12:])) + 1, branch: flags == branchPage, n: int(binary.NativeEndian.Uint16(raw[10:])), raw: raw}
+	x := new(page)
+	if p.ahead != nil && flags == leafPage {
+		x = &p.ahead.leaf
+	}
+	*x = page{id: id, span: uint64(binary.NativeEndian.Uint32(raw[12:])) + 1, branch: flags == branchPage, n: int(binary.NativeEndian.Uint16(raw[10:])), raw: raw}
 	if binary.NativeEndian.Uint64(raw) != id || flags != branchPage && flags != leafPage || x.span > p.end-id || x.branch && x.n == 0 {
 		return nil, errPageHeader
 	}
@@ -242,6 +248,9 @@ func (p *pages) read(id uint64, have []byte, n int64) ([]byte, error) {
 	}
 	if n <= int64(len(have)) {
 		return have, nil
+	}
+	if raw := p.ahead.part(int64(id)*p.unit, n); raw != nil {
+		return raw, nil
 	}
 	raw := make([]byte, n)
 	copy(raw, have)
@@ -323,7 +332,7 @@ func (p *pages) claim(id, span uint64) error {
 			return errPageFree
 		}
 	}
-	for i := id; i < id+span; i++ {
+	for i := id; i < id+span && p.seen != nil; i++ {
 		p.seen.set(i)
 	}
 	return nil

@@ -1,9 +1,15 @@
 package store_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -17,7 +23,7 @@ func TestWhatBboltWritesIsNoDamage(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	for _, unit := range []int{1 << 10, 4 << 10, 16 << 10, 64 << 10} {
+	for i, unit := range []int{1 << 10, 4 << 10, 16 << 10, 64 << 10, 1 << 10} {
 		for _, lists := range []bool{true, false} {
 			path := filepath.Join(t.TempDir(), "x.db")
 			db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: unit, NoFreelistSync: !lists, NoSync: true, FreelistType: bolt.FreelistMapType})
@@ -25,13 +31,16 @@ func TestWhatBboltWritesIsNoDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			for round := range 60 {
-				if err := db.Update(func(tx *bolt.Tx) error { return scribble(tx, r) }); err != nil {
+				if err := db.Update(func(tx *bolt.Tx) error { return scribble(tx, r, i == 4) }); err != nil {
 					t.Fatal(err)
 				}
 				for _, leaves := range []bool{true, false} {
 					if err := store.CheckFile(path, leaves); err != nil {
 						t.Fatalf("pages of %d bytes, lists %t, round %d: %v", unit, lists, round, err)
 					}
+				}
+				if err := sameAhead(db, r); err != nil {
+					t.Fatalf("pages of %d bytes, lists %t, round %d: %v", unit, lists, round, err)
 				}
 			}
 			if err := db.Close(); err != nil {
@@ -41,8 +50,99 @@ func TestWhatBboltWritesIsNoDamage(t *testing.T) {
 	}
 }
 
-// scribble puts and deletes, at times a whole bucket.
-func scribble(tx *bolt.Tx, r *rand.Rand) error {
+// sameAhead says whether reading ahead finds what a cursor does, from some key on.
+func sameAhead(db *bolt.DB, r *rand.Rand) error {
+	from := fmt.Appendf(nil, "%0*d", 1+r.IntN(40), r.IntN(400))
+	want := map[string][]string{}
+	f, err := os.Open(db.Path())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = db.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			c := b.Cursor()
+			for k, v := c.Seek(from); k != nil; k, v = c.Next() {
+				want[string(name)] = append(want[string(name)], string(k), string(v))
+			}
+			want[string(name)] = append(want[string(name)], "end")
+			return nil
+		})
+	})
+	for name, want := range want {
+		var got []string
+		if err := store.EachAhead(db, f, []byte(name), from, func(k, v []byte) { got = append(got, string(k), string(v)) }); err != nil {
+			return err
+		}
+		if !slices.Equal(append(got, "end"), want) {
+			return fmt.Errorf("%s from %s: %d strings, not %d, or others", name, from, len(got), len(want)-1)
+		}
+	}
+	return err
+}
+
+// An unread is a file of which some bytes cannot be read.
+type unread struct {
+	io.ReaderAt
+	from, to int64
+}
+
+func (u unread) ReadAt(b []byte, at int64) (int, error) {
+	if at < u.to && at+int64(len(b)) > u.from {
+		return 0, syscall.EIO
+	}
+	return u.ReaderAt.ReadAt(b, at)
+}
+
+// A page that the disk cannot read is told as that, and none where nothing is needed of it.
+func TestAPageThatCannotBeReadIsNoDamage(t *testing.T) {
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "x.db"), 0o600, &bolt.Options{PageSize: 1 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		if err := db.Update(func(tx *bolt.Tx) error { return scribble(tx, r, true) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(db.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, failed := 0, 0
+	for at := int64(0); at < fi.Size(); at += 1 << 10 {
+		n := 0
+		err := store.EachAhead(db, unread{f, at, at + 1<<10}, []byte("bucket1"), nil, func(_, _ []byte) { n++ })
+		switch {
+		case err == nil:
+			whole = max(whole, n)
+			if n < whole {
+				t.Errorf("page %d: %d records of %d", at>>10, n, whole)
+			}
+		case !errors.Is(err, syscall.EIO) || errors.As(err, new(*store.Damage)):
+			t.Errorf("page %d: %v", at>>10, err)
+		default:
+			failed++
+		}
+	}
+	if whole == 0 || failed < 100 || failed > int(fi.Size()>>11) {
+		t.Errorf("%d records, %d pages of %d are needed", whole, failed, fi.Size()>>10)
+	}
+}
+
+// scribble puts and deletes, at times a whole bucket: long values or many short ones.
+func scribble(tx *bolt.Tx, r *rand.Rand, short bool) error {
+	puts, keys, bits := 300, 400, 16
+	if short {
+		puts, keys, bits = 2000, 100_000, 8
+	}
 	name := fmt.Appendf(nil, "bucket%d", r.IntN(4))
 	if r.IntN(8) == 0 && tx.Bucket(name) != nil {
 		return tx.DeleteBucket(name)
@@ -52,13 +152,13 @@ func scribble(tx *bolt.Tx, r *rand.Rand) error {
 		return err
 	}
 	b.FillPercent = 0.3 + 0.7*r.Float64()
-	for range r.IntN(300) {
-		key := fmt.Appendf(nil, "%0*d", 1+r.IntN(40), r.IntN(400))
+	for range r.IntN(puts) {
+		key := fmt.Appendf(nil, "%0*d", 1+r.IntN(40), r.IntN(keys))
 		switch {
 		case r.IntN(3) == 0:
 			err = b.Delete(key)
 		default:
-			err = b.Put(key, make([]byte, r.IntN(1<<r.IntN(16))))
+			err = b.Put(key, bytes.Repeat([]byte{byte(r.Uint32())}, r.IntN(1<<r.IntN(bits))))
 		}
 		if err != nil {
 			return err

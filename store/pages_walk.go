@@ -16,6 +16,7 @@ type walk struct {
 	p      *pages
 	kind   uint32                 // flags that the elements of its leaves have
 	coarse bool                   // leaves below a branch are not read
+	from   []byte                 // what lies before this key is left out, but for the rest of its leaf; may be nil
 	leaf   func(*page) error      // may be nil
 	bad    func(*pageError) error // is told what is wrong; an error ends the walk
 }
@@ -56,7 +57,21 @@ func (w *walk) follow(id uint64, within limits, depth int) error {
 	if w.coarse && !w.branches(x) {
 		return w.claimAll(x)
 	}
+	return w.children(x, within, depth)
+}
+
+// children follows those of a branch.
+func (w *walk) children(x *page, within limits, depth int) error {
+	leaves := w.p.ahead != nil && !w.branches(x)
 	for i := range x.n {
+		if w.from != nil && x.bad == nil && i+1 < x.n && bytes.Compare(x.key(i+1), w.from) <= 0 {
+			continue
+		}
+		if leaves {
+			w.p.readAhead(x, i)
+		} else {
+			w.p.ahead.drop() // a branch has memory of its own: what is below it is read while it is needed
+		}
 		var child limits
 		if x.bad == nil {
 			if child = (limits{x.key(i), within.high}); i+1 < x.n {

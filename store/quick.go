@@ -2,10 +2,12 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -20,7 +22,7 @@ import (
 // returns the first damage it finds as a *[Damage].
 func (db *DB) CheckLines(ctx context.Context, opt CheckOptions) (CheckReport, error) {
 	rep := CheckReport{Size: db.Size()}
-	q := quick{}
+	q := quick{most: cmp.Or(opt.part, quickEntries)}
 	for q.seq < rep.Size {
 		if err := ctx.Err(); err != nil {
 			return rep, context.Cause(ctx)
@@ -28,7 +30,7 @@ func (db *DB) CheckLines(ctx context.Context, opt CheckOptions) (CheckReport, er
 		if opt.Progress != nil {
 			opt.Progress(q.seq, rep.Size)
 		}
-		err := db.view(func(t *bolt.Tx) error { return q.page(t, min(rep.Size, q.seq+pageSize)) })
+		err := db.viewFile(func(t *bolt.Tx, f *os.File) error { return q.part(t, f, min(rep.Size, q.seq+q.most)) })
 		if err != nil {
 			return rep, err
 		}
@@ -47,33 +49,61 @@ func (db *DB) CheckLines(ctx context.Context, opt CheckOptions) (CheckReport, er
 type quick struct {
 	tree ledger.Tree
 	seq  int64 // the next
+	most int64 // entries a transaction
 	gone erasures
+
+	ahead ahead
 }
 
-// page checks entries up to one. Nothing is copied.
-func (q *quick) page(t *bolt.Tx, to int64) error {
-	c := t.Bucket(bEntries).Cursor()
-	for k, v := c.Seek(be64(q.seq)); q.seq < to; k, v = c.Next() {
-		if len(k) != 8 || binary.BigEndian.Uint64(k) != uint64(q.seq) {
-			return damaged(errors.New("it is missing"), "entry %d", q.seq)
+// quickEntries is how many a transaction visits. A commit meanwhile cannot use pages again that
+// it reads.
+const quickEntries = 20 * pageSize
+
+// part checks entries up to one. Nothing is copied.
+func (q *quick) part(t *bolt.Tx, f *os.File, to int64) error {
+	entry := func(k, v []byte) error {
+		if q.seq == to {
+			return errRead
 		}
-		stored, l, err := decodeEntry(q.seq, v)
-		if err == nil {
-			err = q.line(l)
-		}
-		if err != nil {
-			return damaged(err, "entry %d", q.seq)
-		}
-		hashes := q.tree.Add(l.Envelope)
-		same := len(stored) == len(hashes)*len(ledger.Hash{})
-		for i := 0; same && i < len(hashes); i++ {
-			same = bytes.Equal(stored[i*len(hashes[i]):][:len(hashes[i])], hashes[i][:])
-		}
-		if !same {
-			return damaged(errors.New("a stored hash differs from the one computed"), "tree hashes of entry %d", q.seq)
-		}
-		q.seq++
+		return q.entry(k, v)
 	}
+	err := q.ahead.each(t, f, bEntries, be64(q.seq), entry)
+	if err == nil && q.seq < to {
+		err = q.missing()
+	}
+	if errors.Is(err, errRead) {
+		err = nil
+	}
+	return err
+}
+
+var errRead = errors.New("store: enough is read")
+
+func (q *quick) missing() error {
+	return damaged(errors.New("it is missing"), "entry %d", q.seq)
+}
+
+// entry checks the next one.
+func (q *quick) entry(k, v []byte) error {
+	if len(k) != 8 || binary.BigEndian.Uint64(k) != uint64(q.seq) {
+		return q.missing()
+	}
+	stored, l, err := decodeEntry(q.seq, v)
+	if err == nil {
+		err = q.line(l)
+	}
+	if err != nil {
+		return damaged(err, "entry %d", q.seq)
+	}
+	hashes := q.tree.Add(l.Envelope)
+	same := len(stored) == len(hashes)*len(ledger.Hash{})
+	for i := 0; same && i < len(hashes); i++ {
+		same = bytes.Equal(stored[i*len(hashes[i]):][:len(hashes[i])], hashes[i][:])
+	}
+	if !same {
+		return damaged(errors.New("a stored hash differs from the one computed"), "tree hashes of entry %d", q.seq)
+	}
+	q.seq++
 	return nil
 }
 
@@ -100,10 +130,10 @@ func (q *quick) line(l Lines) error {
 	return nil
 }
 
-// erasing is how an envelope begins its type that may say that data was erased.
-var erasing = [][]byte{fmt.Appendf(nil, `"type":%q`, ledger.DataErased), fmt.Appendf(nil, `"type":%q`, ledger.EpochBegun)}
+// erasing is how an envelope ends, but for the number of its version, that may say that data was erased.
+var erasing = [][]byte{fmt.Appendf(nil, `"type":%q,"v":`, ledger.DataErased), fmt.Appendf(nil, `"type":%q,"v":`, ledger.EpochBegun)}
 
 func erases(envelope []byte) bool {
-	envelope = envelope[max(0, len(envelope)-64):] // only the version comes after the type
-	return slices.ContainsFunc(erasing, func(t []byte) bool { return bytes.Contains(envelope, t) })
+	envelope = envelope[:bytes.LastIndexByte(envelope, ':')+1]
+	return slices.ContainsFunc(erasing, func(end []byte) bool { return bytes.HasSuffix(envelope, end) })
 }

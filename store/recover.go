@@ -248,7 +248,7 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	if err != nil {
 		return err
 	}
-	m := &move{r: &replay{db: db, bolt: db.base.Load()}}
+	m := &move{r: &replay{db: db, bolt: db.base.Load().DB}}
 	defer m.r.rollback()
 	err = m.r.bolt.Update(func(t *bolt.Tx) error {
 		for _, name := range buckets() {

@@ -145,6 +145,7 @@ type hooks struct {
 	rename func(from, to string) error   // nil: that of fsx
 	read   func(io.ReaderAt) io.ReaderAt // what a recovery reads through; nil: nothing
 	mapped int                           // bytes of ledger.db that are mapped at first, or more; 0: firstMapped
+	unit   int                           // bytes a page of a new ledger.db; 0: those of a page of the system
 }
 
 // firstMapped is how far ledger.db grows before whoever writes has to wait for those who read.
@@ -153,12 +154,17 @@ const firstMapped = 256 << 20
 // fileName is that of the database in the home.
 const fileName = "ledger.db"
 
+// A base is an open database of bbolt and its file, which is for looking at: bbolt closes it.
+type base struct {
+	*bolt.DB
+	file *os.File
+}
+
 // DB is an open site database. Its methods may be called from any goroutine.
 type DB struct {
 	home  string
-	base  atomic.Pointer[bolt.DB] // an erasure puts another in its place
-	file  *os.File                // that of base, which closes it; only the writer looks at it
-	stuck atomic.Bool             // bbolt holds locks that nobody gives back
+	base  atomic.Pointer[base] // an erasure puts another in its place
+	stuck atomic.Bool          // bbolt holds locks that nobody gives back
 	now   func() time.Time
 	site  siteMeta
 	blobs *Blobs
@@ -262,7 +268,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 	if create {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
-	b, file, err := openFile(filepath.Join(home, fileName), flags, atOnce, opt)
+	b, err := openFile(filepath.Join(home, fileName), flags, atOnce, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +277,7 @@ func open(home string, opt Options, create bool) (*DB, error) {
 		now = time.Now
 	}
 	db := &DB{
-		home: home, file: file, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
+		home: home, now: now, records: newRecords(), watches: map[string]map[chan<- state.Run]struct{}{},
 		requests: make(chan request), between: make(chan func()), quit: make(chan struct{}), written: make(chan struct{}),
 		changed: make(chan struct{}), broken: make(chan struct{}), clock: clock{gap: defaultGap},
 	}
@@ -288,10 +294,11 @@ const (
 )
 
 // openFile opens a database and takes its lock, or fails with [ErrLocked]; one whose pages
-// would lead bbolt in a circle is not opened. The file is for looking at; it is closed with the
-// database.
-func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.DB, file *os.File, err error) {
-	prepare := func(name string, _ int, perm os.FileMode) (*os.File, error) {
+// would lead bbolt in a circle is not opened.
+func openFile(path string, flags int, wait time.Duration, opt Options) (*base, error) {
+	var b *bolt.DB
+	var file *os.File
+	prepare := func(name string, _ int, perm os.FileMode) (_ *os.File, err error) {
 		if file, err = os.OpenFile(name, flags, perm); err != nil {
 			return nil, err
 		}
@@ -306,26 +313,27 @@ func openFile(path string, flags int, wait time.Duration, opt Options) (b *bolt.
 		}
 		return file, err
 	}
-	err = guard(func() (err error) {
+	err := guard(func() (err error) {
 		b, err = bolt.Open(path, 0o600, &bolt.Options{
 			Timeout:         wait,
 			FreelistType:    bolt.FreelistMapType,
 			InitialMmapSize: cmp.Or(opt.hooks.mapped, firstMapped),
+			PageSize:        opt.hooks.unit,
 			OpenFile:        prepare,
 		})
 		return err
 	})
 	if err == nil {
-		return b, file, nil
+		return &base{b, file}, nil
 	}
 	if file != nil {
 		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) // bbolt may have mapped it, and gone astray: that keeps it open
 		file.Close()
 	}
 	if damage := (*Damage)(nil); errors.Is(err, ErrLocked) || errors.As(err, &damage) {
-		return nil, nil, err
+		return nil, err
 	}
-	return nil, nil, fmt.Errorf("store: open ledger.db: %w", err)
+	return nil, fmt.Errorf("store: open ledger.db: %w", err)
 }
 
 // lockFile takes the lock of an open file, for which it waits about so long.

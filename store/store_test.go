@@ -49,11 +49,16 @@ func create(t *testing.T, home string) *store.DB {
 
 func createAt(t *testing.T, home string, now func() time.Time) *store.DB {
 	t.Helper()
+	return createWith(t, home, store.Options{Now: now})
+}
+
+func createWith(t *testing.T, home string, opt store.Options) *store.DB {
+	t.Helper()
 	keys := map[string]string{"log": "AA=="}
 	db, err := store.Create(home,
 		ledger.SiteInit{SiteID: strings.Repeat("ab", 16), Keys: keys, Root: digest, Policy: digest},
 		ledger.TrustChange{Root: digest, RootVersion: 1, Policy: digest, PolicySerial: 1, Signatures: []string{digest}, Reason: "init"},
-		"uid:0(root)", store.Options{Now: now})
+		"uid:0(root)", opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,192 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/stellarun/stella/ledger"
+	"github.com/stellarun/stella/store"
+)
+
+// stops adds n entries of very different lengths: several to a page, and many pages to one.
+func stops(t *testing.T, db *store.DB, n int) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	results := make(chan error)
+	for i := range n {
+		size := random.IntN(700)
+		if i%97 == 0 {
+			size = random.IntN(60 << 10)
+		}
+		go func() {
+			_, err := db.Append(ledger.SiteStopped, "x", &ledger.SiteStop{Reason: fmt.Sprintf("%0*d", size, i)})
+			results <- err
+		}()
+	}
+	for range n {
+		if err := <-results; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A quick check gives the root that everybody else gives, however many entries it takes at
+// once, and wherever they lie: of large pages the first few are on that of their bucket's name.
+func TestAQuickCheckReadsEveryEntryOnce(t *testing.T) {
+	for _, unit := range []int{0, 64 << 10} {
+		db := createWith(t, newHome(t), store.WithUnit(store.Options{}, unit))
+		for _, n := range []int{0, 1, 2, 5, 3000} {
+			stops(t, db, n)
+			for _, part := range []int64{0, 1, 7, 100, 1500} {
+				checkRoot(t, db, store.WithPart(store.CheckOptions{}, part))
+			}
+		}
+	}
+}
+
+// checkRoot holds the root of a quick check to that of the stored hashes.
+func checkRoot(t *testing.T, db *store.DB, opt store.CheckOptions) {
+	t.Helper()
+	size := db.Size()
+	rep, err := db.CheckLines(context.Background(), opt)
+	if err != nil || rep.Size != size {
+		t.Fatalf("of %d entries: %+v, %v", size, rep, err)
+	}
+	if want, err := ledger.TreeHash(size, db); err != nil || rep.Root != want {
+		t.Fatalf("of %d entries: root %x, not %x, %v", size, rep.Root, want, err)
+	}
+}
+
+// What a quick check has read ahead of is not read from there once others may have written over it.
+func TestAQuickCheckWhileSomebodyWrites(t *testing.T) {
+	db := create(t, newHome(t))
+	stops(t, db, 20)
+	for range 12 {
+		write := func(_, _ int64) {
+			if _, err := db.Append(ledger.SiteStopped, "x", &ledger.SiteStop{Reason: "x"}); err != nil {
+				t.Error(err)
+			}
+		}
+		checkRoot(t, db, store.WithPart(store.CheckOptions{Progress: write}, 5))
+	}
+}
+
+// A record that is no entry, or not the next, is damage, and the entry is named.
+func TestAQuickCheckMissesNoEntry(t *testing.T) {
+	change := map[string]func(b *bolt.Bucket, key []byte) error{
+		"gone": func(b *bolt.Bucket, key []byte) error { return b.Delete(key) },
+		"longer": func(b *bolt.Bucket, key []byte) error {
+			v := bytes.Clone(b.Get(key))
+			return errors.Join(b.Delete(key), b.Put(append(key, 0), v))
+		},
+		"empty":       func(b *bolt.Bucket, key []byte) error { return b.Put(key, nil) },
+		"no envelope": func(b *bolt.Bucket, key []byte) error { return b.Put(key, []byte{0, 0, 0, 0, 9}) },
+	}
+	for name, fn := range change {
+		for _, seq := range []uint64{3, 77} {
+			home := newHome(t)
+			db := create(t, home)
+			stops(t, db, 200)
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = b.Update(func(tx *bolt.Tx) error {
+				return fn(tx.Bucket([]byte("entries")), binary.BigEndian.AppendUint64(nil, seq))
+			})
+			if err := errors.Join(err, b.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if db, err = store.Open(home, store.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = db.CheckLines(context.Background(), store.CheckOptions{})
+			var d *store.Damage
+			if !errors.As(err, &d) || d.What != fmt.Sprint("entry ", seq) {
+				t.Errorf("entry %d is %s: %v", seq, name, err)
+			}
+			db.Close()
+		}
+	}
+}
+
+// Whatever byte of the file is another: a ledger that a quick check passes holds what it held.
+func TestAQuickCheckPassesNothingElse(t *testing.T) {
+	home := newHome(t)
+	db := create(t, home)
+	stops(t, db, 600)
+	var lines [][]byte
+	for l, err := range db.Entries(0, db.Size()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, l.Envelope, l.Data)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(home, "ledger.db")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	flips, passed := 300, 0
+	if *everyByte {
+		flips = 10_000
+	}
+	for i := range flips {
+		at := random.IntN(len(raw))
+		if i%2 == 0 { // where a page says what is on it
+			at = at&^4095 + random.IntN(80)
+		}
+		changed := bytes.Clone(raw)
+		changed[at] ^= 1 << random.IntN(8)
+		if err := os.WriteFile(file, changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if passes(t, home, lines, at) {
+			passed++
+		}
+	}
+	if passed == 0 || passed == flips {
+		t.Errorf("of %d flipped bits %d are of no entry", flips, passed)
+	}
+}
+
+// passes says whether a quick check passes a ledger, which then holds it to its lines.
+func passes(t *testing.T, home string, lines [][]byte, at int) bool {
+	t.Helper()
+	db, err := store.Open(home, store.Options{})
+	if err != nil {
+		return false // found even earlier
+	}
+	defer db.Close()
+	if _, err := db.CheckLines(context.Background(), store.WithPart(store.CheckOptions{}, 100)); err != nil {
+		if d := (*store.Damage)(nil); !errors.As(err, &d) {
+			t.Errorf("byte %d: no damage, but %v", at, err)
+		}
+		return false
+	}
+	if db.Size() != int64(len(lines)/2) {
+		t.Errorf("byte %d: %d entries", at, db.Size())
+	}
+	for l, err := range db.Entries(0, db.Size()) {
+		if err != nil || !bytes.Equal(l.Envelope, lines[2*l.Seq]) || !bytes.Equal(l.Data, lines[2*l.Seq+1]) {
+			t.Errorf("byte %d: entry %d: %v", at, l.Seq, err)
+		}
+	}
+	return true
+}
