@@ -99,17 +99,9 @@ func TestAQuickCheckMissesNoEntry(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, nil)
+			inEntries(t, home, func(b *bolt.Bucket) error { return fn(b, binary.BigEndian.AppendUint64(nil, seq)) })
+			db, err := store.Open(home, store.Options{})
 			if err != nil {
-				t.Fatal(err)
-			}
-			err = b.Update(func(tx *bolt.Tx) error {
-				return fn(tx.Bucket([]byte("entries")), binary.BigEndian.AppendUint64(nil, seq))
-			})
-			if err := errors.Join(err, b.Close()); err != nil {
-				t.Fatal(err)
-			}
-			if db, err = store.Open(home, store.Options{}); err != nil {
 				t.Fatal(err)
 			}
 			_, err = db.CheckLines(context.Background(), store.CheckOptions{})

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -85,16 +86,7 @@ func TestALedgerExtendsItsNewestCheckpoint(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = b.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte("entries")).Delete(binary.BigEndian.AppendUint64(nil, uint64(last)))
-	})
-	if err := errors.Join(err, b.Close()); err != nil {
-		t.Fatal(err)
-	}
+	inEntries(t, home, func(b *bolt.Bucket) error { return b.Delete(binary.BigEndian.AppendUint64(nil, uint64(last))) })
 	var d *store.Damage
 	if _, err := store.Open(home, store.Options{}); !errors.As(err, &d) {
 		t.Errorf("it is opened: %v", err)
@@ -104,23 +96,28 @@ func TestALedgerExtendsItsNewestCheckpoint(t *testing.T) {
 // flip changes a byte of the record of an entry, and says whether there is one.
 func flip(t *testing.T, home string, seq int64, at int) (ok bool) {
 	t.Helper()
+	inEntries(t, home, func(b *bolt.Bucket) error {
+		k := binary.BigEndian.AppendUint64(nil, uint64(seq))
+		v := bytes.Clone(b.Get(k))
+		if ok = at < len(v); ok {
+			v[at] ^= 1
+		}
+		return b.Put(k, v)
+	})
+	return ok
+}
+
+// inEntries changes the records of the entries of a home that nobody has open.
+func inEntries(t *testing.T, home string, change func(b *bolt.Bucket) error) {
+	t.Helper()
 	b, err := bolt.Open(filepath.Join(home, "ledger.db"), 0o600, &bolt.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
-	err = b.Update(func(tx *bolt.Tx) error {
-		k := binary.BigEndian.AppendUint64(nil, uint64(seq))
-		v := append([]byte(nil), tx.Bucket([]byte("entries")).Get(k)...)
-		if ok = at < len(v); ok {
-			v[at] ^= 1
-		}
-		return tx.Bucket([]byte("entries")).Put(k, v)
-	})
-	if err != nil {
+	err = b.Update(func(tx *bolt.Tx) error { return change(tx.Bucket([]byte("entries"))) })
+	if err := errors.Join(err, b.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return ok
 }
 
 // found holds both checks to finding the damage, and to naming the entry.
