@@ -281,8 +281,8 @@ func TestACheckGoesOnWhileDataIsErased(t *testing.T) {
 	for name, check := range checks(db) {
 		i++
 		seq, erased := says(t, db, i, "Erika Mustermann"), false
-		_, err := check(context.Background(), store.CheckOptions{Progress: func(int64, int64) {
-			if erased {
+		_, err := check(context.Background(), store.WithPart(store.CheckOptions{Progress: func(done, _ int64) {
+			if erased || done == 0 {
 				return
 			}
 			erased = true
@@ -290,7 +290,7 @@ func TestACheckGoesOnWhileDataIsErased(t *testing.T) {
 			if err := db.EraseAgreed(); err != nil {
 				t.Error(err)
 			}
-		}})
+		}}, 100))
 		if err != nil || !erased {
 			t.Errorf("%s check: %v", name, err)
 		}

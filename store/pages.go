@@ -84,6 +84,7 @@ var (
 	errPageKind   = errors.New("its elements are of another kind")
 	errPageTwice  = errors.New("it is reached twice")
 	errPageFree   = errors.New("it is used, and listed as free")
+	errPageLevel  = errors.New("it lies where pages of another kind do")
 	errPageDepth  = errors.New("it lies too deep")
 	errFreelist   = errors.New("it is no list of free pages")
 	errBucket     = errors.New("a bucket in it is damaged")
@@ -291,6 +292,9 @@ func (p *pages) page(id uint64) (*page, error) {
 			return nil, err
 		}
 		err = x.ordered()
+	}
+	if x.branch && p.ahead != nil {
+		x.raw = bytes.Clone(x.raw) // what is below it is read over what was read ahead
 	}
 	switch {
 	case err != nil && x.branch:

@@ -34,13 +34,6 @@ func (a *ahead) part(at, n int64) []byte {
 	return a.raw[at-a.at:][:n:n]
 }
 
-// drop forgets what was read.
-func (a *ahead) drop() {
-	if a != nil {
-		a.raw = nil
-	}
-}
-
 // readAhead reads a child of a branch, a leaf, and the ones after it that lie close behind it
 // in the file. What cannot be read is read again by whoever needs it, who is told then.
 func (p *pages) readAhead(x *page, i int) {
@@ -84,7 +77,7 @@ func (a *ahead) each(t *bolt.Tx, file io.ReaderAt, name, from []byte, fn func(k,
 		}
 		return nil
 	}
-	a.drop() // what was read in the transaction before: others may have written over it
+	a.raw = nil // of the transaction before: others may have written over it
 	unit := int64(t.DB().Info().PageSize)
 	w := &walk{
 		p:    &pages{r: file, unit: unit, end: uint64(t.Size() / unit), ahead: a},

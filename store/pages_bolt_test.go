@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -134,6 +135,71 @@ func TestAPageThatCannotBeReadIsNoDamage(t *testing.T) {
 	}
 	if whole == 0 || failed < 100 || failed > int(fi.Size()>>11) {
 		t.Errorf("%d records, %d pages of %d are needed", whole, failed, fi.Size()>>10)
+	}
+}
+
+// A tree whose leaves do not all lie equally deep is damage, whoever looks: bbolt writes none, and
+// what is read ahead of leaves must not be what a branch is read from. Nor is a file opened that
+// leads from its last leaf to others: in a circle, bbolt would turn there for ever.
+func TestAnUnevenTreeIsDamage(t *testing.T) {
+	const unit = 1 << 10
+	path := filepath.Join(t.TempDir(), "x.db")
+	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: unit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root uint64
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("b"))
+		for i := 0; err == nil && i < 3000; i++ {
+			err = b.Put(fmt.Appendf(nil, "%08d", i), make([]byte, 100))
+		}
+		return err
+	})
+	if err == nil {
+		err = db.View(func(tx *bolt.Tx) error { root = uint64(tx.Bucket([]byte("b")).Root()); return nil })
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := func(raw []byte, page uint64, i int) []byte { // of the last one before the first
+		if i < 0 {
+			i += int(binary.NativeEndian.Uint16(raw[page*unit+10:]))
+		}
+		return raw[page*unit+16+uint64(i)*16+8:][:8]
+	}
+	first, last := binary.NativeEndian.Uint64(child(raw, root, 0)), binary.NativeEndian.Uint64(child(raw, root, -1))
+	for name, change := range map[string]struct {
+		edit   func(raw []byte)
+		opened bool
+	}{
+		"a leaf beside branches":                 {func(raw []byte) { copy(child(raw, root, 0), child(raw, first, 0)) }, true},
+		"branches beside leaves":                 {func(raw []byte) { copy(child(raw, first, 1), child(raw, root, 1)) }, true},
+		"a branch in the place of the last leaf": {func(raw []byte) { raw[binary.NativeEndian.Uint64(child(raw, last, -1))*unit+8] = 1 }, false},
+	} {
+		changed := bytes.Clone(raw)
+		change.edit(changed)
+		if err := store.CheckPages(changed, true); !errors.As(err, new(*store.Damage)) {
+			t.Errorf("%s: all pages: %v", name, err)
+		}
+		if !change.opened {
+			if err := store.CheckPages(changed, false); !errors.As(err, new(*store.Damage)) {
+				t.Errorf("%s: all but the leaves: %v", name, err)
+			}
+			continue
+		}
+		db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true})
+		if err == nil {
+			err = store.EachAhead(db, bytes.NewReader(changed), []byte("b"), nil, func(_, _ []byte) {})
+			db.Close()
+		}
+		if !errors.As(err, new(*store.Damage)) {
+			t.Errorf("%s: read ahead: %v", name, err)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ type walk struct {
 	p      *pages
 	kind   uint32                 // flags that the elements of its leaves have
 	coarse bool                   // leaves below a branch are not read
+	level  int                    // how deep leaves lie, the root at 1; 0: none was reached yet
 	from   []byte                 // what lies before this key is left out, but for the rest of its leaf; may be nil
 	leaf   func(*page) error      // may be nil
 	bad    func(*pageError) error // is told what is wrong; an error ends the walk
@@ -51,11 +52,16 @@ func (w *walk) follow(id uint64, within limits, depth int) error {
 			return err
 		}
 	}
+	if w.uneven(x, depth) {
+		if err := w.fail(id, errPageLevel, false); err != nil {
+			return err
+		}
+	}
 	if !x.branch {
 		return w.visit(x)
 	}
 	if w.coarse && !w.branches(x) {
-		return w.claimAll(x)
+		return w.claimAll(x, within.high == nil)
 	}
 	return w.children(x, within, depth)
 }
@@ -69,8 +75,6 @@ func (w *walk) children(x *page, within limits, depth int) error {
 		}
 		if leaves {
 			w.p.readAhead(x, i)
-		} else {
-			w.p.ahead.drop() // a branch has memory of its own: what is below it is read while it is needed
 		}
 		var child limits
 		if x.bad == nil {
@@ -108,8 +112,25 @@ func (w *walk) branches(x *page) bool {
 	return err != nil || first.branch
 }
 
-// claimAll reaches the children of a branch without reading them.
-func (w *walk) claimAll(x *page) error {
+// uneven says whether a leaf lies elsewhere than the first one, or a branch where leaves do:
+// bbolt writes no such tree.
+func (w *walk) uneven(x *page, depth int) bool {
+	if w.level == 0 && !x.branch {
+		w.level = depth + 1
+	}
+	return w.level != 0 && x.branch == (w.level == depth+1)
+}
+
+// claimAll reaches the children of a branch without reading them. The last of all must be a leaf:
+// bbolt looks there for the newest entry as soon as it is open, round a circle if there is one.
+func (w *walk) claimAll(x *page, last bool) error {
+	if last {
+		if head, err := w.p.head(x.child(x.n - 1)); err == nil && head.branch {
+			if err := w.fail(head.id, errPageLevel, true); err != nil {
+				return err
+			}
+		}
+	}
 	for i := range x.n {
 		if err := w.p.claim(x.child(i), 1); err != nil {
 			if err := w.fail(x.child(i), err, true); err != nil {

@@ -55,16 +55,21 @@ type quick struct {
 	ahead ahead
 }
 
-// quickEntries is how many a transaction visits. A commit meanwhile cannot use pages again that
-// it reads.
-const quickEntries = 20 * pageSize
+// A transaction visits so many entries, or bytes. A commit meanwhile cannot use pages again that
+// it reads, nor map more of the file.
+const (
+	quickEntries = 20 * pageSize
+	quickBytes   = 32 << 20
+)
 
-// part checks entries up to one. Nothing is copied.
+// part checks entries up to one, or some of them. Nothing is copied.
 func (q *quick) part(t *bolt.Tx, f *os.File, to int64) error {
+	read := 0
 	entry := func(k, v []byte) error {
-		if q.seq == to {
+		if q.seq == to || read > quickBytes {
 			return errRead
 		}
+		read += len(v)
 		return q.entry(k, v)
 	}
 	err := q.ahead.each(t, f, bEntries, be64(q.seq), entry)

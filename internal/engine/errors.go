@@ -34,7 +34,7 @@ func helpsDamaged(runID string) string {
 const helpsSpoiled = "stella bundle import of the same bundle brings it back; stella bundle audit names all that is damaged"
 
 // helpsSecret says what can be done with a secret whose file is lost or damaged.
-const helpsSecret = "put its file back from a snapshot; or stella secret rotate NAME sets it anew, and stella secret remove NAME --version N ends the one that is damaged"
+const helpsSecret = "put its file back from a snapshot; or stella secret rotate NAME --tenant TENANT sets it anew, and stella secret remove NAME --tenant TENANT --version N ends the one that is damaged"
 
 // helpsGivenUp says what can be done with a run that was given up for a fault of ours.
 const helpsGivenUp = "stella daemon restart takes it up again from its records; other runs go on. Please report the line of daemon.log"
