@@ -380,7 +380,7 @@ func cmdTogether(ts *testscript.TestScript, neg bool, args []string) {
 		wg.Go(func() {
 			cmd := exec.Command(path, args[3:]...)
 			cmd.Dir = ts.Getenv("WORK")
-			cmd.Env = []string{"STELLA_HOME=" + ts.Getenv("STELLA_HOME"), "PATH=" + ts.Getenv("PATH"), "HOME=/no-home"}
+			cmd.Env = []string{"STELLA_HOME=" + ts.Getenv("STELLA_HOME"), "PATH=" + ts.Getenv("PATH"), "HOME=/no-home", "PATIENCE=" + ts.Getenv("PATIENCE")}
 			out, err := cmd.CombinedOutput()
 			if got := cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
 				results[i] = fmt.Sprintf("exit %d (%v): %s", got, err, out)
