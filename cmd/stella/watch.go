@@ -10,11 +10,11 @@ import (
 	"github.com/stellarun/stella/server/api"
 )
 
-// watchPause is between two looks at the entries of a run; after silence of so many
-// of them it is said what the run waits for.
+// watchPause is between two looks at the entries of a run. After silence of so many of them
+// it is asked what the run waits for, and what it waits for the next time as well is said.
 const (
 	watchPause = 100 * time.Millisecond
-	silence    = 10
+	silence    = 5
 )
 
 // A watcher stays with runs until they have ended, and says on stderr what
@@ -25,6 +25,8 @@ type watcher struct {
 	wide int              // characters of an id that tell them apart
 	stay bool             // also while only people let them go on
 	told map[string]bool  // what was said that a run waits for
+
+	found map[string]string // what a run waited for when that was asked last
 }
 
 // until returns when all runs have ended.
@@ -158,13 +160,9 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 			continue
 		}
 		st, more := queued(ctx, r, run.RunID)
-		if st == nil || w.told[run.RunID+st.Waiting] {
+		if st == nil || !w.news(run.RunID, st.Waiting) {
 			continue
 		}
-		if w.told == nil {
-			w.told = map[string]bool{}
-		}
-		w.told[run.RunID+st.Waiting] = true
 		text := "step " + st.StepID
 		if len(w.runs) > 1 {
 			text = w.label(run.RunID) + "  " + text
@@ -175,6 +173,21 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 		a.stderr.note("%s waits for: %s", text, st.Waiting)
 		a.stderr.note("  %s", moves(ctx, r))
 	}
+}
+
+// news says whether a run is found to wait for the same again, and that was not said. What
+// it waits for between two others, as for a free worker once a queue goes on, is no news.
+func (w *watcher) news(id, waiting string) bool {
+	if w.told == nil {
+		w.told, w.found = map[string]bool{}, map[string]string{}
+	}
+	again := w.found[id] == waiting
+	w.found[id] = waiting
+	if !again || w.told[id+waiting] {
+		return false
+	}
+	w.told[id+waiting] = true
+	return true
 }
 
 // queued finds the first step that waits for its turn in a run, or in its sub-runs,

@@ -1,0 +1,27 @@
+package main
+
+import "testing"
+
+// What a run waits for is said once, when it is found twice in turn.
+func TestSaysWhatHolds(t *testing.T) {
+	var w watcher
+	for i, look := range []struct {
+		run, waiting string
+		said         bool
+	}{
+		{"a", "the queue is paused", false},
+		{"b", "the queue is paused", false},
+		{"a", "the queue is paused", true},
+		{"a", "the queue is paused", false},
+		{"a", "a free worker", false}, // passes
+		{"a", "the lock merge", false},
+		{"a", "the lock merge", true},
+		{"a", "the queue is paused", false},
+		{"a", "the queue is paused", false},
+		{"b", "the queue is paused", true},
+	} {
+		if said := w.news(look.run, look.waiting); said != look.said {
+			t.Errorf("look %d: run %s, %s: said %v", i, look.run, look.waiting, said)
+		}
+	}
+}
