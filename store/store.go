@@ -169,6 +169,8 @@ type DB struct {
 	site  siteMeta
 	blobs *Blobs
 
+	committing atomic.Pointer[chan struct{}] // closed at the end of the commit that is under way
+
 	records *records      // of open runs, as of the last transaction; only the writer looks at it
 	tree    *ledger.Tree  // of the entries up to the newest that it has written; likewise
 	sealer  ledger.Sealer // what it writes entries with

@@ -46,6 +46,7 @@ type undo struct {
 
 // commit runs the batch in one transaction, syncs, and answers everybody.
 func (db *DB) commit(batch []request) {
+	defer db.commits()()
 	results := make([]error, len(batch))
 	tx, err := db.transact(batch, results)
 	if err != nil {

@@ -28,6 +28,7 @@ import (
 type source struct {
 	e    *Engine
 	away awayFiles
+	pace *store.Pace
 }
 
 func (s source) ReadHashes(indexes []int64) ([]ledger.Hash, error) { return s.e.db.ReadHashes(indexes) }
@@ -35,16 +36,17 @@ func (s source) ReadHashes(indexes []int64) ([]ledger.Hash, error) { return s.e.
 func (s source) Size() int64 { return s.e.db.Size() }
 
 func (s source) Entries(from, to int64) iter.Seq2[export.Entry, error] {
-	return entries(s.e.db.Entries(from, to))
+	return s.entries(s.e.db.Entries(from, to))
 }
 
 func (s source) RunEntries(runID string) iter.Seq2[export.Entry, error] {
-	return entries(s.e.db.RunEntries(runID))
+	return s.entries(s.e.db.RunEntries(runID))
 }
 
-func entries(lines iter.Seq2[store.Lines, error]) iter.Seq2[export.Entry, error] {
+func (s source) entries(lines iter.Seq2[store.Lines, error]) iter.Seq2[export.Entry, error] {
 	return func(yield func(export.Entry, error) bool) {
 		for l, err := range lines {
+			s.pace.Step()
 			e := export.Entry{Seq: l.Seq, Envelope: l.Envelope, Data: l.Data}
 			if l.Erased() {
 				e.Withheld = "erased"
@@ -239,7 +241,7 @@ func (e *Engine) archive(ctx context.Context, win export.Window, w io.Writer, aw
 		return nil, err
 	}
 	return background.Do(func() (*export.Result, error) {
-		return export.Create(ctx, source{e, away}, w, export.CreateOptions{
+		return export.Create(ctx, source{e, away, e.db.Pace()}, w, export.CreateOptions{
 			Window: win, LogKey: logPub, SiteKey: sitePub, Stella: e.opt.Version, Progress: p,
 			TempDir: filepath.Join(e.opt.Home, "cache"),
 			Sign: func(sums []byte) ([]byte, error) {
