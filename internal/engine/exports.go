@@ -68,17 +68,34 @@ func (s source) CheckpointCovering(seq int64) ([]byte, error) {
 	return note, err
 }
 
-func (s source) Blob(digest string) (io.ReadCloser, error) { return s.e.db.Blobs().Open(digest) }
+func (s source) Blob(digest string) (io.ReadCloser, error) {
+	return s.paced(s.e.db.Blobs().Open(digest))
+}
 
 func (s source) LogSegment(digest string) (io.ReadCloser, error) {
 	f, err := s.e.segment(digest)
 	if s.away.note(err) {
 		return nil, &export.WithheldError{Reason: withheldArchived}
 	}
+	return s.paced(f, err)
+}
+
+// paced reads a file piece by piece.
+func (s source) paced(r io.ReadCloser, err error) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return pacedFile{r, s.pace}, nil
+}
+
+type pacedFile struct {
+	io.ReadCloser
+	pace *store.Pace
+}
+
+func (f pacedFile) Read(p []byte) (int, error) {
+	f.pace.Step()
+	return f.ReadCloser.Read(p)
 }
 
 // withheldArchived is why an export does not have a log segment whose archive is not here.
