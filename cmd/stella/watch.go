@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stellarun/stella/runner/state"
@@ -144,6 +145,7 @@ func (w *watcher) wait(ctx context.Context, a *app, r *reached, id string, many 
 				}
 				if w.next[run.RunID] != from {
 					quiet = 0
+					delete(w.found, run.RunID)
 				}
 			}
 			if quiet > 0 && quiet%silence == 0 {
@@ -160,7 +162,11 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 			continue
 		}
 		st, more := queued(ctx, r, run.RunID)
-		if st == nil || !w.news(run.RunID, st.Waiting) {
+		if st == nil {
+			delete(w.found, run.RunID)
+			continue
+		}
+		if !w.news(run.RunID, st.Waiting) {
 			continue
 		}
 		text := "step " + st.StepID
@@ -176,8 +182,10 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 }
 
 // news says whether a run is found to wait for the same again, and that was not said. What
-// it waits for between two others, as for a free worker once a queue goes on, is no news.
+// it waits for between two others, as for a free worker once a queue goes on, is no news, nor
+// is who holds a lock at the moment.
 func (w *watcher) news(id, waiting string) bool {
+	waiting, _, _ = strings.Cut(waiting, ", held by ")
 	if w.told == nil {
 		w.told, w.found = map[string]bool{}, map[string]string{}
 	}

@@ -14,8 +14,9 @@ func TestSaysWhatHolds(t *testing.T) {
 		{"a", "the queue is paused", true},
 		{"a", "the queue is paused", false},
 		{"a", "a free worker", false}, // passes
-		{"a", "the lock merge", false},
-		{"a", "the lock merge", true},
+		{"a", "lock merge, held by step s of run x", false},
+		{"a", "lock merge, held by step s of run y", true}, // it changes hands faster than one looks
+		{"a", "lock merge", false},
 		{"a", "the queue is paused", false},
 		{"a", "the queue is paused", false},
 		{"b", "the queue is paused", true},
