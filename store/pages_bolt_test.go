@@ -173,13 +173,23 @@ func TestAnUnevenTreeIsDamage(t *testing.T) {
 		return raw[page*unit+16+uint64(i)*16+8:][:8]
 	}
 	first, last := binary.NativeEndian.Uint64(child(raw, root, 0)), binary.NativeEndian.Uint64(child(raw, root, -1))
+	become := func(flags uint16, more uint32) func(raw []byte) { // the last leaf
+		return func(raw []byte) {
+			head := raw[binary.NativeEndian.Uint64(child(raw, last, -1))*unit:]
+			binary.NativeEndian.PutUint16(head[8:], flags)
+			binary.NativeEndian.PutUint32(head[12:], more)
+		}
+	}
 	for name, change := range map[string]struct {
 		edit   func(raw []byte)
 		opened bool
 	}{
 		"a leaf beside branches":                 {func(raw []byte) { copy(child(raw, root, 0), child(raw, first, 0)) }, true},
 		"branches beside leaves":                 {func(raw []byte) { copy(child(raw, first, 1), child(raw, root, 1)) }, true},
-		"a branch in the place of the last leaf": {func(raw []byte) { raw[binary.NativeEndian.Uint64(child(raw, last, -1))*unit+8] = 1 }, false},
+		"a branch in the place of the last leaf": {become(1, 0), false},
+		"a branch longer than the file there":    {become(1, 1<<31-1), false},
+		"a meta page there":                      {become(4, 0), false},
+		"a list of free pages there":             {become(16, 0), false},
 	} {
 		changed := bytes.Clone(raw)
 		change.edit(changed)

@@ -125,8 +125,13 @@ func (w *walk) uneven(x *page, depth int) bool {
 // bbolt looks there for the newest entry as soon as it is open, round a circle if there is one.
 func (w *walk) claimAll(x *page, last bool) error {
 	if last {
-		if head, err := w.p.head(x.child(x.n - 1)); err == nil && head.branch {
-			if err := w.fail(head.id, errPageLevel, true); err != nil {
+		id := x.child(x.n - 1)
+		head, err := w.p.head(id) // bbolt takes every page for a branch that is no leaf
+		if err == nil && head.branch {
+			err = errPageLevel
+		}
+		if err != nil {
+			if err := w.fail(id, err, true); err != nil {
 				return err
 			}
 		}
