@@ -185,7 +185,9 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 // it waits for between two others, as for a free worker once a queue goes on, is no news, nor
 // is who holds a lock at the moment.
 func (w *watcher) news(id, waiting string) bool {
-	waiting, _, _ = strings.Cut(waiting, ", held by ")
+	if kind, _, _ := strings.Cut(waiting, " "); kind == "lock" || kind == "semaphore" {
+		waiting, _, _ = strings.Cut(waiting, ", held by ")
+	}
 	if w.told == nil {
 		w.told, w.found = map[string]bool{}, map[string]string{}
 	}

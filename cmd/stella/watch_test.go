@@ -20,6 +20,10 @@ func TestSaysWhatHolds(t *testing.T) {
 		{"a", "the queue is paused", false},
 		{"a", "the queue is paused", false},
 		{"b", "the queue is paused", true},
+		{"b", "the queue is paused by x: a disk, held by y", false}, // words of people
+		{"b", "the queue is paused by x: a disk, held by y", true},
+		{"b", "the queue is paused by x: a disk, held by z", false},
+		{"b", "the queue is paused by x: a disk, held by z", true},
 	} {
 		if said := w.news(look.run, look.waiting); said != look.said {
 			t.Errorf("look %d: run %s, %s: said %v", i, look.run, look.waiting, said)
