@@ -82,6 +82,7 @@ var (
 	errPageOrder  = errors.New("its keys are not in order")
 	errPageRange  = errors.New("its keys are not those that lead to it")
 	errPageKind   = errors.New("its elements are of another kind")
+	errPageEmpty  = errors.New("it has no elements, below a branch")
 	errPageTwice  = errors.New("it is reached twice")
 	errPageFree   = errors.New("it is used, and listed as free")
 	errPageLevel  = errors.New("it lies where pages of another kind do")

@@ -180,6 +180,12 @@ func TestAnUnevenTreeIsDamage(t *testing.T) {
 			binary.NativeEndian.PutUint32(head[12:], more)
 		}
 	}
+	shorten := func(n uint16) func(raw []byte) { // the last leaf, by that many elements; 0: all
+		return func(raw []byte) {
+			count := raw[binary.NativeEndian.Uint64(child(raw, last, -1))*unit+10:]
+			binary.NativeEndian.PutUint16(count, (binary.NativeEndian.Uint16(count)-n)*min(n, 1))
+		}
+	}
 	for name, change := range map[string]struct {
 		edit   func(raw []byte)
 		opened bool
@@ -190,6 +196,8 @@ func TestAnUnevenTreeIsDamage(t *testing.T) {
 		"a branch longer than the file there":    {become(1, 1<<31-1), false},
 		"a meta page there":                      {become(4, 0), false},
 		"a list of free pages there":             {become(16, 0), false},
+		"an empty leaf there":                    {shorten(0), false},
+		"one that lacks its last element":        {shorten(1), false},
 	} {
 		changed := bytes.Clone(raw)
 		change.edit(changed)

@@ -15,7 +15,7 @@ import (
 type walk struct {
 	p      *pages
 	kind   uint32                 // flags that the elements of its leaves have
-	coarse bool                   // leaves below a branch are not read
+	coarse bool                   // leaves below a branch are not read, but for the last
 	level  int                    // how deep leaves lie, the root at 1; 0: none was reached yet
 	from   []byte                 // what lies before this key is left out, but for the rest of its leaf; may be nil
 	leaf   func(*page) error      // may be nil
@@ -35,7 +35,7 @@ func (w *walk) follow(id uint64, within limits, depth int) error {
 	if depth > maxDepth {
 		return w.fail(id, errPageDepth, true)
 	}
-	x, err := w.p.page(id)
+	x, err := w.read(id, depth)
 	if err == nil {
 		err = w.p.claim(id, x.span)
 	}
@@ -64,6 +64,15 @@ func (w *walk) follow(id uint64, within limits, depth int) error {
 		return w.claimAll(x, within.high == nil)
 	}
 	return w.children(x, within, depth)
+}
+
+// read is a page that lies so deep.
+func (w *walk) read(id uint64, depth int) (*page, error) {
+	x, err := w.p.page(id)
+	if err == nil && depth > 0 && !x.branch && x.n == 0 {
+		return nil, errPageEmpty
+	}
+	return x, err
 }
 
 // children follows those of a branch.
@@ -121,14 +130,17 @@ func (w *walk) uneven(x *page, depth int) bool {
 	return w.level != 0 && x.branch == (w.level == depth+1)
 }
 
-// claimAll reaches the children of a branch without reading them. The last of all must be a leaf:
-// bbolt looks there for the newest entry as soon as it is open, round a circle if there is one.
+// claimAll reaches the children of a branch, and reads none but the last of all. That must be a
+// leaf, and whole: bbolt looks there for the newest entry as soon as it is open, goes on before it
+// if it is empty, and round a circle if there is one.
 func (w *walk) claimAll(x *page, last bool) error {
 	if last {
 		id := x.child(x.n - 1)
-		head, err := w.p.head(id) // bbolt takes every page for a branch that is no leaf
-		if err == nil && head.branch {
-			err = errPageLevel
+		leaf, err := w.read(id, 1) // bbolt takes every page for a branch that is no leaf
+		if err == nil {
+			if err = leaf.bad; leaf.branch {
+				err = errPageLevel
+			}
 		}
 		if err != nil {
 			if err := w.fail(id, err, true); err != nil {
