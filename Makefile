@@ -51,7 +51,7 @@ fuzz:
 
 # A child is killed at every failpoint, and its site is opened and checked.
 crash:
-	$(GO) test -tags failpoint -count=1 ./internal/failpoint/ ./internal/fsx/ ./store/ ./export/ ./internal/engine/
+	$(GO) test -tags failpoint -count=1 -timeout 30m ./internal/failpoint/ ./internal/fsx/ ./store/ ./export/ ./internal/engine/
 
 fixtures:
 	$(GO) run ./testdata/bundles/gen
