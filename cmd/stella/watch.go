@@ -161,7 +161,7 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 		if _, watched := w.next[run.RunID]; !watched {
 			continue
 		}
-		st, more := queued(ctx, r, run.RunID)
+		st, more := blocked(ctx, r, run.RunID, false)
 		if st == nil {
 			delete(w.found, run.RunID)
 			continue
@@ -177,7 +177,9 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 			text += fmt.Sprintf(" (and %d more)", more)
 		}
 		a.stderr.note("%s waits for: %s", text, st.Waiting)
-		a.stderr.note("  %s", moves(ctx, r))
+		if st.Status == state.Queued {
+			a.stderr.note("  %s", moves(ctx, r))
+		}
 	}
 }
 
@@ -200,9 +202,10 @@ func (w *watcher) news(id, waiting string) bool {
 	return true
 }
 
-// queued finds the first step that waits for its turn in a run, or in its sub-runs,
-// and how many more do; nil if something is under way, or a time is waited for.
-func queued(ctx context.Context, r *reached, id string) (first *api.StepInfo, more int) {
+// blocked finds the first step that waits for its turn in a run, or in its sub-runs, or else of a
+// sub-run that waits for people: those of the run itself were shown as its entries. It says how
+// many more do; nil if something is under way, or a time is waited for.
+func blocked(ctx context.Context, r *reached, id string, sub bool) (first *api.StepInfo, more int) {
 	d, err := r.RunOverview(ctx, id)
 	if err != nil { // it is no more than a hint
 		return nil, 0
@@ -211,22 +214,26 @@ func queued(ctx context.Context, r *reached, id string) (first *api.StepInfo, mo
 		st := &d.StepList[i]
 		switch {
 		case st.Status == state.Running && st.Child != nil && st.Child.Status == "":
-			below, n := queued(ctx, r, st.Child.RunID)
+			below, n := blocked(ctx, r, st.Child.RunID, true)
 			if below == nil {
 				return nil, 0
 			}
-			if more += n; first == nil {
-				first = below
-			} else {
-				more++
-			}
+			st = below
+			more += n
 		case st.Status == state.Running, st.Status == state.Queued && st.DueTime().After(time.Now()):
 			return nil, 0
-		case st.Status == state.Queued && st.Waiting != "" && first == nil:
-			first = st
-		case st.Status == state.Queued:
-			more++
+		case st.Status == state.Queued, st.Status == state.CheckpointPending && sub:
+		default:
+			continue
 		}
+		switch {
+		case st.Waiting != "" && first == nil:
+			first = st
+			continue
+		case st.Waiting != "" && st.Status == state.Queued && first.Status == state.CheckpointPending:
+			first = st
+		}
+		more++
 	}
 	return first, more
 }
