@@ -367,3 +367,51 @@ func TestTheGuardCatchesNothingElse(t *testing.T) {
 		t.Errorf("%v, %v", err, p)
 	}
 }
+
+// A record that is no JSON, and one that an index leads to and that is not there, are damage to
+// everybody who reads them.
+func TestARecordThatIsNoneIsDamage(t *testing.T) {
+	for name, x := range map[string]struct {
+		edit func(*bolt.Tx) error
+		read func(*store.DB) error
+	}{
+		"no JSON": {
+			func(tx *bolt.Tx) error {
+				k, v := tx.Bucket([]byte("schedules")).Cursor().First()
+				return tx.Bucket([]byte("schedules")).Put(k, append([]byte{'y'}, v[1:]...))
+			},
+			func(db *store.DB) error { _, err := db.Schedules("default"); return err },
+		},
+		"an open run without its record": {
+			func(tx *bolt.Tx) error { return tx.Bucket([]byte("active")).Put([]byte("r"), []byte{}) },
+			func(db *store.DB) error { _, err := db.ActiveRuns(); return err },
+		},
+		"a listed run without its record": {
+			func(tx *bolt.Tx) error { return tx.Bucket([]byte("tenantruns")).Put([]byte("default\x00r"), []byte{}) },
+			func(db *store.DB) error {
+				_, _, err := db.RunPage(t.Context(), store.RunFilter{Tenant: "default"}, "", 10)
+				return err
+			},
+		},
+		"a run token without its run": {
+			func(tx *bolt.Tx) error { return tx.Bucket([]byte("tokens")).Put([]byte("default\x00x"), []byte("r")) },
+			func(db *store.DB) error { _, err := db.RunByToken("default", "x"); return err },
+		},
+	} {
+		home := smallSite(t)
+		edit(t, home, x.edit)
+		db, err := store.Open(home, store.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := x.read(db); !isDamage(err) || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: read: %v", name, err)
+		}
+		if _, err := db.Check(t.Context(), store.CheckOptions{}); !isDamage(err) {
+			t.Errorf("%s: check: %v", name, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

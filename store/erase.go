@@ -124,9 +124,11 @@ func (tx *Tx) projectErasure(env ledger.Envelope, entries []ledger.ErasedData) e
 // agreedIn reads which data is agreed to be erased, whether it has gone or not.
 func agreedIn(t *bolt.Tx) (agreed []int64, err error) {
 	if raw := t.Bucket(bMeta).Get(kErased); raw != nil {
-		err = json.Unmarshal(raw, &agreed)
+		if err := json.Unmarshal(raw, &agreed); err != nil {
+			return nil, damaged(err, "meta %s", kErased)
+		}
 	}
-	return agreed, err
+	return agreed, nil
 }
 
 // shown is an entry as others than a check may see it.

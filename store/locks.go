@@ -270,7 +270,7 @@ func (db *DB) steps(index, prefix []byte, visit func(state.Run, state.Step) bool
 		runID, stepID, _ := strings.Cut(string(k), "/")
 		if run.RunID != runID {
 			var err error
-			if run, err = readRun(t, runID); err != nil {
+			if run, err = indexedRun(t, runID); err != nil {
 				return err
 			}
 		}

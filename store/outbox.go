@@ -109,7 +109,7 @@ func (db *DB) OutboxRows(sink string, from int64, limit int) ([]OutboxRow, error
 			}
 			row := OutboxRow{Seq: seq}
 			if err := json.Unmarshal(v, &row); err != nil {
-				return fmt.Errorf("store: outbox %s: %w", printable(k), err)
+				return damaged(err, "outbox %s of ledger.db", printable(k))
 			}
 			rows = append(rows, row)
 		}

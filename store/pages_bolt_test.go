@@ -198,6 +198,16 @@ func TestAnUnevenTreeIsDamage(t *testing.T) {
 		"a list of free pages there":             {become(16, 0), false},
 		"an empty leaf there":                    {shorten(0), false},
 		"one that lacks its last element":        {shorten(1), false},
+		"the first leaf in its place": {func(raw []byte) {
+			page := raw[binary.NativeEndian.Uint64(child(raw, last, -1))*unit:][:unit]
+			id := bytes.Clone(page[:8])
+			copy(page, raw[binary.NativeEndian.Uint64(child(raw, first, 0))*unit:][:unit])
+			copy(page, id)
+		}, false},
+		"one whose last element is a bucket": {func(raw []byte) {
+			head := raw[binary.NativeEndian.Uint64(child(raw, last, -1))*unit:]
+			head[16+16*(int(binary.NativeEndian.Uint16(head[10:]))-1)] = 1
+		}, false},
 	} {
 		changed := bytes.Clone(raw)
 		change.edit(changed)

@@ -60,9 +60,6 @@ func (w *walk) follow(id uint64, within limits, depth int) error {
 	if !x.branch {
 		return w.visit(x)
 	}
-	if w.coarse && !w.branches(x) {
-		return w.claimAll(x, within.high == nil)
-	}
 	return w.children(x, within, depth)
 }
 
@@ -75,19 +72,33 @@ func (w *walk) read(id uint64, depth int) (*page, error) {
 	return x, err
 }
 
-// children follows those of a branch.
+// children follows those of a branch. Of leaves a coarse walk follows the last of the tree alone:
+// bbolt looks there for the newest entry as soon as it is open, goes on before it if it is empty,
+// and round a circle if there is one.
 func (w *walk) children(x *page, within limits, depth int) error {
-	leaves := w.p.ahead != nil && !w.branches(x)
+	leaves := (w.p.ahead != nil || w.coarse) && !w.branches(x)
+	if leaves && w.level == 0 {
+		w.level = depth + 2
+	}
 	for i := range x.n {
-		if w.from != nil && x.bad == nil && i+1 < x.n && bytes.Compare(x.key(i+1), w.from) <= 0 {
+		last := i+1 == x.n
+		if w.from != nil && x.bad == nil && !last && bytes.Compare(x.key(i+1), w.from) <= 0 {
 			continue
 		}
-		if leaves {
+		if leaves && w.coarse && (!last || within.high != nil) {
+			if err := w.p.claim(x.child(i), 1); err != nil {
+				if err := w.fail(x.child(i), err, true); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if leaves && w.p.ahead != nil {
 			w.p.readAhead(x, i)
 		}
 		var child limits
 		if x.bad == nil {
-			if child = (limits{x.key(i), within.high}); i+1 < x.n {
+			if child = (limits{x.key(i), within.high}); !last {
 				child.high = x.key(i + 1)
 			}
 		}
@@ -128,34 +139,6 @@ func (w *walk) uneven(x *page, depth int) bool {
 		w.level = depth + 1
 	}
 	return w.level != 0 && x.branch == (w.level == depth+1)
-}
-
-// claimAll reaches the children of a branch, and reads none but the last of all. That must be a
-// leaf, and whole: bbolt looks there for the newest entry as soon as it is open, goes on before it
-// if it is empty, and round a circle if there is one.
-func (w *walk) claimAll(x *page, last bool) error {
-	if last {
-		id := x.child(x.n - 1)
-		leaf, err := w.read(id, 1) // bbolt takes every page for a branch that is no leaf
-		if err == nil {
-			if err = leaf.bad; leaf.branch {
-				err = errPageLevel
-			}
-		}
-		if err != nil {
-			if err := w.fail(id, err, true); err != nil {
-				return err
-			}
-		}
-	}
-	for i := range x.n {
-		if err := w.p.claim(x.child(i), 1); err != nil {
-			if err := w.fail(x.child(i), err, true); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // A bucketPages is where a bucket is: its root page, or the leaf that is all of it.

@@ -155,7 +155,7 @@ func (tx *Tx) projectTrust(d *ledger.TrustChange) error {
 		}
 		var before ledger.TrustChange
 		if err := json.Unmarshal(old, &before); err != nil {
-			return err
+			return damaged(err, "meta %s", kTrust)
 		}
 		if before.Root != d.Root && tx.get(bMeta, kExtension) != nil {
 			if err := tx.delete(bMeta, kExtension); err != nil {

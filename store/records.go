@@ -44,6 +44,15 @@ func readRun(t *bolt.Tx, id string) (run state.Run, err error) {
 	return run, err
 }
 
+// indexedRun reads the record of a run that an index leads to: without it the ledger is damaged.
+func indexedRun(t *bolt.Tx, id string) (state.Run, error) {
+	run, err := readRun(t, id)
+	if errors.Is(err, ErrNotFound) {
+		err = damaged(errors.New("it is missing"), "record of run %s", printable([]byte(id)))
+	}
+	return run, err
+}
+
 // records are runs, steps and attempts in the form in which entries move them.
 // They are decoded once and encoded once a request, however many of its entries
 // move them; [state.Apply] replaces what it changes, so that a record that was

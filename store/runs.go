@@ -126,7 +126,7 @@ func (db *DB) RunByToken(tenant, token string) (state.Run, error) {
 		if id == nil {
 			return fmt.Errorf("run token: %w", ErrNotFound)
 		}
-		run, err = readRun(t, string(id))
+		run, err = indexedRun(t, string(id))
 		return err
 	})
 	return run, err
@@ -193,7 +193,7 @@ func (db *DB) HasArtifact(tenant, digest string) (has bool, err error) {
 func (db *DB) ActiveRuns() ([]state.Run, error) {
 	var runs []state.Run
 	err := scan(db, bActive, nil, func(t *bolt.Tx, k, _ []byte) error {
-		r, err := readRun(t, string(k))
+		r, err := indexedRun(t, string(k))
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (db *DB) RunPage(ctx context.Context, f RunFilter, cursor string, limit int
 			for k := seekBefore(c, prefix, cursor); k != nil && bytes.HasPrefix(k, prefix) && n < pageSize; k, _ = c.Prev() {
 				n++
 				cursor = string(k[len(prefix):])
-				r, err := readRun(t, cursor)
+				r, err := indexedRun(t, cursor)
 				if err != nil {
 					return err
 				}

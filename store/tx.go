@@ -219,14 +219,14 @@ func (tx *Tx) putJSON(bucket, key []byte, v any) error {
 	return tx.put(bucket, key, raw)
 }
 
-// getJSON fills v; a missing key is [ErrNotFound].
+// getJSON fills v; a missing key is [ErrNotFound], and a record that is none a *[Damage].
 func getJSON(t *bolt.Tx, bucket, key []byte, v any) error {
 	raw := t.Bucket(bucket).Get(key)
 	if raw == nil {
 		return ErrNotFound
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return fmt.Errorf("store: %s %q: %w", bucket, key, err)
+		return damaged(err, "%s %s of ledger.db", bucket, printable(key))
 	}
 	return nil
 }
