@@ -33,8 +33,12 @@ func unwritten(err error) error {
 	case noSpace(err):
 		return &api.Error{Code: api.CodeNoSpace, Message: "there is no space left: " + text, Hint: "free space, then try again: nothing that was acknowledged is lost"}
 	case errors.Is(err, store.ErrFailed):
+		helps := "mend the disk"
+		if errors.Is(err, syscall.EFBIG) {
+			helps = "raise the limit (ulimit -f)"
+		}
 		return &api.Error{Code: api.CodeNotWritable, Message: "the ledger could not be written: " + text,
-			Hint: "mend the disk, then try again: nothing that was acknowledged is lost"}
+			Hint: helps + ", then try again: nothing that was acknowledged is lost"}
 	}
 	return nil
 }
