@@ -27,13 +27,14 @@ func (db *DB) Approval(runID, stepID string, attempt int) (ApprovalRecord, error
 	return rec, err
 }
 
+// approvalAt reads the approval that has a key; [ErrNotFound] where there is none.
 func approvalAt(t *bolt.Tx, key []byte) (ApprovalRecord, error) {
 	var rec ApprovalRecord
 	runID, rest, _ := strings.Cut(string(key), "/")
 	rec.StepID = rest[:max(0, len(rest)-5)] // "/" and four bytes of the attempt
 	err := getJSON(t, bApprovals, key, &rec.Approval)
 	if err == nil {
-		rec.Run, err = readRun(t, runID)
+		rec.Run, err = indexedRun(t, runID)
 	}
 	return rec, err
 }
@@ -53,7 +54,7 @@ func (db *DB) Approvals(tenant string, open bool, cursor string, limit int, keep
 		next = string(k)
 		rec, err := approvalAt(t, k)
 		if err != nil {
-			return err
+			return indexed(err, "approval %s", printable(k))
 		}
 		if rec.Run.Tenant == tenant && (keep == nil || keep(rec)) {
 			out = append(out, rec)

@@ -34,6 +34,8 @@ func damaged(err error, format string, a ...any) error {
 	return &Damage{What: fmt.Sprintf(format, a...), Err: err}
 }
 
+var errMissing = errors.New("it is missing")
+
 // CheckReport counts what a check has looked at.
 type CheckReport struct {
 	Size        int64

@@ -397,6 +397,29 @@ func TestARecordThatIsNoneIsDamage(t *testing.T) {
 			func(tx *bolt.Tx) error { return tx.Bucket([]byte("tokens")).Put([]byte("default\x00x"), []byte("r")) },
 			func(db *store.DB) error { _, err := db.RunByToken("default", "x"); return err },
 		},
+		"an ended run without its record": {
+			func(tx *bolt.Tx) error { return tx.Bucket([]byte("tenantruns")).Put([]byte("default\x00r"), []byte{}) },
+			func(db *store.DB) error { _, err := db.EndedBefore(t.Context(), "2026", "2026"); return err },
+		},
+		"an open approval without its record": {
+			func(tx *bolt.Tx) error {
+				return tx.Bucket([]byte("asked")).Put([]byte("r/s/\x00\x00\x00\x01"), []byte{})
+			},
+			func(db *store.DB) error { _, _, err := db.Approvals("default", true, "", 10, nil); return err },
+		},
+		"an approval without its run": {
+			func(tx *bolt.Tx) error {
+				return tx.Bucket([]byte("approvals")).Put([]byte("r/s/\x00\x00\x00\x01"), []byte("{}"))
+			},
+			func(db *store.DB) error { _, err := db.Approval("r", "s", 1); return err },
+		},
+		"a dead step without its record": {
+			func(tx *bolt.Tx) error {
+				return errors.Join(tx.Bucket([]byte("records")).Put([]byte("r"), []byte(`{"runId":"r"}`)),
+					tx.Bucket([]byte("dead")).Put([]byte("r/s"), []byte{}))
+			},
+			func(db *store.DB) error { _, err := db.DeadSteps("default", 10); return err },
+		},
 	} {
 		home := smallSite(t)
 		edit(t, home, x.edit)

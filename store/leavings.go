@@ -57,7 +57,7 @@ func (db *DB) EndedBefore(ctx context.Context, before, now string) (*Leavings, e
 			return err
 		}
 		_, id, _ := strings.Cut(string(k), "\x00")
-		run, err := readRun(t, id)
+		run, err := indexedRun(t, id)
 		if err == nil && run.Status.Ended() && run.EndedUTC != "" && run.EndedUTC < before {
 			parents[id] = run.ParentRunID
 			l.runs = append(l.runs, archive.Run{DAGID: run.DAGID, EndedUTC: run.EndedUTC, RunID: id, Tenant: run.Tenant})
@@ -315,7 +315,7 @@ func (l *Leavings) locate(digest string, x *leaving) error {
 		x.size = -1
 	}
 	if (x.artifact && x.size < 0 || x.log && x.logSize < 0) && b.shelf.nowhere(digest) {
-		x.bad = errors.New("it is missing")
+		x.bad = errMissing
 	}
 	return nil
 }

@@ -275,7 +275,8 @@ func (db *DB) steps(index, prefix []byte, visit func(state.Run, state.Step) bool
 			}
 		}
 		var step state.Step
-		if err := getJSON(t, bRecords, stepRecord(runID, stepID), &step); err != nil {
+		err := getJSON(t, bRecords, stepRecord(runID, stepID), &step)
+		if err := indexed(err, "record of step %s", printable(k)); err != nil {
 			return err
 		}
 		if !visit(run, step) {

@@ -345,11 +345,11 @@ func lastEnvelope(tx *bolt.Tx, schema uint64) (size int64, line []byte, err erro
 	}
 	b := tx.Bucket(name)
 	if b == nil {
-		return 0, nil, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+		return 0, nil, damaged(errMissing, "bucket %s of ledger.db", name)
 	}
 	k, v := b.Cursor().Last()
 	if k == nil {
-		return 0, nil, damaged(errors.New("it is missing"), "the first entry of ledger.db")
+		return 0, nil, damaged(errMissing, "the first entry of ledger.db")
 	}
 	if len(k) != 8 {
 		return 0, nil, damaged(errEntryRecord, "the last key of %s in ledger.db", name)
@@ -387,17 +387,17 @@ func splitHashes(raw []byte) (out []ledger.Hash) {
 func oldEntry(t *bolt.Tx, seq int64) (hashes []ledger.Hash, l Lines, err error) {
 	for _, name := range [][]byte{oldEnvelopes, oldData, oldHashes} {
 		if t.Bucket(name) == nil {
-			return nil, l, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+			return nil, l, damaged(errMissing, "bucket %s of ledger.db", name)
 		}
 	}
 	l = Lines{Seq: seq, Envelope: t.Bucket(oldEnvelopes).Get(be64(seq)), Data: t.Bucket(oldData).Get(be64(seq))}
 	if l.Envelope == nil {
-		return nil, l, damaged(errors.New("it is missing"), "entry %d", seq)
+		return nil, l, damaged(errMissing, "entry %d", seq)
 	}
 	for i := ledger.StoredHashIndex(0, seq); i < ledger.StoredHashIndex(0, seq+1); i++ {
 		h := t.Bucket(oldHashes).Get(be64(i))
 		if len(h) != len(ledger.Hash{}) {
-			return nil, l, damaged(errors.New("it is missing"), "tree hash %d", i)
+			return nil, l, damaged(errMissing, "tree hash %d", i)
 		}
 		hashes = append(hashes, ledger.Hash(h))
 	}

@@ -85,7 +85,7 @@ func (q *quick) part(t *bolt.Tx, f *os.File, to int64) error {
 var errRead = errors.New("store: enough is read")
 
 func (q *quick) missing() error {
-	return damaged(errors.New("it is missing"), "entry %d", q.seq)
+	return damaged(errMissing, "entry %d", q.seq)
 }
 
 // entry checks the next one.

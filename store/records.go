@@ -47,10 +47,16 @@ func readRun(t *bolt.Tx, id string) (run state.Run, err error) {
 // indexedRun reads the record of a run that an index leads to: without it the ledger is damaged.
 func indexedRun(t *bolt.Tx, id string) (state.Run, error) {
 	run, err := readRun(t, id)
+	return run, indexed(err, "record of run %s", printable([]byte(id)))
+}
+
+// indexed is what reading a record has ended with that an index leads to: where none is there,
+// damage.
+func indexed(err error, format string, a ...any) error {
 	if errors.Is(err, ErrNotFound) {
-		err = damaged(errors.New("it is missing"), "record of run %s", printable([]byte(id)))
+		return damaged(errMissing, format, a...)
 	}
-	return run, err
+	return err
 }
 
 // records are runs, steps and attempts in the form in which entries move them.

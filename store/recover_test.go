@@ -106,22 +106,21 @@ func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
 	want := linesOf(t, site)
 	raw := read(t, site, "ledger.db")
 	used := len(bytes.TrimRight(raw, "\x00")) // the file grows ahead of what is in it
+	aimed := want[len(want)/2].Envelope
+	kinds := [][]byte{ // one of each kind, whatever chance brings after them
+		raw,
+		bytes.ReplaceAll(raw, aimed, make([]byte, len(aimed))),
+		raw[:os.Getpagesize()/2],
+	}
 	whole, cut, none := 0, 0, 0
 	for i := range 50 {
 		home := newHome(t)
-		bad := append([]byte(nil), raw...)
-		what := ""
-		for range 1 + r.IntN(4) {
-			at := r.IntN(used)
-			n := 1 << r.IntN(13)
-			for j := at; j < min(at+n, len(bad)); j++ {
-				bad[j] = byte(r.Uint32())
-			}
-			what += fmt.Sprintf(" %d bytes at %d", n, at)
-		}
-		if r.IntN(8) == 0 {
-			bad = bad[:r.IntN(used)]
-			what += fmt.Sprintf(", cut at %d", len(bad))
+		var bad []byte
+		what := " aimed"
+		if i < len(kinds) {
+			bad = kinds[i]
+		} else {
+			bad, what = damagedAnywhere(raw, used, r)
 		}
 		if err := os.WriteFile(filepath.Join(home, "ledger.db"), bad, 0o600); err != nil {
 			t.Fatal(err)
@@ -163,6 +162,24 @@ func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
 	if whole == 0 || cut == 0 || none == 0 {
 		t.Error("the damage is always of one kind")
 	}
+}
+
+// damagedAnywhere is a file with a few stretches of chance bytes in what is used of it, and at
+// times cut, and how.
+func damagedAnywhere(raw []byte, used int, r *rand.Rand) (bad []byte, how string) {
+	bad = bytes.Clone(raw)
+	for range 1 + r.IntN(4) {
+		at, n := r.IntN(used), 1<<r.IntN(13)
+		for j := at; j < min(at+n, len(bad)); j++ {
+			bad[j] = byte(r.Uint32())
+		}
+		how += fmt.Sprintf(" %d bytes at %d", n, at)
+	}
+	if r.IntN(8) == 0 {
+		bad = bad[:r.IntN(used)]
+		how += fmt.Sprintf(", cut at %d", len(bad))
+	}
+	return bad, how
 }
 
 // verifies says that a home is what its ledger says, and each checkpoint as it was signed.

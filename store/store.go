@@ -374,14 +374,14 @@ func (db *DB) load() error {
 	return db.view(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bMeta)
 		if k, _ := tx.Cursor().First(); meta == nil && k != nil {
-			return damaged(errors.New("it is missing"), "bucket %s of ledger.db", bMeta)
+			return damaged(errMissing, "bucket %s of ledger.db", bMeta)
 		}
 		if meta == nil {
 			return fmt.Errorf("%w: ledger.db was never initialised", ErrNoSite)
 		}
 		v := meta.Get(kSchema)
 		if len(v) != 8 {
-			return damaged(errors.New("it is missing"), "the schema version of ledger.db")
+			return damaged(errMissing, "the schema version of ledger.db")
 		}
 		n := binary.BigEndian.Uint64(v)
 		if n > mostSchemas {
@@ -392,7 +392,7 @@ func (db *DB) load() error {
 		}
 		for _, name := range buckets() {
 			if tx.Bucket(name) == nil && (n == schemaVersion || !newer(name)) {
-				return damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+				return damaged(errMissing, "bucket %s of ledger.db", name)
 			}
 		}
 		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {

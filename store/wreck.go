@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -157,7 +156,7 @@ func (w *wreck) bucket(name []byte) (*wreckBucket, error) {
 	if b := w.buckets[string(name)]; b != nil {
 		return b, nil
 	}
-	return nil, damaged(errors.New("it is missing"), "bucket %s of ledger.db", name)
+	return nil, damaged(errMissing, "bucket %s of ledger.db", name)
 }
 
 // leaf reads a leaf that could be read before.
