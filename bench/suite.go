@@ -52,6 +52,7 @@ func benchmarks() []benchmark {
 		{"append-6", "appending to a ledger of 1,000,000 entries (aim: at most 1.2)", "appending to one of 10,000", 20, benchAppend(1_000_000)},
 		{"merkle", "appending entries, about 100 a commit (aim: at most 1.8)", "bbolt's own grouped commits of values as long", 20, benchMerkle},
 		{"ledger-verify", "stella ledger verify --quick of 600,000 entries, whole process, one core (aim: at most 2.86)", "SHA-256 of the same lines", 20, benchLedgerVerify("--quick")},
+		{"ledger-verify-whole", "stella ledger verify of the same, which also makes every record anew from its entries", "SHA-256 of the same lines", 20, benchLedgerVerify()},
 		{"window", "exporting 10,000 entries out of 1,000,000 (aim: at most 1.3)", "exporting 10,000 out of 100,000", 20, benchWindow},
 		{"export", "exporting 90,000 entries with all that belongs to them", "compressing what the archive holds", 20, benchExport},
 		{"export-append", "p99 of appending during an export (aim: at most 2)", "p99 without one", 20, benchAppendBeside},
