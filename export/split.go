@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,7 +73,7 @@ func NewSplit(path string, size int64, force bool) (*Split, error) {
 		return nil, fmt.Errorf("export: %w: sha256sum cannot read a list of the name %q", ErrPartSize, filepath.Base(path))
 	}
 	s := &Split{Perm: fsx.ByUmask(0o666), base: path, size: size, force: force}
-	if old, err := s.old(); err != nil {
+	if old, err := Taken(path); err != nil {
 		return nil, err
 	} else if len(old) > 0 && !force {
 		return nil, &fs.PathError{Op: "create", Path: old[0], Err: fs.ErrExist}
@@ -82,20 +83,43 @@ func NewSplit(path string, size int64, force bool) (*Split, error) {
 	return s, err
 }
 
-// old are the files that stand in the place of the new ones: a whole one, the first
-// part, the others, the list.
-func (s *Split) old() ([]string, error) {
-	parts, err := filepath.Glob(escapeGlob(s.base) + ".[0-9][0-9][0-9]")
+// Taken are the files that an archive of this path takes the place of, however they and it are
+// written: a whole one, the first part, the others, the list.
+func Taken(path string) ([]string, error) {
+	parts, err := filepath.Glob(escapeGlob(path) + ".[0-9][0-9][0-9]")
 	if err != nil {
 		return nil, err
 	}
 	var out []string
-	for _, path := range append(append([]string{s.base}, parts...), s.base+sumsSuffix) {
+	for _, path := range append(append([]string{path}, parts...), path+sumsSuffix) {
 		if _, err := os.Lstat(path); err == nil {
 			out = append(out, path)
 		}
 	}
 	return out, nil
+}
+
+// RemoveParts removes what an archive was split to before a whole one takes its path, the
+// first part first.
+func RemoveParts(path string) error {
+	old, err := Taken(path)
+	if err != nil {
+		return err
+	}
+	return removeAll(slices.DeleteFunc(old, func(taken string) bool { return taken == path }))
+}
+
+// removeAll removes files for good, one after the other.
+func removeAll(paths []string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if err := fsx.SyncDir(filepath.Dir(path)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Write appends b, to as many parts as it takes.
@@ -155,20 +179,15 @@ func (s *Split) Commit() error {
 	for _, p := range s.parts {
 		fmt.Fprintf(&sums, "%s  %s\n", p.SHA256, filepath.Base(p.Path))
 	}
-	old, err := s.old()
+	old, err := Taken(s.base)
 	if err != nil {
 		return err
 	}
-	for _, path := range old {
-		if !s.force {
-			return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
-		}
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-		if err := fsx.SyncDir(filepath.Dir(path)); err != nil {
-			return err
-		}
+	if len(old) > 0 && !s.force {
+		return &fs.PathError{Op: "create", Path: old[0], Err: fs.ErrExist}
+	}
+	if err := removeAll(old); err != nil {
+		return err
 	}
 	if err := fsx.WriteFile(s.base+sumsSuffix, sums.Bytes(), s.Perm); err != nil {
 		return err

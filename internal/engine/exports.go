@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -129,8 +128,10 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	if err := e.outside("an archive", req.Path); err != nil {
 		return api.ExportResult{}, err
 	}
-	if _, err := os.Lstat(req.Path); err == nil && !req.Force {
-		return api.ExportResult{}, &api.Error{Code: api.CodeConflict, Message: req.Path + " exists", Hint: "choose another name, or --force"}
+	if taken, err := export.Taken(req.Path); err != nil {
+		return api.ExportResult{}, err
+	} else if len(taken) > 0 && !req.Force {
+		return api.ExportResult{}, pathTaken(taken[0])
 	}
 	away := awayFiles{}
 	res, parts, err := e.export(ctx, win, req, away, p)
@@ -238,6 +239,9 @@ func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRe
 	if err == nil {
 		err = finish()
 	}
+	if err == nil && split == nil && req.Force {
+		err = export.RemoveParts(req.Path)
+	}
 	if err == nil {
 		err = f.Commit()
 	}
@@ -281,6 +285,10 @@ func publicPEM(key any) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
 
+func pathTaken(path string) *api.Error {
+	return &api.Error{Code: api.CodeConflict, Message: path + " exists", Hint: "choose another name, or --force"}
+}
+
 func exportError(err error) error {
 	var d *export.DamagedError
 	switch {
@@ -295,7 +303,7 @@ func exportError(err error) error {
 	case errors.Is(err, fs.ErrExist):
 		var file *fs.PathError
 		if errors.As(err, &file) {
-			return &api.Error{Code: api.CodeConflict, Message: file.Path + " exists", Hint: "choose another name, or --force"}
+			return pathTaken(file.Path)
 		}
 		return dbError(err)
 	case errors.As(err, &d):
