@@ -99,6 +99,15 @@ func Taken(path string) ([]string, error) {
 	return out, nil
 }
 
+// Remove removes an archive, whole or in parts.
+func Remove(path string) error {
+	old, err := Taken(path)
+	if err != nil {
+		return err
+	}
+	return removeAll(old)
+}
+
 // RemoveParts removes what an archive was split to before a whole one takes its path, the
 // first part first.
 func RemoveParts(path string) error {

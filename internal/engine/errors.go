@@ -226,6 +226,18 @@ func among(err error, list ...syscall.Errno) bool {
 	return errors.As(err, &errno) && slices.Contains(list, errno)
 }
 
+// adding says more of what an error has left.
+func adding(err error, format string, a ...any) error {
+	said := &api.Error{}
+	if known := (*api.Error)(nil); errors.As(err, &known) {
+		*said = *known
+	} else {
+		*said = *internal(err)
+	}
+	said.Message += "; " + fmt.Sprintf(format, a...)
+	return said
+}
+
 // dbError turns what the store or the runner says into what the API says.
 func dbError(err error) error {
 	var known *api.Error

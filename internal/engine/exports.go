@@ -146,7 +146,7 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 		return api.ExportResult{}, exportError(err)
 	}
 	if _, err := e.db.Append(ledger.ExportCreated, s.actor, &res.ExportCreation); err != nil {
-		return api.ExportResult{}, dbError(err)
+		return api.ExportResult{}, unrecorded(req.Path, err)
 	}
 	out := showExport(res.ExportCreation)
 	out.Path, out.Bytes, out.EncryptedTo = req.Path, res.Bytes, req.EncryptTo
@@ -155,6 +155,15 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 		out.Parts = append(out.Parts, api.ExportPart(part))
 	}
 	return out, nil
+}
+
+// unrecorded takes back an archive that no entry speaks of: what leaves a site is on record.
+func unrecorded(path string, err error) error {
+	what := "was removed"
+	if rerr := export.Remove(path); rerr != nil {
+		what = "is still there: " + rerr.Error()
+	}
+	return adding(dbError(err), "the archive %s, which is not on record, %s", path, what)
 }
 
 // outside refuses a path in the home, by whatever links it leads there: what is there is the

@@ -107,7 +107,10 @@ func (s *site) CreateSnapshot(ctx context.Context, req api.SnapshotRequest, p ap
 	out.Seq, err = e.db.Append(ledger.SnapshotCreated, s.actor, &ledger.SnapshotCreation{
 		ID: clear.ID, Size: clear.Size, Root: clear.Root, Files: clear.Files, Bytes: clear.Bytes, Sums: sums, Encrypted: sealed,
 	})
-	return out, dbError(err)
+	if err != nil { // of a site that cannot be written it may be the last one
+		err = adding(dbError(err), "the snapshot %s is whole, and not on record", out.Path)
+	}
+	return out, err
 }
 
 // openNote verifies a checkpoint of this site.
