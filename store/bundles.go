@@ -105,6 +105,13 @@ type rejections struct {
 	More    map[string]int64 `json:"more,omitempty"` // reason → how many without an entry
 }
 
+func rejectionsIn(t *bolt.Tx) (m rejections, err error) {
+	if err = getJSON(t, bMeta, kRejections, &m); errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return m, err
+}
+
 // Reject records a refusal and returns the seq of its entry, or 0 when it was
 // only counted.
 func (db *DB) Reject(actor string, r *ledger.BundleRejection) (int64, error) {
@@ -112,8 +119,8 @@ func (db *DB) Reject(actor string, r *ledger.BundleRejection) (int64, error) {
 	err := db.update(func(tx *Tx) error {
 		seq = 0
 		now := db.now()
-		var m rejections
-		if err := getJSON(tx.bolt, bMeta, kRejections, &m); err != nil && !errors.Is(err, ErrNotFound) {
+		m, err := rejectionsIn(tx.bolt)
+		if err != nil {
 			return err
 		}
 		if since, err := stamp.Parse(m.Since); err != nil || now.Sub(since) >= rejectionMinute || now.Before(since) {
@@ -140,6 +147,14 @@ func (db *DB) Reject(actor string, r *ledger.BundleRejection) (int64, error) {
 	return seq, err
 }
 
+// checkRejections reads what no entry gives.
+func (db *DB) checkRejections() error {
+	return db.view(func(t *bolt.Tx) error {
+		_, err := rejectionsIn(t)
+		return err
+	})
+}
+
 // flushRejections writes the entry of those that were only counted.
 func (tx *Tx) flushRejections(m rejections, actor string) error {
 	if len(m.More) == 0 {
@@ -157,8 +172,8 @@ func (tx *Tx) flushRejections(m rejections, actor string) error {
 // minute in which they came is over.
 func (db *DB) FlushRejections(actor string) error {
 	err := db.update(func(tx *Tx) error {
-		var m rejections
-		if err := getJSON(tx.bolt, bMeta, kRejections, &m); err != nil && !errors.Is(err, ErrNotFound) {
+		m, err := rejectionsIn(tx.bolt)
+		if err != nil {
 			return err
 		}
 		since, err := stamp.Parse(m.Since)

@@ -382,6 +382,10 @@ func TestARecordThatIsNoneIsDamage(t *testing.T) {
 			},
 			func(db *store.DB) error { _, err := db.Schedules("default"); return err },
 		},
+		"refusals of a minute that are no JSON": {
+			func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("rejections"), []byte("x")) },
+			func(db *store.DB) error { return db.FlushRejections("x") },
+		},
 		"an open run without its record": {
 			func(tx *bolt.Tx) error { return tx.Bucket([]byte("active")).Put([]byte("r"), []byte{}) },
 			func(db *store.DB) error { _, err := db.ActiveRuns(); return err },

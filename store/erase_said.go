@@ -62,7 +62,7 @@ func erasedBy(data any) []ledger.ErasedData {
 func (db *DB) loadAgreed(t *bolt.Tx) error {
 	agreed, err := agreedIn(t)
 	if err != nil {
-		return damaged(err, "%s of ledger.db", kErased)
+		return err
 	}
 	there := func(seq int64) bool {
 		_, l, err := entryOf(t, seq)

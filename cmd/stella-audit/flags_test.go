@@ -62,6 +62,7 @@ func TestMistakesOfTheAuditor(t *testing.T) {
 		"a proof without a note":            {"-consistency " + proof + " " + tar, 1, []string{"--consistency goes with --previous"}, "archive "},
 		"a cosigned proof without one":      {"-cosigned-consistency " + proof + " " + tar, 1, []string{"--cosigned-consistency with --cosigned"}, "archive "},
 		"a flag behind the archive":         {tar + " -withheld 1", 1, []string{"flags stand before the archives"}, "archive "},
+		"an empty site":                     {"-site-id= " + tar, 1, []string{"--site-id is empty"}, "archive "},
 		"fewer than none":                   {"-min -1 " + tar, 1, []string{"-1 witnesses are demanded"}, "archive "},
 		"less than nothing withheld":        {"-withheld -1 " + tar, 1, []string{"--withheld -1 is neither a number"}, "archive "},
 		"a witness as text":                 {"-witness " + k.Witness.String() + " " + tar, 0, []string{"skipped: without --witness, and --cosigned"}, ""},

@@ -58,7 +58,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		demand(isDigest(opt.root), "--expect-root takes sha256: and 64 hex digits in lower case")
 		return nil
 	})
-	f.StringVar(&opt.siteID, "site-id", "", "`ID` of the site that it must be of")
+	f.Func("site-id", "`ID` of the site that it must be of", func(arg string) error { opt.siteID = arg; demand(arg != "", "--site-id is empty"); return nil })
 	fault := outcome(func() {
 		err := f.Parse(args)
 		stopIf(err == flag.ErrHelp, "ok", verified, "")
