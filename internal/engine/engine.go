@@ -116,6 +116,7 @@ type Engine struct {
 	importing  chan struct{}          // holds one for each file that is being judged
 	gate       sync.RWMutex           // held in writing while a collection decides: no start, no publication
 	collecting sync.Mutex             // one collection at a time
+	placing    sync.Mutex             // while an archive takes its path
 	copying    atomic.Pointer[string] // the folder of a snapshot that is being made
 	stopping   sync.Mutex             // one change of the queue at a time
 	attesting  sync.Mutex             // one statement about a run at a time: the same one is recorded once

@@ -248,16 +248,31 @@ func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRe
 	if err == nil {
 		err = finish()
 	}
-	if err == nil && split == nil && req.Force {
-		err = export.RemoveParts(req.Path)
-	}
 	if err == nil {
-		err = f.Commit()
+		err = e.place(f, req)
 	}
 	if err != nil || split == nil {
 		return res, nil, err
 	}
 	return res, split.Parts(), nil
+}
+
+// place puts an archive where it goes: of two that are made for one path at once, the second
+// finds the first.
+func (e *Engine) place(f output, req api.ExportRequest) error {
+	e.placing.Lock()
+	defer e.placing.Unlock()
+	taken, err := export.Taken(req.Path)
+	if err == nil && len(taken) > 0 && !req.Force {
+		err = &fs.PathError{Op: "create", Path: taken[0], Err: fs.ErrExist}
+	}
+	if err == nil && req.PartBytes == 0 {
+		err = export.RemoveParts(req.Path)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Commit()
 }
 
 // archive writes the archive of a window.
