@@ -161,23 +161,27 @@ func (w *watcher) explain(ctx context.Context, a *app, r *reached) {
 		if _, watched := w.next[run.RunID]; !watched {
 			continue
 		}
-		st, more := blocked(ctx, r, run.RunID, false)
-		if st == nil {
+		all, moving := w.held(ctx, r, run.RunID, false)
+		if moving || len(all) == 0 {
 			delete(w.found, run.RunID)
 			continue
 		}
-		if !w.news(run.RunID, st.Waiting) {
+		st := all[max(0, slices.IndexFunc(all, func(x holdup) bool { return x.step.Status == state.Queued }))] // its turn before people
+		if !w.news(run.RunID, st.step.Waiting) {
 			continue
 		}
-		text := "step " + st.StepID
+		text := "step " + st.step.StepID
 		if len(w.runs) > 1 {
 			text = w.label(run.RunID) + "  " + text
 		}
-		if more > 0 {
+		if st.runID != run.RunID {
+			text += " of sub-run " + st.runID
+		}
+		if more := len(all) - 1; more > 0 {
 			text += fmt.Sprintf(" (and %d more)", more)
 		}
-		a.stderr.note("%s waits for: %s", text, st.Waiting)
-		if st.Status == state.Queued {
+		a.stderr.note("%s waits for: %s", text, st.step.Waiting)
+		if st.step.Status == state.Queued {
 			a.stderr.note("  %s", moves(ctx, r))
 		}
 	}
@@ -202,40 +206,38 @@ func (w *watcher) news(id, waiting string) bool {
 	return true
 }
 
-// blocked finds the first step that waits for its turn in a run, or in its sub-runs, or else of a
-// sub-run that waits for people: those of the run itself were shown as its entries. It says how
-// many more do; nil if something is under way, or a time is waited for.
-func blocked(ctx context.Context, r *reached, id string, sub bool) (first *api.StepInfo, more int) {
+// A holdup is a step that waits, and its run.
+type holdup struct {
+	runID string
+	step  api.StepInfo
+}
+
+// held finds the steps that wait for their turn in a run, or in its sub-runs, and of a sub-run those
+// that wait for people: those of a run that is watched itself are shown as its entries. It says
+// whether something is under way, or a time is waited for.
+func (w *watcher) held(ctx context.Context, r *reached, id string, sub bool) (all []holdup, moving bool) {
 	d, err := r.RunOverview(ctx, id)
 	if err != nil { // it is no more than a hint
-		return nil, 0
+		return nil, true
 	}
-	for i := range d.StepList {
-		st := &d.StepList[i]
+	for _, st := range d.StepList {
 		switch {
 		case st.Status == state.Running && st.Child != nil && st.Child.Status == "":
-			below, n := blocked(ctx, r, st.Child.RunID, true)
-			if below == nil {
-				return nil, 0
+			below, moving := w.held(ctx, r, st.Child.RunID, true)
+			if moving {
+				return nil, true
 			}
-			st = below
-			more += n
+			if _, watched := w.next[st.Child.RunID]; !watched {
+				all = append(all, below...)
+			}
 		case st.Status == state.Running, st.Status == state.Queued && st.DueTime().After(time.Now()):
-			return nil, 0
+			return nil, true
+		case st.Waiting == "":
 		case st.Status == state.Queued, st.Status == state.CheckpointPending && sub:
-		default:
-			continue
+			all = append(all, holdup{id, st})
 		}
-		switch {
-		case st.Waiting != "" && first == nil:
-			first = st
-			continue
-		case st.Waiting != "" && st.Status == state.Queued && first.Status == state.CheckpointPending:
-			first = st
-		}
-		more++
 	}
-	return first, more
+	return all, false
 }
 
 // moves names the command that lets a queue go on, or that says more about it.
