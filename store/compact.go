@@ -56,7 +56,7 @@ func (db *DB) squeeze(to *bolt.DB, opt Options) error {
 		return err
 	}
 	if err := guard(func() error { return bolt.Compact(to, db.base.Load().DB, compactTx) }); err != nil {
-		return err
+		return withErrno(err)
 	}
 	want, err := ledger.TreeHash(db.size, db)
 	if err != nil {

@@ -135,7 +135,7 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 	if kept == 0 && bytesOf(blobs) < maxWaiting {
 		return nil, nil
 	}
-	if err := b.Commit(); err != nil {
+	if err := withErrno(b.Commit()); err != nil {
 		return nil, err
 	}
 	db.blobs.wrote(blobs)

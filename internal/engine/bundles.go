@@ -411,8 +411,11 @@ func (e *Engine) roomOf(what string, need int64) error {
 }
 
 func spaceError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case noSpace(err):
 		return &api.Error{Code: api.CodeNoSpace, Message: err.Error(), Hint: "free space and try again; nothing was kept"}
+	case errors.Is(err, syscall.EFBIG):
+		return &api.Error{Code: api.CodeNotWritable, Message: err.Error(), Hint: helpsLarge + " and try again; nothing was kept"}
 	}
 	return internal(err)
 }

@@ -217,6 +217,9 @@ func notRead(home string, err error, other *api.Error) error {
 	if diskFails(err) {
 		return notWritable(home, err)
 	}
+	if damage := (*store.Damage)(nil); errors.As(err, &damage) {
+		return damaged("%v", err)
+	}
 	return other
 }
 

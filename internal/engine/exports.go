@@ -332,8 +332,10 @@ func exportError(err error) error {
 		return dbError(err)
 	case errors.As(err, &d):
 		return damaged("%v", err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return spaceError(err)
+	case errors.Is(err, syscall.EFBIG):
+		return &api.Error{Code: api.CodeNotWritable, Message: err.Error(), Hint: "--split 4095MiB makes parts that a FAT file system takes; else " + helpsLarge}
 	}
 	return dbError(err)
 }

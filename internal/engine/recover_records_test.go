@@ -49,6 +49,9 @@ func TestASpoiledRecordIsRecovered(t *testing.T) {
 		l.edit(func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte(x.bucket)).Put([]byte(x.key), append([]byte("x"), x.value...))
 		})
+		if err := l.tryOpen(); err != nil && codeOf(err) != api.CodeDamaged {
+			t.Errorf("%q of %s: %v", x.key, x.bucket, err)
+		}
 		r, err := engine.Recover(context.Background(), engine.RecoverOptions{Home: l.home, Actor: who, Reason: "x"})
 		if err != nil {
 			t.Fatalf("%q of %s: %v", x.key, x.bucket, err)

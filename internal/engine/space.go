@@ -17,6 +17,9 @@ import (
 // A disk that is full. Who only reads is served all the same; who cannot write is told
 // what may be removed.
 
+// helpsLarge is the hint about a file that is larger than the system lets it be.
+const helpsLarge = "raise the limit of the size of files (ulimit -f)"
+
 // noSpace says whether err is about a disk, or a share of one, that is full.
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -35,7 +38,7 @@ func unwritten(err error) error {
 	case errors.Is(err, store.ErrFailed):
 		helps := "mend the disk"
 		if errors.Is(err, syscall.EFBIG) {
-			helps = "raise the limit (ulimit -f)"
+			helps = helpsLarge
 		}
 		return &api.Error{Code: api.CodeNotWritable, Message: "the ledger could not be written: " + text,
 			Hint: helps + ", then try again: nothing that was acknowledged is lost"}
