@@ -8,6 +8,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)$(DIRTY)
 # grpcnotrace keeps grpc's trace pages, and with them html/template, out: 7 MB.
 BUILDFLAGS := -trimpath -buildvcs=false -tags grpcnotrace -ldflags '$(LDFLAGS)'
 FUZZTIME   ?= 30s
+RACEFLAGS  ?= -short
 # The init process of attempts, which becomes part of stella while this is there.
 INIT       := runner/sandbox/embedded/init
 MAKEINIT    = trap 'rm -f $(INIT)' EXIT; $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(INIT) a.stella/initproc/cmd/stella-init
@@ -32,9 +33,10 @@ test:
 	@set -e; $(MAKEINIT); $(GO) test ./runner/sandbox
 	@sh scripts/peers.sh
 
-# The race detector alone needs cgo and a C compiler.
+# The race detector alone needs cgo and a C compiler. Without RACEFLAGS also what one goroutine
+# does, and what other processes do, which it sees nothing of.
 race:
-	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./bundle/... ./ledger/... ./store/... ./runner/... ./server/... ./internal/... ./telemetry/... ./export/...
+	CGO_ENABLED=1 $(GO) test -race $(RACEFLAGS) -timeout 40m ./bundle/... ./ledger/... ./store/... ./runner/... ./server/... ./internal/... ./telemetry/... ./export/...
 
 # Everything that must hold before a commit: form, layers, reproducibility.
 check: test
@@ -62,6 +64,7 @@ otelcol:
 
 # What takes too long for every commit.
 soak: FUZZTIME := 60s
+soak: RACEFLAGS :=
 soak: crash race
 	$(GO) test -count=1 -timeout 120m -v ./internal/simtest -run Kills -kills 500
 	$(GO) test -count=1 -timeout 60m -v ./internal/simtest -run PowerCuts -cuts 100

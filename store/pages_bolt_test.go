@@ -21,6 +21,9 @@ import (
 // Nothing that bbolt writes itself is damage, whatever size its pages and what lies in them
 // have, with a list of free pages and without.
 func TestWhatBboltWritesIsNoDamage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: it takes long, in one goroutine")
+	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))

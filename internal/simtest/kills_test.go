@@ -31,6 +31,14 @@ const (
 	atOnce       = time.Second     // within which an interrupted attempt is marked, from the start of the process
 )
 
+// others skips a test of other processes, of which the race detector sees nothing.
+func others(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: what other processes do")
+	}
+}
+
 // theSeed prints the seed of a test.
 func theSeed(t *testing.T) uint64 {
 	t.Helper()
@@ -62,6 +70,7 @@ func theSeed(t *testing.T) uint64 {
 // was, without the look at the token in the transaction of the start (14 runs);
 // [TestClientsAtOnce] with a quorum that is one short (an approval closed by 1 of 2).
 func TestKills(t *testing.T) {
+	others(t)
 	s := theSeed(t)
 	rng := rand.New(rand.NewPCG(s, 0))
 	trace, stella := filepath.Join(t.TempDir(), "trace"), build(t)

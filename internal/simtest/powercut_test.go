@@ -44,6 +44,7 @@ func onDisk(t *testing.T, template string) (home string, d *disk) {
 // anybody was told is lost, and all else that [TestKills] demands holds. Three cuts of four hit
 // the real program; the others a daemon without processes, where there are more people.
 func TestPowerCuts(t *testing.T) {
+	others(t)
 	s := theSeed(t)
 	rng := rand.New(rand.NewPCG(s, 0))
 	trace, stella := filepath.Join(t.TempDir(), "trace"), build(t)
@@ -68,6 +69,7 @@ func TestPowerCuts(t *testing.T) {
 
 // A stella whose syncs do nothing loses what it has acknowledged: the rig can fail.
 func TestPowerCutsAreFelt(t *testing.T) {
+	others(t)
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		if strings.Contains(os.Getenv("STELLA_REQUIRE"), "strace") {

@@ -21,6 +21,7 @@ import (
 // in the midst of its swaps (the site does not open). [TestLiesAreFound] shows that what an
 // operation only claims is missed.
 func TestFaults(t *testing.T) {
+	others(t)
 	seed := theSeed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	s := newSweep(t)
@@ -99,6 +100,7 @@ func kinds(calls []call) string {
 
 // A disk that says it has done what it has not is found out: what judges the trials can fail.
 func TestLiesAreFound(t *testing.T) {
+	others(t)
 	s := newSweep(t)
 	for name, lie := range map[string]struct {
 		op string
@@ -151,6 +153,7 @@ var traced = regexp.MustCompile(`^(\d+) +(\w+)\(`)
 // them, and no kind of call is unknown. That they are made by several threads is why strace
 // does not make them fail itself: it counts for each thread.
 func TestFaultsMissNothing(t *testing.T) {
+	others(t)
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		if strings.Contains(os.Getenv("STELLA_REQUIRE"), "strace") {
