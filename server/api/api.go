@@ -399,7 +399,7 @@ type LedgerQuery struct {
 type LedgerLine struct {
 	Seq      int64           `json:"seq"`
 	Envelope json.RawMessage `json:"envelope"`
-	Data     json.RawMessage `json:"data,omitempty"`
+	Data     json.RawMessage `json:"data,omitempty"` // absent where it was erased
 }
 
 // LedgerCheck says how deep a ledger is verified.
