@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/stellarun/stella/internal/fsx"
 )
@@ -84,32 +85,29 @@ func NewSplit(path string, size int64, force bool) (*Split, error) {
 }
 
 // Taken are the files that an archive of this path takes the place of, however they and it are
-// written: a whole one, the first part, the others, the list.
-func Taken(path string) ([]string, error) {
-	parts, err := filepath.Glob(escapeGlob(path) + ".[0-9][0-9][0-9]")
-	if err != nil {
-		return nil, err
+// written: a whole one, the first part, the others, the list. None of them may be a folder. The
+// folder that they are in need not be readable.
+func Taken(path string) (taken []string, err error) {
+	names := []string{path}
+	for n := 1; n <= maxParts; n++ {
+		names = append(names, partName(path, n))
 	}
-	var out []string
-	for _, path := range append(append([]string{path}, parts...), path+sumsSuffix) {
-		if _, err := os.Lstat(path); err == nil {
-			out = append(out, path)
+	for _, name := range append(names, path+sumsSuffix) {
+		switch fi, err := os.Lstat(name); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, err
+		case fi.IsDir():
+			return nil, &fs.PathError{Op: "create", Path: name, Err: syscall.EISDIR}
+		default:
+			taken = append(taken, name)
 		}
 	}
-	return out, nil
+	return taken, nil
 }
 
-// Remove removes an archive, whole or in parts.
-func Remove(path string) error {
-	old, err := Taken(path)
-	if err != nil {
-		return err
-	}
-	return removeAll(old)
-}
-
-// RemoveParts removes what an archive was split to before a whole one takes its path, the
-// first part first.
+// RemoveParts removes what an archive was split to, the first part first, where a whole one has
+// its path.
 func RemoveParts(path string) error {
 	old, err := Taken(path)
 	if err != nil {
@@ -199,7 +197,7 @@ func (s *Split) Commit() error {
 		return err
 	}
 	if err := fsx.WriteFile(s.base+sumsSuffix, sums.Bytes(), s.Perm); err != nil {
-		return err
+		return errors.Join(err, s.undo(len(s.parts)+1))
 	}
 	for n := len(s.parts); n > 0; n-- {
 		if err := fsx.Rename(s.inner(n), partName(s.base, n)); err != nil {

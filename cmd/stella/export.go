@@ -59,7 +59,7 @@ func newExportCreateCmd(a *app) *cobra.Command {
 	f.StringVarP(&opt.out, "out", "o", "", "`FILE` to write (required)")
 	f.StringVar(&opt.from, "from", "", "`TIME` at which the window begins, included")
 	f.StringVar(&opt.to, "to", "", "`TIME` at which it ends, excluded")
-	f.BoolVar(&opt.force, "force", false, "replace the file, or the parts")
+	f.BoolVar(&opt.force, "force", false, "replace the file, or the parts (.001 to .999) and their list, of that name")
 	f.StringArrayVar(&opt.encryptTo, "encrypt-to", nil, "age `KEY` (age1…) of somebody who can read it; may be given again")
 	f.StringArrayVar(&opt.encryptFiles, "encrypt-to-file", nil, "`FILE` with such keys, one a line; may be given again")
 	f.StringVar(&opt.split, "split", "", "`SIZE` of the parts to write it in, such as 4GiB, at least 64KiB")

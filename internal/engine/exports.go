@@ -128,42 +128,68 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	if err := e.outside("an archive", req.Path); err != nil {
 		return api.ExportResult{}, err
 	}
-	if taken, err := export.Taken(req.Path); err != nil {
+	if err := free(req); err != nil {
 		return api.ExportResult{}, err
-	} else if len(taken) > 0 && !req.Force {
-		return api.ExportResult{}, pathTaken(taken[0])
 	}
 	away := awayFiles{}
-	res, parts, err := e.export(ctx, win, req, away, p)
+	m, err := e.export(ctx, win, req, away, p)
 	if errors.Is(err, export.ErrNoCheckpoint) {
 		if _, err := e.issueCheckpoint(); err != nil {
 			return api.ExportResult{}, err
 		}
 		clear(away)
-		res, parts, err = e.export(ctx, win, req, away, p)
+		m, err = e.export(ctx, win, req, away, p)
 	}
 	if err != nil {
 		return api.ExportResult{}, exportError(err)
 	}
-	if _, err := e.db.Append(ledger.ExportCreated, s.actor, &res.ExportCreation); err != nil {
-		return api.ExportResult{}, unrecorded(req.Path, err)
+	defer m.Close()
+	if err := e.place(m, req, s.actor); err != nil {
+		return api.ExportResult{}, err
 	}
-	out := showExport(res.ExportCreation)
-	out.Path, out.Bytes, out.EncryptedTo = req.Path, res.Bytes, req.EncryptTo
+	out := showExport(m.res.ExportCreation)
+	out.Path, out.Bytes, out.EncryptedTo = req.Path, m.res.Bytes, req.EncryptTo
 	out.Away = away.list()
-	for _, part := range parts {
-		out.Parts = append(out.Parts, api.ExportPart(part))
+	if m.split != nil {
+		for _, part := range m.split.Parts() {
+			out.Parts = append(out.Parts, api.ExportPart(part))
+		}
 	}
 	return out, nil
 }
 
-// unrecorded takes back an archive that no entry speaks of: what leaves a site is on record.
-func unrecorded(path string, err error) error {
-	what := "was removed"
-	if rerr := export.Remove(path); rerr != nil {
-		what = "is still there: " + rerr.Error()
+// place records an archive and puts it where it goes; of two that are made for one path at
+// once, the second finds the first. The entry comes before: whatever ends this in between, what
+// leaves a site is on record.
+func (e *Engine) place(m *made, req api.ExportRequest, actor string) error {
+	e.placing.Lock()
+	defer e.placing.Unlock()
+	if err := free(req); err != nil {
+		return err
 	}
-	return adding(dbError(err), "the archive %s, which is not on record, %s", path, what)
+	seq, err := e.db.Append(ledger.ExportCreated, actor, &m.res.ExportCreation)
+	if err != nil {
+		return dbError(err)
+	}
+	if err = m.Commit(); err == nil && m.split == nil && req.Force {
+		err = export.RemoveParts(req.Path)
+	}
+	if err != nil {
+		return adding(exportError(err), "entry %d says that the archive was made; make it again", seq)
+	}
+	return nil
+}
+
+// free says whether an archive may take its path.
+func free(req api.ExportRequest) error {
+	taken, err := export.Taken(req.Path)
+	switch {
+	case err != nil:
+		return exportError(err)
+	case len(taken) > 0 && !req.Force:
+		return pathTaken(taken[0])
+	}
+	return nil
 }
 
 // outside refuses a path in the home, by whatever links it leads there: what is there is the
@@ -209,7 +235,14 @@ func (e *Engine) window(req api.ExportRequest) (export.Window, error) {
 	return w, nil
 }
 
-// output is where an archive goes, whole or not at all.
+// made is an archive that is written and has not taken its path yet. Close gives up what was not
+// committed.
+type made struct {
+	output
+	split *export.Split // the output, where it is in parts
+	res   *export.Result
+}
+
 type output interface {
 	io.WriteCloser
 	Commit() error
@@ -217,62 +250,47 @@ type output interface {
 
 // export writes an archive in the form that is asked for. What is recorded of it, its
 // digest above all, is about the archive itself, whatever it is wrapped in.
-func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRequest, away awayFiles, p api.Progress) (*export.Result, []export.Part, error) {
-	var f output
-	var split *export.Split
-	var err error
+func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRequest, away awayFiles, p api.Progress) (*made, error) {
+	m, err := begin(req)
+	if err != nil {
+		return nil, err
+	}
+	w, finish := io.Writer(m), func() error { return nil }
+	if len(req.EncryptTo) > 0 {
+		sealed, err := export.Encrypt(m, req.EncryptTo)
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		w, finish = sealed, sealed.Close
+	}
+	if m.res, err = e.archive(ctx, win, w, away, p); err == nil {
+		err = finish()
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// begin begins the file of an archive, or its parts.
+func begin(req api.ExportRequest) (*made, error) {
+	if err := fsx.SyncDir(filepath.Dir(req.Path)); err != nil { // what cannot be synced when all is written
+		return nil, err
+	}
 	perm := fsx.ByUmask(0o666)
 	if req.Mode != 0 {
 		perm = fs.FileMode(req.Mode)
 	}
-	if req.PartBytes != 0 {
-		if split, err = export.NewSplit(req.Path, req.PartBytes, req.Force); err == nil {
-			split.Perm, f = perm, split
-		}
-	} else {
-		f, err = fsx.Create(req.Path, perm)
+	if req.PartBytes == 0 {
+		f, err := fsx.Create(req.Path, perm)
+		return &made{output: f}, err
 	}
+	split, err := export.NewSplit(req.Path, req.PartBytes, req.Force)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer f.Close()
-	w, finish := io.Writer(f), func() error { return nil }
-	if len(req.EncryptTo) > 0 {
-		sealed, err := export.Encrypt(f, req.EncryptTo)
-		if err != nil {
-			return nil, nil, err
-		}
-		w, finish = sealed, sealed.Close
-	}
-	res, err := e.archive(ctx, win, w, away, p)
-	if err == nil {
-		err = finish()
-	}
-	if err == nil {
-		err = e.place(f, req)
-	}
-	if err != nil || split == nil {
-		return res, nil, err
-	}
-	return res, split.Parts(), nil
-}
-
-// place puts an archive where it goes: of two that are made for one path at once, the second
-// finds the first.
-func (e *Engine) place(f output, req api.ExportRequest) error {
-	e.placing.Lock()
-	defer e.placing.Unlock()
-	taken, err := export.Taken(req.Path)
-	if err == nil && len(taken) > 0 && !req.Force {
-		err = &fs.PathError{Op: "create", Path: taken[0], Err: fs.ErrExist}
-	}
-	if err == nil && req.PartBytes == 0 {
-		err = export.RemoveParts(req.Path)
-	}
-	if err != nil {
-		return err
-	}
-	return f.Commit()
+	split.Perm = perm
+	return &made{output: split, split: split}, nil
 }
 
 // archive writes the archive of a window.
@@ -332,6 +350,8 @@ func exportError(err error) error {
 		return dbError(err)
 	case errors.As(err, &d):
 		return damaged("%v", err)
+	case errors.Is(err, syscall.EISDIR):
+		return invalid("%v", err)
 	case noSpace(err):
 		return spaceError(err)
 	case errors.Is(err, syscall.EFBIG):

@@ -372,6 +372,11 @@ func (s *sweep) whole(tr *trial) error {
 	if err == nil && !bytes.Equal(raw, s.archive) {
 		return fmt.Errorf("the archive has %d bytes, and is not what it must be", len(raw))
 	}
+	if err == nil { // what leaves a site is on record
+		if err := wrote("export.created")(s, tr); err != nil {
+			return err
+		}
+	}
 	all, err := filepath.Glob(filepath.Join(tr.dir, "home", "snapshots", "[0-9]*"))
 	if err != nil {
 		return err
