@@ -138,7 +138,10 @@ func auditWith(t testing.TB, opt export.VerifyOptions, more []string, paths ...s
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	args := append([]string{"-min", strconv.Itoa(opt.MinWitnesses), "-site-id", opt.SiteID}, more...)
+	args := append([]string{"-min", strconv.Itoa(opt.MinWitnesses)}, more...)
+	if opt.SiteID != "" {
+		args = append([]string{"-site-id", opt.SiteID}, args...)
+	}
 	if opt.Root != "" {
 		args = append(args, "-expect-root", "sha256:"+opt.Root)
 	}

@@ -274,7 +274,10 @@ func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRe
 
 // begin begins the file of an archive, or its parts.
 func begin(req api.ExportRequest) (*made, error) {
-	if err := fsx.SyncDir(filepath.Dir(req.Path)); err != nil { // what cannot be synced when all is written
+	if err := fsx.SyncDir(filepath.Dir(req.Path)); err != nil { // when all is written that is late
+		if why := (*fs.PathError)(nil); errors.As(err, &why) {
+			err = &fs.PathError{Op: "create", Path: req.Path, Err: why.Err}
+		}
 		return nil, err
 	}
 	perm := fsx.ByUmask(0o666)
