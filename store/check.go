@@ -90,7 +90,10 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err := db.checkNotes(opt, &rep); err != nil {
 		return rep, err
 	}
-	if err := errors.Join(db.checkOutbox(), db.checkRejections()); err != nil {
+	if err := db.checkOutbox(); err != nil {
+		return rep, err
+	}
+	if err := db.checkRejections(); err != nil {
 		return rep, err
 	}
 	if _, err := db.NotePaths(); err != nil {
