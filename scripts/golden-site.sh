@@ -115,7 +115,7 @@ question = "Go on?"'
 	printf 'hush-hush' >token
 	stella secret set token --from token >/dev/null 2>&1
 fi
-stella ledger verify >/dev/null
+stella ledger verify --full >/dev/null
 stella orch run list --output ndjson
 
 # Nothing opens the site after the process that executes is killed.

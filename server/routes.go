@@ -136,7 +136,7 @@ func Routes() []Route {
 		{Method: "POST", Path: "/maintenance/archives", Scope: ScopeAdmin, Does: "move what ended runs have left into an archive", Stream: true, Once: true, handle: (*handler).archiveRuns},
 		{Method: "GET", Path: "/maintenance/snapshots", Scope: ScopeAdmin, Does: "list snapshots", handle: (*handler).listSnapshots},
 		{Method: "POST", Path: "/maintenance/snapshots", Scope: ScopeAdmin, Does: "copy the site while it is in use", Stream: true, Once: true, handle: (*handler).createSnapshot},
-		{Method: "POST", Path: "/ledger:verify", Scope: ScopeAdmin, Does: "check the whole ledger and what follows from it, or with `quick` only lines, tree and checkpoints", Stream: true, handle: (*handler).verifyLedger},
+		{Method: "POST", Path: "/ledger:verify", Scope: ScopeAdmin, Does: "check the ledger and all records, with `full` also what follows from entries, and what is sealed", Stream: true, handle: (*handler).verifyLedger},
 
 		{Method: "GET", Path: "/outbox", Scope: ScopeAdmin, Does: "sinks, and the events that they have not taken", handle: (*handler).listOutbox},
 		{Method: "GET", Path: "/outbox/{event}", Scope: ScopeAdmin, Does: "one event with its payload", handle: (*handler).showEvent},

@@ -58,7 +58,7 @@ type CheckOptions struct {
 	Progress func(done, total int64)
 
 	archived *archived // set where Blobs is
-	part     int64     // entries a transaction of a quick check; 0: quickEntries
+	part     int64     // entries a transaction of CheckBytes; 0: linesEntries
 }
 
 // Check reads everything, changes nothing, and returns the first damage it
@@ -107,7 +107,7 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 			return rep, err
 		}
 	}
-	return rep, db.view(func(t *bolt.Tx) error {
+	err = db.view(func(t *bolt.Tx) error {
 		if sizeIn(t) != rep.Size {
 			return nil // somebody wrote meanwhile: the projections have moved on
 		}
@@ -116,6 +116,10 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 		}
 		return r.compare(t, &rep)
 	})
+	if err != nil {
+		return rep, err
+	}
+	return rep, db.checkRecords(ctx, opt, &rep)
 }
 
 // checkPages checks the pages of the file. It runs in the writer: bbolt compares
@@ -374,7 +378,9 @@ func (r *replay) begin() error {
 		return err
 	}
 	fillPages(b)
-	r.tx = newTx(r.db, b)
+	if r.tx, err = newTx(r.db, b); err != nil {
+		return errors.Join(err, b.Rollback())
+	}
 	return nil
 }
 
@@ -386,7 +392,7 @@ func (r *replay) flush() error {
 		return err // close rolls it back
 	}
 	tx := r.tx
-	if err := tx.bolt.Commit(); err != nil {
+	if err := tx.commit(); err != nil {
 		return err
 	}
 	r.tx = nil

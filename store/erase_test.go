@@ -266,7 +266,7 @@ func TestNothingIsErasedThatNoEntryNames(t *testing.T) {
 type check = func(context.Context, store.CheckOptions) (store.CheckReport, error)
 
 func checks(db *store.DB) map[string]check {
-	return map[string]check{"whole": db.Check, "quick": db.CheckLines}
+	return map[string]check{"whole": db.Check, "quick": db.CheckBytes}
 }
 
 // A ledger in which something is erased while it is checked is sound.

@@ -11,7 +11,10 @@ func WithMapped(opt Options, n int) Options {
 // Write has the writer run f in a transaction, in which put keeps n bytes.
 func (db *DB) Write(f func(put func(n int) error) error) error {
 	return db.update(func(tx *Tx) error {
-		return f(func(n int) error { return tx.bolt.Bucket(bSmall).Put([]byte("x"), make([]byte, n)) })
+		return f(func(n int) error {
+			raw := make([]byte, n)
+			return tx.bolt.Bucket(bSmall).Put([]byte(hexSum(raw)), raw)
+		})
 	})
 }
 

@@ -26,7 +26,8 @@ import (
 //	3  approvals, locks, schedules, secrets, the cache, the outbox, small sealed blobs
 //	4  an entry is one record, and those of a run lie together; a sub-run that was given up keeps locks
 //	5  archives of runs, erasures; since when a sub-run was given up, and a run is about the end that it is about
-const schemaVersion = 5
+//	6  a sum of the records
+const schemaVersion = 6
 
 // mostSchemas is a version that no stella will come to: what says more is damaged.
 const mostSchemas = 1000
@@ -256,7 +257,7 @@ func (m *move) run(from *bolt.Tx) error {
 		}
 	}
 	err = from.Bucket(bMeta).ForEach(func(k, v []byte) error {
-		if slices.ContainsFunc(append(projectedKeys(), kSchema), func(p []byte) bool { return bytes.Equal(p, k) }) {
+		if slices.ContainsFunc(append(projectedKeys(), kSchema, kSum), func(p []byte) bool { return bytes.Equal(p, k) }) {
 			return nil // the replay has given what holds
 		}
 		return m.put(bMeta, k, v)
@@ -334,7 +335,7 @@ func (m *move) put(bucket, k, v []byte) error {
 	if err := m.r.begin(); err != nil {
 		return err
 	}
-	return m.r.tx.add(bucket, k, v)
+	return m.r.tx.put(bucket, k, v)
 }
 
 // lastEnvelope is the size of the ledger and the envelope of its last entry.

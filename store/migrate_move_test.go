@@ -287,7 +287,7 @@ func TestNobodyGoesOnWithADatabaseThatWasReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	edit(t, kept, func(tx *bolt.Tx) error {
-		if v := tx.Bucket([]byte("meta")).Get([]byte("schema")); v[7] != 5 {
+		if v := tx.Bucket([]byte("meta")).Get([]byte("schema")); v[7] != 6 {
 			t.Errorf("the old one says schema %d", v[7])
 		}
 		return nil

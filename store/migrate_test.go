@@ -229,7 +229,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	if err := create(t, home).Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, home, func(tx *bolt.Tx) error { return setSchema(tx, 6) })
+	edit(t, home, func(tx *bolt.Tx) error { return setSchema(tx, 7) })
 	if _, err := store.Open(home, store.Options{}); !errors.Is(err, store.ErrNewerSchema) {
 		t.Errorf("Open = %v", err)
 	}

@@ -37,6 +37,8 @@ type pages struct {
 	seen bitmap // pages that were reached; nil: it is not kept
 
 	ahead *ahead // may be nil; else a leaf is good until the next is read
+	brief bool   // nobody keeps what a page holds: its memory is used again
+	spare [][]byte
 }
 
 // pagesMeta is what a meta page says.
@@ -165,6 +167,7 @@ type page struct {
 	branch bool
 	n      int
 	raw    []byte
+	own    bool  // raw is no part of what is read ahead
 	bad    error // what is wrong with its keys
 }
 
@@ -223,9 +226,11 @@ func (x *page) ordered() error {
 // header reads the header of a page in its place.
 func (p *pages) header(id uint64, raw []byte) (*page, error) {
 	flags := binary.NativeEndian.Uint16(raw[8:])
-	x := new(page)
+	var x *page
 	if p.ahead != nil && flags == leafPage {
 		x = &p.ahead.leaf
+	} else {
+		x = new(page)
 	}
 	*x = page{id: id, span: uint64(binary.NativeEndian.Uint32(raw[12:])) + 1, branch: flags == branchPage, n: int(binary.NativeEndian.Uint16(raw[10:])), raw: raw}
 	if binary.NativeEndian.Uint64(raw) != id || flags != branchPage && flags != leafPage || x.span > p.end-id || x.branch && x.n == 0 {
@@ -240,7 +245,36 @@ func (p *pages) head(id uint64) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.header(id, raw)
+	x, err := p.header(id, raw)
+	p.give(raw)
+	return x, err
+}
+
+// room is memory for n bytes of a page.
+func (p *pages) room(n int64) []byte {
+	if !p.brief {
+		return make([]byte, n)
+	}
+	if last := len(p.spare) - 1; last >= 0 && n <= p.unit {
+		raw := p.spare[last][:n]
+		p.spare = p.spare[:last]
+		return raw
+	}
+	return make([]byte, n, max(n, p.unit))
+}
+
+// give gives back what room has given.
+func (p *pages) give(raw []byte) {
+	if p.brief && int64(cap(raw)) == p.unit {
+		p.spare = append(p.spare, raw)
+	}
+}
+
+// keep takes a page out of what is read ahead, over which the ones below it are read.
+func (p *pages) keep(x *page) {
+	if !x.own {
+		x.raw, x.own = append(p.room(int64(len(x.raw)))[:0], x.raw...), true
+	}
 }
 
 // read reads on in a page, after what was read of it, up to n bytes that are in the file.
@@ -254,7 +288,7 @@ func (p *pages) read(id uint64, have []byte, n int64) ([]byte, error) {
 	if raw := p.ahead.part(int64(id)*p.unit, n); raw != nil {
 		return raw, nil
 	}
-	raw := make([]byte, n)
+	raw := p.room(n)
 	copy(raw, have)
 	m, err := p.r.ReadAt(raw[len(have):], int64(id)*p.unit+int64(len(have)))
 	if m == len(raw)-len(have) {
@@ -268,6 +302,7 @@ func (p *pages) read(id uint64, have []byte, n int64) ([]byte, error) {
 
 // page reads a branch or a leaf.
 func (p *pages) page(id uint64) (*page, error) {
+	own := p.ahead.part(int64(id)*p.unit, p.unit) == nil
 	raw, err := p.read(id, nil, p.unit)
 	if err != nil {
 		return nil, err
@@ -276,6 +311,7 @@ func (p *pages) page(id uint64) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.own = own
 	room, table := int64(x.span)*p.unit, int64(pageHeader+x.n*pageElement)
 	if table > room {
 		return nil, errPageBounds
@@ -295,7 +331,7 @@ func (p *pages) page(id uint64) (*page, error) {
 		err = x.ordered()
 	}
 	if x.branch && p.ahead != nil {
-		x.raw = bytes.Clone(x.raw) // what is below it is read over what was read ahead
+		p.keep(x)
 	}
 	switch {
 	case err != nil && x.branch:

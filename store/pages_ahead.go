@@ -2,9 +2,11 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
@@ -18,7 +20,8 @@ type ahead struct {
 	raw []byte // what is read, from at on; a part of buf
 	at  int64
 
-	leaf page
+	leaf   page
+	leaves []leafAt
 }
 
 const (
@@ -34,17 +37,17 @@ func (a *ahead) part(at, n int64) []byte {
 	return a.raw[at-a.at:][:n:n]
 }
 
-// readAhead reads a child of a branch, a leaf, and the ones after it that lie close behind it
-// in the file. What cannot be read is read again by whoever needs it, who is told then.
-func (p *pages) readAhead(x *page, i int) {
-	id := x.child(i)
+// readAhead reads the i-th of n leaves, and the ones after it that lie close behind it in the
+// file. What cannot be read is read again by whoever needs it, who is told then.
+func (p *pages) readAhead(i, n int, leaf func(int) uint64) {
+	id := leaf(i)
 	from := int64(id) * p.unit
 	if id >= p.end || p.ahead.part(from, p.unit) != nil {
 		return
 	}
 	to := from + p.unit
-	for i++; i < x.n; i++ {
-		id := x.child(i)
+	for i++; i < n; i++ {
+		id := leaf(i)
 		next := int64(id) * p.unit
 		if id >= p.end || next < to || next-to > mostGap || next+p.unit-from > mostAhead {
 			break
@@ -58,8 +61,8 @@ func (p *pages) readAhead(x *page, i int) {
 	if a.buf == nil {
 		a.buf = make([]byte, mostAhead)
 	}
-	n, _ := p.r.ReadAt(a.buf[:to-from], from)
-	a.raw, a.at = a.buf[:n], from
+	got, _ := p.r.ReadAt(a.buf[:to-from], from)
+	a.raw, a.at = a.buf[:got], from
 }
 
 // each visits the records of a bucket from a key on. It reads them in the file of the database,
@@ -69,18 +72,65 @@ func (p *pages) readAhead(x *page, i int) {
 func (a *ahead) each(t *bolt.Tx, file io.ReaderAt, name, from []byte, fn func(k, v []byte) error) error {
 	b := t.Bucket(name)
 	if b.Root() == 0 { // a few, which lie in the page that names the bucket
-		c := b.Cursor()
-		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
-			if err := fn(k, v); err != nil {
+		return eachIn(b, from, fn)
+	}
+	return a.walk(t, file, name, from, fn).tree(uint64(b.Root()))
+}
+
+// all is each of all records, in the order in which they lie in the file.
+func (a *ahead) all(t *bolt.Tx, file io.ReaderAt, name []byte, fn func(k, v []byte) error) error {
+	b := t.Bucket(name)
+	if b.Root() == 0 {
+		return eachIn(b, nil, fn)
+	}
+	if a.leaves == nil {
+		a.leaves = make([]leafAt, 0, mostLeaves)
+	}
+	a.leaves = a.leaves[:0]
+	w := a.walk(t, file, name, nil, fn)
+	read := func() error {
+		slices.SortFunc(a.leaves, func(x, y leafAt) int { return cmp.Compare(x.id, y.id) })
+		for i, l := range a.leaves {
+			w.p.readAhead(i, len(a.leaves), func(i int) uint64 { return a.leaves[i].id })
+			if err := w.follow(l.id, l.within, l.depth); err != nil {
 				return err
 			}
 		}
+		a.leaves = a.leaves[:0]
 		return nil
 	}
+	w.later = func(l leafAt) error {
+		if a.leaves = append(a.leaves, l); len(a.leaves) < mostLeaves {
+			return nil
+		}
+		return read()
+	}
+	if err := w.tree(uint64(b.Root())); err != nil {
+		return err
+	}
+	return read()
+}
+
+// mostLeaves bounds how many leaves are sorted at once: those of 256 MiB or more.
+const mostLeaves = 1 << 16
+
+// eachIn visits records of a bucket from a key on.
+func eachIn(b *bolt.Bucket, from []byte, fn func(k, v []byte) error) error {
+	c := b.Cursor()
+	for k, v := c.Seek(from); k != nil; k, v = c.Next() {
+		if err := fn(k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk is one through the pages of a bucket, which fn is given the records of.
+func (a *ahead) walk(t *bolt.Tx, file io.ReaderAt, name, from []byte, fn func(k, v []byte) error) *walk {
 	a.raw = nil // of the transaction before: others may have written over it
 	unit := int64(t.DB().Info().PageSize)
 	w := &walk{
-		p:    &pages{r: file, unit: unit, end: uint64(t.Size() / unit), ahead: a},
+		p:    &pages{r: file, unit: unit, end: uint64(t.Size() / unit), ahead: a, brief: true},
 		from: from,
 		bad: func(e *pageError) error {
 			if errors.As(e, new(syscall.Errno)) {
@@ -100,5 +150,5 @@ func (a *ahead) each(t *bolt.Tx, file io.ReaderAt, name, from []byte, fn func(k,
 		}
 		return nil
 	}
-	return w.tree(uint64(b.Root()))
+	return w
 }

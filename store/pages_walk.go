@@ -19,7 +19,15 @@ type walk struct {
 	level  int                    // how deep leaves lie, the root at 1; 0: none was reached yet
 	from   []byte                 // what lies before this key is left out, but for the rest of its leaf; may be nil
 	leaf   func(*page) error      // may be nil
+	later  func(leafAt) error     // is given the leaves below a branch, to follow them; nil: they are followed in order
 	bad    func(*pageError) error // is told what is wrong; an error ends the walk
+}
+
+// leafAt is a leaf that a branch leads to.
+type leafAt struct {
+	id     uint64
+	within limits
+	depth  int
 }
 
 // limits are the keys that a branch gives a child: those from low on, below high; nil is none.
@@ -57,10 +65,15 @@ func (w *walk) follow(id uint64, within limits, depth int) error {
 			return err
 		}
 	}
-	if !x.branch {
-		return w.visit(x)
+	if x.branch {
+		err = w.children(x, within, depth)
+	} else {
+		err = w.visit(x)
 	}
-	return w.children(x, within, depth)
+	if x.own && (!x.branch || w.later == nil) { // leaves that are followed later are held to the keys of their branch
+		w.p.give(x.raw)
+	}
+	return err
 }
 
 // read is a page that lies so deep.
@@ -76,7 +89,7 @@ func (w *walk) read(id uint64, depth int) (*page, error) {
 // bbolt looks there for the newest entry as soon as it is open, goes on before it if it is empty,
 // and round a circle if there is one.
 func (w *walk) children(x *page, within limits, depth int) error {
-	leaves := (w.p.ahead != nil || w.coarse) && !w.branches(x)
+	leaves := (w.p.ahead != nil || w.coarse) && !w.branches(x, depth)
 	if leaves && w.level == 0 {
 		w.level = depth + 2
 	}
@@ -93,14 +106,20 @@ func (w *walk) children(x *page, within limits, depth int) error {
 			}
 			continue
 		}
-		if leaves && w.p.ahead != nil {
-			w.p.readAhead(x, i)
-		}
 		var child limits
 		if x.bad == nil {
 			if child = (limits{x.key(i), within.high}); !last {
 				child.high = x.key(i + 1)
 			}
+		}
+		if leaves && w.later != nil {
+			if err := w.later(leafAt{x.child(i), child, depth + 1}); err != nil {
+				return err
+			}
+			continue
+		}
+		if leaves && w.p.ahead != nil {
+			w.p.readAhead(i, x.n, x.child)
 		}
 		if err := w.follow(x.child(i), child, depth+1); err != nil {
 			return err
@@ -125,9 +144,12 @@ func (w *walk) visit(x *page) error {
 	return w.leaf(x)
 }
 
-// branches says whether the children of a branch are to be read: all leaves of a tree lie
-// equally deep, so that the first says it.
-func (w *walk) branches(x *page) bool {
+// branches says whether the children of a branch are branches: all leaves of a tree lie equally
+// deep, so that the first says it; whoever reads every leaf finds one that lies elsewhere.
+func (w *walk) branches(x *page, depth int) bool {
+	if w.level != 0 && !w.coarse {
+		return w.level != depth+2
+	}
 	first, err := w.p.head(x.child(0))
 	return err != nil || first.branch
 }
@@ -229,6 +251,7 @@ func checkAll(r io.ReaderAt, size int64, leaves bool) error {
 	if err != nil {
 		return damaged(err, "ledger.db")
 	}
+	p.brief = true
 	if p.lame { // bbolt would go on with the other: what was on disk would be gone, and the next transaction take its place
 		return damaged(errOneMeta, "meta pages of ledger.db")
 	}

@@ -42,7 +42,7 @@ func TestALedgerOfAnotherSchemaIsNotRecovered(t *testing.T) {
 // A schema that no stella will come to, or that the ledger is plainly not of, is damage, and
 // keeps nothing from being recovered.
 func TestASchemaThatCannotBeIsDamage(t *testing.T) {
-	for _, schema := range []uint64{5 | 1<<40, 5 &^ 4} {
+	for _, schema := range []uint64{6 | 1<<40, 6 &^ 4} {
 		home := newHome(t)
 		if err := create(t, home).Close(); err != nil {
 			t.Fatal(err)

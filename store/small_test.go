@@ -196,6 +196,10 @@ func TestAuditOfRecords(t *testing.T) {
 			t.Errorf("%s: %q, want %q", what, got[what], want)
 		}
 	}
+	if _, err := db.CheckBytes(context.Background(), store.CheckOptions{}); !errors.Is(err, store.ErrDigest) {
+		t.Errorf("of the record that no digest names CheckBytes says %v", err)
+	}
+	db.Close()
 }
 
 // Records go to the trash like files, and are saved like files.

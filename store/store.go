@@ -105,6 +105,7 @@ var (
 	kTrust      = []byte("trust")      // ledger.TrustChange in force
 	kTrustPrev  = []byte("trustprev")  // the one before it
 	kRejections = []byte("rejections") // rejections of the current minute
+	kSum        = []byte("sum")        // recordSum: see sum.go
 	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
 	kErased     = []byte("erased")     // seqs of entries whose data is agreed to be erased, if any
 	kArchives   = []byte("archives")   // []ArchiveRecord, once there is one
@@ -397,6 +398,11 @@ func (db *DB) load() error {
 		}
 		if err := json.Unmarshal(meta.Get(kSite), &db.site); err != nil {
 			return damaged(err, "the site record of ledger.db")
+		}
+		if n == schemaVersion {
+			if _, err := readSum(tx); err != nil {
+				return err
+			}
 		}
 		size, line, err := lastEnvelope(tx, n)
 		if err != nil {

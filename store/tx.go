@@ -25,6 +25,8 @@ type Tx struct {
 	undo     []undo
 	alone    bool // it has the bbolt transaction to itself, and is undone with that
 
+	sum, began recordSum // of the records as they are now, and as the transaction found them
+
 	moved, before *records // by the request under way, and by those before it in this transaction
 	kept          *records // from transactions before; nil for a replay
 
@@ -35,8 +37,22 @@ type Tx struct {
 }
 
 // newTx is a transaction in which nothing is undone by itself.
-func newTx(db *DB, b *bolt.Tx) *Tx {
-	return &Tx{db: db, bolt: b, alone: true, moved: newRecords(), before: newRecords()}
+func newTx(db *DB, b *bolt.Tx) (*Tx, error) {
+	sum, err := readSum(b)
+	if err != nil {
+		return nil, err
+	}
+	return &Tx{db: db, bolt: b, alone: true, sum: sum, began: sum, moved: newRecords(), before: newRecords()}, nil
+}
+
+// commit makes the transaction of bbolt durable, as far as that is.
+func (tx *Tx) commit() error {
+	if tx.sum != tx.began {
+		if err := tx.bolt.Bucket(bMeta).Put(kSum, tx.sum.encode()); err != nil {
+			return err
+		}
+	}
+	return tx.bolt.Commit()
 }
 
 type undo struct {
@@ -106,7 +122,10 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 	if b.Bucket(bSmall) == nil {
 		blobs = nil // this is the transaction that makes the buckets
 	}
-	tx := newTx(db, b)
+	tx, err := newTx(db, b)
+	if err != nil {
+		return nil, err
+	}
 	tx.size, tx.lastTime, tx.kept = size, last, db.records
 	if tx.alone = len(batch) == 1 && bytesOf(blobs) < maxWaiting; !tx.alone {
 		tx.undo = db.undo[:0]
@@ -116,7 +135,7 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 		return nil, err
 	}
 	for i, r := range batch {
-		mark, size, last := len(tx.undo), tx.size, tx.lastTime
+		mark, size, last, sum := len(tx.undo), tx.size, tx.lastTime, tx.sum
 		if results[i] = r.fn(tx); results[i] == nil {
 			results[i] = tx.flush()
 		}
@@ -130,12 +149,12 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 		if err := tx.rollback(mark); err != nil {
 			return nil, err
 		}
-		tx.size, tx.lastTime = size, last
+		tx.size, tx.lastTime, tx.sum = size, last, sum
 	}
 	if kept == 0 && bytesOf(blobs) < maxWaiting {
 		return nil, nil
 	}
-	if err := withErrno(b.Commit()); err != nil {
+	if err := withErrno(tx.commit()); err != nil {
 		return nil, err
 	}
 	db.blobs.wrote(blobs)
@@ -183,17 +202,31 @@ func (tx *Tx) rollback(mark int) error {
 
 func (tx *Tx) get(bucket, key []byte) []byte { return tx.bolt.Bucket(bucket).Get(key) }
 
-func (tx *Tx) remember(b *bolt.Bucket, bucket, key []byte) {
-	if tx.alone {
+// leave remembers what is at a key, which is about to go.
+func (tx *Tx) leave(b *bolt.Bucket, bucket, key []byte) {
+	counts := summed(bucket, key)
+	if tx.alone && !counts {
 		return
 	}
 	old := b.Get(key)
-	tx.undo = append(tx.undo, undo{bucket, bytes.Clone(key), bytes.Clone(old), old != nil})
+	if counts && old != nil {
+		tx.sum.take(bucket, key, old)
+	}
+	if !tx.alone {
+		tx.undo = append(tx.undo, undo{bucket, bytes.Clone(key), bytes.Clone(old), old != nil})
+	}
 }
 
 func (tx *Tx) put(bucket, key, value []byte) error {
 	b := tx.bolt.Bucket(bucket)
-	tx.remember(b, bucket, key)
+	tx.leave(b, bucket, key)
+	return tx.putIn(b, bucket, key, value)
+}
+
+func (tx *Tx) putIn(b *bolt.Bucket, bucket, key, value []byte) error {
+	if summed(bucket, key) {
+		tx.sum.add(bucket, key, value)
+	}
 	return b.Put(key, value)
 }
 
@@ -202,12 +235,12 @@ func (tx *Tx) add(bucket, key, value []byte) error {
 	if !tx.alone {
 		tx.undo = append(tx.undo, undo{bucket: bucket, key: key})
 	}
-	return tx.bolt.Bucket(bucket).Put(key, value)
+	return tx.putIn(tx.bolt.Bucket(bucket), bucket, key, value)
 }
 
 func (tx *Tx) delete(bucket, key []byte) error {
 	b := tx.bolt.Bucket(bucket)
-	tx.remember(b, bucket, key)
+	tx.leave(b, bucket, key)
 	return b.Delete(key)
 }
 

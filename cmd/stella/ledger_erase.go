@@ -22,7 +22,7 @@ func newLedgerEraseCmd(a *app) *cobra.Command {
 			"proof; archives say of these entries that their data is withheld, and are INCOMPLETE.\n\n" +
 			"From then on nobody is shown the data, no archive and no event has it, and it is gone from\n" +
 			"ledger.db, which is made anew, and overwritten: nothing is written meanwhile, which takes as\n" +
-			"long as stella ledger verify, and as much room as ledger.db has. Where that fails the answer\n" +
+			"long as stella ledger verify --full, and as much room as ledger.db has. Where that fails the answer\n" +
 			"says why, the site goes on, and the next erasure, stella bundle gc, a compaction or the start\n" +
 			"of a daemon tries again. It stays in snapshots, archives and copies that were made before, and\n" +
 			"in sealed files. The answer names those in the home, and where a snapshot is being made. It names\n" +

@@ -105,7 +105,7 @@ func newArchivesCmd(a *app) *cobra.Command {
 		Short: "List archives of runs",
 		Long: "List the archives that `maintenance archive` has made, oldest first, and whether they are here:\n" +
 			"one that is away is brought back into archives/ of the home, under any name. That one is here\n" +
-			"says nothing of its bytes: `bundle audit` and `ledger verify` read them. Damaged files are named\n" +
+			"says nothing of its bytes: `bundle audit` and `ledger verify --full` read them. Damaged files are named\n" +
 			"beside whole copies too: those without the form of an archive, and those in which a daemon has\n" +
 			"found damage since it was started. An unreadable file cannot be opened, mostly for its mode.",
 		Example: "  stella maintenance archives\n  stella maintenance archives --output json",

@@ -113,7 +113,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 			kv = append(kv, "sealed again", count(int64(r.Resealed), "trust file that was", "trust files that were")+" lost or damaged in sealed/")
 		}
 		if r.Sealed > 0 {
-			kv = append(kv, "also damaged", count(r.Sealed, "secret", "secrets")+" that cannot be read: ledger verify names the first, and what helps")
+			kv = append(kv, "also damaged", count(r.Sealed, "secret", "secrets")+" that cannot be read: ledger verify --full names the first, and what helps")
 		}
 		if r.Kept != "" {
 			kv = append(kv, "kept", r.Kept)
@@ -138,7 +138,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		kv = append(kv, "unread", unreadPages(r.Unread))
 	}
 	if r.Sealed > 0 {
-		kv = append(kv, "also lost", count(r.Sealed, "small sealed file or secret", "small sealed files and secrets")+": ledger verify names them")
+		kv = append(kv, "also lost", count(r.Sealed, "small sealed file or secret", "small sealed files and secrets")+": ledger verify --full names them")
 	}
 	if r.Unsent > 0 {
 		kv = append(kv, "unsent", count(r.Unsent, "event", "events")+" that sinks had not taken, and will not be offered")

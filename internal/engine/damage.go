@@ -38,7 +38,7 @@ func damageText(run state.Run, err error) string {
 	case err == nil:
 		return ""
 	case run.Status.Ended():
-		return err.Error() + "; stella ledger verify names every file that is damaged"
+		return err.Error() + "; stella ledger verify --full, and stella bundle audit, name what is damaged"
 	}
 	return err.Error() + "; " + helpsDamaged(run.RunID)
 }

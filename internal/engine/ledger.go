@@ -158,14 +158,14 @@ func (s *site) ShowLedger(_ context.Context, seq int64) (api.LedgerLine, error) 
 	return line(l), nil
 }
 
-// VerifyLedger re-hashes everything: entries, evidence, the contents of bundles,
-// artifacts and logs. Quick, it re-hashes the entries alone.
+// VerifyLedger re-hashes the ledger and all records. In full it also makes the records anew
+// from the entries, and hashes evidence, the contents of bundles, artifacts and logs.
 func (s *site) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Progress) (api.LedgerReport, error) {
 	e := s.e
 	begun := time.Now()
-	check := e.db.Check
-	if req.Quick {
-		check = e.db.CheckLines
+	check := e.db.CheckBytes
+	if req.Full {
+		check = e.db.Check
 	}
 	opt := store.CheckOptions{
 		Blobs: true, Progress: p,
@@ -186,7 +186,7 @@ func (s *site) VerifyLedger(ctx context.Context, req api.LedgerCheck, p api.Prog
 		return api.LedgerReport{}, err
 	}
 	return api.LedgerReport{
-		Origin: e.db.Origin(), Size: rep.Size, Root: ledger.HexHash(rep.Root), Checkpoints: rep.Checkpoints, Quick: req.Quick,
+		Origin: e.db.Origin(), Size: rep.Size, Root: ledger.HexHash(rep.Root), Checkpoints: rep.Checkpoints, Full: req.Full,
 		Runs: rep.Runs, Blobs: rep.Blobs, Away: showAway(rep.Away), Spoiled: rep.Spoiled, Millis: time.Since(begun).Milliseconds(),
 	}, nil
 }

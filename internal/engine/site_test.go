@@ -40,7 +40,7 @@ echo '{"artifact":{"name":"report.txt"}}' >> "$STELLA_OUTPUT"
 i=0; while [ $i -lt 100 ]; do echo "a log that is long enough for a file of its own, line $i"; i=$((i+1)); done
 `
 
-// Whatever is sealed is hashed by ledger verify, and importing the bundle
+// Whatever is sealed is hashed by ledger verify --full, and importing the bundle
 // again mends what is damaged of it.
 func TestVerifyLedgerReadsContents(t *testing.T) {
 	ctx := context.Background()

@@ -148,7 +148,7 @@ func snapshotError(err error) error {
 		return notErased(err)
 	case damage != nil:
 		d := damaged("%v", err)
-		d.Hint = "no snapshot is made of a site that is damaged: stella ledger verify, and stella bundle audit, name all of it"
+		d.Hint = "no snapshot is made of a site that is damaged: stella ledger verify --full, and stella bundle audit, name all of it"
 		return d
 	case errors.Is(err, fs.ErrExist):
 		return &api.Error{Code: api.CodeConflict, Message: "a snapshot of this second exists", Hint: "try again"}

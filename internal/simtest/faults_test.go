@@ -255,7 +255,7 @@ func (s *sweep) judge(tr *trial, a answer) error {
 			return err
 		}
 	}
-	_, err := s.run(tr.dir, "ledger verify")
+	_, err := s.run(tr.dir, "ledger verify --full")
 	return err
 }
 

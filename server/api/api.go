@@ -404,7 +404,7 @@ type LedgerLine struct {
 
 // LedgerCheck says how deep a ledger is verified.
 type LedgerCheck struct {
-	Quick bool `json:"quick,omitempty"` // only lines, tree and checkpoints: not what follows from them, nor what is sealed
+	Full bool `json:"full,omitempty"` // also that records follow from entries, and what is sealed
 }
 
 // LedgerReport is what a verification of the whole ledger found.
@@ -413,9 +413,9 @@ type LedgerReport struct {
 	Size        int64  `json:"size"`
 	Root        string `json:"root"` // hex
 	Checkpoints int    `json:"checkpoints"`
-	Quick       bool   `json:"quick,omitempty"`
-	Runs        int    `json:"runs"` // whose projection was replayed and compared
-	Blobs       int    `json:"blobs"`
+	Full        bool   `json:"full,omitempty"`
+	Runs        int    `json:"runs"`
+	Blobs       int    `json:"blobs,omitempty"` // sealed files that were hashed, in full
 	Millis      int64  `json:"millis"`
 
 	Away    []AwayArchive `json:"away,omitempty"`    // archives of runs that are not here, and could not be looked into

@@ -6,7 +6,7 @@ func WithUnit(opt Options, n int) Options {
 	return opt
 }
 
-// WithPart returns options under which a quick check takes n entries a transaction.
+// WithPart returns options under which CheckBytes takes n entries a transaction.
 func WithPart(opt CheckOptions, n int64) CheckOptions {
 	opt.part = n
 	return opt
