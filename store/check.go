@@ -119,6 +119,7 @@ func (db *DB) Check(ctx context.Context, opt CheckOptions) (CheckReport, error) 
 	if err != nil {
 		return rep, err
 	}
+	opt.Progress = nil // it has come to its end
 	return rep, db.checkRecords(ctx, opt, &rep)
 }
 

@@ -24,30 +24,13 @@ import (
 // everything once more, to name it.
 func (db *DB) CheckBytes(ctx context.Context, opt CheckOptions) (CheckReport, error) {
 	rep := CheckReport{Size: db.Size()}
-	q := lines{most: cmp.Or(opt.part, linesEntries)}
-	for q.seq < rep.Size {
-		if err := ctx.Err(); err != nil {
-			return rep, context.Cause(ctx)
-		}
-		if opt.Progress != nil {
-			opt.Progress(q.seq, rep.Size)
-		}
-		err := db.viewFile(func(t *bolt.Tx, f *os.File) error { return q.part(t, f, min(rep.Size, q.seq+q.most)) })
-		if err != nil {
-			return rep, err
-		}
+	err := db.checkLines(ctx, opt, &rep)
+	if err == nil {
+		err = db.checkNotes(opt, &rep)
 	}
-	if err := db.checkErasures(&q.gone, rep.Size); err != nil {
-		return rep, err
+	if err == nil {
+		err = db.checkRecords(ctx, opt, &rep)
 	}
-	rep.Root = q.tree.Root()
-	if err := checkRoot(rep.Size, db, rep.Root); err != nil {
-		return rep, err
-	}
-	if err := db.checkNotes(opt, &rep); err != nil {
-		return rep, err
-	}
-	err := db.checkRecords(ctx, opt, &rep)
 	if !errors.Is(err, errOtherSum) {
 		return rep, err
 	}
@@ -56,6 +39,38 @@ func (db *DB) CheckBytes(ctx context.Context, opt CheckOptions) (CheckReport, er
 		err = named
 	}
 	return rep, err
+}
+
+// checkLines hashes the lines of all entries, and holds the stored hashes of the tree against
+// them.
+func (db *DB) checkLines(ctx context.Context, opt CheckOptions, rep *CheckReport) error {
+	total := rep.Size
+	err := db.view(func(t *bolt.Tx) error {
+		records, err := readSum(t)
+		total += int64(records.n)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	q := lines{most: cmp.Or(opt.part, linesEntries)}
+	for q.seq < rep.Size {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if opt.Progress != nil {
+			opt.Progress(q.seq, total)
+		}
+		err := db.viewFile(func(t *bolt.Tx, f *os.File) error { return q.part(t, f, min(rep.Size, q.seq+q.most)) })
+		if err != nil {
+			return err
+		}
+	}
+	if err := db.checkErasures(&q.gone, rep.Size); err != nil {
+		return err
+	}
+	rep.Root = q.tree.Root()
+	return checkRoot(rep.Size, db, rep.Root)
 }
 
 // checkRecords holds every record that is no entry against the sum of all, and small sealed
