@@ -117,6 +117,7 @@ func TestCheckBytesMissesNoEntry(t *testing.T) {
 
 // Whatever byte of the file is another: a ledger that CheckBytes passes holds what it held.
 func TestCheckBytesPassesNothingElse(t *testing.T) {
+	sweep(t)
 	home := manyKinds(t)
 	db, err := store.Open(home, store.Options{})
 	if err != nil {

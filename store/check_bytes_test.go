@@ -23,6 +23,7 @@ var everyByte = flag.Bool("every", false, "flip every byte of a ledger, not a sa
 // Each byte of the record of each entry counts, whichever check reads it, and the entry
 // is named.
 func TestEveryByteOfALedgerCounts(t *testing.T) {
+	sweep(t)
 	home := newHome(t)
 	db := create(t, home)
 	run, start := newRun(1, "t1")

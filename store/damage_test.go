@@ -39,6 +39,14 @@ func apart(t *testing.T) bool {
 	return true
 }
 
+// sweep skips a test of many cases in one goroutine, of which the race detector sees nothing.
+func sweep(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED with -short: many cases in one goroutine")
+	}
+}
+
 // seeded is a random source whose seed is told before anything can end the process.
 func seeded() *rand.Rand {
 	seed := rand.Uint64()
@@ -130,6 +138,7 @@ func smallSite(t *testing.T) (home string) {
 // Each bit of the headers of pages and elements is flipped: nothing ends the process, and what
 // no look at the pages finds, a check finds, or it changes nothing.
 func TestEachBitOfAPageHeader(t *testing.T) {
+	sweep(t)
 	if apart(t) {
 		return
 	}
@@ -176,6 +185,7 @@ func TestEachBitOfAPageHeader(t *testing.T) {
 // Wherever a file is damaged, a process that opens, checks and recovers it goes on, and
 // nothing that was not written is taken for an entry.
 func TestDamagedPagesEndNoProcess(t *testing.T) {
+	sweep(t)
 	if apart(t) {
 		return
 	}

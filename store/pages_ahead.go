@@ -70,16 +70,29 @@ func (p *pages) readAhead(i, n int, leaf func(int) uint64) {
 // and what the system says of one that it cannot read is none. Keys and values are good until
 // fn returns, an error of which ends it.
 func (a *ahead) each(t *bolt.Tx, file io.ReaderAt, name, from []byte, fn func(k, v []byte) error) error {
-	b := t.Bucket(name)
+	b, err := bucketIn(t, name)
+	if err != nil {
+		return err
+	}
 	if b.Root() == 0 { // a few, which lie in the page that names the bucket
 		return eachIn(b, from, fn)
 	}
 	return a.walk(t, file, name, from, fn).tree(uint64(b.Root()))
 }
 
+func bucketIn(t *bolt.Tx, name []byte) (*bolt.Bucket, error) {
+	if b := t.Bucket(name); b != nil {
+		return b, nil
+	}
+	return nil, damaged(errMissing, "bucket %s of ledger.db", name)
+}
+
 // all is each of all records, in the order in which they lie in the file.
 func (a *ahead) all(t *bolt.Tx, file io.ReaderAt, name []byte, fn func(k, v []byte) error) error {
-	b := t.Bucket(name)
+	b, err := bucketIn(t, name)
+	if err != nil {
+		return err
+	}
 	if b.Root() == 0 {
 		return eachIn(b, nil, fn)
 	}

@@ -100,6 +100,7 @@ func (u unread) ReadAt(b []byte, at int64) (int, error) {
 
 // A page that the disk cannot read is told as that, and none where nothing is needed of it.
 func TestAPageThatCannotBeReadIsNoDamage(t *testing.T) {
+	sweep(t)
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "x.db"), 0o600, &bolt.Options{PageSize: 1 << 10})
 	if err != nil {
 		t.Fatal(err)
@@ -266,6 +267,7 @@ func scribble(tx *bolt.Tx, r *rand.Rand, short bool) error {
 
 // A list of more free pages than its header can count is read.
 func TestALongListOfFreePagesIsNoDamage(t *testing.T) {
+	sweep(t)
 	path := filepath.Join(t.TempDir(), "x.db")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: 1 << 10, NoSync: true})
 	if err != nil {

@@ -100,6 +100,7 @@ func TestOneDamagedMetaPageIsDamage(t *testing.T) {
 // Wherever a database is damaged: what is recovered is the longest prefix of its entries
 // that is intact, whole, and goes on; or nothing is touched.
 func TestWhatIsRecoveredIsAPrefix(t *testing.T) {
+	sweep(t)
 	r := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	site := newHome(t)
 	randomLedger(t, create(t, site), r)

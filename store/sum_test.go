@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -41,6 +42,7 @@ func manyKinds(t *testing.T) (home string) {
 
 // Of every record that is no entry each byte counts, and that it is there, alone.
 func TestEachByteOfARecordCounts(t *testing.T) {
+	sweep(t)
 	home := manyKinds(t)
 	whole := read(t, home, "ledger.db")
 	if err := checkedBytes(home); err != nil {
@@ -106,22 +108,26 @@ func checkedBytes(home string) error {
 }
 
 // A record that is another is named, which takes a replay; of what no entry gives that it is
-// one of these is all that is known.
+// one of these is all that is known. A recovery makes records and their sum anew.
 func TestADamagedRecordIsNamed(t *testing.T) {
-	for bucket, x := range map[string]struct{ was, is, want string }{
-		"tokens": {"0190b8f2", "1190b8f2", `tokens "default\x00t1"`},
-		"outbox": {"no answer", "an answer", "records of ledger.db"},
+	for _, x := range []struct{ bucket, key, was, is, want string }{
+		{"tokens", "default\x00t1", "0190b8f2", "1190b8f2", `tokens "default\x00t1"`},
+		{"outbox", "ops\x00" + string(binary.BigEndian.AppendUint64(nil, 2)), "no answer", "an answer", "records of ledger.db"},
+		{"meta", "sum", "\x00", "\x01", "records of ledger.db"},
 	} {
 		home := manyKinds(t)
 		edit(t, home, func(tx *bolt.Tx) error {
-			b := tx.Bucket([]byte(bucket))
-			k, v := b.Cursor().First()
-			return b.Put(k, bytes.Replace(v, []byte(x.was), []byte(x.is), 1))
+			b := tx.Bucket([]byte(x.bucket))
+			return b.Put([]byte(x.key), bytes.Replace(b.Get([]byte(x.key)), []byte(x.was), []byte(x.is), 1))
 		})
 		var d *store.Damage
 		if err := checkedBytes(home); !errors.As(err, &d) || d.What != x.want {
-			t.Errorf("of a record of %s it says %v", bucket, err)
+			t.Errorf("of a record of %s it says %v", x.bucket, err)
 		}
+		if r, err := recovered(home, false); err != nil || r.Damage != "" {
+			t.Errorf("recovered from that of %s: %+v, %v", x.bucket, r, err)
+		}
+		verifies(t, home)
 	}
 }
 
