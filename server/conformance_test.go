@@ -338,7 +338,7 @@ func siteCalls() []siteCall {
 		}},
 		{"archives of runs", "ListArchives", func(ctx context.Context, s api.Site) (any, error) { return s.ListArchives(ctx) }},
 		{"verify the ledger", "VerifyLedger", func(ctx context.Context, s api.Site) (any, error) {
-			return s.VerifyLedger(ctx, api.LedgerCheck{}, func(_, _ int64) {})
+			return s.VerifyLedger(ctx, api.LedgerCheck{Full: true}, func(_, _ int64) {})
 		}},
 		{"checkpoint", "Checkpoint", func(ctx context.Context, s api.Site) (any, error) { return s.Checkpoint(ctx) }},
 		{"proof", "ProveEntry", func(ctx context.Context, s api.Site) (any, error) { return s.ProveEntry(ctx, 3, 5) }},

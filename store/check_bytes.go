@@ -18,7 +18,7 @@ import (
 // CheckBytes is the part of [DB.Check] that says whether ledger.db holds what was written: the
 // entries are those that were signed, and of no record a byte is another. It hashes every line,
 // makes the tree anew, holds its stored hashes and every stored checkpoint against it, and the
-// records against their sum. What an entry says, whether records follow from it, and sealed
+// records against their sums. What an entry says, whether records follow from it, and sealed
 // files are not looked at, so that it takes little more than the hashing. It changes nothing,
 // and returns the first damage it finds as a *[Damage]; only where that is in a record it reads
 // everything once more, to name it.
@@ -46,8 +46,8 @@ func (db *DB) CheckBytes(ctx context.Context, opt CheckOptions) (CheckReport, er
 func (db *DB) checkLines(ctx context.Context, opt CheckOptions, rep *CheckReport) error {
 	total := rep.Size
 	err := db.view(func(t *bolt.Tx) error {
-		records, err := readSum(t)
-		total += int64(records.n)
+		sums, err := readSums(t)
+		total += sums.records()
 		return err
 	})
 	if err != nil {
@@ -73,47 +73,45 @@ func (db *DB) checkLines(ctx context.Context, opt CheckOptions, rep *CheckReport
 	return checkRoot(rep.Size, db, rep.Root)
 }
 
-// checkRecords holds every record that is no entry against the sum of all, and small sealed
-// files against their names.
+// checkRecords holds the records that are no entries against their sums, and small sealed files
+// against their names.
 func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckReport) error {
 	return db.viewFile(func(t *bolt.Tx, f *os.File) error {
-		want, err := readSum(t)
+		want, err := readSums(t)
 		if err != nil {
 			return err
 		}
-		var have recordSum
-		var files ahead
-		rep.Runs = 0
-		for _, name := range buckets() {
-			if bytes.Equal(name, bEntries) {
-				continue
-			}
-			small, runs, seen := bytes.Equal(name, bSmall), bytes.Equal(name, bTenantRuns), 0
-			err := files.all(t, f, name, func(k, v []byte) error {
+		var have recordSums
+		var file ahead
+		seen, total := rep.Size, rep.Size+want.records()
+		for i, name := range sumBuckets {
+			small := bytes.Equal(name, bSmall)
+			err := file.all(t, f, name, func(k, v []byte) error {
 				if seen++; seen%recordsAtOnce == 0 {
 					if err := ctx.Err(); err != nil {
 						return context.Cause(ctx)
 					}
-					if opt.Progress != nil && !small {
-						opt.Progress(rep.Size+int64(have.n), rep.Size+int64(want.n))
+					if opt.Progress != nil {
+						opt.Progress(seen, total)
 					}
 				}
-				switch {
-				case small && hexSum(v) != string(k) && !exists(db.blobs.Path(string(k))): // else the file is read in its place
+				if small && hexSum(v) != string(k) && !exists(db.blobs.Path(string(k))) { // else the file is read in its place
 					return damaged(ErrDigest, "%s %s of ledger.db", name, printable(k))
-				case runs:
-					rep.Runs++
 				}
-				if summed(name, k) {
-					have.add(name, k, v)
+				if sum := have.of(name, k); sum != nil {
+					sum.add(name, k, v)
 				}
 				return nil
 			})
+			if err == nil {
+				err = have[i].is(want[i], name)
+			}
 			if err != nil {
 				return err
 			}
 		}
-		return have.is(want)
+		rep.Runs = int(have[sumIndex[string(bTenantRuns)]].n)
+		return nil
 	})
 }
 

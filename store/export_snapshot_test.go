@@ -13,7 +13,7 @@ func (db *DB) Write(f func(put func(n int) error) error) error {
 	return db.update(func(tx *Tx) error {
 		return f(func(n int) error {
 			raw := make([]byte, n)
-			return tx.bolt.Bucket(bSmall).Put([]byte(hexSum(raw)), raw)
+			return tx.putSmall(map[string][]byte{hexSum(raw): raw})
 		})
 	})
 }

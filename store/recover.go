@@ -60,9 +60,9 @@ type Recovery struct {
 	Damage   string // the first thing that is wrong
 	Survived int64  // entries beyond the damage that can be read
 	Evidence string // SHA-256 of the sealed list of these, "" for none
-	Lost     int64  // small sealed files, and secrets, that are not what they were
+	Lost     int64  // small sealed files, and secrets, that are not what they were; of those that are gone at least one
 	Secrets  int64  // of these, secrets, whatever has become of the ledger
-	Unsent   int64  // events that a sink had not taken, and now will not be offered; and sinks of which nobody knows
+	Unsent   int64  // events that a sink had not taken, and now will not be offered; and sinks of which nobody knows. At least 1 where they are not what was written
 	Kept     string // folder in the home with the damaged file
 }
 
@@ -279,7 +279,11 @@ func (w *wreck) adopt(ctx context.Context, db *DB, opt RecoverOptions, r *Recove
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.takeOver(m, opt, r), m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush())
+	if err := w.takeOver(m, opt, r); err != nil {
+		return err
+	}
+	w.compareSums(r)
+	return errors.Join(m.put(bMeta, kSchema, be64(schemaVersion)), m.r.flush())
 }
 
 // adoptEntries adopts entries as far as they are intact.

@@ -105,7 +105,7 @@ var (
 	kTrust      = []byte("trust")      // ledger.TrustChange in force
 	kTrustPrev  = []byte("trustprev")  // the one before it
 	kRejections = []byte("rejections") // rejections of the current minute
-	kSum        = []byte("sum")        // recordSum: see sum.go
+	kSum        = []byte("sum")        // recordSums: see sum.go
 	kExtension  = []byte("extension")  // ledger.TrustExtension on record, if any
 	kErased     = []byte("erased")     // seqs of entries whose data is agreed to be erased, if any
 	kArchives   = []byte("archives")   // []ArchiveRecord, once there is one
@@ -400,7 +400,7 @@ func (db *DB) load() error {
 			return damaged(err, "the site record of ledger.db")
 		}
 		if n == schemaVersion {
-			if _, err := readSum(tx); err != nil {
+			if _, err := readSums(tx); err != nil {
 				return err
 			}
 		}

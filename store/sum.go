@@ -10,32 +10,49 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// A recordSum says of the records of ledger.db whether they are those that were written. bbolt
+// A recordSum says of the records of a bucket whether they are those that were written. bbolt
 // has no checksum of a value, and only what the ledger's tree has a hash of would show that a
 // byte of it is another. It is kept in the transaction that changes a record, so that all of
-// them can be held against it in one pass, in any order:
-//
-//	8 bytes  the sum over all records, without carry, of mix(CRC-32C of bucket, key and value | length of the key << 32)
-//	8 bytes  how many records there are
-//
-// Both are big endian. What has a hash of its own is not in it: entries and small sealed files.
-// It is against the decay of disks and memory: who forges a record makes its sum as well, and
-// is found by a replay, see [DB.Check].
-type recordSum struct{ sum, n uint64 }
+// them can be held against it in one pass, in any order. It is against the decay of disks and
+// memory: who forges a record makes its sum as well, and is found by a replay, see [DB.Check].
+type recordSum struct {
+	sum uint64 // over the records, without carry, of mix(CRC-32C of bucket, key and value | length of the key << 32)
+	n   uint64 // how many there are
+}
 
-const recordSumSize = 16
+// recordSums are those of all buckets but that of the entries, in the order of sumBuckets. On
+// disk each has 16 bytes, its two numbers in big endian.
+type recordSums [25]recordSum
+
+// sumBuckets is the order of sums on disk; a bucket that a later schema brings comes last.
+var sumBuckets = [len(recordSums{})][]byte{
+	bMeta, bCheckpoints, bOutbox, bSinks, bSmall, bRecords, bTenantRuns, bActive, bTokens, bBundles, bRefs, bFloors, bDAGs, bExports,
+	bArtifacts, bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses,
+}
+
+var sumIndex = func() map[string]int {
+	m := map[string]int{}
+	for i, name := range sumBuckets {
+		m[string(name)] = i
+	}
+	return m
+}()
+
+const (
+	recordSumsSize = 16 * len(recordSums{})
+	sumsSince      = 6 // the schema that they came with
+)
 
 var errOtherSum = errors.New("they are not what was written")
 
-// summed says whether a record counts.
-func summed(bucket, key []byte) bool {
-	switch {
-	case bytes.Equal(bucket, bEntries), bytes.Equal(bucket, bSmall):
-		return false
-	case bytes.Equal(bucket, bMeta):
-		return !bytes.Equal(key, kSum) && !bytes.Equal(key, kSchema)
+// of is the sum that a record counts in; nil where it counts in none: an entry, which the tree
+// has a hash of, and what is read before the sums are.
+func (s *recordSums) of(bucket, key []byte) *recordSum {
+	i, ok := sumIndex[string(bucket)]
+	if !ok || i == 0 && (bytes.Equal(key, kSum) || bytes.Equal(key, kSchema)) {
+		return nil
 	}
-	return true
+	return &s[i]
 }
 
 func (s *recordSum) add(bucket, key, value []byte) {
@@ -46,9 +63,23 @@ func (s *recordSum) take(bucket, key, value []byte) {
 	s.sum, s.n = s.sum-sumOf(bucket, key, value), s.n-1
 }
 
+// is holds the sum of the records that are there against the one that was written with them.
+func (s recordSum) is(want recordSum, bucket []byte) error {
+	switch {
+	case s.n != want.n:
+		return damaged(fmt.Errorf("%w: there are %d, and were %d", errOtherSum, s.n, want.n), "the records %s of ledger.db", bucket)
+	case s != want:
+		return damaged(fmt.Errorf("%w: of %d at least one is another", errOtherSum, s.n), "the records %s of ledger.db", bucket)
+	}
+	return nil
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func sumOf(bucket, key, value []byte) uint64 {
+	if bytes.Equal(bucket, bSmall) { // its key is its hash
+		value = nil
+	}
 	crc := crc32.Update(crc32.Update(crc32.Update(0, castagnoli, bucket), castagnoli, key), castagnoli, value)
 	return mix(uint64(crc) | uint64(len(key))<<32)
 }
@@ -61,33 +92,42 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// is holds the sum of the records that are there against the one that was written with them.
-func (s recordSum) is(want recordSum) error {
-	switch {
-	case s.n != want.n:
-		return damaged(fmt.Errorf("%w: there are %d, and were %d", errOtherSum, s.n, want.n), "records of ledger.db")
-	case s != want:
-		return damaged(fmt.Errorf("%w: of %d at least one is another", errOtherSum, s.n), "records of ledger.db")
+func (s *recordSums) encode() []byte {
+	b := make([]byte, 0, recordSumsSize)
+	for _, x := range s {
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, x.sum), x.n)
 	}
-	return nil
+	return b
 }
 
-func (s recordSum) encode() []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s.sum), s.n)
+// decodeSums reads sums; false where they are none.
+func decodeSums(b []byte) (s recordSums, ok bool) {
+	if len(b) != recordSumsSize {
+		return s, false
+	}
+	for i := range s {
+		s[i] = recordSum{binary.BigEndian.Uint64(b[16*i:]), binary.BigEndian.Uint64(b[16*i+8:])}
+	}
+	return s, true
 }
 
-// readSum reads the sum of a transaction; that of an empty database, which has none, is zero.
-func readSum(t *bolt.Tx) (s recordSum, err error) {
+// readSums reads the sums of a transaction; those of an empty database, which has none, are zero.
+func readSums(t *bolt.Tx) (s recordSums, err error) {
 	b := t.Bucket(bMeta)
-	if b == nil {
+	if b == nil || b.Get(kSum) == nil && b.Get(kSite) == nil { // nothing was written yet
 		return s, nil
 	}
-	v := b.Get(kSum)
-	switch {
-	case len(v) == recordSumSize:
-		return recordSum{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}, nil
-	case v == nil && b.Get(kSite) == nil: // nothing was written yet
-		return s, nil
+	s, ok := decodeSums(b.Get(kSum))
+	if !ok {
+		return s, damaged(errMissing, "the sums of the records of ledger.db")
 	}
-	return s, damaged(errMissing, "the sum of the records of ledger.db")
+	return s, nil
+}
+
+// records is how many there are.
+func (s *recordSums) records() (n int64) {
+	for _, x := range s {
+		n += int64(x.n)
+	}
+	return n
 }

@@ -83,9 +83,6 @@ func TestEachByteOfARecordCounts(t *testing.T) {
 			spoil[fmt.Sprint("another at ", at)] = func(b *bolt.Bucket) error { return b.Put(r.key, flipped(r.value, at)) }
 		}
 		for how, change := range spoil {
-			if small := string(r.bucket) == "small"; small && how == "gone" { // that one is wanted only the entries say
-				continue
-			}
 			if err := os.WriteFile(filepath.Join(home, "ledger.db"), whole, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -108,12 +105,16 @@ func checkedBytes(home string) error {
 }
 
 // A record that is another is named, which takes a replay; of what no entry gives that it is
-// one of these is all that is known. A recovery makes records and their sum anew.
+// of which kind it is is all that is known. A recovery makes records and their sum anew.
 func TestADamagedRecordIsNamed(t *testing.T) {
-	for _, x := range []struct{ bucket, key, was, is, want string }{
-		{"tokens", "default\x00t1", "0190b8f2", "1190b8f2", `tokens "default\x00t1"`},
-		{"outbox", "ops\x00" + string(binary.BigEndian.AppendUint64(nil, 2)), "no answer", "an answer", "records of ledger.db"},
-		{"meta", "sum", "\x00", "\x01", "records of ledger.db"},
+	for _, x := range []struct {
+		bucket, key, was, is, want string
+		unsent                     bool // it may be of a sink
+	}{
+		{"tokens", "default\x00t1", "0190b8f2", "1190b8f2", `tokens "default\x00t1"`, false},
+		{"outbox", "ops\x00" + string(binary.BigEndian.AppendUint64(nil, 2)), "no answer", "an answer", "the records outbox of ledger.db", true},
+		{"meta", "sum", "\x00", "\x01", "the records meta of ledger.db", false},
+		{"sinks", "ops", `"next":4`, `"next":3`, "the records sinks of ledger.db", true},
 	} {
 		home := manyKinds(t)
 		edit(t, home, func(tx *bolt.Tx) error {
@@ -124,8 +125,23 @@ func TestADamagedRecordIsNamed(t *testing.T) {
 		if err := checkedBytes(home); !errors.As(err, &d) || d.What != x.want {
 			t.Errorf("of a record of %s it says %v", x.bucket, err)
 		}
-		if r, err := recovered(home, false); err != nil || r.Damage != "" {
+		if r, err := recovered(home, false); err != nil || r.Damage != "" || (r.Unsent > 0) != x.unsent {
 			t.Errorf("recovered from that of %s: %+v, %v", x.bucket, r, err)
+		}
+		verifies(t, home)
+	}
+}
+
+// What only the sums show to be gone is told by a recovery, which cannot bring it back.
+func TestARecoveryTellsWhatIsGone(t *testing.T) {
+	for _, x := range []struct {
+		bucket, key  string
+		lost, unsent int64
+	}{{"small", sum("sealed"), 1, 0}, {"sinks", "ops", 0, 1}} {
+		home := manyKinds(t)
+		edit(t, home, func(tx *bolt.Tx) error { return tx.Bucket([]byte(x.bucket)).Delete([]byte(x.key)) })
+		if r, err := recovered(home, false); err != nil || r.Lost != x.lost || r.Unsent < x.unsent {
+			t.Errorf("without the record of %s: lost %d, unsent %d, %v", x.bucket, r.Lost, r.Unsent, err)
 		}
 		verifies(t, home)
 	}

@@ -25,7 +25,7 @@ type Tx struct {
 	undo     []undo
 	alone    bool // it has the bbolt transaction to itself, and is undone with that
 
-	sum, began recordSum // of the records as they are now, and as the transaction found them
+	sums, began recordSums // of the records as they are now, and as the transaction found them
 
 	moved, before *records // by the request under way, and by those before it in this transaction
 	kept          *records // from transactions before; nil for a replay
@@ -38,17 +38,17 @@ type Tx struct {
 
 // newTx is a transaction in which nothing is undone by itself.
 func newTx(db *DB, b *bolt.Tx) (*Tx, error) {
-	sum, err := readSum(b)
+	sums, err := readSums(b)
 	if err != nil {
 		return nil, err
 	}
-	return &Tx{db: db, bolt: b, alone: true, sum: sum, began: sum, moved: newRecords(), before: newRecords()}, nil
+	return &Tx{db: db, bolt: b, alone: true, sums: sums, began: sums, moved: newRecords(), before: newRecords()}, nil
 }
 
 // commit makes the transaction of bbolt durable, as far as that is.
 func (tx *Tx) commit() error {
-	if tx.sum != tx.began {
-		if err := tx.bolt.Bucket(bMeta).Put(kSum, tx.sum.encode()); err != nil {
+	if tx.sums != tx.began {
+		if err := tx.bolt.Bucket(bMeta).Put(kSum, tx.sums.encode()); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 		return nil, err
 	}
 	for i, r := range batch {
-		mark, size, last, sum := len(tx.undo), tx.size, tx.lastTime, tx.sum
+		mark, size, last, sums := len(tx.undo), tx.size, tx.lastTime, tx.sums
 		if results[i] = r.fn(tx); results[i] == nil {
 			results[i] = tx.flush()
 		}
@@ -149,7 +149,7 @@ func (db *DB) perform(b *bolt.Tx, batch []request, results []error) (*Tx, error)
 		if err := tx.rollback(mark); err != nil {
 			return nil, err
 		}
-		tx.size, tx.lastTime, tx.sum = size, last, sum
+		tx.size, tx.lastTime, tx.sums = size, last, sums
 	}
 	if kept == 0 && bytesOf(blobs) < maxWaiting {
 		return nil, nil
@@ -204,13 +204,13 @@ func (tx *Tx) get(bucket, key []byte) []byte { return tx.bolt.Bucket(bucket).Get
 
 // leave remembers what is at a key, which is about to go.
 func (tx *Tx) leave(b *bolt.Bucket, bucket, key []byte) {
-	counts := summed(bucket, key)
-	if tx.alone && !counts {
+	sum := tx.sums.of(bucket, key)
+	if tx.alone && sum == nil {
 		return
 	}
 	old := b.Get(key)
-	if counts && old != nil {
-		tx.sum.take(bucket, key, old)
+	if sum != nil && old != nil {
+		sum.take(bucket, key, old)
 	}
 	if !tx.alone {
 		tx.undo = append(tx.undo, undo{bucket, bytes.Clone(key), bytes.Clone(old), old != nil})
@@ -224,8 +224,8 @@ func (tx *Tx) put(bucket, key, value []byte) error {
 }
 
 func (tx *Tx) putIn(b *bolt.Bucket, bucket, key, value []byte) error {
-	if summed(bucket, key) {
-		tx.sum.add(bucket, key, value)
+	if sum := tx.sums.of(bucket, key); sum != nil {
+		sum.add(bucket, key, value)
 	}
 	return b.Put(key, value)
 }

@@ -79,7 +79,7 @@ func (l *lab) reads(run, text string) api.LedgerReport {
 	if _, got, err := l.artifact(run); got != "me" || err != nil {
 		l.t.Errorf("the artifact is %q, %v", got, err)
 	}
-	check, err := l.site().VerifyLedger(context.Background(), api.LedgerCheck{}, nil)
+	check, err := l.site().VerifyLedger(context.Background(), api.LedgerCheck{Full: true}, nil)
 	if err != nil || len(check.Away) > 0 {
 		l.t.Errorf("verify: %+v, %v", check, err)
 	}
@@ -161,7 +161,7 @@ func TestAllCopiesOfAnArchiveAreDamaged(t *testing.T) {
 		if _, _, err := l.artifact(run); codeOf(err) != api.CodeDamaged {
 			t.Errorf("artifact: %v", err)
 		}
-		if _, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil); codeOf(err) != api.CodeDamaged {
+		if _, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil); codeOf(err) != api.CodeDamaged {
 			t.Errorf("verify: %v", err)
 		}
 		if _, err := l.site().CreateExport(ctx, api.ExportRequest{Path: filepath.Join(t.TempDir(), "a.tar")}, nil); codeOf(err) != api.CodeDamaged {
@@ -221,7 +221,7 @@ func TestAForeignArchiveIsNotInTheWay(t *testing.T) {
 	if err := l.site().RunLogs(ctx, api.LogQuery{RunID: run}, func(api.LogLine) error { return nil }); codeOf(err) != api.CodeArchiveAway {
 		t.Errorf("logs: %v", err)
 	}
-	if check, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil); err != nil || len(check.Away) != 1 || check.Away[0].Files != 2 {
+	if check, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil); err != nil || len(check.Away) != 1 || check.Away[0].Files != 2 {
 		t.Errorf("verify: %+v, %v", check.Away, err)
 	}
 	l.put("a.tar", raw)
@@ -261,7 +261,7 @@ func TestAnArchiveThatCannotBeOpened(t *testing.T) {
 			if _, _, err := l.artifact(run); codeOf(err) != api.CodeArchiveUnreadable || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s, %s: artifact: %v", name, look, err)
 			}
-			check, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil)
+			check, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil)
 			if err != nil || len(check.Away) != 1 || check.Away[0].Files != 2 || !strings.Contains(check.Away[0].Unread, path) {
 				t.Errorf("%s, %s: verify: %+v, %v", name, look, check.Away, err)
 			}

@@ -150,7 +150,7 @@ func TestAnArchiveThatIsAway(t *testing.T) {
 		if _, _, err := l.artifact(run); codeOf(err) != api.CodeArchiveAway {
 			t.Errorf("artifact: %v", err)
 		}
-		check, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil)
+		check, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil)
 		if err != nil || len(check.Away) != 1 || check.Away[0].Files != 2 || check.Away[0].File != made.File {
 			t.Errorf("verify: %+v, %v", check.Away, err)
 		}

@@ -127,6 +127,6 @@ func allCompared(e *engine.Engine, resume bool) error {
 			return fmt.Errorf("run %s is %s, a replay of %q, and was compared %d times", r.RunID, r.Status, r.ReplayOf, len(lines))
 		}
 	}
-	_, err = site.VerifyLedger(ctx, api.LedgerCheck{}, nil)
+	_, err = site.VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil)
 	return err
 }

@@ -137,7 +137,7 @@ func afterRestoreCrash(home, told string) error {
 		return fmt.Errorf("the site does not open: %w", err)
 	}
 	site := e.As(api.Principal{Name: who})
-	_, err = site.VerifyLedger(ctx, api.LedgerCheck{}, nil)
+	_, err = site.VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil)
 	rep, aerr := site.AuditStorage(ctx, nil)
 	if err := errors.Join(err, aerr, e.Close()); err != nil || rep.Damage > 0 {
 		return fmt.Errorf("it is damaged: %+v, %w", rep.Findings, err)

@@ -172,7 +172,7 @@ func crashOnce(t *testing.T, home, media, fail string) (killed bool) {
 func afterCrash(e *engine.Engine, told []byte) error {
 	ctx := context.Background()
 	site := e.As(api.Principal{Name: who})
-	if _, err := site.VerifyLedger(ctx, api.LedgerCheck{}, nil); err != nil {
+	if _, err := site.VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil); err != nil {
 		return fmt.Errorf("the ledger does not verify: %w", err)
 	}
 	rep, err := site.AuditStorage(ctx, nil)
@@ -205,6 +205,6 @@ func afterCrash(e *engine.Engine, told []byte) error {
 			return fmt.Errorf("%s was acknowledged: %w", s.Text(), err)
 		}
 	}
-	_, err = site.VerifyLedger(ctx, api.LedgerCheck{}, nil)
+	_, err = site.VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil)
 	return err
 }

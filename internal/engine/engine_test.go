@@ -242,7 +242,7 @@ func (l *lab) execute() {
 
 func (l *lab) verify() {
 	l.t.Helper()
-	if _, err := l.site().VerifyLedger(context.Background(), api.LedgerCheck{}, nil); err != nil {
+	if _, err := l.site().VerifyLedger(context.Background(), api.LedgerCheck{Full: true}, nil); err != nil {
 		l.t.Errorf("the ledger does not verify: %v", err)
 	}
 }

@@ -1,7 +1,10 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -23,5 +26,29 @@ func TestTwoExportsToOnePath(t *testing.T) {
 		if a, b := codeOf(<-errs), codeOf(<-errs); a+b != api.CodeConflict {
 			t.Errorf("parts of %d: %q and %q", split, a, b)
 		}
+	}
+}
+
+// A link and ".." lead the system elsewhere than the text of a path says: nothing of the home is
+// written over that way.
+func TestNoPathLeadsAnExportIntoTheHome(t *testing.T) {
+	l := newLab(t)
+	dir := t.TempDir()
+	note := filepath.Join(l.home, "checkpoint.note")
+	was, err := os.ReadFile(note)
+	if err := errors.Join(err, os.Symlink(filepath.Join(l.home, "cache"), filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.site().CreateExport(context.Background(), api.ExportRequest{Path: dir + "/link/../checkpoint.note", Force: true}, nil); err != nil {
+		t.Error(err)
+	}
+	if now, err := os.ReadFile(note); err != nil || !bytes.HasPrefix(now, was[:20]) || len(now) > 1000 {
+		t.Errorf("checkpoint.note was written over: %d bytes, %v", len(now), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "checkpoint.note")); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.site().CreateExport(context.Background(), api.ExportRequest{Path: dir + "/link/x.tar"}, nil); codeOf(err) != api.CodeInvalid {
+		t.Errorf("through the link: %v", err)
 	}
 }

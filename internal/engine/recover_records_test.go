@@ -63,7 +63,7 @@ func TestASpoiledRecordIsRecovered(t *testing.T) {
 			l.waive("checkpoint.note")
 		}
 		l.open()
-		if _, err := l.site().VerifyLedger(context.Background(), api.LedgerCheck{}, nil); err != nil {
+		if _, err := l.site().VerifyLedger(context.Background(), api.LedgerCheck{Full: true}, nil); err != nil {
 			t.Fatalf("%q of %s: recovered %+v: %v", x.key, x.bucket, r, err)
 		}
 		l.closed()

@@ -46,7 +46,7 @@ func TestVerifyLedgerReadsContents(t *testing.T) {
 	ctx := context.Background()
 	l, run := ran(t)
 	file := l.scriptFile("audit-hello", artifactScript, true)
-	if _, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil); err != nil {
+	if _, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil); err != nil {
 		t.Fatal(err)
 	}
 	show, err := l.site().ShowBundle(ctx, "acme/audit-hello@1.0.0")
@@ -81,7 +81,7 @@ func TestVerifyLedgerReadsContents(t *testing.T) {
 			"deleted": func() { unlink(t, path) },
 		} {
 			harm()
-			_, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil)
+			_, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil)
 			if codeOf(err) != api.CodeDamaged || !strings.Contains(err.Error(), "entry") {
 				t.Errorf("%s %s: verify says %v", what, how, err)
 			}
@@ -92,7 +92,7 @@ func TestVerifyLedgerReadsContents(t *testing.T) {
 			} else {
 				overwrite(t, path, raw)
 			}
-			if _, err := l.site().VerifyLedger(ctx, api.LedgerCheck{}, nil); err != nil {
+			if _, err := l.site().VerifyLedger(ctx, api.LedgerCheck{Full: true}, nil); err != nil {
 				t.Errorf("%s %s: after the mend verify says %v", what, how, err)
 			}
 		}

@@ -35,7 +35,7 @@ func snapshotDir(home, dir string) (string, error) {
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return "", invalid("%s is no folder", dir)
 	}
-	return dir, nil
+	return filepath.Clean(dir), nil // as of exports
 }
 
 // CreateSnapshot copies the site while it is in use. Nothing is given up meanwhile.
@@ -148,7 +148,7 @@ func snapshotError(err error) error {
 		return notErased(err)
 	case damage != nil:
 		d := damaged("%v", err)
-		d.Hint = "no snapshot is made of a site that is damaged: stella ledger verify --full, and stella bundle audit, name all of it"
+		d.Hint = "no snapshot is made of a site that is damaged: stella ledger verify --full, and stella bundle audit, say more"
 		return d
 	case errors.Is(err, fs.ErrExist):
 		return &api.Error{Code: api.CodeConflict, Message: "a snapshot of this second exists", Hint: "try again"}

@@ -113,7 +113,7 @@ type Runs interface {
 type Ledger interface {
 	TailLedger(ctx context.Context, q LedgerQuery) ([]LedgerLine, error)
 	ShowLedger(ctx context.Context, seq int64) (LedgerLine, error)
-	// VerifyLedger reads everything again, or only what the signatures are over.
+	// VerifyLedger reads all of ledger.db again; in full it also replays it, and hashes what is sealed.
 	VerifyLedger(ctx context.Context, req LedgerCheck, p Progress) (LedgerReport, error)
 	// Checkpoint issues a signed tree head if the tree has grown, and returns
 	// the newest.

@@ -180,7 +180,7 @@ type RecoveredLedger struct {
 	Survived int64  `json:"survived"`           // of the lost, entries that can be read: they become evidence
 	Evidence string `json:"evidence,omitempty"` // SHA-256 of the sealed list of these
 	Sealed   int64  `json:"sealed,omitempty"`   // small sealed files, and secrets, that are lost
-	Unsent   int64  `json:"unsent,omitempty"`   // events that a sink had not taken, and will not be offered
+	Unsent   int64  `json:"unsent,omitempty"`   // events that a sink had not taken and may not be offered, and sinks of which nobody knows what they had
 
 	// TrustAnew is set where trust/ was not what a sound ledger names, and was made anew of sealed
 	// files. Kept has what was there, absent if there was nothing.
