@@ -85,7 +85,6 @@ func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckRepo
 		var file ahead
 		seen, total := rep.Size, rep.Size+want.records()
 		for i, name := range sumBuckets {
-			small := bytes.Equal(name, bSmall)
 			err := file.all(t, f, name, func(k, v []byte) error {
 				if seen++; seen%recordsAtOnce == 0 {
 					if err := ctx.Err(); err != nil {
@@ -95,11 +94,11 @@ func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckRepo
 						opt.Progress(seen, total)
 					}
 				}
-				if small && hexSum(v) != string(k) && !exists(db.blobs.Path(string(k))) { // else the file is read in its place
+				if i == sumSmall && hexSum(v) != string(k) && !exists(db.blobs.Path(string(k))) { // else the file is read in its place
 					return damaged(ErrDigest, "%s %s of ledger.db", name, printable(k))
 				}
-				if sum := have.of(name, k); sum != nil {
-					sum.add(name, k, v)
+				if i != sumMeta || !unsummed(k) {
+					have.add(i, k, v)
 				}
 				return nil
 			})
@@ -110,7 +109,7 @@ func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckRepo
 				return err
 			}
 		}
-		rep.Runs = int(have[sumIndex[string(bTenantRuns)]].n)
+		rep.Runs = int(have[sumTenants].n)
 		return nil
 	})
 }

@@ -17,20 +17,16 @@ func (w *wreck) compareSums(r *Recovery) {
 	if !known || w.schema() < sumsSince {
 		return
 	}
-	same := func(bucket []byte) (other, gone bool) {
-		i := sumIndex[string(bucket)]
-		_ = w.each(bucket, func(k, v []byte) error {
-			have[i].add(bucket, k, v)
+	for _, i := range []int{sumSinks, sumOutbox, sumSmall} {
+		_ = w.each(sumBuckets[i], func(k, v []byte) error {
+			have.add(i, k, v)
 			return nil
 		})
-		return have[i] != want[i], have[i].n < want[i].n
 	}
-	for _, bucket := range [][]byte{bSinks, bOutbox} {
-		if other, _ := same(bucket); other {
-			r.Unsent = max(r.Unsent, 1)
-		}
+	if have[sumSinks] != want[sumSinks] || have[sumOutbox] != want[sumOutbox] {
+		r.Unsent = max(r.Unsent, 1)
 	}
-	if _, gone := same(bSmall); gone {
+	if have[sumSmall].n < want[sumSmall].n {
 		r.Lost++
 	}
 }

@@ -168,11 +168,10 @@ func (b *Blobs) wrote(blobs map[string][]byte) {
 // it, so that nothing undoes them.
 func (tx *Tx) putSmall(blobs map[string][]byte) error {
 	b := tx.bolt.Bucket(bSmall)
-	sum := tx.sums.of(bSmall, nil)
 	for digest, raw := range blobs {
 		key := []byte(digest)
 		if b.Get(key) == nil {
-			sum.add(bSmall, key, nil)
+			tx.sums.add(sumSmall, key, nil)
 		}
 		if err := b.Put(key, raw); err != nil {
 			return err

@@ -30,12 +30,22 @@ var sumBuckets = [len(recordSums{})][]byte{
 	bArtifacts, bLive, bDead, bApprovals, bAsked, bLocks, bCache, bCacheAge, bSchedules, bSecrets, bSecretUses,
 }
 
-var sumIndex = func() map[string]int {
-	m := map[string]int{}
+// Where some of them are.
+const (
+	sumMeta    = 0
+	sumOutbox  = 2
+	sumSinks   = 3
+	sumSmall   = 4
+	sumTenants = 6
+)
+
+// sumSeeds are the CRCs of their names, and sumIndex says where each is.
+var sumSeeds, sumIndex = func() (seeds [len(recordSums{})]uint32, index map[string]int) {
+	index = map[string]int{}
 	for i, name := range sumBuckets {
-		m[string(name)] = i
+		seeds[i], index[string(name)] = crc32.Checksum(name, castagnoli), i
 	}
-	return m
+	return seeds, index
 }()
 
 const (
@@ -45,22 +55,26 @@ const (
 
 var errOtherSum = errors.New("they are not what was written")
 
-// of is the sum that a record counts in; nil where it counts in none: an entry, which the tree
-// has a hash of, and what is read before the sums are.
-func (s *recordSums) of(bucket, key []byte) *recordSum {
+// sumOf is which of the sums a record counts in; -1 where it counts in none: an entry, which the
+// tree has a hash of, and what is read before the sums are.
+func sumOf(bucket, key []byte) int {
 	i, ok := sumIndex[string(bucket)]
-	if !ok || i == 0 && (bytes.Equal(key, kSum) || bytes.Equal(key, kSchema)) {
-		return nil
+	if !ok || i == sumMeta && unsummed(key) {
+		return -1
 	}
-	return &s[i]
+	return i
 }
 
-func (s *recordSum) add(bucket, key, value []byte) {
-	s.sum, s.n = s.sum+sumOf(bucket, key, value), s.n+1
+// unsummed says of a key of bMeta whether it counts in no sum.
+func unsummed(key []byte) bool { return bytes.Equal(key, kSum) || bytes.Equal(key, kSchema) }
+
+// add adds a record to one of the sums, and take takes it out.
+func (s *recordSums) add(i int, key, value []byte) {
+	s[i].sum, s[i].n = s[i].sum+hashOf(i, key, value), s[i].n+1
 }
 
-func (s *recordSum) take(bucket, key, value []byte) {
-	s.sum, s.n = s.sum-sumOf(bucket, key, value), s.n-1
+func (s *recordSums) take(i int, key, value []byte) {
+	s[i].sum, s[i].n = s[i].sum-hashOf(i, key, value), s[i].n-1
 }
 
 // is holds the sum of the records that are there against the one that was written with them.
@@ -76,11 +90,11 @@ func (s recordSum) is(want recordSum, bucket []byte) error {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func sumOf(bucket, key, value []byte) uint64 {
-	if bytes.Equal(bucket, bSmall) { // its key is its hash
+func hashOf(i int, key, value []byte) uint64 {
+	if i == sumSmall { // its key is its hash
 		value = nil
 	}
-	crc := crc32.Update(crc32.Update(crc32.Update(0, castagnoli, bucket), castagnoli, key), castagnoli, value)
+	crc := crc32.Update(crc32.Update(sumSeeds[i], castagnoli, key), castagnoli, value)
 	return mix(uint64(crc) | uint64(len(key))<<32)
 }
 

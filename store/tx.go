@@ -204,13 +204,13 @@ func (tx *Tx) get(bucket, key []byte) []byte { return tx.bolt.Bucket(bucket).Get
 
 // leave remembers what is at a key, which is about to go.
 func (tx *Tx) leave(b *bolt.Bucket, bucket, key []byte) {
-	sum := tx.sums.of(bucket, key)
-	if tx.alone && sum == nil {
+	sum := sumOf(bucket, key)
+	if tx.alone && sum < 0 {
 		return
 	}
 	old := b.Get(key)
-	if sum != nil && old != nil {
-		sum.take(bucket, key, old)
+	if sum >= 0 && old != nil {
+		tx.sums.take(sum, key, old)
 	}
 	if !tx.alone {
 		tx.undo = append(tx.undo, undo{bucket, bytes.Clone(key), bytes.Clone(old), old != nil})
@@ -224,8 +224,8 @@ func (tx *Tx) put(bucket, key, value []byte) error {
 }
 
 func (tx *Tx) putIn(b *bolt.Bucket, bucket, key, value []byte) error {
-	if sum := tx.sums.of(bucket, key); sum != nil {
-		sum.add(bucket, key, value)
+	if sum := sumOf(bucket, key); sum >= 0 {
+		tx.sums.add(sum, key, value)
 	}
 	return b.Put(key, value)
 }
