@@ -51,8 +51,12 @@ func openMedium(path string) (*medium, error) {
 	if base, n := partOf(path); n == 1 {
 		return openParts(base)
 	} else if n > 1 {
-		if _, err := os.Stat(partName(base, 1)); err == nil {
-			return nil, fmt.Errorf("export: %w: %s is one of them; name the first, %s", ErrParts, filepath.Base(path), filepath.Base(partName(base, 1)))
+		first := partName(base, 1)
+		if _, err := os.Stat(first); err == nil {
+			return nil, fmt.Errorf("export: %w: %s is one of them; name the first, %s", ErrParts, filepath.Base(path), filepath.Base(first))
+		}
+		if _, err := os.Stat(base + sumsSuffix); err == nil {
+			return nil, fmt.Errorf("export: %w: %s is one of them, and the first, %s, is not here", ErrParts, filepath.Base(path), filepath.Base(first))
 		}
 	}
 	return openFiles(path)

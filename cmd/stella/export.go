@@ -25,7 +25,7 @@ import (
 func newExportCmd(a *app) *cobra.Command {
 	return group("export", "Archives of evidence",
 		"Write the archive of a window of time; and judge archives and look into them, which needs no site.",
-		newExportCreateCmd(a), newExportVerifyCmd(a), newExportShowCmd(a), newExportViewCmd(a))
+		newExportCreateCmd(a), newExportListCmd(a), newExportVerifyCmd(a), newExportShowCmd(a), newExportViewCmd(a))
 }
 
 // exportOptions are the flags of export create.

@@ -77,7 +77,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/collector/pdata": {"telemetry"},
 	"github.com/prometheus/client_golang": {"telemetry"},
 	"github.com/tetratelabs/wazero":       {"runner/sandbox"},
-	"golang.org/x/sys":                    {"runner/sandbox", "internal/background"},
+	"golang.org/x/sys":                    {"runner/sandbox", "internal/background", "internal/fsx"},
 	"github.com/landlock-lsm/go-landlock": {"runner/sandbox"},
 	"github.com/BurntSushi/toml":          {"manifests", "cmd/stella-audit"},
 	"golang.org/x/mod/sumdb":              {"ledger"},

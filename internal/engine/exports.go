@@ -15,7 +15,6 @@ import (
 
 	"github.com/stellarun/stella/export"
 	"github.com/stellarun/stella/internal/background"
-	"github.com/stellarun/stella/internal/fsx"
 	"github.com/stellarun/stella/internal/stamp"
 	"github.com/stellarun/stella/ledger"
 	"github.com/stellarun/stella/server/api"
@@ -144,24 +143,22 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 	if err != nil {
 		return api.ExportResult{}, exportError(err)
 	}
-	defer m.Close()
+	defer m.out.Close()
 	if err := e.place(m, req, s.actor); err != nil {
 		return api.ExportResult{}, err
 	}
 	out := showExport(m.res.ExportCreation)
 	out.Path, out.Bytes, out.EncryptedTo = req.Path, m.res.Bytes, req.EncryptTo
 	out.Away = away.list()
-	if m.split != nil {
-		for _, part := range m.split.Parts() {
-			out.Parts = append(out.Parts, api.ExportPart(part))
-		}
+	for _, part := range m.out.Parts() {
+		out.Parts = append(out.Parts, api.ExportPart(part))
 	}
 	return out, nil
 }
 
-// place records an archive and puts it where it goes; of two that are made for one path at
-// once, the second finds the first. The entry comes before: whatever ends this in between, what
-// leaves a site is on record.
+// place records an archive that is on disk, and gives it its name; of two that are made for one
+// path at once, the second finds the first. The entry comes before: whatever ends this in between,
+// what leaves a site is on record.
 func (e *Engine) place(m *made, req api.ExportRequest, actor string) error {
 	e.placing.Lock()
 	defer e.placing.Unlock()
@@ -172,13 +169,25 @@ func (e *Engine) place(m *made, req api.ExportRequest, actor string) error {
 	if err != nil {
 		return dbError(err)
 	}
-	if err = m.Commit(); err == nil && m.split == nil && req.Force {
-		err = export.RemoveParts(req.Path)
-	}
-	if err != nil {
+	return unplaced(m.out.Commit(), seq)
+}
+
+// unplaced says what has become of an archive that is on record.
+func unplaced(err error, seq int64) error {
+	var out *export.OutputError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &out):
 		return adding(exportError(err), "entry %d says that the archive was made; make it again", seq)
+	case out.Placed && out.Left != "":
+		return adding(exportError(err), "the archive is there, and so is %s, of another one: remove it", out.Left)
+	case out.Placed:
+		return adding(exportError(err), "the archive is there, and may not survive a power cut: make it again with --force")
+	case out.Left != "":
+		return adding(exportError(err), "entry %d says that the archive was made; make it again. What was there before is in %s", seq, out.Left)
 	}
-	return nil
+	return adding(exportError(err), "entry %d says that the archive was made; make it again", seq)
 }
 
 // free says whether an archive may take its path.
@@ -236,65 +245,38 @@ func (e *Engine) window(req api.ExportRequest) (export.Window, error) {
 	return w, nil
 }
 
-// made is an archive that is written and has not taken its path yet. Close gives up what was not
-// committed.
+// made is an archive that is written, and has not taken its path yet.
 type made struct {
-	output
-	split *export.Split // the output, where it is in parts
-	res   *export.Result
-}
-
-type output interface {
-	io.WriteCloser
-	Commit() error
+	out *export.Output
+	res *export.Result
 }
 
 // export writes an archive in the form that is asked for. What is recorded of it, its
 // digest above all, is about the archive itself, whatever it is wrapped in.
 func (e *Engine) export(ctx context.Context, win export.Window, req api.ExportRequest, away awayFiles, p api.Progress) (*made, error) {
-	m, err := begin(req)
+	out, err := export.NewOutput(req.Path, export.OutputOptions{PartBytes: req.PartBytes, Force: req.Force, Perm: fs.FileMode(req.Mode)})
 	if err != nil {
 		return nil, err
 	}
-	w, finish := io.Writer(m), func() error { return nil }
+	w, finish := io.Writer(out), func() error { return nil }
 	if len(req.EncryptTo) > 0 {
-		sealed, err := export.Encrypt(m, req.EncryptTo)
+		sealed, err := export.Encrypt(out, req.EncryptTo)
 		if err != nil {
-			return nil, errors.Join(err, m.Close())
+			return nil, errors.Join(err, out.Close())
 		}
 		w, finish = sealed, sealed.Close
 	}
-	if m.res, err = e.archive(ctx, win, w, away, p); err == nil {
+	res, err := e.archive(ctx, win, w, away, p)
+	if err == nil {
 		err = finish()
 	}
+	if err == nil {
+		err = out.Finish()
+	}
 	if err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, errors.Join(err, out.Close())
 	}
-	return m, nil
-}
-
-// begin begins the file of an archive, or its parts.
-func begin(req api.ExportRequest) (*made, error) {
-	if err := fsx.SyncDir(filepath.Dir(req.Path)); err != nil { // when all is written that is late
-		if why := (*fs.PathError)(nil); errors.As(err, &why) {
-			err = &fs.PathError{Op: "create", Path: req.Path, Err: why.Err}
-		}
-		return nil, err
-	}
-	perm := fsx.ByUmask(0o666)
-	if req.Mode != 0 {
-		perm = fs.FileMode(req.Mode)
-	}
-	if req.PartBytes == 0 {
-		f, err := fsx.Create(req.Path, perm)
-		return &made{output: f}, err
-	}
-	split, err := export.NewSplit(req.Path, req.PartBytes, req.Force)
-	if err != nil {
-		return nil, err
-	}
-	split.Perm = perm
-	return &made{output: split, split: split}, nil
+	return &made{out, res}, nil
 }
 
 // archive writes the archive of a window.
@@ -337,6 +319,7 @@ func pathTaken(path string) *api.Error {
 
 func exportError(err error) error {
 	var d *export.DamagedError
+	var out *export.OutputError
 	switch {
 	case errors.Is(err, export.ErrWindowOpen):
 		return &api.Error{Code: api.CodeWindowOpen, Message: err.Error(), Hint: "choose an earlier --to, or leave it out"}
@@ -352,16 +335,28 @@ func exportError(err error) error {
 			return pathTaken(file.Path)
 		}
 		return dbError(err)
+	case errors.As(err, &out):
+		return outputError(err)
 	case errors.As(err, &d):
 		return damaged("%v", err)
-	case errors.Is(err, syscall.EISDIR):
-		return invalid("%v", err)
-	case noSpace(err):
+	case noSpace(err), errors.Is(err, syscall.EFBIG):
 		return spaceError(err)
-	case errors.Is(err, syscall.EFBIG):
-		return &api.Error{Code: api.CodeNotWritable, Message: err.Error(), Hint: "--split 4095MiB makes parts that a FAT file system takes; else " + helpsLarge}
 	}
 	return dbError(err)
+}
+
+// outputError is what the system says of the file that an archive is written to, which is not the
+// site's.
+func outputError(err error) error {
+	switch {
+	case noSpace(err):
+		return &api.Error{Code: api.CodeNoSpace, Message: err.Error(), Hint: "free space where the archive goes, and make it again; --split makes parts for several media"}
+	case errors.Is(err, syscall.EFBIG):
+		return &api.Error{Code: api.CodeNotWritable, Message: err.Error(), Hint: "--split 4095MiB makes parts that a FAT file system takes; else " + helpsLarge}
+	case among(err, syscall.ENOENT, syscall.ENOTDIR, syscall.EISDIR, syscall.ENAMETOOLONG, syscall.ELOOP, syscall.EINVAL):
+		return invalid("%v", err)
+	}
+	return &api.Error{Code: api.CodeNotWritable, Message: err.Error(), Hint: "see to the folder that the archive goes to, and make it again"}
 }
 
 // ListExports lists the exports on record, oldest first.

@@ -7,12 +7,15 @@
 package fsx
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stellarun/stella/internal/failpoint"
 )
@@ -162,6 +165,11 @@ func Rename(oldpath, newpath string) error {
 	if err := os.Rename(oldpath, newpath); err != nil {
 		return err
 	}
+	return syncBoth(oldpath, newpath)
+}
+
+// syncBoth syncs the folders of a file that was renamed.
+func syncBoth(oldpath, newpath string) error {
 	from, to := filepath.Dir(filepath.Clean(oldpath)), filepath.Dir(filepath.Clean(newpath))
 	if err := SyncDir(to); err != nil {
 		return err
@@ -170,6 +178,25 @@ func Rename(oldpath, newpath string) error {
 		return nil
 	}
 	return SyncDir(from)
+}
+
+// RenameNew is Rename to a name that nothing has: else it is [fs.ErrExist]. On a file system that
+// cannot say so, what comes between a look and the renaming is replaced.
+func RenameNew(oldpath, newpath string) error {
+	if err := failpoint.Hit(failpoint.FSXRename); err != nil {
+		return &os.LinkError{Op: "rename", Old: oldpath, New: newpath, Err: err}
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, oldpath, unix.AT_FDCWD, newpath, unix.RENAME_NOREPLACE)
+	switch {
+	case err == nil:
+		return syncBoth(oldpath, newpath)
+	case !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOSYS) && !errors.Is(err, syscall.EOPNOTSUPP):
+		return &os.LinkError{Op: "rename", Old: oldpath, New: newpath, Err: err}
+	}
+	if _, err := os.Lstat(newpath); !errors.Is(err, fs.ErrNotExist) {
+		return &os.LinkError{Op: "rename", Old: oldpath, New: newpath, Err: cmp.Or(err, fs.ErrExist)}
+	}
+	return Rename(oldpath, newpath)
 }
 
 // SyncDir makes the names in the folder path durable. A path that is not a

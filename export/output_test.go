@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"filippo.io/age"
@@ -18,10 +20,10 @@ import (
 	"github.com/stellarun/stella/export"
 )
 
-// split writes content in parts.
+// split writes content in parts, or whole.
 func split(t *testing.T, path string, size int64, force bool, content []byte) []export.Part {
 	t.Helper()
-	s, err := export.NewSplit(path, size, force)
+	s, err := export.NewOutput(path, export.OutputOptions{PartBytes: size, Force: force})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,7 @@ func split(t *testing.T, path string, size int64, force bool, content []byte) []
 			t.Fatal(err)
 		}
 	}
-	if err := s.Commit(); err != nil {
+	if err := errors.Join(s.Finish(), s.Commit()); err != nil {
 		t.Fatal(err)
 	}
 	return s.Parts()
@@ -91,9 +93,9 @@ func TestPartsJoinToWhatWasWritten(t *testing.T) {
 }
 
 // What is given up, or would replace something, leaves nothing and changes nothing.
-func TestSplitsThatAreGivenUp(t *testing.T) {
+func TestArchivesThatAreGivenUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.tar")
-	s, err := export.NewSplit(path, export.MinPart, false)
+	s, err := export.NewOutput(path, export.OutputOptions{PartBytes: export.MinPart})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,14 +109,14 @@ func TestSplitsThatAreGivenUp(t *testing.T) {
 		if err := os.WriteFile(there, []byte("mine"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := export.NewSplit(path, export.MinPart, false); !errors.Is(err, fs.ErrExist) {
+		if _, err := export.NewOutput(path, export.OutputOptions{PartBytes: export.MinPart}); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s is there: %v", there, err)
 		}
 		if err := os.Remove(there); err != nil {
 			t.Fatal(err)
 		}
 	}
-	late, err := export.NewSplit(path, export.MinPart, false)
+	late, err := export.NewOutput(path, export.OutputOptions{PartBytes: export.MinPart})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,7 @@ func TestSplitsThatAreGivenUp(t *testing.T) {
 	if err := os.WriteFile(path+".001", []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := late.Commit(); !errors.Is(err, fs.ErrExist) {
+	if err := errors.Join(late.Finish(), late.Commit()); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a part that came meanwhile was replaced: %v", err)
 	}
 	if err := late.Close(); err != nil {
@@ -133,12 +135,12 @@ func TestSplitsThatAreGivenUp(t *testing.T) {
 	if raw, err := os.ReadFile(path + ".001"); err != nil || string(raw) != "mine" || len(list(t, filepath.Dir(path))) != 1 {
 		t.Errorf("it is %q, %v; left are %v", raw, err, list(t, filepath.Dir(path)))
 	}
-	for _, size := range []int64{-1, 0, 1, export.MinPart - 1} {
-		if _, err := export.NewSplit(path, size, true); !errors.Is(err, export.ErrPartSize) {
+	for _, size := range []int64{-1, 1, export.MinPart - 1} {
+		if _, err := export.NewOutput(path, export.OutputOptions{PartBytes: size, Force: true}); !errors.Is(err, export.ErrPartSize) {
 			t.Errorf("parts of %d bytes: %v", size, err)
 		}
 	}
-	if _, err := export.NewSplit(path+"\n", export.MinPart, true); !errors.Is(err, export.ErrPartSize) {
+	if _, err := export.NewOutput(path+"\n", export.OutputOptions{PartBytes: export.MinPart, Force: true}); !errors.Is(err, export.ErrPartSize) {
 		t.Errorf("a name with a line feed: %v", err)
 	}
 }
@@ -147,7 +149,7 @@ func TestMoreThan999Parts(t *testing.T) {
 	if !*every {
 		t.Skip("it makes 999 files durable: make soak")
 	}
-	s, err := export.NewSplit(filepath.Join(t.TempDir(), "a.tar"), export.MinPart, false)
+	s, err := export.NewOutput(filepath.Join(t.TempDir(), "a.tar"), export.OutputOptions{PartBytes: export.MinPart})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,14 +162,66 @@ func TestMoreThan999Parts(t *testing.T) {
 	}
 }
 
-// With force the old parts go, those too of which there are fewer now.
-func TestASplitReplacesAnother(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a[*]?.tar") // a name that means something in a pattern
-	split(t, path, export.MinPart, false, noise(4*export.MinPart))
-	split(t, path, export.MinPart, true, noise(export.MinPart+1))
-	base := filepath.Base(path)
-	if got := list(t, filepath.Dir(path)); !slices.Equal(got, []string{base + ".001", base + ".002", base + ".sha256"}) {
-		t.Errorf("there are %v", got)
+// With force what is there goes, however it was written, and parts too of which there are fewer
+// now.
+func TestAnArchiveReplacesAnother(t *testing.T) {
+	const whole = 0
+	for _, x := range []struct {
+		before, after int64
+		want          []string
+	}{
+		{export.MinPart, export.MinPart, []string{".001", ".002", ".sha256"}},
+		{whole, export.MinPart, []string{".001", ".002", ".sha256"}},
+		{export.MinPart, whole, []string{""}},
+		{whole, whole, []string{""}},
+	} {
+		path := filepath.Join(t.TempDir(), "a[*]?.tar") // a name that means something in a pattern
+		split(t, path, x.before, false, noise(4*export.MinPart))
+		split(t, path, x.after, true, noise(export.MinPart+1))
+		var want []string
+		for _, end := range x.want {
+			want = append(want, filepath.Base(path)+end)
+		}
+		if got := list(t, filepath.Dir(path)); !slices.Equal(got, want) {
+			t.Errorf("after %d for %d there are %v", x.after, x.before, got)
+		}
+	}
+}
+
+// What comes under its name while an archive is made stays, and the archive is given up.
+func TestNothingIsReplacedUnasked(t *testing.T) {
+	for _, size := range []int64{0, export.MinPart} {
+		path := filepath.Join(t.TempDir(), "a.tar")
+		s, err := export.NewOutput(path, export.OutputOptions{PartBytes: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write(noise(100_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Finish(), os.WriteFile(path, []byte("mine"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		var out *export.OutputError
+		if err := s.Commit(); !errors.Is(err, fs.ErrExist) || !errors.As(err, &out) || out.Placed {
+			t.Errorf("parts of %d: %v", size, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if raw, err := os.ReadFile(path); err != nil || string(raw) != "mine" || len(list(t, filepath.Dir(path))) != 1 {
+			t.Errorf("parts of %d: it is %q, %v; left are %v", size, raw, err, list(t, filepath.Dir(path)))
+		}
+	}
+}
+
+// A name that leaves no room for those of parts is one of a whole archive.
+func TestALongNameIsOfAWholeArchive(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("a", 255))
+	split(t, path, 0, false, noise(10))
+	split(t, path, 0, true, noise(20))
+	if _, err := export.NewOutput(path, export.OutputOptions{PartBytes: export.MinPart, Force: true}); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Errorf("in parts: %v", err)
 	}
 }
 
