@@ -338,3 +338,37 @@ func TestByUmask(t *testing.T) {
 		}
 	}
 }
+
+// A name that something has is not taken, whatever that is.
+func TestRenameNewReplacesNothing(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for _, there := range []func() error{
+		func() error { return os.WriteFile(to, []byte("mine"), 0o600) },
+		func() error { return os.Mkdir(to, 0o700) },
+		func() error { return os.Symlink("nowhere", to) },
+	} {
+		if err := errors.Join(os.WriteFile(from, []byte("new"), 0o600), there()); err != nil {
+			t.Fatal(err)
+		}
+		was, err := os.Lstat(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fsx.RenameNew(from, to); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("over %v: %v", was.Mode(), err)
+		}
+		if is, err := os.Lstat(to); err != nil || !os.SameFile(was, is) {
+			t.Errorf("%v was replaced: %v", was.Mode(), err)
+		}
+		if err := os.Remove(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fsx.RenameNew(from, to); err != nil {
+		t.Error(err)
+	}
+	if raw, err := os.ReadFile(to); err != nil || string(raw) != "new" {
+		t.Errorf("%q, %v", raw, err)
+	}
+}
