@@ -58,7 +58,7 @@ type CheckOptions struct {
 	Progress func(done, total int64)
 
 	archived *archived // set where Blobs is
-	part     int64     // entries a transaction of CheckBytes; 0: linesEntries
+	part     int64     // entries a transaction of CheckBytes, and records between two looks; 0: linesEntries, recordsAtOnce
 }
 
 // Check reads everything, changes nothing, and returns the first damage it

@@ -76,6 +76,8 @@ func (db *DB) checkLines(ctx context.Context, opt CheckOptions, rep *CheckReport
 // checkRecords holds the records that are no entries against their sums, and small sealed files
 // against their names.
 func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckReport) error {
+	progress, told := beside(opt.Progress)
+	defer told()
 	return db.viewFile(func(t *bolt.Tx, f *os.File) error {
 		want, err := readSums(t)
 		if err != nil {
@@ -83,16 +85,14 @@ func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckRepo
 		}
 		var have recordSums
 		var file ahead
-		seen, total := rep.Size, rep.Size+want.records()
+		seen, total, often := rep.Size, rep.Size+want.records(), cmp.Or(opt.part, recordsAtOnce)
 		for i, name := range sumBuckets {
 			err := file.all(t, f, name, func(k, v []byte) error {
-				if seen++; seen%recordsAtOnce == 0 {
+				if seen++; seen%often == 0 {
 					if err := ctx.Err(); err != nil {
 						return context.Cause(ctx)
 					}
-					if opt.Progress != nil {
-						opt.Progress(seen, total)
-					}
+					progress(seen, total)
 				}
 				if i == sumSmall && hexSum(v) != string(k) && !exists(db.blobs.Path(string(k))) { // else the file is read in its place
 					return damaged(ErrDigest, "%s %s of ledger.db", name, printable(k))
@@ -112,6 +112,31 @@ func (db *DB) checkRecords(ctx context.Context, opt CheckOptions, rep *CheckRepo
 		rep.Runs = int(have[sumTenants].n)
 		return nil
 	})
+}
+
+// beside has somebody told who may be slow, while a transaction goes on that must not wait for
+// them: what comes meanwhile is left out. The second ends that.
+func beside(tell func(done, total int64)) (progress func(done, total int64), end func()) {
+	if tell == nil {
+		return func(_, _ int64) {}, func() {}
+	}
+	news, ended := make(chan [2]int64, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for x := range news {
+			tell(x[0], x[1])
+		}
+	}()
+	progress = func(done, total int64) {
+		select {
+		case news <- [2]int64{done, total}:
+		default:
+		}
+	}
+	return progress, func() {
+		close(news)
+		<-ended
+	}
 }
 
 // recordsAtOnce are the records between two looks at whether somebody waits for them.

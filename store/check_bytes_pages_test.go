@@ -9,7 +9,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
@@ -78,6 +80,50 @@ func TestCheckBytesWhileSomebodyWrites(t *testing.T) {
 			}
 		}
 		checkRoot(t, db, store.WithPart(store.CheckOptions{Progress: write}, 5))
+	}
+}
+
+// Who is told how far a check is, and is slow, holds up nobody who writes.
+func TestCheckBytesWaitsForNobody(t *testing.T) {
+	home := newHome(t)
+	if err := create(t, home).Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(home, store.WithMapped(store.Options{}, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkOnClose(t, db)
+	stops(t, db, 20)
+	size := db.Size()
+	told, release, checked, written := make(chan bool), make(chan bool), make(chan error, 1), make(chan error, 1)
+	first := sync.OnceFunc(func() {
+		close(told)
+		<-release
+	})
+	go func() {
+		_, err := db.CheckBytes(context.Background(), store.WithPart(store.CheckOptions{Progress: func(done, _ int64) {
+			if done > size {
+				first()
+			}
+		}}, 1))
+		checked <- err
+	}()
+	<-told
+	go func() { // what needs more of the file than is mapped waits for those who read
+		written <- db.Write(func(put func(int) error) error { return put(40 << 20) })
+	}()
+	select {
+	case err := <-written:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a write waits for whoever is told of the check")
+	}
+	close(release)
+	if err := <-checked; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,10 +11,11 @@ import (
 	"github.com/stellarun/stella/server/api"
 )
 
-// Of two archives that are made for one path at once, one is there, and the other refused.
+// Of two archives that are made for one path at once, one is there and on record, and the other
+// refused.
 func TestTwoExportsToOnePath(t *testing.T) {
 	l := newLab(t)
-	for _, split := range []int64{0, 64 << 10} {
+	for i, split := range []int64{0, 64 << 10} {
 		path := filepath.Join(t.TempDir(), "x.tar")
 		errs := make(chan error, 2)
 		for range cap(errs) {
@@ -25,6 +26,9 @@ func TestTwoExportsToOnePath(t *testing.T) {
 		}
 		if a, b := codeOf(<-errs), codeOf(<-errs); a+b != api.CodeConflict {
 			t.Errorf("parts of %d: %q and %q", split, a, b)
+		}
+		if all, err := l.site().ListExports(context.Background()); err != nil || len(all) != i+1 {
+			t.Errorf("parts of %d: %d on record, %v", split, len(all), err)
 		}
 	}
 }
