@@ -294,7 +294,7 @@ func (o *Output) placeWhole(old []string) error {
 // are. What is there is put aside before, the first first, and back where something fails.
 func (o *Output) placeParts(old []string) error {
 	aside := filepath.Join(o.temp, "old")
-	if err := os.Mkdir(aside, 0o700); err != nil {
+	if err := errors.Join(fsx.Mkdir(aside, 0o700), fsx.SyncDir(filepath.Dir(o.path))); err != nil { // before anything lies only there
 		return err
 	}
 	n, err := 0, error(nil)
@@ -371,15 +371,23 @@ func seq(from, to int) (out []int) {
 // Parts are those that were written, once they were committed.
 func (o *Output) Parts() []Part { return o.list }
 
-// Close gives up what was not committed.
+// Close gives up what was not committed. What could not be put back stays where it is.
 func (o *Output) Close() error {
 	if o.f != nil {
 		f := o.f
 		o.f = nil
 		_ = f.Close() // the folder goes with it
 	}
-	if o.temp == "" || o.keep {
+	if o.temp == "" {
 		return nil
 	}
-	return os.RemoveAll(o.temp)
+	if !o.keep {
+		return os.RemoveAll(o.temp)
+	}
+	for n := range o.n + 1 {
+		if err := os.Remove(o.inner(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }

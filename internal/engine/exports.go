@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -331,8 +332,12 @@ func exportError(err error) error {
 		return e
 	case errors.Is(err, fs.ErrExist):
 		var file *fs.PathError
+		var name *os.LinkError
 		if errors.As(err, &file) {
 			return pathTaken(file.Path)
+		}
+		if errors.As(err, &name) {
+			return pathTaken(name.New)
 		}
 		return dbError(err)
 	case errors.As(err, &out):

@@ -190,6 +190,8 @@ func (x *recovering) tell(r store.Recovery) {
 		x.out.Damage = x.later
 	case x.out.Lost > 0: // it ends before it should
 		x.out.Damage = fmt.Sprintf("it has %d entries, and a checkpoint covers %d", r.Size, x.out.Known)
+	case r.Unsent > 0:
+		x.out.Damage = "sinks of events, or what waits for them, are not what was written"
 	} // else it is what a check has found
 }
 
