@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,7 @@ var commands = []operation{
 	{name: "import", args: "bundle import DIR/new.stella", done: wrote("bundle.admitted")},
 	{name: "run", args: "orch run start --dag-id flow --run-token swept --wait", done: wrote("run.completed")},
 	{name: "export", args: "export create --out DIR/a.tar --to TO --force", done: (*sweep).exported},
+	{name: "split", args: "export create --out DIR/a.tar --to TO --force --split 64KiB", ready: older, done: (*sweep).exported},
 	{name: "snapshot", args: "maintenance snapshot", done: (*sweep).copied},
 	{name: "compact", args: "maintenance compact", done: wrote("site.compacted")},
 	{name: "restore", args: "maintenance restore-snapshot --latest --yes --reason swept", finish: "maintenance restore-snapshot --latest --yes --reason swept",
@@ -368,14 +370,8 @@ func (s *sweep) restored(tr *trial) error {
 
 // whole: what has its name is all there, whether anybody was told so or not.
 func (s *sweep) whole(tr *trial) error {
-	raw, err := os.ReadFile(filepath.Join(tr.dir, "a.tar"))
-	if err == nil && !bytes.Equal(raw, s.archive) {
-		return fmt.Errorf("the archive has %d bytes, and is not what it must be", len(raw))
-	}
-	if err == nil { // what leaves a site is on record
-		if err := wrote("export.created")(s, tr); err != nil {
-			return err
-		}
+	if err := s.archives(tr); err != nil {
+		return err
 	}
 	all, err := filepath.Glob(filepath.Join(tr.dir, "home", "snapshots", "[0-9]*"))
 	if err != nil {
@@ -391,9 +387,71 @@ func (s *sweep) whole(tr *trial) error {
 	return nil
 }
 
-func (s *sweep) exported(tr *trial) error {
-	if _, err := os.Stat(filepath.Join(tr.dir, "a.tar")); err != nil {
+// archives: one that has its name is whole, and on record; one that was there before is there
+// until another is.
+func (s *sweep) archives(tr *trial) error {
+	path := filepath.Join(tr.dir, "a.tar")
+	_, first := os.Stat(path + ".001")
+	_, older := os.Stat(filepath.Join(tr.dir, "older"))
+	raw, err := os.ReadFile(path)
+	switch {
+	case first == nil:
+		if raw, err = joined(path); err != nil {
+			return err
+		}
+	case err != nil && older != nil:
+		return nil
+	case err != nil:
+		aside, _ := filepath.Glob(filepath.Join(tr.dir, ".stella-export-*", "old", "a.tar"))
+		if len(aside) != 1 {
+			return fmt.Errorf("an older archive is lost: %w, %v", err, aside)
+		}
+		if raw, err = os.ReadFile(aside[0]); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(raw, s.archive) {
+		return fmt.Errorf("the archive has %d bytes, and is not what it must be", len(raw))
+	}
+	if first != nil && older == nil { // what leaves a site is on record
+		return nil
+	}
+	return wrote("export.created")(s, tr)
+}
+
+// joined are the parts that a list has, which must be what it says.
+func joined(path string) (all []byte, err error) {
+	cmd := exec.Command("sha256sum", "-c", "--quiet", filepath.Base(path)+".sha256")
+	cmd.Dir = filepath.Dir(path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("the parts: %w: %s", err, out)
+	}
+	for n := 1; ; n++ {
+		raw, err := os.ReadFile(fmt.Sprintf("%s.%03d", path, n))
+		if errors.Is(err, fs.ErrNotExist) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, raw...)
+	}
+}
+
+// older puts an archive where another is to go.
+func older(tr *trial) error {
+	raw, err := os.ReadFile(filepath.Join(tr.dir, "before.tar"))
+	if err != nil {
 		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(tr.dir, "a.tar"), raw, 0o600), os.WriteFile(filepath.Join(tr.dir, "older"), nil, 0o600))
+}
+
+func (s *sweep) exported(tr *trial) error {
+	_, whole := os.Stat(filepath.Join(tr.dir, "a.tar"))
+	_, parts := os.Stat(filepath.Join(tr.dir, "a.tar.001"))
+	if whole != nil && parts != nil {
+		return whole
 	}
 	return wrote("export.created")(s, tr)
 }
