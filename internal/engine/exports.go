@@ -182,9 +182,9 @@ func unplaced(err error, seq int64) error {
 	case !errors.As(err, &out):
 		return adding(exportError(err), "entry %d says that the archive was made; make it again", seq)
 	case out.Placed && out.Left != "":
-		return adding(exportError(err), "the archive is there, and so is %s, of another one: remove it", out.Left)
+		return adding(outputError(err), "the archive is there; remove %s, which is not of it", out.Left)
 	case out.Placed:
-		return adding(exportError(err), "the archive is there, and may not survive a power cut: make it again with --force")
+		return adding(outputError(err), "the archive is there, and may not survive a power cut: make it again with --force")
 	case out.Left != "":
 		return adding(exportError(err), "entry %d says that the archive was made; make it again. What was there before is in %s", seq, out.Left)
 	}
