@@ -505,7 +505,7 @@ func (f *fake) CreateExport(_ context.Context, req api.ExportRequest, p api.Prog
 }
 
 func (f *fake) ListExports(context.Context) ([]api.ExportResult, error) {
-	return []api.ExportResult{{Path: "/x", Count: 1}}, nil
+	return []api.ExportResult{{Seq: 7, Path: "/x", Count: 1}}, nil
 }
 
 func (f *fake) ShowTrust(context.Context) (api.TrustReport, error) {

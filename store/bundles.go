@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -375,12 +376,21 @@ func (db *DB) Extension() (*ledger.TrustExtension, error) {
 	return x, err
 }
 
+// An ExportRecord is an export on record, and the entry that says so.
+type ExportRecord struct {
+	Seq int64
+	ledger.ExportCreation
+}
+
 // Exports reads the exports on record, oldest first.
-func (db *DB) Exports() ([]ledger.ExportCreation, error) {
-	var out []ledger.ExportCreation
+func (db *DB) Exports() ([]ExportRecord, error) {
+	var out []ExportRecord
 	err := scan(db, bExports, nil, func(t *bolt.Tx, k, _ []byte) error {
-		var e ledger.ExportCreation
-		if err := getJSON(t, bExports, k, &e); err != nil {
+		if len(k) != 8 {
+			return damaged(errOtherSum, "%s %s of ledger.db", bExports, printable(k))
+		}
+		e := ExportRecord{Seq: int64(binary.BigEndian.Uint64(k))}
+		if err := getJSON(t, bExports, k, &e.ExportCreation); err != nil {
 			return err
 		}
 		out = append(out, e)

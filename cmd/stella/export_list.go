@@ -29,9 +29,9 @@ func runExportList(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		return emitList(a, map[string]any{"exports": all}, all, []string{"FROM", "TO", "FIRST", "ENTRIES", "WITHHELD", "SHA256"},
+		return emitList(a, map[string]any{"exports": all}, all, []string{"ENTRY", "FROM", "TO", "FIRST", "ENTRIES", "WITHHELD", "SHA256"},
 			func(x api.ExportResult) []string {
-				return []string{x.From, x.To, strconv.FormatInt(x.FirstSeq, 10), strconv.FormatInt(x.Count, 10), strconv.FormatInt(x.Withheld, 10), x.SHA256}
+				return []string{strconv.FormatInt(x.Seq, 10), x.From, x.To, strconv.FormatInt(x.FirstSeq, 10), strconv.FormatInt(x.Count, 10), strconv.FormatInt(x.Withheld, 10), x.SHA256}
 			})
 	})
 }

@@ -141,7 +141,7 @@ func renderRecovery(s *screen, r api.RecoveredLedger) {
 		kv = append(kv, "also lost", count(r.Sealed, "small sealed file or secret", "small sealed files and secrets")+": ledger verify --full names them")
 	}
 	if r.Unsent > 0 {
-		kv = append(kv, "unsent", count(r.Unsent, "event or sink", "events or sinks")+" that cannot be read, or are not what was written: what they stand for may not be offered")
+		kv = append(kv, "unsent", count(r.Unsent, "event or sink", "events or sinks")+" (unreadable, or not what was written): what was to be offered may not be")
 	}
 	kv = append(kv, "origin", r.Origin)
 	for _, x := range [][2]string{{"evidence", r.Evidence}, {"kept", r.Kept}, {"open runs", strings.Join(r.Runs, " ")}, {"asked again", strings.Join(r.Asked, " ")}} {

@@ -145,11 +145,12 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 		return api.ExportResult{}, exportError(err)
 	}
 	defer m.out.Close()
-	if err := e.place(m, req, s.actor); err != nil {
+	seq, err := e.place(m, req, s.actor)
+	if err != nil {
 		return api.ExportResult{}, err
 	}
 	out := showExport(m.res.ExportCreation)
-	out.Path, out.Bytes, out.EncryptedTo = req.Path, m.res.Bytes, req.EncryptTo
+	out.Seq, out.Path, out.Bytes, out.EncryptedTo = seq, req.Path, m.res.Bytes, req.EncryptTo
 	out.Away = away.list()
 	for _, part := range m.out.Parts() {
 		out.Parts = append(out.Parts, api.ExportPart(part))
@@ -160,17 +161,16 @@ func (s *site) CreateExport(ctx context.Context, req api.ExportRequest, p api.Pr
 // place records an archive that is on disk, and gives it its name; of two that are made for one
 // path at once, the second finds the first. The entry comes before: whatever ends this in between,
 // what leaves a site is on record.
-func (e *Engine) place(m *made, req api.ExportRequest, actor string) error {
+func (e *Engine) place(m *made, req api.ExportRequest, actor string) (seq int64, err error) {
 	e.placing.Lock()
 	defer e.placing.Unlock()
 	if err := free(req); err != nil {
-		return err
+		return 0, err
 	}
-	seq, err := e.db.Append(ledger.ExportCreated, actor, &m.res.ExportCreation)
-	if err != nil {
-		return dbError(err)
+	if seq, err = e.db.Append(ledger.ExportCreated, actor, &m.res.ExportCreation); err != nil {
+		return 0, dbError(err)
 	}
-	return unplaced(m.out.Commit(), seq)
+	return seq, unplaced(m.out.Commit(), seq)
 }
 
 // unplaced says what has become of an archive that is on record.
@@ -372,7 +372,9 @@ func (s *site) ListExports(context.Context) ([]api.ExportResult, error) {
 	}
 	out := []api.ExportResult{}
 	for _, r := range recs {
-		out = append(out, showExport(r))
+		x := showExport(r.ExportCreation)
+		x.Seq = r.Seq
+		out = append(out, x)
 	}
 	return out, nil
 }

@@ -15,6 +15,7 @@ type ExportRequest struct {
 
 // ExportResult is an archive that was written.
 type ExportResult struct {
+	Seq      int64  `json:"seq"` // of the entry
 	Path     string `json:"path,omitempty"`
 	From     string `json:"from"`
 	To       string `json:"to"`
