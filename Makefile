@@ -77,7 +77,7 @@ soak: crash race
 	$(GO) test -count=1 -timeout 60m ./runner -run 'NothingBegins|NothingBelow|WhatTheEndOfARun' -rapid.checks 2000
 	$(GO) test -count=1 -timeout 60m ./export -run 'Flipped|999' -every
 	$(GO) test -count=1 -timeout 60m ./verify -run 'Every' -every
-	$(GO) test -count=1 -timeout 60m ./store ./archive -run EveryByte -every
+	$(GO) test -count=1 -timeout 60m ./store ./archive -run 'EveryByte|EachByteOfA|CheckBytesPasses' -every
 	$(MAKE) fuzz FUZZTIME=$(FUZZTIME)
 
 clean:
